@@ -1,0 +1,38 @@
+"""Errors that say what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class JrsError(Exception):
+    """Base of every error that a user can act on; commands print it without a traceback and exit with 2."""
+
+
+class ConfigError(JrsError):
+    """A config names a part, key or value that does not exist."""
+
+
+class DataError(JrsError):
+    """A file or folder is missing, corrupt, or not what its format says."""
+
+
+class WeightsError(JrsError):
+    """A checkpoint is missing, broken, or does not fit the model."""
+
+
+class PluginError(JrsError):
+    """A plugin cannot be found, loaded, or registered."""
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Return ``" Did you mean 'a' or 'b'?"`` for the spellings in `known` near `name`, else what is allowed."""
+    known = sorted(set(map(str, known)))
+    near = difflib.get_close_matches(str(name), known, n=count, cutoff=0.6)
+    if near:
+        return ' Did you mean ' + ' or '.join(repr(other) for other in near) + '?'
+    if not known:
+        return ' Nothing is registered there.'
+    shown = ', '.join(known[:20]) + (', …' if len(known) > 20 else '')
+    return f' Allowed: {shown}.'

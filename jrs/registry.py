@@ -1,0 +1,163 @@
+"""One registry per slot of the architecture, and building parts from configs with errors that help.
+
+Importing this module imports neither torch nor any part: a registry imports its package on first look-up.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from typing import Any
+
+import mmengine.registry as mm
+from mmengine.registry import Registry
+
+from jrs.errors import ConfigError, PluginError, did_you_mean
+
+_owner = 'jrs'                                 # who registers right now: 'jrs' or the name of a plugin
+_owners: dict[type, str] = {}                  # registered class -> owner
+
+
+class Slot(Registry):
+    """A registry of scope `jrs` that knows who registered a part and explains failed look-ups."""
+
+    def __init__(self, name: str, packages: tuple[str, ...], parent: Registry | None = None) -> None:
+        super().__init__(name, scope='jrs', parent=parent, locations=list(packages))
+
+    def _register_module(self, module, module_name=None, force=False) -> None:
+        name = module_name or module.__name__
+        if name in self._module_dict and not force:
+            taken = self._module_dict[name]
+            raise PluginError(f'{self.name.upper()} already has a {name!r}: it belongs to {owner_of(taken)!r} '
+                              f'({inspect.getsourcefile(taken)}), and {_owner!r} registers it again. Rename one.')
+        super()._register_module(module, module_name, force)
+        _owners[module] = _owner
+
+    def names(self) -> list[str]:
+        """Return the registered names, those of the parent registry included."""
+        self.import_from_location()
+        parent = sorted(self.parent.module_dict) if self.parent is not None else []
+        return sorted(set(self._module_dict) | set(parent))
+
+    def lookup(self, name: Any, path: str) -> type:
+        """Return the part registered as `name`; `path` is the config path that asks, for the message.
+
+        Raises:
+            ConfigError: no such part. Names the near spellings and the plugin that would provide it.
+        """
+        if not isinstance(name, str):
+            return name
+        found = self.get(name) if name in self.names() else None
+        if found is None:
+            from jrs.plugins import provider_of
+            hint = provider_of(name)
+            raise ConfigError(f'{self.name.upper()} has no {name!r} ({path}).' +
+                              (f' {hint}' if hint else did_you_mean(name, self.names())))
+        return found
+
+
+def _slot(name: str, *packages: str, parent: Registry | None = None) -> Slot:
+    return Slot(name, packages, parent)
+
+
+BACKBONES = _slot('backbones', 'jrs.backbones')
+INSERTIONS = _slot('insertions', 'jrs.queries')
+QUERIES = _slot('queries', 'jrs.queries')
+HEADS = _slot('heads', 'jrs.heads')
+ALIGNMENTS = _slot('alignments', 'jrs.alignment')
+COSTS = _slot('costs', 'jrs.matching', 'jrs.alignment')
+MATCHERS = _slot('matchers', 'jrs.matching')
+LOSSES = _slot('losses', 'jrs.losses', 'jrs.alignment')
+TEACHERS = _slot('teachers', 'jrs.models')
+POSTPROCESSORS = _slot('postprocessors', 'jrs.postprocess')
+
+MODELS = _slot('models', 'jrs.models', parent=mm.MODELS)
+DATASETS = _slot('datasets', 'jrs.datasets', parent=mm.DATASETS)
+SAMPLERS = _slot('samplers', 'jrs.datasets', parent=mm.DATA_SAMPLERS)
+TRANSFORMS = _slot('transforms', 'jrs.datasets', parent=mm.TRANSFORMS)
+FUNCTIONS = _slot('functions', 'jrs.datasets', parent=mm.FUNCTIONS)
+METRICS = _slot('metrics', 'jrs.evaluation', parent=mm.METRICS)
+HOOKS = _slot('hooks', 'jrs.engine', parent=mm.HOOKS)
+LOOPS = _slot('loops', 'jrs.engine', parent=mm.LOOPS)
+OPTIM_WRAPPERS = _slot('optim_wrappers', 'jrs.engine', parent=mm.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = _slot('optim_wrapper_constructors', 'jrs.engine', parent=mm.OPTIM_WRAPPER_CONSTRUCTORS)
+VISUALIZERS = _slot('visualizers', 'jrs.engine', parent=mm.VISUALIZERS)
+VISBACKENDS = _slot('vis_backends', 'jrs.engine', parent=mm.VISBACKENDS)
+
+# mmengine asks for every one of its root registries in our scope; these we leave as they are.
+OPTIMIZERS = _slot('optimizers', parent=mm.OPTIMIZERS)
+PARAM_SCHEDULERS = _slot('param_schedulers', parent=mm.PARAM_SCHEDULERS)
+EVALUATORS = _slot('evaluators', parent=mm.EVALUATOR)
+LOG_PROCESSORS = _slot('log_processors', 'jrs.engine', parent=mm.LOG_PROCESSORS)
+RUNNERS = _slot('runners', parent=mm.RUNNERS)
+RUNNER_CONSTRUCTORS = _slot('runner_constructors', parent=mm.RUNNER_CONSTRUCTORS)
+MODEL_WRAPPERS = _slot('model_wrappers', parent=mm.MODEL_WRAPPERS)
+WEIGHT_INITIALIZERS = _slot('weight_initializers', parent=mm.WEIGHT_INITIALIZERS)
+TASK_UTILS = _slot('task_utils', parent=mm.TASK_UTILS)
+INFERENCERS = _slot('inferencers', parent=mm.INFERENCERS)
+STRATEGIES = _slot('strategies', parent=mm.STRATEGIES)
+
+SLOTS = {slot.name: slot for slot in list(globals().values()) if isinstance(slot, Slot)}
+
+
+def owner_of(part: type) -> str:
+    """Return who registered `part`: 'jrs', a plugin's name, or 'mmengine'."""
+    return _owners.get(part, 'mmengine')
+
+
+@contextmanager
+def registering_as(owner: str):
+    """Parts registered inside the block belong to `owner` (a plugin)."""
+    global _owner
+    previous, _owner = _owner, owner
+    try:
+        yield
+    finally:
+        _owner = previous
+
+
+def accepted_keys(part: type) -> set[str] | None:
+    """Return the keyword arguments that `part` accepts; None when it takes any."""
+    parameters = inspect.signature(part).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def build(slot: Slot, cfg: Any, path: str, **offers: Any) -> Any:
+    """Build the part that `cfg` describes.
+
+    Args:
+        slot: the registry to look in.
+        cfg: a mapping with `type` and the part's arguments; None and finished objects are returned unchanged.
+        path: where `cfg` stands in the config (`model.matcher.costs.fada`), for messages.
+        offers: values that the part receives where its constructor asks for them and `cfg` does not set them.
+
+    Raises:
+        ConfigError: unknown type, unknown or missing argument.
+    """
+    if cfg is None or not isinstance(cfg, dict):
+        return cfg
+    if 'type' not in cfg:
+        raise ConfigError(f'{path} has no `type`; it needs the name of one of {slot.name.upper()}: '
+                          f'{", ".join(slot.names())}.')
+    part = slot.lookup(cfg['type'], path)
+    arguments = {key: value for key, value in cfg.items() if key != 'type'}
+    allowed = accepted_keys(part)
+    check_keys(part, arguments, path)
+    arguments.update({key: value for key, value in offers.items()
+                      if key not in arguments and (allowed is None or key in allowed)})
+    missing = [p.name for p in inspect.signature(part).parameters.values()
+               if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+               and p.name not in arguments]
+    if missing:
+        raise ConfigError(f'{path}: {part.__name__} needs {", ".join(map(repr, missing))}, which the config does not set.')
+    return part(**arguments)
+
+
+def check_keys(part: type, arguments: dict, path: str) -> None:
+    """Raise a ConfigError for the first key of `arguments` that `part` does not accept."""
+    allowed = accepted_keys(part)
+    for key in arguments:
+        if allowed is not None and key not in allowed:
+            raise ConfigError(f'{path}: {part.__name__} has no argument {key!r}.{did_you_mean(key, allowed)}')

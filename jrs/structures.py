@@ -1,0 +1,270 @@
+"""What the stages of jrs hand to each other: every field with its shape, unit and frame of reference.
+
+Alphabet: B scenes, V views, H x W pixels, P tokens per view, T = V * P, L query layers, Q queries, G true instances,
+K classes, D instance-feature channels, M predicted instances, N points; h x w is the resolution of masks.
+Frames of reference are OpenCV's (x right, y down, z forward); `cam_from_world` maps world to camera coordinates.
+Pixel centres are at integer coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class _Moves:
+    """Gives a dataclass of tensors a `to(device)`."""
+
+    def to(self, device: torch.device | str):
+        """Return the same structure with all tensors on `device`."""
+        return type(self)(**{f.name: _move(getattr(self, f.name), device) for f in fields(self)})
+
+
+def _move(value, device):
+    if isinstance(value, (Tensor, _Moves)):
+        return value.to(device)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_move(item, device) for item in value)
+    return value
+
+
+@dataclass
+class InstanceTable(_Moves):
+    """Which instances a scene has: `ids` (G,) int64 as in the id images, `labels` (G,) int64 class indices 0..K-1."""
+
+    ids: Tensor
+    labels: Tensor
+
+
+@dataclass
+class SceneGroundTruth:
+    """What a scene is scored against: the benchmark mesh, and the true geometry of the views that were used. Numpy.
+
+    Attributes:
+        scene_name: for messages and result files.
+        vertices: (N, 3) float64, metres, world of `cam_from_world`.
+        vertex_ids: (N,) int64, class id * 1000 + instance number, 0 = void (data.md section 4.3).
+        superpoints: (N,) int64, 0 .. S-1 without gaps; None where the benchmark has none.
+        depth_m: (V, Hd, Wd) float32 sensor z-depth in metres at its own resolution, 0 = no reading.
+        depth_intrinsics: (V, 3, 3) of the depth images.
+        cam_from_world: (V, 4, 4) of the depth cameras.
+        input_from_depth: (V, 3, 3) affine map of depth-image pixels (u, v, 1) to pixels of the network input; both
+            with pixel centres at integers.
+    """
+
+    scene_name: str
+    vertices: np.ndarray
+    vertex_ids: np.ndarray
+    superpoints: np.ndarray | None
+    depth_m: np.ndarray
+    depth_intrinsics: np.ndarray
+    cam_from_world: np.ndarray
+    input_from_depth: np.ndarray
+
+
+@dataclass
+class SceneBatch(_Moves):
+    """Views of B scenes, with ground truth where the data set has it.
+
+    Attributes:
+        images: (B, V, 3, H, W) float32 in [0, 1], RGB; H and W are multiples of the patch size.
+        scene_names: B names, for messages and result files.
+        view_names: B lists of V names.
+        depth_m: (B, V, H, W) float32 z-depth in metres, 0 = no reading; or None.
+        intrinsics: (B, V, 3, 3) float32, pixels of the H x W image; or None.
+        cam_from_world: (B, V, 4, 4) float32, metres, the scene's own world; or None.
+        instance_ids: (B, V, H, W) int64: 0 no instance, -1 ignore, else an id of `instances`; or None.
+        instances: B tables of the instances that may appear in `instance_ids`; or None.
+        ground_truth: B records for scoring on the mesh; only in test batches.
+    """
+
+    images: Tensor
+    scene_names: list[str]
+    view_names: list[list[str]]
+    depth_m: Tensor | None = None
+    intrinsics: Tensor | None = None
+    cam_from_world: Tensor | None = None
+    instance_ids: Tensor | None = None
+    instances: list[InstanceTable] | None = None
+    ground_truth: list[SceneGroundTruth] | None = None
+
+
+@dataclass
+class LayerState:
+    """The image tokens of one query layer, as they pass.
+
+    Attributes:
+        index: number of the layer, 0 .. num_query_layers - 1.
+        tokens: (B, T, C) tokens of all views of a scene.
+        view_index: (T,) int64, the view of each token, -1 = of no view.
+        is_patch: (T,) bool, False for camera and register tokens.
+        num_views: V.
+    """
+
+    index: int
+    tokens: Tensor
+    view_index: Tensor
+    is_patch: Tensor
+    num_views: int
+
+
+@dataclass
+class FeatureTaps:
+    """What a backbone leaves for the heads after its last layer.
+
+    Attributes:
+        taps: one (B, V, P, feature_dim) map per entry of the backbone's `feature_layers`, in that order.
+        patch_index: (h_p * w_p,) int64, where along P the patch tokens stand, row-major over the patch grid.
+        patch_grid: (h_p, w_p), patches along the height and the width of the image.
+        image_size: (H, W) in pixels.
+        geometry_tokens: (B, V, feature_dim), the token of each view that cameras are read from; None without one.
+    """
+
+    taps: list[Tensor]
+    patch_index: Tensor
+    patch_grid: tuple[int, int]
+    image_size: tuple[int, int]
+    geometry_tokens: Tensor | None = None
+
+
+@dataclass
+class QueryPredictions(_Moves):
+    """What the queries say. As listed for B scenes; `scene(b)` gives one scene, without the B axis.
+
+    Attributes:
+        embedding: (B, Q, D) projected queries; classes and masks both read them.
+        class_logits: (B, Q, K + 1), the last column is "no object".
+        mask_logits: (B, Q, V, h, w), or None where masks are made in chunks (inference).
+        view_attention: (L, B, Q, V) attention mass per view, rows over V sum to 1; None at inference.
+        auxiliary: predictions of earlier layers (deep supervision), first layer first; empty for SegVGGT.
+    """
+
+    embedding: Tensor
+    class_logits: Tensor | None = None
+    mask_logits: Tensor | None = None
+    view_attention: Tensor | None = None
+    auxiliary: list[QueryPredictions] = field(default_factory=list)
+
+    def scene(self, index: int) -> QueryPredictions:
+        """Return the predictions of scene `index`: embedding (Q, D), class_logits (Q, K + 1), mask_logits (Q, V, h, w),
+        view_attention (L, Q, V)."""
+        def pick(tensor):
+            return None if tensor is None else tensor[index]
+        attention = None if self.view_attention is None else self.view_attention[:, index]
+        return QueryPredictions(pick(self.embedding), pick(self.class_logits), pick(self.mask_logits), attention,
+                                [level.scene(index) for level in self.auxiliary])
+
+
+@dataclass
+class Predictions(_Moves):
+    """Everything one forward pass returns. Scale is arbitrary; the world is the first camera's frame.
+
+    Attributes:
+        pose_encodings: list of refinement stages, each (B, V, 9): translation, quaternion xyzw, vertical and
+            horizontal field of view in radians, of `cam_from_world` (spec vggt.md section 7); the last one counts.
+        depth: (B, V, H, W) z-depth > 0; None without a depth head.
+        depth_conf: (B, V, H, W) confidence > 1; None without a depth head.
+        features: (B, V, D, h, w) instance features; None without that head.
+        queries: what the queries say; None for a geometry-only model.
+    """
+
+    pose_encodings: list[Tensor]
+    depth: Tensor | None = None
+    depth_conf: Tensor | None = None
+    features: Tensor | None = None
+    queries: QueryPredictions | None = None
+
+
+@dataclass
+class InstanceTargets(_Moves):
+    """The true instances of one scene in the sampled views.
+
+    Attributes:
+        labels: (G,) int64 class indices.
+        masks: (G, V, h, w) bool at the resolution of the mask logits.
+        view_visibility: (G, V) float32, share of an instance's pixels in each view; rows sum to 1.
+        valid: (V, h, w) bool, False where neither instance nor background is known; None = all valid.
+    """
+
+    labels: Tensor
+    masks: Tensor
+    view_visibility: Tensor
+    valid: Tensor | None = None
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.view_visibility.shape[1]
+
+    def elements(self, masks: Tensor) -> Tensor:
+        """Flatten masks or logits (n, V, h, w) to (n, E): the valid pixels of all views laid end to end."""
+        flat = masks.flatten(1)                                     # (n, V*h*w)
+        return flat if self.valid is None else flat[:, self.valid.flatten()]
+
+
+@dataclass
+class GeometryTargets(_Moves):
+    """Geometry that supervises a batch, from a teacher or the data set, scene-normalised (vggt.md section 15).
+
+    Attributes:
+        pose_encoding: (B, V, 9), in the frame of the first camera.
+        depth: (B, V, H, W) z-depth in units of the scene's mean point distance; 0 where not valid.
+        valid: (B, V, H, W) bool.
+    """
+
+    pose_encoding: Tensor
+    depth: Tensor
+    valid: Tensor
+
+
+@dataclass
+class Match:
+    """An assignment in one scene: `queries[i]` is matched to `instances[i]`, both (n,) int64."""
+
+    queries: Tensor
+    instances: Tensor
+
+
+@dataclass
+class Instances(_Moves):
+    """Scored instances of one scene, best first.
+
+    Attributes:
+        masks: (M, V, h, w) bool.
+        labels: (M,) int64 class indices; 0 for class-agnostic ranking.
+        scores: (M,) float32 in [0, 1].
+        queries: (M,) int64, the query each came from.
+    """
+
+    masks: Tensor
+    labels: Tensor
+    scores: Tensor
+    queries: Tensor
+
+
+@dataclass
+class Reconstruction(_Moves):
+    """A scene as users take it away: cameras, depth, points and instances of V views.
+
+    Attributes:
+        images: (V, 3, H, W) float32 in [0, 1], the network input.
+        depth: (V, H, W) z-depth, arbitrary scale unless the backbone is metric.
+        depth_conf: (V, H, W).
+        intrinsics: (V, 3, 3), pixels of the network input.
+        cam_from_world: (V, 4, 4); the world is the first camera's frame.
+        features: (V, D, h, w) instance features, for pictures; or None.
+        instances: scored instances.
+        view_names: V names.
+    """
+
+    images: Tensor
+    depth: Tensor
+    depth_conf: Tensor
+    intrinsics: Tensor
+    cam_from_world: Tensor
+    features: Tensor | None
+    instances: Instances
+    view_names: list[str]
