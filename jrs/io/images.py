@@ -1,0 +1,311 @@
+"""Photos and videos in, network input out, with the map back to the original pixels.
+
+Two rules bring a picture to a size that the network takes: `resize_lanczos`, the released SegVGGT's
+(segvggt_release.md section 8), and `resize_bicubic`, plain VGGT's (vggt.md section 12). Both say where an original
+pixel went: a 3 x 3 affine map of (u, v, 1), pixel centres at integers, so that masks and intrinsics can be taken back.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from jrs.errors import DataError
+
+PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+VIDEO_SUFFIXES = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v')
+VIDEO_VIEWS = 24                               # frames taken from a video when nobody says how many
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+Resize = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class LoadedPhotos:
+    """Views ready for the network, and how to get back to the files they came from.
+
+    Attributes:
+        images: (V, 3, H, W) float32 in [0, 1], RGB.
+        valid: (V, H, W) bool, False where a view was padded to the common size.
+        names: V distinct names, usable as file names.
+        original_sizes: V pairs (height, width) in pixels, after EXIF rotation.
+        input_from_original: (V, 3, 3) float64, maps original pixels (u, v, 1) to pixels of `images`; both with pixel
+            centres at integers.
+    """
+
+    images: Tensor
+    valid: Tensor
+    names: list[str]
+    original_sizes: list[tuple[int, int]]
+    input_from_original: Tensor
+
+    @classmethod
+    def of_input(cls, images: Tensor, names: Sequence[str]) -> LoadedPhotos:
+        """Wrap network input (V, 3, H, W) that has no files behind it: it is its own original."""
+        views, _, height, width = images.shape
+        identity = torch.eye(3, dtype=torch.float64).expand(views, 3, 3)
+        valid = torch.ones(views, height, width, dtype=torch.bool)
+        return cls(images, valid, list(names), [(height, width)] * views, identity)
+
+
+def load_photos(source: str | Path | Sequence[str | Path], width: int = 518, patch_size: int = 14,
+                max_views: int | None = None, every: int = 1, resize: Resize | None = None) -> LoadedPhotos:
+    """Load the views of one scene.
+
+    Photos are turned as EXIF says, alpha is laid over white, grey and 16-bit pictures become 8-bit RGB. Each is resized
+    by `resize`; views that end with different heights are centred on white at the largest (vggt.md section 12) and
+    `valid` marks the padding.
+
+    Args:
+        source: a folder of photos (sorted as people count: 2 before 10; videos and other files in it are ignored), one
+            photo, a list of photos, or one video.
+        width: width of the network input, a multiple of `patch_size`.
+        patch_size: heights are rounded to multiples of it.
+        max_views: at most so many views, evenly spaced; None takes all photos, and 24 frames of a video.
+        every: take each n-th photo or frame.
+        resize: `resize_lanczos` (default) or `resize_bicubic`.
+
+    Raises:
+        DataError: nothing there, unknown kind of file, or a file that cannot be read; names it.
+    """
+    if width < patch_size or width % patch_size:
+        raise DataError(f'The input width must be a positive multiple of the patch size {patch_size}, got {width}.')
+    if every < 1 or (max_views is not None and max_views < 1):
+        raise DataError(f'`every` and `max_views` must be at least 1, got every={every}, max_views={max_views}.')
+    video = _as_video(source)
+    if video is not None:
+        names, pictures = _read_video(video, max_views or VIDEO_VIEWS, every)
+    else:
+        files = _pick(list_photos(source)[::every], max_views)
+        names, pictures = distinct_names(files), map(read_photo, files)
+    return _assemble(names, pictures, width, patch_size, resize or resize_lanczos)
+
+
+def list_photos(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the photo files that `source` (folder, file or list of files) means, a folder's in natural order.
+
+    Raises:
+        DataError: a path does not exist, has an unknown suffix, or the folder or list holds no photo.
+    """
+    if not isinstance(source, (str, Path)):
+        return _checked_list([Path(item) for item in source])
+    source = Path(source).expanduser()
+    if not source.is_dir():
+        return _checked_list([source])
+    files = sorted((path for path in source.iterdir() if _is_photo(path)), key=lambda path: natural_key(path.name))
+    if not files:
+        there = sorted(path.name for path in source.iterdir())
+        held = f'It holds {", ".join(there[:5])}{", …" if len(there) > 5 else ""}.' if there else 'It is empty.'
+        raise DataError(f'No photos in the folder {source}. {held} Photos end in {", ".join(PHOTO_SUFFIXES)}; '
+                        f'a video is given as a file, not as its folder.')
+    return files
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """Return the picture in `path`, upright, as (h, w, 3) uint8 RGB; alpha over white, 16-bit scaled to 8.
+
+    Raises:
+        DataError: the file is empty, truncated, or no picture.
+    """
+    path = Path(path)
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f'The photo {path} is an empty file (0 bytes); remove it or copy it again.')
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
+    except _BROKEN as error:
+        raise DataError(f'The photo {path} cannot be read ({error}); remove it or copy it again.') from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """Convert any PIL mode to 8-bit RGB; transparent parts become white (PIL's 8-bit alpha_composite)."""
+    if picture.mode == 'F':
+        raise ValueError('32-bit float pictures have no agreed range')
+    if picture.mode.startswith('I'):
+        wide = np.asarray(picture).astype(np.float64)
+        return Image.fromarray(np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8)).convert('RGB')
+    if 'A' in picture.mode or 'transparency' in picture.info:
+        picture = picture.convert('RGBA')
+        return Image.alpha_composite(Image.new('RGBA', picture.size, (255, 255, 255, 255)), picture).convert('RGB')
+    return picture.convert('RGB')
+
+
+def resize_lanczos(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
+    """Resize by the released SegVGGT's rule (segvggt_release.md section 8), exact in 8 bits.
+
+    The new height is round(h * width / w / patch_size) * patch_size (half to even, at least one patch), the filter is
+    OpenCV's Lanczos-4, and a picture that ends taller than `width` keeps its central `width` rows.
+
+    Args:
+        picture: (h, w, 3) uint8.
+
+    Returns:
+        The resized picture (h', width, 3) uint8, and the 3 x 3 float64 map from original to resized pixels.
+    """
+    height_0, width_0 = picture.shape[:2]
+    height = max(round(height_0 * width / width_0 / patch_size), 1) * patch_size
+    resized = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_LANCZOS4)
+    top = max(height - width, 0) // 2
+    return resized[top:top + width], resize_map(width / width_0, height / height_0, 0, -top)
+
+
+def resize_bicubic(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
+    """Resize by plain VGGT's rule "crop" (vggt.md section 12): PIL bicubic, else as `resize_lanczos`."""
+    height_0, width_0 = picture.shape[:2]
+    height = max(round(height_0 * (width / width_0) / patch_size), 1) * patch_size
+    resized = _bicubic(picture, width, height)
+    top = max(height - width, 0) // 2
+    return resized[top:top + width], resize_map(width / width_0, height / height_0, 0, -top)
+
+
+def pad_bicubic(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
+    """Resize by plain VGGT's rule "pad" (vggt.md section 12): longer side to `width`, white bars make a square."""
+    height_0, width_0 = picture.shape[:2]
+    side = width
+    if width_0 >= height_0:
+        new_width, new_height = side, max(round(height_0 * (side / width_0) / patch_size), 1) * patch_size
+    else:
+        new_width, new_height = max(round(width_0 * (side / height_0) / patch_size), 1) * patch_size, side
+    square, (left, top) = centre_on_white(_bicubic(picture, new_width, new_height), side, side)
+    return square, resize_map(new_width / width_0, new_height / height_0, left, top)
+
+
+def load_vggt(pictures: Iterable[np.ndarray], rule: Resize = resize_bicubic, width: int = 518,
+              patch_size: int = 14) -> Tensor:
+    """Return what VGGT's own loader makes of pictures (h, w, 3 or 4) uint8: (V, 3, H, W) float32 in [0, 1].
+
+    Mixed sizes are centred on white at the largest height and width (vggt.md section 12); four channels are laid over
+    white.
+    """
+    resized = [rule(np.asarray(_to_rgb(Image.fromarray(picture))), width, patch_size)[0] for picture in pictures]
+    height, width = max(p.shape[0] for p in resized), max(p.shape[1] for p in resized)
+    return torch.stack([_to_tensor(centre_on_white(picture, height, width)[0]) for picture in resized])
+
+
+def centre_on_white(picture: np.ndarray, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the picture (h, w, 3) centred on a white (height, width, 3) one, and (left, top), where it lies."""
+    left, top = (width - picture.shape[1]) // 2, (height - picture.shape[0]) // 2
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    canvas[top:top + picture.shape[0], left:left + picture.shape[1]] = picture
+    return canvas, (left, top)
+
+
+def resize_map(scale_u: float, scale_v: float, shift_u: float, shift_v: float) -> np.ndarray:
+    """Return the 3 x 3 map of a resize followed by a shift; pixel centres at integers on both sides."""
+    return np.array([[scale_u, 0.0, 0.5 * scale_u - 0.5 + shift_u],
+                     [0.0, scale_v, 0.5 * scale_v - 0.5 + shift_v],
+                     [0.0, 0.0, 1.0]])
+
+
+def natural_key(name: str) -> list:
+    """Sort key with numbers as people read them: `img2` before `img10`."""
+    return [(0, int(part), '') if part.isdigit() else (1, 0, part.lower()) for part in re.split(r'(\d+)', name) if part]
+
+
+def distinct_names(files: Sequence[Path]) -> list[str]:
+    """Return one name per file: its stem, with `-2`, `-3`, … where several share one."""
+    names: list[str] = []
+    for path in files:
+        name, count = path.stem, 1
+        while name in names:
+            count += 1
+            name = f'{path.stem}-{count}'
+        names.append(name)
+    return names
+
+
+def _assemble(names: list[str], pictures: Iterable[np.ndarray], width: int, patch_size: int,
+              resize: Resize) -> LoadedPhotos:
+    """Resize each picture as it comes and centre all of them at the common size."""
+    resized, maps, sizes = [], [], []
+    for picture in pictures:
+        small, to_input = resize(picture, width, patch_size)
+        resized.append(small)
+        maps.append(to_input)
+        sizes.append(picture.shape[:2])
+    height, width = max(p.shape[0] for p in resized), max(p.shape[1] for p in resized)
+    valid = torch.zeros(len(resized), height, width, dtype=torch.bool)
+    for index, small in enumerate(resized):
+        resized[index], (left, top) = centre_on_white(small, height, width)
+        valid[index, top:top + small.shape[0], left:left + small.shape[1]] = True
+        maps[index] = resize_map(1, 1, left, top) @ maps[index]
+    images = torch.stack([_to_tensor(picture) for picture in resized])
+    return LoadedPhotos(images, valid, names, sizes, torch.from_numpy(np.stack(maps)))
+
+
+def _to_tensor(picture: np.ndarray) -> Tensor:
+    """(h, w, 3) uint8 -> (3, h, w) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(torch.float32).div(255)
+
+
+def _bicubic(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in PHOTO_SUFFIXES and path.is_file() and not path.name.startswith('.')
+
+
+def _as_video(source: str | Path | Sequence[str | Path]) -> Path | None:
+    """Return the path when `source` names one video file, else None."""
+    if not isinstance(source, (str, Path)):
+        source = source[0] if len(source) == 1 else ''
+    path = Path(source).expanduser()
+    return path if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() else None
+
+
+def _checked_list(files: list[Path]) -> list[Path]:
+    if not files:
+        raise DataError('No photos: the list is empty.')
+    for path in files:
+        if not path.exists():
+            raise DataError(f'There is no file or folder {path}.')
+        if not _is_photo(path):
+            raise DataError(f'{path} is not a photo that can be read: allowed are {", ".join(PHOTO_SUFFIXES)}, one '
+                            f'video ({", ".join(VIDEO_SUFFIXES)}), or a folder of photos. Convert other kinds first.')
+    return files
+
+
+def _pick(items: Sequence, count: int | None) -> list:
+    """Return at most `count` items, evenly spaced, the first and the last among them."""
+    if count is None or len(items) <= count:
+        return list(items)
+    return [items[round(position)] for position in np.linspace(0, len(items) - 1, count)]
+
+
+def _read_video(path: Path, max_views: int, every: int) -> tuple[list[str], list[np.ndarray]]:
+    """Return names and (h, w, 3) uint8 RGB pictures of evenly spaced frames."""
+    if not path.exists():
+        raise DataError(f'There is no video {path}.')
+    wanted = _pick(range(0, _count_frames(path), every), max_views)
+    if not wanted:
+        raise DataError(f'No frame of the video {path} can be decoded: it is empty, damaged, or of a codec that OpenCV '
+                        f'cannot read. Extract frames (ffmpeg -i {path.name} frames/%05d.jpg) and give their folder.')
+    names, pictures, capture = [], [], cv2.VideoCapture(str(path))
+    for index in range(wanted[-1] + 1):
+        if not capture.grab():
+            break
+        if index == wanted[len(names)]:
+            pictures.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+            names.append(f'frame_{index:06d}')
+    capture.release()
+    return names, pictures
+
+
+def _count_frames(path: Path) -> int:
+    """Count the frames that decode; the number in a container's header is often wrong."""
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.isOpened() and capture.grab():
+        count += 1
+    capture.release()
+    return count
