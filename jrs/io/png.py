@@ -1,0 +1,87 @@
+"""16-bit PNG for depth and ids, 8-bit JPEG and PNG for colour."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from jrs.errors import DataError
+from jrs.io.atomic import atomic_write
+
+MAX_PIXELS = 1 << 28
+SIGNATURE = b'\x89PNG\r\n\x1a\n'
+
+
+def write_png16(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write (H, W) uint16: depth in millimetres (0 = no reading) or ids (0 = none)."""
+    image = np.asarray(image)
+    if image.ndim != 2 or image.dtype != np.uint16:
+        raise DataError(f'{path}: a 16-bit image is (H, W) uint16, got {image.shape} {image.dtype}.')
+    _write(path, '.png', image, [])
+
+
+def read_png16(path: str | os.PathLike) -> np.ndarray:
+    """Return the single channel of a 16-bit (or 8-bit) PNG as (H, W) uint16; its size is checked before decoding.
+
+    Raises:
+        DataError: missing, not a PNG, cut off, absurdly large, or with more than one channel.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read ({error.strerror}).') from error
+    if data[:8] != SIGNATURE or len(data) < 33:
+        raise DataError(f'{path}: not a PNG; it starts with {data[:8]!r}.')
+    width, height, bits, color_type = struct.unpack('>IIBB', data[16:26])
+    if not 1 <= width * height <= MAX_PIXELS or color_type != 0 or bits not in (8, 16):
+        raise DataError(f'{path}: {width} x {height} pixels, {bits} bits, PNG colour type {color_type}; allowed: 1 to '
+                        f'{MAX_PIXELS} pixels, 8 or 16 bits, type 0 (one channel).')
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.shape != (height, width) or b'IEND' not in data[-16:]:
+        raise DataError(f'{path}: the PNG cannot be decoded: it is cut off or corrupt.')
+    return image.astype(np.uint16)
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
+    """Return (H, W, 3) uint8 RGB as a JPEG without chroma subsampling, so that decoders agree to within 2 levels."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality,
+               cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return _encode('.jpg', _bgr(image), options)
+
+
+def write_jpeg(path: str | os.PathLike, image: np.ndarray, quality: int = 92) -> None:
+    """Write (H, W, 3) uint8 RGB as a JPEG of `quality` 1 to 100."""
+    data = encode_jpeg(image, quality)
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def write_png8(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB or (H, W) uint8 as a PNG."""
+    image = np.asarray(image)
+    _write(path, '.png', image if image.ndim == 2 and image.dtype == np.uint8 else _bgr(image), [])
+
+
+def _bgr(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DataError(f'a colour image is (H, W, 3) uint8, got {image.shape} {image.dtype}.')
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _encode(kind: str, image: np.ndarray, options: list[int]) -> bytes:
+    done, data = cv2.imencode(kind, image, options)
+    if not done:
+        raise DataError(f'an image of {image.shape} cannot be encoded as {kind}.')
+    return data.tobytes()
+
+
+def _write(path: str | os.PathLike, kind: str, image: np.ndarray, options: list[int]) -> None:
+    data = _encode(kind, image, options)
+    with atomic_write(path) as file:
+        file.write(data)
