@@ -1,0 +1,316 @@
+"""Average precision of 3D instances, as the programs of ScanNet, ScanNet200 and ScanNet++ compute it.
+
+Two pure steps: `assign` reduces one scene to overlap statistics that do not grow with the number of points, and
+`evaluate` pools any number of scenes (evaluation.md sections 1-5). The order of predictions matters below IoU 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jrs.benchmarks import LOOSE_THRESHOLD, STRICTEST_THRESHOLD, Benchmark
+from jrs.errors import DataError
+
+IDS_PER_CLASS = 1000                       # vertex id = class id * 1000 + instance number
+AGNOSTIC_NAME = 'class_agnostic'
+
+
+@dataclass(frozen=True)
+class SceneMatches:
+    """What average precision needs to know of one scene with G objects, P predictions and E overlapping pairs.
+
+    Attributes:
+        object_class: (G,) class index; objects stand in ascending order of vertex id.
+        object_size: (G,) points.
+        row: (P,) position of each prediction in the input; those below the minimum region are gone.
+        prediction_class: (P,) class index, -1 = label is no instance class.
+        score: (P,) float64.
+        size: (P,) points.
+        void: (P,) points that lie on no object of any instance class.
+        pair_object, pair_prediction: (E,) positions of the pairs that overlap, ordered by object, then prediction.
+        pair_intersection: (E,) points in common.
+    """
+
+    object_class: np.ndarray
+    object_size: np.ndarray
+    row: np.ndarray
+    prediction_class: np.ndarray
+    score: np.ndarray
+    size: np.ndarray
+    void: np.ndarray
+    pair_object: np.ndarray
+    pair_prediction: np.ndarray
+    pair_intersection: np.ndarray
+
+    def merge_classes(self) -> SceneMatches:
+        """Return the class-agnostic scene: objects of one class, predictions whatever their label; void unchanged."""
+        return replace(self, object_class=np.zeros_like(self.object_class),
+                       prediction_class=np.zeros_like(self.prediction_class))
+
+    def keep_rows(self, rows: np.ndarray) -> SceneMatches:
+        """Return the scene with only the predictions that stood at `rows` (any order) of the input."""
+        kept = np.isin(self.row, rows)
+        new_position = np.cumsum(kept) - 1
+        pairs = kept[self.pair_prediction]
+        return replace(self, row=self.row[kept], prediction_class=self.prediction_class[kept], score=self.score[kept],
+                       size=self.size[kept], void=self.void[kept], pair_object=self.pair_object[pairs],
+                       pair_prediction=new_position[self.pair_prediction[pairs]],
+                       pair_intersection=self.pair_intersection[pairs])
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """AP of pooled scenes.
+
+    Attributes:
+        class_ids, class_names: the K classes, in benchmark order; one entry for class-agnostic.
+        overlaps: (T,) IoU thresholds; all but the last make up AP, the last is 0.25.
+        ap_per_overlap: (K, T) float64 in [0, 1]; NaN where no object of the class was there.
+        splits: head/common/tail -> class ids; empty where the benchmark has none.
+    """
+
+    class_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    overlaps: np.ndarray
+    ap_per_overlap: np.ndarray
+    splits: dict[str, tuple[int, ...]]
+
+    @property
+    def per_class(self) -> dict[str, np.ndarray]:
+        """`AP`, `AP50` and `AP25` of each class, (K,) each."""
+        return {'AP': self.ap_per_overlap[:, :-1].mean(axis=1), 'AP50': self.ap_per_overlap[:, 0],
+                'AP25': self.ap_per_overlap[:, -1]}
+
+    @property
+    def means(self) -> dict[str, float]:
+        """`AP`, `AP50` and `AP25`: means over the classes that are not NaN; NaN where all are."""
+        return {name: _nan_mean(values) for name, values in self.per_class.items()}
+
+    @property
+    def split_means(self) -> dict[str, dict[str, float]]:
+        """The same means over head, common and tail classes."""
+        rows = {name: np.isin(self.class_ids, ids) for name, ids in self.splits.items()}
+        return {name: {key: _nan_mean(values[chosen]) for key, values in self.per_class.items()}
+                for name, chosen in rows.items()}
+
+    @property
+    def finite_classes(self) -> int:
+        """Number of classes that enter the means."""
+        return int(np.isfinite(self.per_class['AP']).sum())
+
+
+def assign(vertex_ids: np.ndarray, masks: np.ndarray, labels: np.ndarray, scores: np.ndarray, benchmark: Benchmark,
+           excluded: np.ndarray | None = None) -> SceneMatches:
+    """Count how the predictions of one scene overlap its objects (evaluation.md section 2).
+
+    Args:
+        vertex_ids: (N,) integers, class id * 1000 + instance number; 0 = void.
+        masks: (P, N) bool, or (P, ceil(N / 8)) uint8 as `np.packbits(masks, axis=1)` makes them.
+        labels: (P,) class ids of the data set; ids that are no instance class count class-agnostically only.
+        scores: (P,) any range, not NaN; compared as float64.
+        benchmark: classes and minimum region.
+        excluded: indices of vertices that do not exist for scoring (ScanNet++'s mesh mask).
+
+    Raises:
+        DataError: lengths that do not fit, or a score that is NaN.
+    """
+    vertex_ids = np.asarray(vertex_ids)
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    _check_scene(vertex_ids, masks, labels, scores, excluded)
+    column, object_ids = _columns(vertex_ids, benchmark, excluded)
+    num_objects = len(object_ids)
+    counts = _count_points(masks, column, num_objects + 2)[:, :num_objects + 1]     # (P, G + 1), last one is void
+    sizes = counts.sum(axis=1)
+    row = np.flatnonzero(sizes >= benchmark.min_region)
+    pair_object, pair_prediction = np.nonzero(counts[row, :num_objects].T)
+    return SceneMatches(
+        object_class=benchmark.class_indices(object_ids // IDS_PER_CLASS),
+        object_size=np.bincount(column, minlength=num_objects)[:num_objects],
+        row=row, prediction_class=benchmark.class_indices(labels[row]), score=scores[row], size=sizes[row],
+        void=counts[row, num_objects], pair_object=pair_object, pair_prediction=pair_prediction,
+        pair_intersection=counts[row][pair_prediction, pair_object])
+
+
+def evaluate(scenes: Sequence[SceneMatches], benchmark: Benchmark, class_agnostic: bool = False,
+             include_095: bool = False) -> AveragePrecision:
+    """Return the average precision over all scenes together (evaluation.md section 3).
+
+    Args:
+        scenes: one record per scene; none twice.
+        benchmark: the one that `assign` was given.
+        class_agnostic: merge all instance classes into one and ignore the labels of predictions (section 5).
+        include_095: also average over IoU 0.95, the literal reading of the paper; the official programs do not.
+    """
+    extra = (STRICTEST_THRESHOLD,) if include_095 else ()
+    overlaps = np.array((*benchmark.iou_thresholds, *extra, LOOSE_THRESHOLD))
+    if class_agnostic:
+        scenes = [scene.merge_classes() for scene in scenes]
+    num_classes = 1 if class_agnostic else benchmark.num_classes
+    pool = [_candidates(scene, benchmark.min_region) for scene in scenes]
+    has_object = _occurs([candidates.scene.object_class[candidates.counted] for candidates in pool], num_classes)
+    has_prediction = _occurs([scene.prediction_class for scene in scenes], num_classes)
+    ap = np.full((num_classes, len(overlaps)), np.nan)
+    for column, threshold in enumerate(overlaps):
+        entries = [_entries(candidates, threshold) for candidates in pool]
+        ap[has_object, column] = _average_precisions(entries, np.flatnonzero(has_object & has_prediction),
+                                                     num_classes)[has_object]
+    if class_agnostic:
+        return AveragePrecision((0,), (AGNOSTIC_NAME,), overlaps, ap, {})
+    return AveragePrecision(benchmark.class_ids, benchmark.class_names, overlaps, ap, benchmark.splits)
+
+
+def _check_scene(vertex_ids, masks, labels, scores, excluded) -> None:
+    num_points = vertex_ids.shape[0]
+    width = {np.dtype(bool): num_points, np.dtype(np.uint8): -(-num_points // 8)}.get(masks.dtype)
+    if vertex_ids.ndim != 1 or masks.ndim != 2 or width is None or masks.shape[1] != width:
+        raise DataError(f'masks must be (P, {num_points}) bool or (P, {-(-num_points // 8)}) packed uint8 for the '
+                        f'{num_points} vertices of the ground truth, got {masks.shape} {masks.dtype}.')
+    if not len(masks) == len(labels) == len(scores):
+        raise DataError(f'{len(masks)} masks, {len(labels)} labels and {len(scores)} scores: these must be as many.')
+    if np.isnan(scores).any():
+        raise DataError(f'score of prediction {int(np.isnan(scores).argmax())} is NaN; scores must be comparable.')
+    if excluded is not None and len(excluded) and not 0 <= np.min(excluded) <= np.max(excluded) < num_points:
+        raise DataError(f'the mesh mask names vertices {np.min(excluded)} .. {np.max(excluded)}, but the scene has '
+                        f'vertices 0 .. {num_points - 1}: it belongs to another mesh.')
+
+
+def _columns(vertex_ids: np.ndarray, benchmark: Benchmark,
+             excluded: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the column (N,) each vertex counts in, and the ids (G,) of the objects.
+
+    Columns 0 .. G-1 are objects in ascending id, G is void, G + 1 is not there at all.
+    """
+    valid = (benchmark.class_indices(vertex_ids // IDS_PER_CLASS) >= 0) & (vertex_ids >= IDS_PER_CLASS)
+    present = np.ones(len(vertex_ids), dtype=bool)
+    if excluded is not None and len(excluded):
+        present[excluded] = False
+    object_ids, inverse = np.unique(vertex_ids[valid & present], return_inverse=True)
+    column = np.where(present, len(object_ids), len(object_ids) + 1)
+    column[valid & present] = inverse
+    return column, object_ids
+
+
+def _count_points(masks: np.ndarray, column: np.ndarray, num_columns: int) -> np.ndarray:
+    """Return how many points of each mask fall in each column, (P, num_columns)."""
+    counts = np.zeros((len(masks), num_columns), dtype=np.int64)
+    packed = masks.dtype == np.uint8
+    for index, mask in enumerate(masks):
+        inside = np.unpackbits(mask, count=len(column)).view(bool) if packed else mask
+        counts[index] = np.bincount(column[inside], minlength=num_columns)
+    return counts
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Pairs of the same class of one scene, with what does not depend on the threshold. `counted` = large enough."""
+
+    scene: SceneMatches
+    pair_object: np.ndarray
+    pair_prediction: np.ndarray
+    iou: np.ndarray
+    counted: np.ndarray                    # (G,) bool
+    ignorable: np.ndarray                  # (P,) share of a prediction on void and on objects too small to count
+
+
+def _candidates(scene: SceneMatches, min_region: int) -> _Candidates:
+    same = scene.object_class[scene.pair_object] == scene.prediction_class[scene.pair_prediction]
+    pair_object, pair_prediction = scene.pair_object[same], scene.pair_prediction[same]
+    intersection = scene.pair_intersection[same]
+    union = scene.object_size[pair_object] + scene.size[pair_prediction] - intersection
+    counted = scene.object_size >= min_region
+    small = np.where(counted[pair_object], 0, intersection)
+    on_small = np.bincount(pair_prediction, weights=small, minlength=len(scene.size))
+    return _Candidates(scene, pair_object, pair_prediction, intersection / union, counted,
+                       (scene.void + on_small) / scene.size)
+
+
+def _entries(candidates: _Candidates, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return class, score and truth of each entry of the curve, and the classes of the objects that were missed."""
+    scene = candidates.scene
+    hit = candidates.iou > threshold
+    found, further = _match(candidates, hit)
+    alone = np.ones(len(scene.size), dtype=bool)
+    alone[candidates.pair_prediction[hit]] = False                 # small objects take predictions away, too
+    alone &= (candidates.ignorable <= threshold) & (scene.prediction_class >= 0)
+    matched = np.fromiter(found, dtype=np.int64, count=len(found))
+    missed = candidates.counted.copy()
+    missed[matched] = False
+    further_object = np.array([position for position, _ in further], dtype=np.int64)
+    classes = np.concatenate([scene.object_class[matched], scene.object_class[further_object],
+                              scene.prediction_class[alone]])
+    scores = np.concatenate([np.array(list(found.values()), dtype=np.float64),
+                             np.array([score for _, score in further], dtype=np.float64), scene.score[alone]])
+    return classes, scores, np.arange(len(classes)) < len(matched), scene.object_class[missed]
+
+
+def _match(candidates: _Candidates, hit: np.ndarray) -> tuple[dict[int, float], list[tuple[int, float]]]:
+    """Go through the hits by object, then prediction. Return object -> score, and (object, score) of each further hit.
+
+    A further hit leaves the larger score to the object and is not marked as used: the official programs do so.
+    """
+    pairs = hit & candidates.counted[candidates.pair_object]
+    score = candidates.scene.score.tolist()
+    found, further, used = {}, [], set()
+    for position, prediction in zip(candidates.pair_object[pairs].tolist(), candidates.pair_prediction[pairs].tolist(),
+                                    strict=True):
+        if prediction in used:
+            continue
+        if position not in found:
+            found[position] = score[prediction]
+            used.add(prediction)
+        else:
+            further.append((position, min(found[position], score[prediction])))
+            found[position] = max(found[position], score[prediction])
+    return found, further
+
+
+def _average_precisions(entries: list[tuple], chosen: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the AP (num_classes,) of the `chosen` classes, 0 for the others; scenes are pooled."""
+    result = np.zeros(num_classes)
+    if len(chosen) == 0:
+        return result
+    classes, scores, true, missed = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    order = np.argsort(classes, kind='stable')
+    classes, scores, true = classes[order], scores[order], true[order]
+    start, stop = np.searchsorted(classes, chosen), np.searchsorted(classes, chosen, side='right')
+    num_missed = np.bincount(missed, minlength=num_classes)
+    for index, first, last in zip(chosen, start, stop, strict=True):
+        result[index] = area_under_curve(scores[first:last], true[first:last], int(num_missed[index]))
+    return result
+
+
+def area_under_curve(scores: np.ndarray, true: np.ndarray, num_missed: int) -> float:
+    """Return the area under precision over recall by the trapezoid rule; the curve ends at (recall 0, precision 1).
+
+    Args:
+        scores: (n,) of all entries; equal scores are one operating point.
+        true: (n,) bool, whether the entry is a found object.
+        num_missed: objects that no entry found.
+    """
+    if len(scores) == 0:
+        return 0.0
+    order = np.argsort(scores, kind='stable')
+    sorted_scores, sorted_true = scores[order], true[order]
+    first = np.flatnonzero(np.r_[True, sorted_scores[1:] != sorted_scores[:-1]])       # start of each distinct score
+    true_before = np.r_[0, np.cumsum(sorted_true)][first]
+    num_true = int(sorted_true.sum())
+    positives = num_true - true_before
+    precision = np.append(positives / (len(scores) - first), 1.0)
+    recall = np.append(positives / (num_true + num_missed), 0.0)
+    extended = np.r_[recall[0], recall, 0.0]
+    return float(np.dot(precision, 0.5 * (extended[:-2] - extended[2:])))
+
+
+def _occurs(classes: list[np.ndarray], num_classes: int) -> np.ndarray:
+    occurs = np.zeros(num_classes, dtype=bool)
+    for present in classes:
+        occurs[present[present >= 0]] = True
+    return occurs
+
+
+def _nan_mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float('nan')
