@@ -1,0 +1,1 @@
+from jrs.backbones import vggt  # noqa: F401

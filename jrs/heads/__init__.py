@@ -1,0 +1,1 @@
+from jrs.heads import camera, depth, points  # noqa: F401

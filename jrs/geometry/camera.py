@@ -1,0 +1,104 @@
+"""Cameras as matrices and as encodings. States the conventions once:
+
+- `cam_from_world` (..., 4, 4) maps world to camera coordinates, OpenCV axes (x right, y down, z forward).
+- Intrinsics (..., 3, 3) are in pixels, without skew; pixel centres are at integer coordinates.
+- A pose encoding (..., 9) is translation (3) and quaternion x, y, z, w of `cam_from_world`, then the full vertical
+  and horizontal field of view in radians. The principal point is the image centre (W/2, H/2) (vggt.md section 7).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MIN_FIELD_OF_VIEW = 1e-3        # radians; a prediction of 0 would be an infinite focal length
+MIN_QUATERNION_NORM = 1e-12
+
+
+def encode_cameras(cam_from_world: Tensor, intrinsics: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Return float32 pose encodings (..., 9), quaternions with w >= 0.
+
+    Args:
+        cam_from_world: (..., 4, 4).
+        intrinsics: (..., 3, 3); the principal point is ignored.
+        image_size: (H, W) in pixels.
+    """
+    height, width = image_size
+    vertical = 2 * torch.atan((height / 2) / intrinsics[..., 1, 1])
+    horizontal = 2 * torch.atan((width / 2) / intrinsics[..., 0, 0])
+    quaternion = quaternion_from_rotation(cam_from_world[..., :3, :3])
+    field_of_view = torch.stack([vertical, horizontal], dim=-1)                 # (..., 2)
+    return torch.cat([cam_from_world[..., :3, 3], quaternion, field_of_view], dim=-1).float()
+
+
+def decode_cameras(encoding: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return `cam_from_world` (..., 4, 4) and intrinsics (..., 3, 3) of pose encodings (..., 9).
+
+    Fields of view below `MIN_FIELD_OF_VIEW` count as that, so that every focal length is finite.
+
+    Args:
+        encoding: (..., 9), with quaternions of any non-zero length.
+        image_size: (H, W) in pixels.
+    """
+    height, width = image_size
+    cam_from_world = rigid_from_rotation_translation(rotation_from_quaternion(encoding[..., 3:7]), encoding[..., :3])
+    half_angles = encoding[..., 7:].clamp(min=MIN_FIELD_OF_VIEW) / 2            # (..., 2), vertical first
+    intrinsics = encoding.new_zeros(*encoding.shape[:-1], 3, 3)
+    intrinsics[..., 0, 0] = (width / 2) / half_angles[..., 1].tan()
+    intrinsics[..., 1, 1] = (height / 2) / half_angles[..., 0].tan()
+    intrinsics[..., 0, 2] = width / 2
+    intrinsics[..., 1, 2] = height / 2
+    intrinsics[..., 2, 2] = 1
+    return cam_from_world, intrinsics
+
+
+def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
+    """Return rotation matrices (..., 3, 3) of quaternions (..., 4) in the order x, y, z, w, of any non-zero length."""
+    x, y, z, w = quaternion.unbind(-1)
+    s = 2 / quaternion.square().sum(-1).clamp(min=MIN_QUATERNION_NORM)
+    entries = [
+        1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w),
+        s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w),
+        s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y),
+    ]
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))                   # (..., 3, 3)
+
+
+def quaternion_from_rotation(rotation: Tensor) -> Tensor:
+    """Return quaternions (..., 4) in the order x, y, z, w, with w >= 0, of rotation matrices (..., 3, 3).
+
+    Of the four ways to write a quaternion, the one that divides by its largest entry is taken (vggt.md section 7).
+    """
+    (m00, m01, m02), (m10, m11, m12), (m20, m21, m22) = (row.unbind(-1) for row in rotation.unbind(-2))
+    squares = torch.stack([1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22], dim=-1)
+    sizes = _square_root(squares)                                               # (..., 4), order w, x, y, z
+    ww, xx, yy, zz = sizes.square().unbind(-1)
+    candidates = torch.stack([
+        torch.stack([ww, m21 - m12, m02 - m20, m10 - m01], dim=-1),
+        torch.stack([m21 - m12, xx, m10 + m01, m02 + m20], dim=-1),
+        torch.stack([m02 - m20, m10 + m01, yy, m12 + m21], dim=-1),
+        torch.stack([m10 - m01, m20 + m02, m21 + m12, zz], dim=-1),
+    ], dim=-2) / (2 * sizes[..., None].clamp(min=0.1))                          # (..., 4 candidates, wxyz)
+    best = sizes.argmax(dim=-1)[..., None, None].expand(*sizes.shape[:-1], 1, 4)
+    quaternion = candidates.gather(-2, best).squeeze(-2)                        # (..., 4), order w, x, y, z
+    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    return quaternion.roll(-1, dims=-1)                                         # order x, y, z, w
+
+
+def rigid_from_rotation_translation(rotation: Tensor, translation: Tensor) -> Tensor:
+    """Return rigid transforms (..., 4, 4) of rotations (..., 3, 3) and translations (..., 3)."""
+    upper = torch.cat([rotation, translation[..., None]], dim=-1)               # (..., 3, 4)
+    lower = upper.new_tensor([0, 0, 0, 1]).expand(*upper.shape[:-2], 1, 4)
+    return torch.cat([upper, lower], dim=-2)                                    # (..., 4, 4)
+
+
+def invert_rigid(transform: Tensor) -> Tensor:
+    """Return the inverse of rigid transforms (..., 4, 4) in closed form: [R^T | -R^T t]."""
+    rotation = transform[..., :3, :3].mT
+    return rigid_from_rotation_translation(rotation, -(rotation @ transform[..., :3, 3:]).squeeze(-1))
+
+
+def _square_root(values: Tensor) -> Tensor:
+    """Return the root of `values`, 0 below 0, with gradient 0 there instead of infinity."""
+    positive = values > 0
+    return torch.where(positive, torch.where(positive, values, 1).sqrt(), 0)

@@ -1,0 +1,34 @@
+"""The point head: the 3D point that every pixel sees, in the frame of the first camera."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from jrs.layers.dpt import DenseDecoder, output_convolutions
+from jrs.registry import HEADS
+from jrs.structures import FeatureTaps
+
+
+@HEADS.register_module()
+class PointHead(DenseDecoder):
+    """Dense decoder with four output channels: a point and its confidence (vggt.md section 8). Runs in float32.
+
+    Args:
+        dim_in: width of the taps, `feature_dim` of the backbone.
+        features: width of the fusion.
+        out_channels: widths of the four branches, finest first.
+        views_per_chunk: views that are decoded at a time.
+    """
+
+    def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
+                 views_per_chunk: int = 8) -> None:
+        super().__init__(dim_in, features, out_channels, views_per_chunk)
+        self.scratch.output_conv2 = output_convolutions(features, 4)
+
+    def forward(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:
+        """Return points (B, V, H, W, 3) and confidence > 1 (B, V, H, W), from four taps (B, V, P, dim_in)."""
+        maps = self.decode(features, self.scratch.output_conv2).permute(0, 1, 3, 4, 2)      # (B, V, H, W, 4)
+        values, confidence = maps[..., :3], maps[..., 3]
+        return values.sign() * values.abs().expm1(), 1 + confidence.exp()

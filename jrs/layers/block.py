@@ -1,0 +1,70 @@
+"""The transformer block that the image encoder, VGGT, the camera head and the queries share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from jrs.layers.attention import SelfAttention
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between: fc2(GELU(fc1(x))).
+
+    Args:
+        dim: width of the input.
+        hidden_dim: width in between.
+        out_dim: width of the output; `dim` when not given.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, out_dim: int | None = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, out_dim or dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (..., out_dim) for `tokens` (..., dim)."""
+        return self.fc2(self.act(self.fc1(tokens)))
+
+
+class LayerScale(nn.Module):
+    """Multiplies every channel by a learned `gamma` (C,), which starts at `init_value`."""
+
+    def __init__(self, dim: int, init_value: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), float(init_value)))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return `tokens` (..., C) scaled; a half-precision branch leaves in the dtype of gamma."""
+        return tokens * self.gamma
+
+
+class Block(nn.Module):
+    """Self-attention, then an MLP, both on normalised tokens and added to them (vggt.md section 3).
+
+    Args:
+        dim: width C of the tokens.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the MLP over C.
+        norm_eps: epsilon of the two layer norms (1e-6 in the image encoder, 1e-5 elsewhere).
+        qk_norm: normalise queries and keys per head, with epsilon 1e-5.
+        init_values: initial LayerScale; None leaves LayerScale out.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, norm_eps: float = 1e-5,
+                 qk_norm: bool = False, init_values: float | None = 0.01) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = SelfAttention(dim, num_heads, qk_norm=qk_norm)
+        self.ls1 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
+
+    def forward(self, tokens: Tensor, rope: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return `tokens` (B, N, C) after the block; `rope` as in `SelfAttention.forward`."""
+        tokens = tokens + self.ls1(self.attn(self.norm1(tokens), rope))
+        return tokens + self.ls2(self.mlp(self.norm2(tokens)))

@@ -1,0 +1,140 @@
+"""The image encoder: a DINOv2 vision transformer with registers, of which only the patch tokens are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jrs.errors import ConfigError, did_you_mean
+from jrs.layers.block import Block
+
+
+@dataclass(frozen=True)
+class VitSize:
+    """Width, number of blocks and heads of a vision transformer."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+
+
+VIT_SIZES = {
+    'dinov2_vits14_reg': VitSize(384, 12, 6),
+    'dinov2_vitb14_reg': VitSize(768, 12, 12),
+    'dinov2_vitl14_reg': VitSize(1024, 24, 16),
+}
+
+
+class PatchEmbed(nn.Module):
+    """Cuts images into patches and maps each to a token with one linear layer, written as a convolution.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        embed_dim: width C of the tokens.
+    """
+
+    def __init__(self, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return patch tokens (N, h_p * w_p, C), row-major, of `images` (N, 3, H, W)."""
+        return self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)      # (N, h_p * w_p, C)
+
+
+class VisionTransformer(nn.Module):
+    """DINOv2 encoder with register tokens (vggt.md section 4).
+
+    Args:
+        embed_dim: width C.
+        depth: number of blocks.
+        num_heads: attention heads.
+        img_size: side in pixels of the square images that the positional table is made for.
+        patch_size: side of a patch in pixels.
+        num_register_tokens: tokens without a position, put after the class token.
+        mlp_ratio: hidden width of the MLPs over C.
+    """
+
+    def __init__(self, embed_dim: int, depth: int, num_heads: int, img_size: int = 518, patch_size: int = 14,
+                 num_register_tokens: int = 4, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.table_side = img_size // patch_size
+        self.num_special = 1 + num_register_tokens
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.table_side ** 2 + 1, embed_dim))
+        self.register_tokens = nn.Parameter(torch.empty(1, num_register_tokens, embed_dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, embed_dim), requires_grad=False)      # in checkpoints, never read
+        self.patch_embed = PatchEmbed(patch_size, embed_dim)
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, num_heads, mlp_ratio, norm_eps=1e-6, init_values=1.0) for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self._initialise()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return normalised patch tokens (N, h_p * w_p, C), row-major, of normalised `images` (N, 3, H, W)."""
+        return self.encode(images)[:, self.num_special:]                                    # (N, h_p * w_p, C)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return all normalised tokens (N, 1 + registers + h_p * w_p, C): class, registers, patches."""
+        patches = self.patch_embed(images)                                                  # (N, h_p * w_p, C)
+        height, width = (side // self.patch_size for side in images.shape[-2:])
+        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)    # (N, 1 + h_p * w_p, C)
+        tokens = tokens + self.position_table(height, width).to(tokens.dtype)
+        registers = self.register_tokens.expand(len(images), -1, -1)
+        tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)                # class, registers, patches
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def position_table(self, height: int, width: int) -> Tensor:
+        """Return the positional table (1, 1 + height * width, C) for a patch grid: the class row, then the patches.
+
+        Other grids than the table's own are resized by antialiased bicubic interpolation, in float32.
+        """
+        if height == width == self.table_side:
+            return self.pos_embed
+        table = self.pos_embed.float()
+        grid = table[:, 1:].unflatten(1, (self.table_side, self.table_side)).permute(0, 3, 1, 2)    # (1, C, side, side)
+        grid = F.interpolate(grid, size=(height, width), mode='bicubic', antialias=True, align_corners=False)
+        return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)            # (1, 1 + height * width, C)
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Fill as for training from scratch (vggt.md section 16).
+
+        DINOv2 truncates at +-2, a hundred standard deviations away: the plain normal is the same, and much faster.
+        """
+        nn.init.normal_(self.cls_token, std=1e-6)
+        nn.init.normal_(self.register_tokens, std=1e-6)
+        nn.init.normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+
+def build_patch_embed(name: str, embed_dim: int, img_size: int, patch_size: int) -> nn.Module:
+    """Return the module that turns normalised images (N, 3, H, W) into patch tokens (N, h_p * w_p, embed_dim).
+
+    Args:
+        name: 'conv' for one convolution, or one of `VIT_SIZES`.
+        embed_dim: width that is needed.
+        img_size: side of the images that a positional table is made for.
+        patch_size: side of a patch in pixels.
+
+    Raises:
+        ConfigError: unknown name, or an encoder of another width or patch size.
+    """
+    if name == 'conv':
+        return PatchEmbed(patch_size, embed_dim)
+    if name not in VIT_SIZES:
+        raise ConfigError(f'There is no patch embedding {name!r}.{did_you_mean(name, ["conv", *VIT_SIZES])}')
+    size = VIT_SIZES[name]
+    if (embed_dim, patch_size) != (size.embed_dim, 14):
+        raise ConfigError(f'{name} makes tokens of width {size.embed_dim} from patches of 14 pixels; embed_dim='
+                          f'{embed_dim}, patch_size={patch_size} do not fit. Change them, or use patch_embed="conv".')
+    return VisionTransformer(size.embed_dim, size.depth, size.num_heads, img_size, patch_size)
