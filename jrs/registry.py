@@ -5,6 +5,7 @@ Importing this module imports neither torch nor any part: a registry imports its
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from contextlib import contextmanager
 from typing import Any
@@ -47,13 +48,22 @@ class Slot(Registry):
         """
         if not isinstance(name, str):
             return name
-        found = self.get(name) if name in self.names() else None
-        if found is None:
-            from jrs.plugins import provider_of
-            hint = provider_of(name)
-            raise ConfigError(f'{self.name.upper()} has no {name!r} ({path}).' +
-                              (f' {hint}' if hint else did_you_mean(name, self.names())))
-        return found
+        names = self.names()
+        if name not in names:
+            raise ConfigError(f'{self.name.upper()} has no {name!r} ({path}).{_hint(name, names)}')
+        return self.get(name)
+
+
+def _hint(name: str, names: list[str]) -> str:
+    """Say what is near `name` among `names` and in plugins that are not loaded."""
+    from jrs.plugins import provided_by_unlisted  # plugins registers parts here: import late
+    elsewhere = provided_by_unlisted()
+    near = difflib.get_close_matches(name, [*names, *elsewhere], n=1, cutoff=0.6)
+    if not near or near[0] not in elsewhere:
+        return did_you_mean(name, names)
+    spelling = '' if near[0] == name else f' Did you mean {near[0]!r}?'
+    return (f'{spelling} It is provided by the plugin `{elsewhere[near[0]]}`, which this config does not list: '
+            'add it to `plugins`.')
 
 
 def _slot(name: str, *packages: str, parent: Registry | None = None) -> Slot:

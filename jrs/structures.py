@@ -169,6 +169,8 @@ class Predictions(_Moves):
         depth_conf: (B, V, H, W) confidence > 1; None without a depth head.
         features: (B, V, D, h, w) instance features; None without that head.
         queries: what the queries say; None for a geometry-only model.
+        points: (B, V, H, W, 3) in the frame of the first camera; None without a point head.
+        points_conf: (B, V, H, W) confidence > 1; None without a point head.
     """
 
     pose_encodings: list[Tensor]
@@ -176,6 +178,8 @@ class Predictions(_Moves):
     depth_conf: Tensor | None = None
     features: Tensor | None = None
     queries: QueryPredictions | None = None
+    points: Tensor | None = None
+    points_conf: Tensor | None = None
 
 
 @dataclass
@@ -213,19 +217,25 @@ class GeometryTargets(_Moves):
         pose_encoding: (B, V, 9), in the frame of the first camera.
         depth: (B, V, H, W) z-depth in units of the scene's mean point distance; 0 where not valid.
         valid: (B, V, H, W) bool.
+        points: (B, V, H, W, 3) in the frame of the first camera, same unit; only point maps read it.
     """
 
     pose_encoding: Tensor
     depth: Tensor
     valid: Tensor
+    points: Tensor | None = None
 
 
 @dataclass
 class Match:
-    """An assignment in one scene: `queries[i]` is matched to `instances[i]`, both (n,) int64."""
+    """An assignment in one scene: `queries[i]` is matched to `instances[i]`, both (n,) int64.
+
+    `auxiliary` has one assignment per level of `QueryPredictions.auxiliary`, in that order.
+    """
 
     queries: Tensor
     instances: Tensor
+    auxiliary: list[Match] = field(default_factory=list)
 
 
 @dataclass
@@ -256,8 +266,9 @@ class Reconstruction(_Moves):
         intrinsics: (V, 3, 3), pixels of the network input.
         cam_from_world: (V, 4, 4); the world is the first camera's frame.
         features: (V, D, h, w) instance features, for pictures; or None.
-        instances: scored instances.
+        instances: scored instances; None for a geometry-only model.
         view_names: V names.
+        view_attention: (L, Q, V) attention mass per view, rows over V sum to 1; None unless asked for.
     """
 
     images: Tensor
@@ -266,5 +277,6 @@ class Reconstruction(_Moves):
     intrinsics: Tensor
     cam_from_world: Tensor
     features: Tensor | None
-    instances: Instances
+    instances: Instances | None
     view_names: list[str]
+    view_attention: Tensor | None = None

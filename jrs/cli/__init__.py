@@ -1,0 +1,42 @@
+"""Commands: one module per command with `main(argv)`; `tools/NAME.py` and an installed `jrs NAME` both call it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+
+from jrs.errors import JrsError, did_you_mean
+
+COMMANDS = {
+    'train': 'train an experiment config',
+    'test': 'score a checkpoint on held-out scenes, with the oracle beside it',
+    'infer': 'photos or a video -> cameras, depth, cloud, instances, report',
+    'prepare': 'raw scans or built-in rooms -> scene folders; check a scene folder',
+    'evaluate': "score anybody's prediction files",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``jrs COMMAND ...``; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ('-h', '--help'):
+        lines = [f'  {name:10} {text}' for name, text in COMMANDS.items()]
+        print('usage: jrs COMMAND ...\n\n' + '\n'.join(lines) + '\n\n`jrs COMMAND --help` says more.')
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f'jrs has no command {argv[0]!r}.{did_you_mean(argv[0], COMMANDS)}', file=sys.stderr)
+        return 2
+    return run(importlib.import_module(f'jrs.cli.{argv[0]}').main, argv[1:])
+
+
+def run(command: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
+    """Run a command's `main`; an error that a user can act on is printed without traceback, exit code 2."""
+    try:
+        return command(argv) or 0
+    except JrsError as error:
+        print(f'{type(error).__name__}: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130

@@ -1,0 +1,34 @@
+# Python 3.11+ and make are all that a fresh machine needs.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := OMP_NUM_THREADS=1 $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.PHONY: env test test-full demo lint clean
+
+env: $(STAMP)
+
+# mmengine and mmcv-lite come without their dependencies: both ask for opencv-python, which needs system libraries that
+# bare machines lack; the headless build of requirements/lock.txt serves them.
+$(STAMP): requirements/lock.txt setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lock.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps mmengine==0.10.7 mmcv-lite==2.2.0
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(STAMP)
+
+test: env
+	$(RUN) -m pytest -n 2 --dist loadfile
+
+# Full-size golden cases too: several minutes and 8 GB.
+test-full: env
+	$(RUN) -m pytest -m "not gpu"
+
+demo: env
+	$(RUN) tools/demo.py
+
+lint: env
+	$(VENV)/bin/ruff check jrs tools tests plugins configs
+
+clean:
+	rm -rf outputs work_dirs .pytest_cache .ruff_cache

@@ -1,0 +1,23 @@
+# ScanNet200: 1201 training and 312 validation scenes, every 20th frame at test (paper Sec. 4.1, Tables 1, 3, 4, 7, 8).
+batches = dict(
+    type='ViewBatchSampler',
+    views=(2, 24), max_images=48,               # paper Sec. 4.1
+    aspect_ratio=(0.33, 1.0))                   # height / width, paper Sec. 4.1
+train_dataset = dict(
+    type='SceneDataset', mode='train', folder='scannet', split='scannetv2_train', benchmark='scannet200',
+    width=518,                                  # paper Sec. 4.1
+    spacing=(1, 20))                            # frames between neighbouring views; the paper: "appropriate intervals"; ours
+val_dataset = dict(
+    type='SceneDataset', mode='test', folder='scannet', split='scannetv2_val', benchmark='scannet200', width=518,
+    limit_scenes=24)                            # ours: validation while training looks at 24 scenes
+test_dataset = dict(
+    type='SceneDataset', mode='test', folder='scannet', split='scannetv2_val', benchmark='scannet200', width=518)
+metrics = dict(
+    instances=dict(
+        type='InstanceAPMetric', benchmark='scannet200',
+        transfer=dict(type='PosedTransfer', depth_tolerance_m=0.10)),   # the release's rule (segvggt_release.md section 10)
+    depth=dict(type='DepthMetric'),
+    cameras=dict(type='CameraMetric'))
+experiment = dict(
+    benchmark='scannet200', trained_on='ScanNet200 training scenes',
+    weights_licence='follows VGGT-1B and ScanNet: non-commercial')

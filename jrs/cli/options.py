@@ -1,0 +1,37 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from typing import Any
+
+from mmengine.config import Config
+
+from jrs.config import load_config
+from jrs.errors import ConfigError
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG, --profile and --cfg-options."""
+    parser.add_argument('config', help='an experiment, e.g. configs/segvggt/all24_fada.py')
+    parser.add_argument('--profile', default='paper', help='scale: paper (as in the config), rooms (built-in rooms, CPU in '
+                        'minutes), debug (seconds)')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides, e.g. seed=3 '
+                        'train.iterations=500; a key that the config does not have is refused')
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    """Return the checked experiment that the options describe."""
+    return load_config(args.config, args.profile, dict(parse_override(item) for item in args.cfg_options))
+
+
+def parse_override(item: str) -> tuple[str, Any]:
+    """Split ``a.b=value``; the value is a Python literal where it reads as one, else text."""
+    path, equals, text = item.partition('=')
+    if not equals or not path:
+        raise ConfigError(f'--cfg-options takes a.b=value, got {item!r}.')
+    try:
+        return path, ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return path, text

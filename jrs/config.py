@@ -1,0 +1,233 @@
+"""Experiments as configs: inheritance, profile, overrides; what does not exist is refused before anything is built.
+
+A config is a Python file in mmengine's text style (``_base_``, ``_delete_=True``, strings for types). Reading one runs
+it: treat a config from a stranger like a program from a stranger.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from jrs import registry as slots
+from jrs.errors import ConfigError, did_you_mean
+from jrs.plugins import load_plugins
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
+             'optimizer', 'metrics', 'hooks', 'seed', 'experiment')
+# Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
+SLOT_OF_KEY = {
+    'model': slots.MODELS, 'backbone': slots.BACKBONES, 'insertion': slots.INSERTIONS, 'queries': slots.QUERIES,
+    'camera_head': slots.HEADS, 'depth_head': slots.HEADS, 'feature_head': slots.HEADS, 'class_head': slots.HEADS,
+    'heads': slots.HEADS, 'alignment': slots.ALIGNMENTS, 'costs': slots.COSTS, 'matcher': slots.MATCHERS,
+    'losses': slots.LOSSES, 'teacher': slots.TEACHERS, 'postprocessor': slots.POSTPROCESSORS,
+    'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
+    'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'transform': slots.TRANSFORMS, 'metrics': slots.METRICS,
+    'hooks': slots.HOOKS, 'optimizer': slots.OPTIMIZERS,
+}
+
+
+def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the experiment in `file` at the scale of `profile`, with `overrides` applied, fully checked.
+
+    Args:
+        file: a config file.
+        profile: a file of `configs/profiles/`, merged over the experiment; 'paper' merges nothing.
+        overrides: dotted path -> value, as from ``--cfg-options a.b=c``.
+
+    Raises:
+        ConfigError: a missing file, a key that the base does not have, an unknown component or argument.
+        PluginError: a plugin that the config names cannot be loaded.
+    """
+    cfg = read_config(file)
+    load_plugins(cfg.get('plugins') or (), base=Path(file).resolve().parent)
+    if profile != 'paper':
+        sizes = read_config(profile_file(profile, file))._cfg_dict
+        merge(cfg, _without_absent_parts(cfg._cfg_dict, sizes), source=f'profile {profile!r}')
+    for path, value in (overrides or {}).items():
+        merge(cfg, _nested(path, value), source='--cfg-options')
+    load_plugins(cfg.get('plugins') or ()).hook.jrs_adjust_config(cfg=cfg)
+    check_config(cfg)
+    return cfg
+
+
+def read_config(file: str | Path) -> Config:
+    """Return the config in `file`, inheritance resolved, with every key of a child checked against its bases."""
+    path = Path(file)
+    if not path.is_file():
+        near = [str(p) for p in (path.parent if path.parent.is_dir() else REPOSITORY / 'configs').rglob('*.py')]
+        raise ConfigError(f'no config file {str(file)!r}.{did_you_mean(str(file), near)}')
+    tree = _parse(path)
+    for base in _bases(tree, path):
+        if not base.is_file():
+            raise ConfigError(f'{path} inherits from {base}, which does not exist. Correct `_base_`.')
+    try:
+        cfg = Config.fromfile(str(path), import_custom_modules=False)
+    except (KeyError, NameError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f'{path} cannot be read: {type(error).__name__}: {error}') from error
+    _check_child_keys(path, tree)
+    for name in [key for key in cfg if key.startswith('_')]:
+        cfg.pop(name)                                              # constants that a file names for itself
+    return cfg
+
+
+def profile_file(profile: str, experiment: str | Path) -> Path:
+    """Return the file of `profile`: in a `profiles` folder above the experiment, else in the repository's configs."""
+    folders = [parent / 'profiles' for parent in Path(experiment).resolve().parents] + [REPOSITORY / 'configs' / 'profiles']
+    for folder in folders:
+        if (folder / f'{profile}.py').is_file():
+            return folder / f'{profile}.py'
+    known = ['paper', *(path.stem for path in folders[-1].glob('*.py'))]
+    raise ConfigError(f'no profile {profile!r}.{did_you_mean(profile, known)}')
+
+
+def merge(cfg: Config, changes: Mapping, source: str) -> None:
+    """Merge `changes` into `cfg` in place; a key that `cfg` does not have is refused.
+
+    A new key is accepted where the component's constructor takes it, or where it names a further component of a
+    collection (a mapping with `type`).
+    """
+    changes = changes._cfg_dict if isinstance(changes, Config) else ConfigDict(changes)
+    _check_known(cfg._cfg_dict, changes, path='', source=source)
+    cfg.merge_from_dict(dict(changes))
+
+
+def _without_absent_parts(base: Mapping, sizes: Mapping) -> dict:
+    """Return what of a profile applies: sizes of parts that the experiment leaves out (None) are dropped."""
+    kept = {}
+    for key, value in sizes.items():
+        if isinstance(value, Mapping) and 'type' not in value:
+            if base.get(key) is not None:
+                kept[key] = _without_absent_parts(base[key], value)
+        else:
+            kept[key] = value
+    return kept
+
+
+def check_config(cfg: Mapping) -> None:
+    """Check top-level keys, and every component's name and arguments, before anything is built."""
+    for key in cfg:
+        if key not in TOP_LEVEL:
+            raise ConfigError(f'unknown top-level key {key!r}.{did_you_mean(key, TOP_LEVEL)}')
+    for path, component in _components(cfg._cfg_dict if isinstance(cfg, Config) else cfg, ''):
+        slots.check_keys(_part(component['type'], path), {key: value for key, value in component.items() if key != 'type'}, path)
+
+
+def slot_of(path: str) -> slots.Slot | None:
+    """Return the registry that a component at `path` belongs to, None where the path does not tell."""
+    for name in reversed(path.split('.')[-2:]):
+        if name in SLOT_OF_KEY:
+            return SLOT_OF_KEY[name]
+    return None
+
+
+def _part(name: str, path: str) -> type:
+    slot = slot_of(path)
+    if slot is not None:
+        return slot.lookup(name, path)
+    for slot in slots.SLOTS.values():
+        if name in slot.names():
+            return slot.get(name)
+    known = [known for slot in slots.SLOTS.values() for known in slot.module_dict]
+    raise ConfigError(f'no registry has {name!r} ({path}).{did_you_mean(name, known)}')
+
+
+def _components(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield (path, mapping) for every mapping with a `type` below `node`."""
+    if isinstance(node, Mapping):
+        if 'type' in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _components(value, f'{path}.{key}' if path else str(key))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _components(value, f'{path}.{index}')
+
+
+def _check_known(base: Mapping, changes: Mapping, path: str, source: str) -> None:
+    for key, value in changes.items():
+        if key == '_delete_':
+            continue
+        here = f'{path}.{key}' if path else str(key)
+        if isinstance(base, (list, tuple)):
+            if not str(key).isdigit() or int(key) >= len(base):
+                raise ConfigError(f'{source}: {path} is a list of {len(base)}; {key!r} is no index of it.')
+            continue
+        if key not in base:
+            _check_addition(base, key, value, here, source)
+        elif isinstance(value, Mapping) and isinstance(base[key], (Mapping, list, tuple)) and not _replaces(base[key], value):
+            _check_known(base[key], value, here, source)
+
+
+def _replaces(old: Any, new: Mapping) -> bool:
+    """True when `new` stands alone instead of being merged into `old`."""
+    return bool(new.get('_delete_')) or ('type' in new and isinstance(old, Mapping) and new['type'] != old.get('type'))
+
+
+def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str) -> None:
+    accepted: set[str] = set()
+    if 'type' in base:
+        parent = here.rpartition('.')[0]
+        allowed = slots.accepted_keys(_part(base['type'], parent))
+        if allowed is None or key in allowed:
+            return
+        accepted = allowed
+    elif isinstance(value, Mapping) and 'type' in value:
+        return                                                     # a further component of a named collection
+    elif '.' not in here and key in TOP_LEVEL:
+        return
+    known = accepted | {str(k) for k in base} if '.' in here else set(TOP_LEVEL)
+    raise ConfigError(f'{source}: there is no {here!r} to set.{did_you_mean(key, known)}')
+
+
+def _nested(path: str, value: Any) -> dict:
+    for key in reversed(path.split('.')):
+        value = {key: value}
+    return value
+
+
+def _parse(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding='utf-8'), filename=str(path))
+    except SyntaxError as error:
+        raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
+
+
+def _bases(tree: ast.Module, path: Path) -> list[Path]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == '_base_':
+            listed = ast.literal_eval(node.value)
+            return [(path.parent / base).resolve() for base in ([listed] if isinstance(listed, str) else listed)]
+    return []
+
+
+def _check_child_keys(path: Path, tree: ast.Module) -> None:
+    """Refuse keys of a child that its single parent experiment does not have."""
+    bases = _bases(tree, path)
+    if len(bases) != 1:
+        return                                                     # several bases: a complete file over _base_ pieces
+    parent = Config.fromfile(str(bases[0]), import_custom_modules=False)
+    load_plugins(parent.get('plugins') or (), base=bases[0].parent)
+    own = {}
+    for node in tree.body:
+        name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ''
+        if name == 'plugins':
+            load_plugins(ast.literal_eval(node.value), base=path.parent)
+        if name and not name.startswith('_'):
+            own[name] = _literal(node.value)
+    _check_known(parent._cfg_dict, own, path='', source=str(path))
+
+
+def _literal(node: ast.expr) -> Any:
+    """Return the nested mappings that `node` writes down; other values become None, only keys and types matter."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        return {word.arg: _literal(word.value) for word in node.keywords if word.arg}
+    if isinstance(node, ast.Dict):
+        return {key.value: _literal(value) for key, value in zip(node.keys, node.values, strict=True)
+                if isinstance(key, ast.Constant)}
+    return node.value if isinstance(node, ast.Constant) else None

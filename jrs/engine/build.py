@@ -1,0 +1,142 @@
+"""Config -> objects: data, model, optimizer, mmengine Runner. What is missing is said before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import torch
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import get_dist_info
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Dataset
+
+from jrs.datasets.dataset import collate_scenes
+from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
+from jrs.engine.optim import build_optimizer, build_schedule
+from jrs.engine.weights import load_weights
+from jrs.errors import DataError, JrsError, WeightsError
+from jrs.registry import DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
+
+HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
+
+
+def build_dataset(cfg: Config, name: str) -> Dataset:
+    """Return the data set that `cfg[name]` describes; DataError when its folder is not there."""
+    return build(DATASETS, cfg[name], name, data_root=cfg.data_root, seed=cfg.seed)
+
+
+def check_ready(cfg: Config, *datasets: str) -> None:
+    """Raise one error that lists everything that is missing: weights and the folders of `datasets`.
+
+    Raises:
+        DataError: something is missing; the message says what, how to get it, and what runs without it.
+    """
+    faults = []
+    for name in datasets:
+        try:
+            build_dataset(cfg, name)
+        except JrsError as error:
+            faults.append(f'{name}: {error}')
+    teacher = cfg.model.get('teacher') or {}
+    for path, file in (('weights', cfg.get('weights')), ('model.teacher.checkpoint', teacher.get('checkpoint'))):
+        if file and not Path(file).is_file():
+            faults.append(f'{path}: no file {file}. Put the official checkpoint there (facebook/VGGT-1B: model.pt), '
+                          'or name your copy.')
+    if faults:
+        raise DataError('this config cannot run yet:\n  - ' + '\n  - '.join(dict.fromkeys(faults)) + f'\n{HOW_TO_GO_ON}')
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    """Return the model, with `cfg.weights` loaded where it names a file."""
+    model = build(MODELS, cfg.model, 'model')
+    if cfg.get('weights'):
+        load_weights(model, cfg.weights, partial=True)
+    return model
+
+
+def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
+    """Return the endless loader of training batches for this rank."""
+    rank, world_size = get_dist_info()
+    batches = build(SAMPLERS, cfg.batches, 'batches', num_scenes=len(dataset), seed=cfg.seed, rank=rank,
+                    world_size=world_size)
+    workers = cfg.train.workers
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_scenes,
+                      worker_init_fn=_single_thread, persistent_workers=workers > 0,
+                      pin_memory=torch.cuda.is_available())
+
+
+def scoring_loader(dataset: Dataset, workers: int) -> DataLoader:
+    """Return a loader that gives each scene once, whole, to one rank."""
+    return DataLoader(dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False, round_up=False),
+                      num_workers=workers, collate_fn=collate_scenes, worker_init_fn=_single_thread)
+
+
+def _single_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def build_evaluator(metrics: Mapping, path: str = 'metrics') -> Evaluator:
+    """Return mmengine's evaluator over the named metrics; entries that are None are off."""
+    return Evaluator([build(METRICS, metric, f'{path}.{name}') for name, metric in metrics.items() if metric is not None])
+
+
+def start_processes(launcher: str) -> None:
+    """Join the process group on machines without an accelerator, where mmengine's own start fails."""
+    if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+
+
+def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: str = 'none') -> Runner:
+    """Return a Runner that trains `cfg` in `work_dir`.
+
+    Args:
+        cfg: a checked experiment.
+        work_dir: the run's folder.
+        resume: go on from the newest checkpoint of `work_dir` that loads.
+        launcher: 'none', 'pytorch' or 'slurm', as mmengine means them.
+    """
+    check_ready(cfg, 'train_dataset', 'val_dataset')
+    use_atomic_files()
+    start_processes(launcher)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    checkpoint = last_good_checkpoint(work_dir) if resume else None
+    if resume and checkpoint is None:
+        raise WeightsError(f'--resume: {work_dir} holds no checkpoint (iter_*.pth). Leave out --resume to start the run.')
+    settings = cfg.train
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg)
+    optimizer = build_optimizer(model, cfg.optimizer, settings.accumulate)
+    validate = bool(settings.validate_every)
+    return Runner(
+        model=model, work_dir=str(work_dir), default_scope='jrs', launcher=launcher,
+        train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset')),
+        train_cfg=dict(type='ResumableIterLoop', max_iters=settings.iterations,
+                       val_interval=settings.validate_every or settings.iterations + 1),
+        val_dataloader=scoring_loader(build_dataset(cfg, 'val_dataset'), settings.workers) if validate else None,
+        val_cfg=dict() if validate else None, val_evaluator=build_evaluator(cfg.metrics) if validate else None,
+        optim_wrapper=optimizer,
+        param_scheduler=build_schedule(optimizer, settings.iterations, settings.warmup, settings.final_lr_factor),
+        default_hooks=_default_hooks(settings),
+        custom_hooks=[build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None],
+        log_processor=dict(window_size=20, by_epoch=False), randomness=dict(seed=cfg.seed),
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]),
+        env_cfg=dict(dist_cfg=dict(backend='nccl' if torch.cuda.is_available() else 'gloo')),
+        load_from=str(checkpoint) if checkpoint else None, resume=checkpoint is not None, cfg=_runner_config(cfg))
+
+
+def _default_hooks(settings: Mapping) -> dict:
+    return dict(logger=dict(type='LoggerHook', interval=settings.log_every), checkpoint=None, sampler_seed=None,
+                randomness=dict(type='StepRandomness'), plain=dict(type='PlainCheckpoint'),
+                terms=dict(type='TermLog'), resources=dict(type='ResourceLog'),
+                save=dict(type='SafeCheckpoint', interval=settings.save_every))
+
+
+def _runner_config(cfg: Config) -> Config:
+    devices = {} if torch.cuda.is_available() else dict(device_ids=None)
+    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=False, **devices)
+    return Config(dict(cfg._cfg_dict, model_wrapper_cfg=wrapper))

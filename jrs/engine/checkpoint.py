@@ -1,0 +1,143 @@
+"""Checkpoints that survive a kill: atomic files, plain contents, the pointer moves last (engine.md section 6.2)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer, MessageHub, print_log
+
+from jrs import __version__
+from jrs.errors import WeightsError
+from jrs.io.atomic import atomic_write
+from jrs.registry import HOOKS
+
+POINTER = 'last_checkpoint'
+
+
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local files, written under a temporary name, synced, then renamed."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes atomically."""
+        with atomic_write(Path(filepath), 'wb') as file:
+            file.write(obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write text atomically."""
+        self.put(obj.encode(encoding), filepath)
+
+
+def use_atomic_files() -> None:
+    """Send every local write of mmengine through `AtomicLocalBackend`."""
+    register_backend('local', AtomicLocalBackend, force=True, prefixes='')
+
+
+@HOOKS.register_module()
+class PlainCheckpoint(Hook):
+    """Keep checkpoints to tensors and plain Python, so that ``torch.load(weights_only=True)`` reads them.
+
+    Also bounds mmengine's log buffers, which otherwise grow for ever (engine.md section 1, point 7).
+    """
+
+    priority = 'VERY_HIGH'
+    buffer_length = 2000
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Bound every scalar's history."""
+        for buffer in runner.message_hub.log_scalars.values():
+            buffer.max_length = self.buffer_length
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Turn history buffers and numpy scalars into lists and numbers; add what a resume compares."""
+        hub = checkpoint['message_hub']
+        hub['log_scalars'] = {key: [[float(v) for v in history] for history in buffer.data]
+                              for key, buffer in hub['log_scalars'].items()}
+        hub['runtime_info'] = {key: _plain(value) for key, value in hub['runtime_info'].items()}
+        hub['resumed_keys'] = dict(hub['resumed_keys'])
+        checkpoint['engine'] = dict(version=__version__, world_size=runner.world_size, seed=runner.seed)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Build the buffers again, and say what differs from the run that saved."""
+        hub = checkpoint.get('message_hub', {})
+        hub['log_scalars'] = {key: HistoryBuffer(*map(np.asarray, data), max_length=self.buffer_length)
+                              for key, data in hub.get('log_scalars', {}).items()}
+        saved, now = checkpoint.get('engine', {}), dict(version=__version__, world_size=runner.world_size, seed=runner.seed)
+        for key, value in now.items():
+            if key in saved and saved[key] != value:
+                print_log(f'resuming with {key} {value}; the checkpoint was saved with {saved[key]}', 'current')
+
+
+def _plain(value):
+    return value.item() if isinstance(value, (np.generic, torch.Tensor)) and np.ndim(value) == 0 else value
+
+
+@HOOKS.register_module()
+class SafeCheckpoint(Hook):
+    """Save every `interval` iterations and at the end: write the new file, move the pointer, then delete old ones.
+
+    Args:
+        interval: iterations between saves.
+        keep: how many checkpoints stay.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval: int, keep: int = 2) -> None:
+        self.interval, self.keep = interval, keep
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Save when due."""
+        if self.every_n_train_iters(runner, self.interval) or runner.iter + 1 == runner.max_iters:
+            self.save(runner)
+
+    def save(self, runner) -> None:
+        """Write the state after the current step; only rank 0 writes."""
+        name = f'iter_{runner.iter + 1}.pth'
+        runner.save_checkpoint(runner.work_dir, name, file_client_args=None, save_optimizer=True,
+                               save_param_scheduler=True, by_epoch=False, backend_args=None)
+        if runner.rank == 0:
+            with atomic_write(Path(runner.work_dir) / POINTER, 'w') as file:
+                file.write(name)
+            for old in checkpoints(Path(runner.work_dir))[self.keep:]:
+                old.unlink()
+
+
+def checkpoints(work_dir: Path) -> list[Path]:
+    """Return the checkpoints of a run, newest first."""
+    return sorted(work_dir.glob('iter_*.pth'), key=lambda path: int(path.stem.removeprefix('iter_')), reverse=True)
+
+
+def last_good_checkpoint(work_dir: Path) -> Path | None:
+    """Return the newest checkpoint that loads, None when there is none; broken ones are named in the log.
+
+    Raises:
+        WeightsError: there are checkpoints and none of them loads.
+    """
+    for stale in work_dir.glob('.tmp-*'):
+        stale.unlink()
+    found = checkpoints(work_dir)
+    for path in found:
+        try:
+            torch.load(path, map_location='meta', weights_only=True, mmap=True)
+            return path
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            print_log(f'{path} does not load ({type(error).__name__}); trying the one before', 'current')
+    if found:
+        raise WeightsError(f'none of the {len(found)} checkpoints in {work_dir} loads. Remove them to start again.')
+    return None
+
+
+def message_hub_scalars() -> dict[str, float]:
+    """Return the latest value of every scalar that this process logs."""
+    return {key: float(buffer.current()) for key, buffer in MessageHub.get_current_instance().log_scalars.items()
+            if len(buffer.data[0])}
+
+
+def environment_variables() -> dict[str, str]:
+    """Return what of the environment can change a result."""
+    return {key: value for key, value in os.environ.items() if key.startswith(('OMP_', 'MKL_', 'CUDA_', 'CUBLAS_', 'JRS_'))}

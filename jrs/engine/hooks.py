@@ -1,0 +1,109 @@
+"""Hooks that watch a run: terms of every iteration, memory, learning rates, plugins, pictures."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+
+from jrs.io.atomic import atomic_write
+from jrs.plugins import manager
+from jrs.registry import HOOKS
+
+TERMS_FILE = 'terms.jsonl'
+SUMMARY_FILE = 'terms_summary.json'
+
+
+@HOOKS.register_module()
+class TermLog(Hook):
+    """Write every term of every iteration to `terms.jsonl`, and print first against last at the end.
+
+    Args:
+        window: iterations in the means over the first and over the last part of the run.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, window: int = 20) -> None:
+        self.window = window
+
+    def before_train(self, runner) -> None:
+        """Open the file; after a resume, drop what was written beyond the checkpoint."""
+        if runner.rank != 0:
+            return
+        path = Path(runner.work_dir) / TERMS_FILE
+        kept = [line for line in read_lines(path) if json.loads(line)['iteration'] < runner.iter]
+        with atomic_write(path, 'w') as file:
+            file.writelines(kept)
+        self.file = open(path, 'a', encoding='utf-8', buffering=1)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Append one line, and show the step to plugins."""
+        terms = {name: float(value) for name, value in outputs.items()}
+        manager().hook.jrs_training_step(iteration=runner.iter, terms=terms)
+        if runner.rank == 0:
+            self.file.write(json.dumps(dict(iteration=runner.iter, **terms)) + '\n')
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Show the evaluation to plugins."""
+        manager().hook.jrs_evaluation(iteration=runner.iter, metrics=metrics or {})
+
+    def after_train(self, runner) -> None:
+        """Print and save the mean of each term over the first and the last iterations."""
+        if runner.rank != 0:
+            return
+        self.file.close()
+        summary = term_summary(Path(runner.work_dir), self.window)
+        with atomic_write(Path(runner.work_dir) / SUMMARY_FILE, 'w') as file:
+            json.dump(summary, file, indent=1)
+        runner.logger.info('\n' + format_summary(summary))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the complete lines of a text file that may end mid-line after a kill; none when it is absent."""
+    if not path.is_file():
+        return []
+    return [line for line in path.read_text(encoding='utf-8').splitlines(keepends=True) if line.endswith('\n')]
+
+
+def term_summary(work_dir: Path, window: int) -> dict:
+    """Return per term the mean over the first and over the last `window` iterations of a run."""
+    rows = [json.loads(line) for line in read_lines(work_dir / TERMS_FILE)]
+    names = [name for name in rows[0] if name != 'iteration'] if rows else []
+    terms = {name: dict(first=float(np.mean([row[name] for row in rows[:window] if name in row])),
+                        last=float(np.mean([row[name] for row in rows[-window:] if name in row]))) for name in names}
+    return dict(iterations=len(rows), window=window, terms=terms)
+
+
+def format_summary(summary: dict) -> str:
+    """Return the table of a term summary; `loss` is the weighted total."""
+    lines = [f'{"term":32} {"first " + str(summary["window"]):>12} {"last " + str(summary["window"]):>12} {"change":>8}']
+    for name, value in sorted(summary['terms'].items(), key=lambda item: (item[0] != 'loss', item[0])):
+        change = (value['last'] - value['first']) / max(abs(value['first']), 1e-12)
+        lines.append(f'{name:32} {value["first"]:12.4f} {value["last"]:12.4f} {100 * change:+7.1f}%')
+    return '\n'.join(lines)
+
+
+@HOOKS.register_module()
+class ResourceLog(Hook):
+    """Log memory and the learning rate of each group beside the losses."""
+
+    priority = 'NORMAL'
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Update the scalars that the progress line and TensorBoard show."""
+        hub = runner.message_hub
+        hub.update_scalar('train/memory_gib', peak_memory_gib())
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            hub.update_scalar(f'train/lr_{group.get("name", "all")}', group['lr'])
+
+
+def peak_memory_gib() -> float:
+    """Return the peak memory of this process: of the CUDA device where there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,68 @@
+"""Parameter groups and the learning-rate schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatch
+
+import torch
+from mmengine.logging import print_log
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from torch import nn
+
+from jrs.errors import ConfigError
+from jrs.registry import OPTIMIZERS, build
+
+
+def parameter_groups(model: nn.Module, groups: Mapping[str, Mapping]) -> list[dict]:
+    """Return optimizer groups: each trainable parameter joins the first group with a matching name pattern.
+
+    Args:
+        model: its parameters that require gradients are grouped.
+        groups: name -> ``dict(parameters=[patterns], lr=..., **options)``; patterns are shell style (``backbone.*``).
+
+    Raises:
+        ConfigError: a trainable parameter matches no group, or a group matches nothing.
+    """
+    active = {name: group for name, group in groups.items() if group is not None}
+    members: dict[str, list] = {name: [] for name in active}
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            members[_group_of(parameter_name, active)].append(parameter)
+    result = []
+    for name, group in active.items():
+        options = {key: value for key, value in group.items() if key not in ('parameters', 'optional')}
+        if members[name]:
+            count = sum(parameter.numel() for parameter in members[name])
+            print_log(f'optimizer group {name!r}: {len(members[name])} tensors, {count:,} parameters, {options}', 'current')
+            result.append(dict(params=members[name], name=name, **options))
+        elif not group.get('optional'):
+            raise ConfigError(f'optimizer.groups.{name} matches no trainable parameter: {group["parameters"]}. '
+                              'Correct the patterns, or set the group to None.')
+    return result
+
+
+def _group_of(parameter: str, groups: Mapping[str, Mapping]) -> str:
+    for name, group in groups.items():
+        if any(fnmatch(parameter, pattern) for pattern in group['parameters']):
+            return name
+    raise ConfigError(f'no group of optimizer.groups takes the trainable parameter {parameter!r}; '
+                      f'the patterns are { {name: list(group["parameters"]) for name, group in groups.items()} }.')
+
+
+def build_optimizer(model: nn.Module, cfg: Mapping, accumulate: int) -> OptimWrapper:
+    """Return mmengine's wrapper around the optimizer that `cfg` (the config's `optimizer`) describes."""
+    options = {key: value for key, value in cfg.items() if key not in ('groups', 'clip_norm')}
+    optimizer = build(OPTIMIZERS, options, 'optimizer', params=parameter_groups(model, cfg['groups']))
+    clip = dict(max_norm=cfg['clip_norm'], error_if_nonfinite=True) if cfg.get('clip_norm') else None
+    return OptimWrapper(optimizer, accumulative_counts=accumulate, clip_grad=clip)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, iterations: int, warmup: float, final: float) -> list:
+    """Return linear warm-up over the share `warmup` of `iterations`, then cosine decay to the factor `final`."""
+    begin = round(iterations * warmup)
+    schedule = [CosineAnnealingLR(optimizer, T_max=max(1, iterations - begin), eta_min_ratio=final, begin=begin,
+                                  end=iterations, by_epoch=False)]
+    if begin:
+        schedule.insert(0, LinearLR(optimizer, start_factor=1e-3, begin=0, end=begin, by_epoch=False))
+    return schedule

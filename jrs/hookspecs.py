@@ -1,0 +1,37 @@
+"""The plugin contract, on one page. A plugin implements any of these with ``@jrs.plugins.hook``.
+
+Most plugins need none: a registered class and a config line are enough. Hooks return values; they do not reach into
+the model.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+PROJECT = 'jrs'
+spec = pluggy.HookspecMarker(PROJECT)
+
+
+@spec
+def jrs_config_roots() -> list[str]:
+    """Return folders whose configs `tools/print_config.py` and `tools/reproduce.py` should list."""
+
+
+@spec
+def jrs_adjust_config(cfg):
+    """Change `cfg` (an mmengine Config) in place, after profile and overrides are merged and before it is checked."""
+
+
+@spec
+def jrs_training_step(iteration: int, terms: dict[str, float]):
+    """Observe a training step: `terms` are the values that the step logs."""
+
+
+@spec
+def jrs_evaluation(iteration: int, metrics: dict[str, float]):
+    """Observe an evaluation: `metrics` are the numbers that it prints."""
+
+
+@spec
+def jrs_table_rows(table: int) -> list[dict]:
+    """Return further rows of the paper's `table`: mappings with `name` and `config`."""

@@ -1,0 +1,165 @@
+"""The assembled model: reads like the figure in the paper."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from torch import Tensor
+
+from jrs.errors import ConfigError
+from jrs.functional import mask_logits
+from jrs.geometry.camera import decode_cameras
+from jrs.models.targets import instance_targets
+from jrs.registry import (
+    ALIGNMENTS,
+    BACKBONES,
+    HEADS,
+    LOSSES,
+    MATCHERS,
+    MODELS,
+    POSTPROCESSORS,
+    QUERIES,
+    TEACHERS,
+    build,
+)
+from jrs.structures import FeatureTaps, Match, Predictions, QueryPredictions, Reconstruction, SceneBatch
+
+
+@MODELS.register_module()
+class ScenePreprocessor(BaseDataPreprocessor):
+    """Moves a `SceneBatch` to the model's device and hands it on as ``forward(batch=...)``."""
+
+    def forward(self, data: SceneBatch, training: bool = False) -> dict[str, SceneBatch]:
+        """Return ``{'batch': data}`` on this device."""
+        return {'batch': data.to(self.device)}
+
+
+@MODELS.register_module()
+class SegVGGT(BaseModel):
+    """Joint reconstruction and instance segmentation: queries read a backbone's image tokens layer by layer.
+
+    Every part comes from its registry; what is None is left out (a geometry-only model has no queries).
+
+    Args:
+        backbone: images -> layer states, then taps for the heads (`BACKBONES`).
+        camera_head, depth_head: taps -> cameras, depth (`HEADS`).
+        queries: how queries are initialised and updated (`QUERIES`).
+        feature_head, class_head: taps -> instance features; embeddings -> class logits (`HEADS`).
+        num_classes: K.
+        matcher: assigns queries to true instances (`MATCHERS`).
+        losses: named training terms (`LOSSES`); None turns a term off.
+        weights: multiplier per name, shared by the cost and the loss of that name.
+        alignment: divergence between view attention and view visibility (`ALIGNMENTS`), shared likewise.
+        teacher: images -> geometry that supervises (`TEACHERS`).
+        postprocessor: predictions -> scored instances (`POSTPROCESSORS`).
+        min_target_pixels: a true instance needs this many mask pixels in the sampled views to be a target.
+        autocast: dtype in which the backbone and the queries run ('bfloat16'), or None for float32. Heads, masks, losses
+            and matching are always float32.
+    """
+
+    def __init__(self, backbone: dict, camera_head: dict | None = None, depth_head: dict | None = None,
+                 queries: dict | None = None, feature_head: dict | None = None, class_head: dict | None = None,
+                 num_classes: int = 0, matcher: dict | None = None, losses: dict | None = None,
+                 weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
+                 postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None) -> None:
+        super().__init__(data_preprocessor=dict(type='ScenePreprocessor'))
+        self.backbone = build(BACKBONES, backbone, 'model.backbone')
+        offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
+                      dim_in=self.backbone.feature_dim, num_classes=num_classes)
+        self.camera_head = build(HEADS, camera_head, 'model.camera_head', **offers)
+        self.depth_head = build(HEADS, depth_head, 'model.depth_head', **offers)
+        self.queries = build(QUERIES, queries, 'model.queries', **offers)
+        self.feature_head = build(HEADS, feature_head, 'model.feature_head', **offers)
+        self.class_head = build(HEADS, class_head, 'model.class_head', **offers)
+        self.alignment = build(ALIGNMENTS, alignment, 'model.alignment')
+        self.matcher = build(MATCHERS, matcher, 'model.matcher', weights=weights or {}, alignment=self.alignment)
+        self.criterion = build(LOSSES, dict(type='Criterion', losses=losses), 'model', weights=weights or {},
+                               alignment=self.alignment) if losses else None
+        self.teacher = build(TEACHERS, teacher, 'model.teacher')
+        self.postprocessor = build(POSTPROCESSORS, postprocessor, 'model.postprocessor')
+        self.min_target_pixels = min_target_pixels
+        self.autocast_dtype = _dtype(autocast)
+
+    def forward(self, batch: SceneBatch, mode: str = 'tensor') -> Predictions | dict[str, Tensor] | list[Reconstruction]:
+        """Run in one of mmengine's modes: 'tensor' -> Predictions, 'loss' -> named terms, 'predict' -> Reconstructions."""
+        modes = {'tensor': self.predict_all, 'loss': self.loss, 'predict': self.reconstruct}
+        if mode not in modes:
+            raise ValueError(f'mode must be one of {", ".join(modes)}, got {mode!r}')
+        return modes[mode](batch)
+
+    def predict_all(self, batch: SceneBatch, track_views: bool = False) -> Predictions:
+        """Return everything one pass over `batch` gives, mask logits included."""
+        predictions = self._forward(batch.images, track_views)
+        if predictions.queries is not None:
+            predictions.queries.mask_logits = mask_logits(predictions.queries.embedding, predictions.features)
+        return predictions
+
+    def _forward(self, images: Tensor, track_views: bool) -> Predictions:
+        """images (B, V, 3, H, W) in [0, 1] -> Predictions without mask logits."""
+        state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
+        with self._autocast(images.device):
+            for layer in self.backbone.layers(images):
+                state = self.queries.read(state, layer) if self.queries is not None else None
+        taps = self.backbone.features()
+        predictions = Predictions(pose_encodings=self.camera_head(taps) if self.camera_head is not None else [])
+        if self.depth_head is not None:
+            predictions.depth, predictions.depth_conf = self.depth_head(taps)               # (B, V, H, W) each
+        if self.queries is not None:
+            predictions.features = self.feature_head(taps)                                  # (B, V, D, h, w)
+            predictions.queries = self._finish_queries(state, taps)
+        return predictions
+
+    def _finish_queries(self, state, taps: FeatureTaps) -> QueryPredictions:
+        queries = self.queries.finish(state, taps)
+        queries.class_logits = self.class_head(queries.embedding)                           # (B, Q, K + 1)
+        return queries
+
+    def loss(self, batch: SceneBatch) -> dict[str, Tensor]:
+        """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""
+        if self.criterion is None:
+            raise ConfigError('model.losses is empty: this config can predict but not train. Name at least one term.')
+        predictions = self.predict_all(batch, track_views=self.alignment is not None)
+        geometry = self.teacher(batch) if self.teacher is not None else None
+        targets, matches = None, None
+        if predictions.queries is not None:
+            targets = instance_targets(batch, predictions.features.shape[-2:], self.min_target_pixels)
+            matches = self.match(predictions.queries, targets)
+        return self.criterion(predictions, targets, geometry, matches)
+
+    def match(self, queries: QueryPredictions, targets: list) -> list[Match]:
+        """Return the assignment of queries to true instances in each scene."""
+        return [self.matcher(queries.scene(index), target) for index, target in enumerate(targets)]
+
+    @torch.no_grad()
+    def reconstruct(self, batch: SceneBatch, track_views: bool = False) -> list[Reconstruction]:
+        """Return one Reconstruction per scene: cameras, depth, features and scored instances."""
+        predictions = self._forward(batch.images, track_views)
+        size = batch.images.shape[-2:]
+        cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1], size)   # (B, V, 4, 4), (B, V, 3, 3)
+        return [self._scene(batch, predictions, cam_from_world, intrinsics, index)
+                for index in range(batch.images.shape[0])]
+
+    def _scene(self, batch: SceneBatch, predictions: Predictions, cam_from_world: Tensor, intrinsics: Tensor,
+               index: int) -> Reconstruction:
+        instances = features = attention = None
+        if predictions.queries is not None:
+            queries, features = predictions.queries.scene(index), predictions.features[index]
+            instances, attention = self.postprocessor(queries, features), queries.view_attention
+        return Reconstruction(images=batch.images[index], depth=predictions.depth[index],
+                              depth_conf=predictions.depth_conf[index], intrinsics=intrinsics[index],
+                              cam_from_world=cam_from_world[index], features=features, instances=instances,
+                              view_names=batch.view_names[index], view_attention=attention)
+
+    def _autocast(self, device: torch.device):
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.autocast_dtype)
+
+
+def _dtype(name: str | None) -> torch.dtype | None:
+    dtypes = {None: None, 'float32': None, 'bfloat16': torch.bfloat16}
+    if name not in dtypes:
+        raise ConfigError(f"model.autocast must be None, 'float32' or 'bfloat16', got {name!r}.")
+    return dtypes[name]
