@@ -27,8 +27,7 @@ from jrs.structures import FeatureTaps
 from tests.golden._golden import golden_files, load_npz, relative_error
 from tests.seeded_weights import fill_module_
 
-REGISTERS = 4                   # what meta leaves out is as in VGGT-1B
-SPECIAL = 1 + REGISTERS
+PATCH_SIZE = 14                 # what meta leaves out is as in VGGT-1B
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +39,14 @@ def without_gradients():
 def filled(module: torch.nn.Module, meta: dict, prefix: str) -> torch.nn.Module:
     fill_module_(module, meta['seed'], prefix)
     return module.eval()
+
+
+def build_backbone(config: dict, meta: dict, prefix: str, feature_layers: list[int]) -> VGGT:
+    config = dict(config)
+    if not config.pop('qk_norm', True):
+        pytest.fail('VGGT always normalises queries and keys, and this file asks for a model without that')
+    config['rope_base'] = config.pop('rope_freq', 100)
+    return filled(VGGT(**config, feature_layers=feature_layers), meta, prefix)
 
 
 def check(expected: dict[str, np.ndarray], actual: dict[str, torch.Tensor], tolerance: float, **special: float) -> None:
@@ -66,14 +73,12 @@ def run_backbone(backbone: VGGT, images: np.ndarray, layers: list[int]) -> tuple
     return {-1: stages['patch'], **collected}, backbone.features()
 
 
-def run_heads(meta: dict, features: FeatureTaps, taps: list[torch.Tensor], dim_in: int, points: bool,
-              prefixes=('camera_head.', 'depth_head.', 'point_head.')) -> tuple[dict[str, torch.Tensor], DepthHead]:
+def run_heads(meta: dict, features: FeatureTaps, dim_in: int, prefixes: list[str],
+              points: bool) -> tuple[dict[str, torch.Tensor], DepthHead]:
     """Build the heads that `meta` describes, run them, and return their outputs under golden names."""
     dpt = {key: value for key, value in meta['dpt_head'].items() if key != 'intermediate_layer_idx'}
     camera = filled(CameraHead(dim_in, **meta['camera_head']), meta, prefixes[0])
     depth = filled(DepthHead(dim_in, **dpt), meta, prefixes[1])
-    features = FeatureTaps(taps, features.patch_index, features.patch_grid, features.image_size,
-                           features.geometry_tokens)
     outputs = {'pose_enc_list': torch.stack(camera(features))}
     outputs['depth'], outputs['depth_conf'] = depth(features)
     outputs['depth'] = outputs['depth'].unsqueeze(-1)
@@ -83,23 +88,20 @@ def run_heads(meta: dict, features: FeatureTaps, taps: list[torch.Tensor], dim_i
     return outputs, depth
 
 
-def stored_features(meta: dict, tokens: torch.Tensor) -> tuple[FeatureTaps, list[torch.Tensor]]:
-    """Return the features that a backbone with the stored `tokens` (L, B, V, P, C) would hand over, and its taps."""
-    grid = (meta['H'] // 14, meta['W'] // 14)
+def stored_features(meta: dict, tokens: torch.Tensor) -> FeatureTaps:
+    """Return what a backbone whose layers are the stored `tokens` (L, B, V, P, C) would hand over."""
+    grid = (meta['H'] // PATCH_SIZE, meta['W'] // PATCH_SIZE)
     start = tokens.shape[3] - grid[0] * grid[1]
     taps = [tokens[layer] for layer in meta['dpt_head']['intermediate_layer_idx']]
     patch_index = torch.arange(start, tokens.shape[3])
-    return FeatureTaps(taps, patch_index, grid, (meta['H'], meta['W']), tokens[-1][:, :, 0]), taps
+    return FeatureTaps(taps, patch_index, grid, (meta['H'], meta['W']), tokens[-1][:, :, 0])
 
 
 @pytest.mark.parametrize('path', golden_files('vggt_aggregator*.npz'))
 def test_backbone_returns_the_reference_layers(path):
     arrays, meta = load_npz(path)
-    config = dict(meta['config'])
-    assert config.pop('qk_norm')
-    config['rope_base'] = config.pop('rope_freq')
-    layers = list(range(config['depth']))
-    backbone = filled(VGGT(**config, feature_layers=layers), meta, meta['weights_prefix'])
+    layers = list(range(meta['config']['depth']))
+    backbone = build_backbone(meta['config'], meta, meta['weights_prefix'], layers)
     turned = []
     first = backbone.frame_blocks[0].attn
     first.q_norm.register_forward_hook(lambda module, inputs, output: turned.append(output))
@@ -110,7 +112,7 @@ def test_backbone_returns_the_reference_layers(path):
         expected.update(rope_in=arrays['rope_in'], rope_out=arrays['rope_out'])
         positions = torch.from_numpy(arrays['rope_pos'])
         queries = turned[0][:len(positions)]
-        rope = GridRotation(positions, queries.shape[-1], config['rope_base'])
+        rope = GridRotation(positions, queries.shape[-1], backbone.rope_base)
         actual.update(rope_in=queries, rope_out=rope(queries))
     check(expected, actual, 1e-5)
     check({'layers': arrays['layers']}, {'layers': torch.stack(features.taps)}, 1e-5)
@@ -134,8 +136,8 @@ def test_image_encoder_returns_the_reference_tokens_at_every_size(path):
 def test_heads_return_the_reference_cameras_depth_and_points(path):
     arrays, meta = load_npz(path)
     tokens = torch.from_numpy(arrays['tokens'])
-    features, taps = stored_features(meta, tokens)
-    outputs, depth_head = run_heads(meta, features, taps, meta['dim_in'], 'world_points' in arrays, meta['prefixes'])
+    features = stored_features(meta, tokens)
+    outputs, depth_head = run_heads(meta, features, meta['dim_in'], meta['prefixes'], 'world_points' in arrays)
     check(arrays, outputs, 1e-5)
     check(arrays, depth_stages(depth_head, features, arrays), 1e-5)
 
@@ -160,8 +162,8 @@ def depth_stages(head: DepthHead, features: FeatureTaps, arrays: dict) -> dict[s
 @pytest.mark.parametrize('path', golden_files('vggt_layernorm_eps*.npz'))
 def test_layer_norm_epsilons_are_those_of_the_reference(path):
     arrays, meta = load_npz(path)
-    tokens, rope = torch.from_numpy(arrays['x']), GridRotation(
-        torch.from_numpy(arrays['pos']), meta['dim'] // meta['num_heads'])
+    tokens = torch.from_numpy(arrays['x'])
+    rope = GridRotation(torch.from_numpy(arrays['pos']), meta['dim'] // meta['num_heads'])
     size, prefixes = (meta['dim'], meta['num_heads']), meta['prefixes']
     encoder_block = filled(Block(*size, norm_eps=1e-6, init_values=1.0), meta, prefixes['dino_block'])
     frame_block = filled(Block(*size, qk_norm=True), meta, prefixes['frame_block'])
@@ -171,8 +173,8 @@ def test_layer_norm_epsilons_are_those_of_the_reference(path):
     frame_block.attn.qkv.weight.mul_(0.01)
     frame_block.attn.qkv.bias.mul_(0.01)
     actual['frame_block_small_qkv'] = frame_block(tokens, rope)
-    features, taps = stored_features(meta, torch.from_numpy(arrays['tokens']))
-    heads, _ = run_heads(meta, features, taps, meta['dim'], False, (prefixes['camera'], prefixes['depth']))
+    features = stored_features(meta, torch.from_numpy(arrays['tokens']))
+    heads, _ = run_heads(meta, features, meta['dim'], [prefixes['camera'], prefixes['depth']], points=False)
     check(arrays, {**actual, **heads}, 1e-5)
 
 
@@ -208,11 +210,11 @@ def check_model(path, tolerance: float) -> None:
     meta = full_size_meta(meta)
     config, prefix = meta['config'], meta['weights_prefix']
     layers = config['dpt_head']['intermediate_layer_idx']
-    backbone = filled(VGGT(**config['aggregator'], feature_layers=layers), meta, f'{prefix}aggregator.')
+    backbone = build_backbone(config['aggregator'], meta, f'{prefix}aggregator.', layers)
     collected, features = run_backbone(backbone, arrays['images'], meta['layers'])
     parts = {**meta, 'camera_head': config['camera_head'], 'dpt_head': config['dpt_head']}
     prefixes = [f'{prefix}{name}_head.' for name in ('camera', 'depth', 'point')]
-    outputs, _ = run_heads(parts, features, features.taps, backbone.feature_dim, 'world_points' in arrays, prefixes)
+    outputs, _ = run_heads(parts, features, backbone.feature_dim, prefixes, 'world_points' in arrays)
     names = {'patch_tokens': collected.pop(-1), **{f'layer{index}': value for index, value in collected.items()}}
     actual = {name: value[..., ::meta['channel_stride']] for name, value in names.items()}
     for name, value in outputs.items():

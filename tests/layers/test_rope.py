@@ -1,0 +1,42 @@
+"""Rotary positions: turned by the grid, nothing else."""
+
+import torch
+
+from jrs.layers.rope import GridRotation, patch_positions
+
+
+def test_scores_depend_only_on_the_distance_between_positions():
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+
+    def score(at_query, at_key):
+        turned_query = GridRotation(torch.tensor([at_query]), 16)(query)
+        turned_key = GridRotation(torch.tensor([at_key]), 16)(key)
+        return (turned_query * turned_key).sum()
+
+    torch.testing.assert_close(score([3, 5], [1, 9]), score([7, 2], [5, 6]))
+    assert not torch.isclose(score([3, 5], [1, 9]), score([5, 3], [9, 1]))
+
+
+def test_position_zero_leaves_heads_unchanged():
+    heads = torch.randn(2, 3, 4, 8)
+    torch.testing.assert_close(GridRotation(torch.zeros(4, 2, dtype=torch.long), 8)(heads), heads, rtol=0, atol=0)
+
+
+def test_rows_turn_the_first_half_and_pairs_are_half_a_half_apart():
+    heads = torch.zeros(1, 1, 1, 8)
+    heads[..., 0] = 1                                           # row half, fastest pair: elements 0 and 2
+    turned = GridRotation(torch.tensor([[1, 100]]), 8)(heads)[0, 0, 0]
+    expected = torch.zeros(8)
+    expected[0], expected[2] = torch.tensor(1.0).cos(), torch.tensor(1.0).sin()
+    torch.testing.assert_close(turned, expected)
+
+
+def test_patches_start_at_one_behind_special_tokens_at_zero():
+    positions = patch_positions((2, 3), 2, torch.device('cpu')).tolist()
+    assert positions == [[0, 0], [0, 0], [1, 1], [1, 2], [1, 3], [2, 1], [2, 2], [2, 3]]
+
+
+def test_half_precision_heads_stay_half_precision():
+    heads = torch.randn(1, 2, 3, 8, dtype=torch.bfloat16)
+    assert GridRotation(torch.ones(3, 2), 8)(heads).dtype == torch.bfloat16

@@ -1,0 +1,58 @@
+"""The image encoder: positions, frozen parts, and the table of sizes."""
+
+import pytest
+import torch
+from torch import nn
+
+from jrs.errors import ConfigError
+from jrs.layers.vit import VIT_SIZES, PatchEmbed, VisionTransformer, build_patch_embed
+
+
+def test_position_table_is_used_unchanged_at_its_own_size():
+    encoder = VisionTransformer(8, 1, 2, img_size=42)
+    assert encoder.position_table(3, 3) is encoder.pos_embed
+
+
+def test_resizing_keeps_the_class_row_and_a_constant_table():
+    encoder = VisionTransformer(8, 1, 2, img_size=42)
+    nn.init.constant_(encoder.pos_embed, 0.25)
+    nn.init.constant_(encoder.pos_embed[:, :1], 7.0)
+    table = encoder.position_table(2, 5)
+    assert table.shape == (1, 11, 8)
+    torch.testing.assert_close(table[:, 0], torch.full((1, 8), 7.0))
+    torch.testing.assert_close(table[:, 1:], torch.full((1, 10, 8), 0.25))
+
+
+def test_table_with_the_same_count_but_another_shape_is_resized():
+    encoder = VisionTransformer(8, 1, 2, img_size=56)                           # 4 x 4
+    assert not torch.equal(encoder.position_table(2, 8), encoder.pos_embed)
+
+
+def test_mask_token_never_learns():
+    assert not VisionTransformer(8, 1, 2, img_size=28).mask_token.requires_grad
+
+
+def test_patches_are_row_major():
+    embed = PatchEmbed(2, 1)
+    nn.init.constant_(embed.proj.weight, 1 / 12)
+    nn.init.zeros_(embed.proj.bias)
+    image = torch.arange(6.).view(2, 3).repeat_interleave(2, 0).repeat_interleave(2, 1).expand(1, 3, 4, 6)
+    torch.testing.assert_close(embed(image), torch.arange(6.).view(1, 6, 1))
+
+
+@pytest.mark.parametrize('name', VIT_SIZES)
+def test_every_named_encoder_builds_at_its_size(name):
+    with torch.device('meta'):
+        encoder = build_patch_embed(name, VIT_SIZES[name].embed_dim, 518, 14)
+    assert len(encoder.blocks) == VIT_SIZES[name].depth
+    assert encoder.pos_embed.shape == (1, 1370, VIT_SIZES[name].embed_dim)
+
+
+def test_unknown_encoder_is_met_with_a_suggestion():
+    with pytest.raises(ConfigError, match="Did you mean 'dinov2_vits14_reg'"):
+        build_patch_embed('dinov2_vits14', 384, 518, 14)
+
+
+def test_encoder_of_another_width_is_refused():
+    with pytest.raises(ConfigError, match='width 384'):
+        build_patch_embed('dinov2_vits14_reg', 64, 518, 14)
