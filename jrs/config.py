@@ -115,7 +115,8 @@ def check_config(cfg: Mapping) -> None:
         if key not in TOP_LEVEL:
             raise ConfigError(f'unknown top-level key {key!r}.{did_you_mean(key, TOP_LEVEL)}')
     for path, component in _components(cfg._cfg_dict if isinstance(cfg, Config) else cfg, ''):
-        slots.check_keys(_part(component['type'], path), {key: value for key, value in component.items() if key != 'type'}, path)
+        arguments = {key: value for key, value in component.items() if key != 'type'}
+        slots.check_keys(_part(component['type'], path), arguments, path)
 
 
 def slot_of(path: str) -> slots.Slot | None:
@@ -160,13 +161,15 @@ def _check_known(base: Mapping, changes: Mapping, path: str, source: str) -> Non
             continue
         if key not in base:
             _check_addition(base, key, value, here, source)
-        elif isinstance(value, Mapping) and isinstance(base[key], (Mapping, list, tuple)) and not _replaces(base[key], value):
+        elif _merges(base[key], value):
             _check_known(base[key], value, here, source)
 
 
-def _replaces(old: Any, new: Mapping) -> bool:
-    """True when `new` stands alone instead of being merged into `old`."""
-    return bool(new.get('_delete_')) or ('type' in new and isinstance(old, Mapping) and new['type'] != old.get('type'))
+def _merges(old: Any, new: Any) -> bool:
+    """True when `new` is merged into `old`; False when it stands alone in its place."""
+    if not isinstance(new, Mapping) or not isinstance(old, (Mapping, list, tuple)) or new.get('_delete_'):
+        return False
+    return 'type' not in new or not isinstance(old, Mapping) or new['type'] == old.get('type')
 
 
 def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str) -> None:

@@ -141,7 +141,7 @@ def provides(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob('*.py')):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-                found.update({node.name: slot for slot in _slots_of(node)})
+                found.update((node.name, slot) for slot in _slots_of(node))
     return found
 
 

@@ -60,4 +60,3 @@ train = dict(
     iterations=40000,                               # ours; the paper: about 2 days on 8 A100
     warmup=0.05, final_lr_factor=1e-3,              # [V] linear, then cosine
     accumulate=1, workers=8, validate_every=4000, save_every=500, log_every=50)
-experiment = dict(name='all24_fada', tables=[1, 3, 4, 7, 8])

@@ -17,7 +17,7 @@ from jrs.cli.options import add_config_options, config_from
 from jrs.errors import DataError
 
 EXAMPLES = """examples:
-  python tools/train.py configs/segvggt/all24_fada.py                              the paper's setting: data and weights needed
+  python tools/train.py configs/segvggt/all24_fada.py                              the paper's setting
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms              built-in rooms, on a CPU
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms --resume     go on after a kill
   torchrun --nproc_per_node 2 tools/train.py configs/segvggt/all24_fada.py --profile debug --launcher pytorch
@@ -87,7 +87,7 @@ def save_result(runner, cfg: Config, work_dir: Path) -> None:
     from jrs.engine.weights import save_weights
     model = getattr(runner.model, 'module', runner.model)
     card = dict(origin=f'trained by jrs, {git_state()}', licence=cfg.experiment.weights_licence,
-                trained_on=cfg.experiment.trained_on, experiment=cfg.experiment.name, iterations=cfg.train.iterations,
+                trained_on=cfg.experiment.trained_on, experiment=Path(cfg.filename).stem, iterations=cfg.train.iterations,
                 seed=cfg.seed, benchmark=cfg.experiment.benchmark, num_classes=cfg.model.get('num_classes', 0))
     save_weights(model, work_dir / 'weights.safetensors', card)
     runner.logger.info(f'weights: {work_dir / "weights.safetensors"}')

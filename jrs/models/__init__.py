@@ -1,0 +1,5 @@
+"""The assembled model and its teachers."""
+
+from jrs.models import segvggt, teacher
+
+__all__ = ['segvggt', 'teacher']

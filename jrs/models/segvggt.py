@@ -64,7 +64,7 @@ class SegVGGT(BaseModel):
                  num_classes: int = 0, matcher: dict | None = None, losses: dict | None = None,
                  weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
                  postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None) -> None:
-        super().__init__(data_preprocessor=dict(type='ScenePreprocessor'))
+        super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
                       dim_in=self.backbone.feature_dim, num_classes=num_classes)

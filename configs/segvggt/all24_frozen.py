@@ -1,0 +1,7 @@
+# Table 7, row 1: frame and global attention frozen, no LoRA; queries and all heads train.
+_base_ = './all24_fada.py'
+
+model = dict(backbone=dict(lora=None, freeze=dict(blocks=True)))
+optimizer = dict(groups=dict(
+    new=dict(parameters=['queries.*', 'feature_head.*', 'class_head.*']),
+    pretrained=dict(parameters=['backbone.*', 'camera_head.*', 'depth_head.*'])))

@@ -1,0 +1,102 @@
+"""``tools/test.py``: score a checkpoint on held-out scenes."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+from pathlib import Path
+
+from mmengine.config import Config
+
+from jrs.cli.options import add_config_options, config_from
+
+EXAMPLES = """examples:
+  python tools/test.py configs/segvggt/all24_fada.py work_dirs/RUN/weights.safetensors --profile rooms
+  python tools/test.py configs/segvggt/all24_fada.py untrained --profile rooms        the same model before training
+"""
+UNTRAINED = 'untrained'
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog='tools/test.py', description=__doc__, epilog=EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_options(options)
+    options.add_argument('checkpoint', help=f'weights (.safetensors, .pth), or the word {UNTRAINED!r}')
+    options.add_argument('--out', type=Path, help='folder for results.json and results.csv; default: beside the checkpoint')
+    options.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Score, print the table, write JSON and CSV."""
+    args = parser().parse_args(argv)
+    cfg = config_from(args)
+    out = args.out or default_out(args)
+    metrics, facts = score(cfg, None if args.checkpoint == UNTRAINED else args.checkpoint, out, args.launcher)
+    facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
+    write_results(out, metrics, facts)
+    print(format_results(metrics, facts))
+    print(f'written: {out / "results.json"}, {out / "results.csv"}')
+
+
+def default_out(args: argparse.Namespace) -> Path:
+    """Return ``<folder of the checkpoint>/test``, or one below outputs/ for an untrained model."""
+    if args.checkpoint == UNTRAINED:
+        return Path('outputs') / f'{Path(args.config).stem}_{args.profile}_untrained'
+    return Path(args.checkpoint).parent / 'test'
+
+
+def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none') -> tuple[dict, dict]:
+    """Return the metrics of a checkpoint (None: of the untrained model) on `cfg.test_dataset`, and how they were made."""
+    from mmengine.runner import Runner
+
+    from jrs.engine.build import build_dataset, build_evaluator, build_model, check_ready, scoring_loader, start_processes
+    from jrs.engine.checkpoint import use_atomic_files
+    from jrs.engine.weights import load_weights
+    cfg.weights = None
+    cfg.model.teacher = None
+    check_ready(cfg, 'test_dataset')
+    use_atomic_files()
+    start_processes(launcher)
+    import torch
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    evaluator = build_evaluator(cfg.metrics)
+    out.mkdir(parents=True, exist_ok=True)
+    runner = Runner(model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),
+                    test_dataloader=scoring_loader(build_dataset(cfg, 'test_dataset'), cfg.train.workers),
+                    test_evaluator=evaluator, log_processor=dict(by_epoch=False), randomness=dict(seed=cfg.seed),
+                    default_hooks=dict(checkpoint=None, sampler_seed=None), cfg=Config(dict(cfg._cfg_dict)))
+    metrics = runner.test()
+    facts = {}
+    for metric in evaluator.metrics:
+        facts.update(metric.describe())
+    return {name: float(value) for name, value in metrics.items()}, facts
+
+
+def write_results(out: Path, metrics: dict[str, float], facts: dict) -> None:
+    """Write `results.json` (NaN as null) and `results.csv`, atomically."""
+    from jrs.io.atomic import atomic_write
+    plain = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+    with atomic_write(out / 'results.json', 'w') as file:
+        json.dump(dict(facts=facts, metrics=plain), file, indent=1)
+    with atomic_write(out / 'results.csv', 'w') as file:
+        writer = csv.writer(file)
+        writer.writerow(['metric', 'value', *facts])
+        writer.writerows([name, value, *facts.values()] for name, value in plain.items())
+
+
+def format_results(metrics: dict[str, float], facts: dict) -> str:
+    """Return the table that is printed: how the numbers were made, means, then classes."""
+    lines = ['', *(f'{name}: {value}' for name, value in facts.items()), '']
+    means = {name: value for name, value in metrics.items() if 'class/' not in name}
+    classes = {name: value for name, value in metrics.items() if 'class/' in name and not math.isnan(value)}
+    lines += [f'{name:44} {value:10.4f}' for name, value in means.items()]
+    if classes:
+        lines += ['', 'classes with ground truth:', *(f'{name:44} {value:10.4f}' for name, value in classes.items())]
+    return '\n'.join(lines)

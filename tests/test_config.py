@@ -1,0 +1,77 @@
+"""Configs: what does not exist is refused, with its path, near spellings and the plugin that has it."""
+
+from pathlib import Path
+
+import pytest
+
+from jrs.config import load_config, read_config
+from jrs.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+MAIN = ROOT / 'configs' / 'segvggt' / 'all24_fada.py'
+
+
+def leaf(folder: Path, text: str) -> Path:
+    path = folder / 'leaf.py'
+    path.write_text(f'_base_ = {str(MAIN)!r}\n{text}\n')
+    return path
+
+
+@pytest.mark.parametrize(('text', 'words'), [
+    ("modle = dict(num_classes=18)", ["'modle'", "'model'"]),
+    ("model = dict(num_clases=18)", ['model.num_clases', "'num_classes'"]),
+    ("model = dict(matcher=dict(costs=dict(fadaa=None)))", ['model.matcher.costs.fadaa', "'fada'"]),
+    ("model = dict(alignment=dict(type='JensenShanon'))", ['ALIGNMENTS', 'model.alignment', "'JensenShannon'"]),
+    ("model = dict(queries=dict(insertion=dict(type='EarlyLayer')))", ['INSERTIONS', "'EarlyLayers'"]),
+    ("model = dict(losses=dict(depth=dict(gama=2)))", ['model.losses.depth', "'gamma'"]),
+    ("train = dict(iteration=3)", ['train.iteration', "'iterations'"]),
+])
+def test_a_misspelt_key_or_name_in_a_leaf_is_refused_with_path_and_spelling(tmp_path, text, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(leaf(tmp_path, text))
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(('path', 'value', 'word'), [
+    ('model.hidd', 3, "'model.hidd'"), ('trian.iterations', 3, "'trian'"), ('model.backbone.dept', 3, "'depth'"),
+    ('optimizer.lr2', 1.0, 'optimizer.lr2'), ('model.matcher.costs.fada.wieght', 1.0, "'weight'")])
+def test_an_override_of_a_path_that_does_not_exist_is_refused(path, value, word):
+    with pytest.raises(ConfigError, match='--cfg-options') as error:
+        load_config(MAIN, 'debug', {path: value})
+    assert word in str(error.value)
+
+
+def test_an_override_may_set_an_argument_that_the_constructor_takes():
+    cfg = load_config(MAIN, 'debug', {'model.losses.depth.gamma': 2.0, 'train.iterations': 7})
+    assert cfg.model.losses.depth.gamma == 2.0 and cfg.train.iterations == 7
+
+
+def test_a_profile_changes_sizes_and_keeps_the_difference_of_a_row(tmp_path):
+    row = leaf(tmp_path, "model = dict(queries=dict(insertion=dict(type='LateLayers')), matcher=dict(costs=dict(fada=None)))")
+    cfg = load_config(row, 'debug')
+    assert cfg.model.queries.insertion.type == 'LateLayers' and cfg.model.matcher.costs.fada is None
+    assert cfg.model.backbone.depth == 4 and cfg.weights is None
+
+
+def test_a_profile_does_not_revive_a_part_that_the_experiment_leaves_out(tmp_path):
+    cfg = load_config(leaf(tmp_path, 'model = dict(queries=None, matcher=None)'), 'rooms')
+    assert cfg.model.queries is None and cfg.model.matcher is None
+
+
+def test_unknown_profile_missing_file_missing_base_and_syntax_error_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="no profile 'room'.*'rooms'"):
+        load_config(MAIN, 'room')
+    with pytest.raises(ConfigError, match='all24_fada.py'):
+        load_config(MAIN.with_name('all24_fda.py'))
+    (tmp_path / 'orphan.py').write_text("_base_ = './gone.py'\n")
+    with pytest.raises(ConfigError, match='gone.py'):
+        read_config(tmp_path / 'orphan.py')
+    (tmp_path / 'broken.py').write_text('model = dict(\nseed = = 3')
+    with pytest.raises(ConfigError, match='broken.py, line'):
+        read_config(tmp_path / 'broken.py')
+
+
+def test_the_paper_setting_is_the_paper_s():
+    cfg = load_config(MAIN)
+    assert cfg.model.queries.num_queries == 400 and cfg.model.backbone.lora.rank == 32
+    assert cfg.model.num_classes == 198 and cfg.batches.views == (2, 24) and cfg.batches.max_images == 48
