@@ -1,0 +1,77 @@
+"""Class and mask terms on the matched pairs of one scene (baselines.md section 2.2).
+
+Each takes (pred, target, match) without the scene axis and returns a scalar, or None when the scene has nothing to say.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jrs.functional import matched_bce, matched_dice
+from jrs.registry import LOSSES
+from jrs.structures import InstanceTargets, Match, QueryPredictions
+
+
+@LOSSES.register_module()
+class ClassLoss:
+    """Cross-entropy of all queries over K + 1 classes; unmatched queries should say "no object", the last class.
+
+    Args:
+        no_object_weight: class weight of "no object"; the others have 1. The mean is weighted likewise.
+    """
+
+    reads = 'instances'
+
+    def __init__(self, no_object_weight: float = 0.1) -> None:
+        self.no_object_weight = no_object_weight
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
+        """Return a scalar; reads ``pred.class_logits`` (Q, K + 1) and ``target.labels`` (G,)."""
+        logits = pred.class_logits
+        with torch.autocast(logits.device.type, enabled=False):
+            no_object = logits.shape[1] - 1
+            wanted = torch.full((logits.shape[0],), no_object, dtype=torch.int64, device=logits.device)
+            wanted[match.queries] = target.labels[match.instances]
+            weight = torch.ones(logits.shape[1], device=logits.device)
+            weight[no_object] = self.no_object_weight
+            return F.cross_entropy(logits.float(), wanted, weight)
+
+
+@LOSSES.register_module()
+class MaskBCELoss:
+    """Binary cross-entropy of matched masks, mean over pairs and valid pixels (Eq. 5)."""
+
+    reads = 'instances'
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
+        """Return a scalar, None without pairs; reads the mask logits (Q, V, h, w) and the masks (G, V, h, w)."""
+        if len(match.queries) == 0:
+            return None
+        return matched_bce(*_matched_elements(pred, target, match)).mean()
+
+
+@LOSSES.register_module()
+class MaskDiceLoss:
+    """Dice loss of matched masks, mean over pairs (Eq. 5).
+
+    Args:
+        smooth: Laplace smoothing, in pixels.
+    """
+
+    reads = 'instances'
+
+    def __init__(self, smooth: float = 1.0) -> None:
+        self.smooth = smooth
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
+        """Return a scalar, None without pairs; reads the mask logits (Q, V, h, w) and the masks (G, V, h, w)."""
+        if len(match.queries) == 0:
+            return None
+        return matched_dice(*_matched_elements(pred, target, match), smooth=self.smooth).mean()
+
+
+def _matched_elements(pred: QueryPredictions, target: InstanceTargets, match: Match) -> tuple[Tensor, Tensor]:
+    """(n, E) logits and (n, E) bool targets of the matched rows only, valid pixels of all views laid end to end."""
+    return (target.elements(pred.mask_logits[match.queries]), target.elements(target.masks[match.instances]))

@@ -1,0 +1,72 @@
+"""Pairwise costs of class and mask; the one of view attention lives in `jrs/alignment/cost.py`.
+
+A cost is any callable (pred, target) -> (Q, G) for one scene, already multiplied by its weight.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jrs.functional import pairwise_bce, pairwise_dice
+from jrs.registry import COSTS
+from jrs.structures import InstanceTargets, QueryPredictions
+
+
+@COSTS.register_module()
+class ClassCost:
+    """Minus the probability that a query gives to the instance's class (baselines.md section 2.1).
+
+    Args:
+        weight: multiplier in the matching cost.
+    """
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
+        """Return (Q, G) in [-weight, 0]; reads ``pred.class_logits`` (Q, K + 1) and ``target.labels`` (G,)."""
+        probability = pred.class_logits.float().softmax(dim=-1)                 # (Q, K + 1)
+        return -self.weight * probability[:, target.labels]
+
+
+@COSTS.register_module()
+class MaskBCECost:
+    """Binary cross-entropy of a query's mask against an instance's, over the valid pixels of all views (Eq. 5).
+
+    Args:
+        weight: multiplier in the matching cost.
+    """
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
+        """Return (Q, G); reads ``pred.mask_logits`` (Q, V, h, w) and ``target.masks`` (G, V, h, w)."""
+        return self.weight * pairwise_bce(*_flat(pred, target), valid=_flat_valid(target))
+
+
+@COSTS.register_module()
+class MaskDiceCost:
+    """Dice loss of a query's mask against an instance's, over the valid pixels of all views (Eq. 5).
+
+    Args:
+        weight: multiplier in the matching cost.
+        smooth: Laplace smoothing, in pixels.
+    """
+
+    def __init__(self, weight: float, smooth: float = 1.0) -> None:
+        self.weight = weight
+        self.smooth = smooth
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
+        """Return (Q, G); reads ``pred.mask_logits`` (Q, V, h, w) and ``target.masks`` (G, V, h, w)."""
+        return self.weight * pairwise_dice(*_flat(pred, target), smooth=self.smooth, valid=_flat_valid(target))
+
+
+def _flat(pred: QueryPredictions, target: InstanceTargets) -> tuple[Tensor, Tensor]:
+    """Views, not copies: the logits of all queries over all pixels are the largest tensor of a training step."""
+    return pred.mask_logits.flatten(1), target.masks.flatten(1)                 # (Q, V*h*w), (G, V*h*w)
+
+
+def _flat_valid(target: InstanceTargets) -> Tensor | None:
+    return None if target.valid is None else target.valid.flatten()             # (V*h*w,)
