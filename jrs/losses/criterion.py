@@ -1,0 +1,133 @@
+"""Named terms x named weights -> what training minimises, and the parts of it that are worth a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+
+import torch
+from torch import Tensor
+
+from jrs.errors import ConfigError, did_you_mean
+from jrs.registry import LOSSES, build
+from jrs.structures import GeometryTargets, InstanceTargets, Match, Predictions
+
+READS = ('instances', 'features', 'geometry')
+
+
+@LOSSES.register_module()
+class Criterion:
+    """Evaluates the named losses and weighs them.
+
+    A loss says in its class attribute ``reads`` what it is called with:
+
+    - ``instances``: (QueryPredictions, InstanceTargets, Match) of one scene -> scalar, None when the scene has nothing
+      to say. Deeply supervised levels count like the final one, unless the loss sets ``every_level = False``.
+    - ``features``: (instance features (V, D, h, w), InstanceTargets) of one scene -> scalar or None.
+    - ``geometry``: (Predictions, GeometryTargets) of the batch -> scalar, or a mapping with ``total`` and parts
+      for the log.
+
+    Args:
+        losses: name -> config of a part of ``LOSSES``; None turns a term off.
+        weights: name -> multiplier, shared with the matching cost of the same name.
+        alignment: divergence between distributions over views, offered to the losses that ask for it.
+        path: where this criterion stands in the config, for messages.
+
+    Raises:
+        ConfigError: a loss has no weight, has `loss` in its name, or reads something unknown.
+    """
+
+    def __init__(self, losses: Mapping[str, dict | None], weights: Mapping[str, float],
+                 alignment: Callable[[Tensor, Tensor], Tensor] | None = None, path: str = 'model') -> None:
+        self.losses = {name: build(LOSSES, loss, f'{path}.losses.{name}', alignment=alignment)
+                       for name, loss in losses.items() if loss is not None}
+        for name, loss in self.losses.items():
+            _check_entry(name, loss, weights, path)
+        self.weights = {name: weights[name] for name in self.losses}
+
+    def __call__(self, predictions: Predictions, instance_targets: list[InstanceTargets] | None = None,
+                 geometry: GeometryTargets | None = None, matches: list[Match] | None = None) -> dict[str, Tensor]:
+        """Return the weighted terms as ``loss_<name>``, and unweighted parts as ``<name>/<part>`` for the log.
+
+        Every ``loss_<name>`` is connected to the predictions, also when no scene contributes and it is 0, so that
+        distributed training finds a gradient for each parameter.
+
+        Args:
+            predictions: of B scenes.
+            instance_targets: one per scene; None when no loss reads instances or features.
+            geometry: None when no loss reads geometry.
+            matches: one per scene, with one more per auxiliary level of the queries.
+
+        Raises:
+            ConfigError: a loss reads what is None.
+        """
+        terms, parts = {}, {}
+        for name, loss in self.losses.items():
+            if loss.reads == 'geometry':
+                values = self._of_geometry(name, predictions, geometry)
+            elif loss.reads == 'features':
+                values = self._of_features(name, predictions, instance_targets)
+            else:
+                values = self._of_instances(name, predictions, instance_targets, matches)
+            terms[f'loss_{name}'] = self.weights[name] * values.pop('total')
+            parts.update({f'{name}/{part}': value.detach() for part, value in values.items()})
+        return {**terms, **parts}
+
+    def _of_geometry(self, name: str, predictions: Predictions, geometry: GeometryTargets | None) -> dict[str, Tensor]:
+        if geometry is None:
+            raise ConfigError(f'The loss {name!r} reads geometry, and there is none: set model.teacher '
+                              '(GroundTruthTeacher or PretrainedTeacher), or set this loss to None.')
+        value = self.losses[name](predictions, geometry)
+        return {'total': value} if isinstance(value, Tensor) else dict(value)
+
+    def _of_features(self, name: str, predictions: Predictions,
+                     targets: list[InstanceTargets] | None) -> dict[str, Tensor]:
+        if targets is None or predictions.features is None:
+            raise ConfigError(f'The loss {name!r} reads instance features and true instances: it needs '
+                              'model.feature_head and data with instances, or set this loss to None.')
+        values = [self.losses[name](features, target)
+                  for features, target in zip(predictions.features, targets, strict=True)]
+        return {'total': _mean_or_zero(values, predictions.features)}
+
+    def _of_instances(self, name: str, predictions: Predictions, targets: list[InstanceTargets] | None,
+                      matches: list[Match] | None) -> dict[str, Tensor]:
+        queries, loss = predictions.queries, self.losses[name]
+        if queries is None or targets is None or matches is None:
+            raise ConfigError(f'The loss {name!r} reads queries matched to true instances: it needs model.queries, '
+                              'model.matcher and data with instances, or set this loss to None.')
+        scenes = [queries.scene(index) for index in range(len(targets))]
+        final = _mean_or_zero([loss(*scene) for scene in zip(scenes, targets, matches, strict=True)], queries)
+        if not queries.auxiliary or not getattr(loss, 'every_level', True):
+            return {'total': final}
+        total = final
+        for level, level_queries in enumerate(queries.auxiliary):
+            values = [loss(scene.auxiliary[level], target, match.auxiliary[level])
+                      for scene, target, match in zip(scenes, targets, matches, strict=True)]
+            total = total + _mean_or_zero(values, level_queries)
+        return {'total': total, 'final': final}
+
+
+def _check_entry(name: str, loss: object, weights: Mapping[str, float], path: str) -> None:
+    if name not in weights:
+        raise ConfigError(f'{path}.losses.{name} has no weight: {path}.weights does not name {name!r}.'
+                          + did_you_mean(name, weights))
+    if 'loss' in name:
+        raise ConfigError(f'{path}.losses.{name}: a name must not contain "loss", because everything that is logged '
+                          'under such a name is added to the objective. Choose another.')
+    if getattr(loss, 'reads', None) not in READS:
+        raise ConfigError(f'{path}.losses.{name}: {type(loss).__name__}.reads is {getattr(loss, "reads", None)!r}; '
+                          f'a loss sets this class attribute to one of {", ".join(READS)}.')
+
+
+def _mean_or_zero(values: list[Tensor | None], source: object) -> Tensor:
+    """Mean over the scenes that contribute; 0, still connected to every tensor of `source`, when none does."""
+    contributing = [value for value in values if value is not None]
+    return torch.stack(contributing).mean() if contributing else connected_zero(source)
+
+
+def connected_zero(source: object) -> Tensor:
+    """Return 0 with a gradient path to every floating tensor in `source`, a tensor or a dataclass of tensors."""
+    if is_dataclass(source):
+        values = [getattr(source, f.name) for f in fields(source)]
+        return sum(connected_zero(value) for value in values if isinstance(value, Tensor))
+    return 0 * source[(0,) * source.ndim].float()
