@@ -1,0 +1,58 @@
+"""True instances of a batch, in the form that costs and losses read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jrs.alignment.visibility import view_visibility
+from jrs.errors import DataError
+from jrs.structures import InstanceTable, InstanceTargets, SceneBatch
+
+IGNORE = -1                                    # pixels of which neither instance nor background is known
+
+
+def instance_targets(batch: SceneBatch, mask_size: tuple[int, int], min_pixels: int = 1) -> list[InstanceTargets]:
+    """Return the true instances of each scene that its sampled views show.
+
+    Id images are subsampled without interpolation: row i of h is row floor(i H / h) of H, so that at half resolution
+    every second row and column is read.
+
+    Args:
+        batch: with `instance_ids` (B, V, H, W) and B tables in `instances`.
+        mask_size: (h, w) of the mask logits, at most (H, W).
+        min_pixels: an instance with fewer mask pixels over all views is left out (its pixels become background).
+
+    Returns:
+        B targets on the device of the batch; a scene may have G = 0.
+
+    Raises:
+        DataError: the batch has no instances.
+        ValueError: masks larger than the images, or `min_pixels` below 1.
+    """
+    if batch.instance_ids is None or batch.instances is None:
+        raise DataError(f'The scenes {", ".join(batch.scene_names)} have no true instances, and training instances '
+                        'needs them: prepare the data with instances, or set model.losses to geometric terms only.')
+    height, width = batch.instance_ids.shape[-2:]
+    if mask_size[0] > height or mask_size[1] > width or min_pixels < 1:
+        raise ValueError(f'masks must be at most as large as the images and min_pixels at least 1, got masks '
+                         f'{mask_size} for images {(height, width)} and min_pixels {min_pixels}')
+    ids = subsample(batch.instance_ids, mask_size)
+    return [_scene_targets(scene_ids, table, min_pixels) for scene_ids, table in zip(ids, batch.instances, strict=True)]
+
+
+def subsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return `maps` (..., H, W) at `size` (h, w), each row i being row floor(i H / h), columns likewise."""
+    rows, columns = (torch.arange(small, device=maps.device) * full // small
+                     for small, full in zip(size, maps.shape[-2:], strict=True))
+    return maps[..., rows[:, None], columns]                            # (..., h, w)
+
+
+def _scene_targets(ids: Tensor, table: InstanceTable, min_pixels: int) -> InstanceTargets:
+    """ids (V, h, w) -> the targets of one scene."""
+    seen, pixels = ids.unique(return_counts=True)                       # (n,), (n,)
+    kept = torch.isin(table.ids, seen[pixels >= min_pixels])            # (instances of the table,)
+    masks = ids == table.ids[kept][:, None, None, None]                 # (G, V, h, w) bool
+    valid = ids != IGNORE
+    return InstanceTargets(labels=table.labels[kept], masks=masks, view_visibility=view_visibility(masks),
+                           valid=None if valid.all() else valid)

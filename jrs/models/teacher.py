@@ -1,0 +1,124 @@
+"""Where the geometry that supervises training comes from: the data set, or a frozen pre-trained model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from jrs.errors import DataError, WeightsError
+from jrs.geometry.camera import decode_cameras, encode_cameras
+from jrs.geometry.normalisation import normalise_scene
+from jrs.geometry.projection import unproject_depth
+from jrs.registry import MODELS, TEACHERS, build
+from jrs.structures import GeometryTargets, SceneBatch
+
+MIN_DEPTH = 1e-8                               # a smaller depth is no reading (vggt.md section 11)
+
+
+@TEACHERS.register_module()
+class GroundTruthTeacher:
+    """Cameras and depth of the data set, scene-normalised (vggt.md section 15)."""
+
+    def __call__(self, batch: SceneBatch) -> GeometryTargets:
+        """Return the targets of a batch with `depth_m`, `intrinsics` and `cam_from_world`; pixels of depth 0 are not valid.
+
+        Raises:
+            DataError: the batch lacks one of them.
+        """
+        missing = [name for name in ('depth_m', 'intrinsics', 'cam_from_world') if getattr(batch, name) is None]
+        if missing:
+            raise DataError(f'GroundTruthTeacher needs {", ".join(missing)}, which the scenes '
+                            f'{", ".join(batch.scene_names)} do not have: prepare the data with depth and cameras, or use '
+                            'PretrainedTeacher.')
+        return geometry_targets(batch.cam_from_world, batch.intrinsics, batch.depth_m, batch.depth_m > MIN_DEPTH)
+
+
+@TEACHERS.register_module()
+class PretrainedTeacher:
+    """What a frozen pre-trained model sees in the same images: its last cameras and its depth, every pixel valid.
+
+    The model is built and loaded at the first call, so that a trained student is used without its teacher. A teacher is not
+    a module: no optimiser, checkpoint or ``train()`` of the student reaches its weights.
+
+    Args:
+        model: config of a geometry model in ``MODELS``, which maps a SceneBatch to Predictions with cameras and depth.
+        checkpoint: its weights, .safetensors or .pth; entries that the model does not have are left out.
+        autocast: dtype in which the model's backbone runs, unless `model` sets it itself.
+    """
+
+    def __init__(self, model: dict | nn.Module, checkpoint: str, autocast: str | None = 'bfloat16') -> None:
+        self.config = model
+        self.checkpoint = checkpoint
+        self.autocast = autocast
+        self.model: nn.Module | None = None
+
+    @torch.no_grad()
+    def __call__(self, batch: SceneBatch) -> GeometryTargets:
+        """Return the targets of a batch of which only the images (B, V, 3, H, W) are read, on their device.
+
+        Raises:
+            WeightsError: the checkpoint is missing or lacks weights of the model.
+        """
+        model, device = self._ready(batch.images.device), batch.images.device
+        with torch.autocast(device.type, enabled=False):
+            predictions = model(SceneBatch(batch.images, batch.scene_names, batch.view_names))
+            depth = predictions.depth.float()
+            cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1].float(), depth.shape[-2:])
+            return geometry_targets(cam_from_world, intrinsics, depth, torch.ones_like(depth, dtype=torch.bool))
+
+    def _ready(self, device: torch.device) -> nn.Module:
+        """Return the frozen model on `device`, building it once."""
+        if self.model is None:
+            model = build(MODELS, self.config, 'model.teacher.model', autocast=self.autocast)
+            load_weights(model, self.checkpoint)
+            self.model = model.requires_grad_(False).eval()
+        return self.model.to(device)
+
+
+def geometry_targets(cam_from_world: Tensor, intrinsics: Tensor, depth: Tensor, valid: Tensor) -> GeometryTargets:
+    """Return scene-normalised targets in the frame of each scene's first camera.
+
+    Args:
+        cam_from_world: (B, V, 4, 4), translations in units of the depth.
+        intrinsics: (B, V, 3, 3), pixels of the depth maps.
+        depth: (B, V, H, W) z-depth.
+        valid: (B, V, H, W) bool.
+    """
+    _, world_points = unproject_depth(depth, intrinsics, cam_from_world)                    # (B, V, H, W, 3)
+    scene = normalise_scene(cam_from_world, world_points, depth, valid)
+    encoding = encode_cameras(scene.cam_from_world, intrinsics, depth.shape[-2:])           # (B, V, 9)
+    return GeometryTargets(encoding, scene.depth.where(valid, 0), valid, scene.world_points)
+
+
+def load_weights(model: nn.Module, checkpoint: str) -> None:
+    """Load the entries of `checkpoint` that `model` has; all parameters and buffers of the model must be there.
+
+    Raises:
+        WeightsError: no such file, an entry is missing, or has another shape.
+    """
+    found, wanted = _read_weights(Path(checkpoint)), model.state_dict()
+    missing = [name for name in wanted if name not in found]
+    misfits = [f'{name} {tuple(found[name].shape)}, the model has {tuple(value.shape)}'
+               for name, value in wanted.items() if name in found and found[name].shape != value.shape]
+    if missing or misfits:
+        raise WeightsError(f'{checkpoint} does not fit the teacher: {len(missing)} of {len(wanted)} entries are missing '
+                           f'({", ".join(missing[:3])}), {len(misfits)} have another shape ({"; ".join(misfits[:3])}). '
+                           'Official files go through tools/convert.py first.')
+    model.load_state_dict({name: found[name] for name in wanted})
+    print_log(f'teacher: {len(wanted)} entries of {checkpoint} loaded, {len(found) - len(wanted)} left out',
+              logger='current', level=logging.INFO)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f'The weights of the teacher are not at {path}. Set model.teacher.checkpoint to the file, or use '
+                           'GroundTruthTeacher where the data has depth and cameras.')
+    if path.suffix == '.safetensors':
+        from safetensors.torch import load_file
+        return load_file(path)
+    content = torch.load(path, map_location='cpu', weights_only=True)
+    return content.get('state_dict', content)

@@ -1,0 +1,127 @@
+"""Both teachers give the same targets for the same geometry; a pre-trained one stays outside the student."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from jrs.errors import DataError, WeightsError
+from jrs.geometry.camera import decode_cameras, encode_cameras
+from jrs.geometry.projection import unproject_depth
+from jrs.models.teacher import GroundTruthTeacher, PretrainedTeacher
+from jrs.structures import Predictions, SceneBatch
+
+SIZE = (6, 8)
+
+
+def scene_batch(views=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    encoding = torch.randn(2, views, 9, generator=generator)
+    encoding[..., 7:] = 0.8 + 0.2 * torch.rand(2, views, 2, generator=generator)
+    cam_from_world, intrinsics = decode_cameras(encoding, SIZE)
+    depth = 1 + torch.rand(2, views, *SIZE, generator=generator)
+    return SceneBatch(torch.rand(2, views, 3, *SIZE, generator=generator), ['a', 'b'], [['0'] * views] * 2,
+                      depth_m=depth, intrinsics=intrinsics, cam_from_world=cam_from_world)
+
+
+class Oracle(nn.Module):
+    """Predicts cameras and depth that it was given, times its one weight."""
+
+    def __init__(self, batch, scale=1.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.dropout = nn.Dropout(0.5)
+        self.batch = batch
+
+    def forward(self, batch):
+        assert batch.depth_m is None and batch.cam_from_world is None
+        cam_from_world = self.batch.cam_from_world.clone()
+        cam_from_world[..., :3, 3] *= self.scale
+        encoding = encode_cameras(cam_from_world, self.batch.intrinsics, SIZE)
+        depth = self.dropout(self.scale * self.batch.depth_m)
+        return Predictions([torch.zeros_like(encoding), encoding], depth, depth + 1)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def write(**entries):
+        path = tmp_path / 'teacher.safetensors'
+        save_file({name: torch.tensor(value) for name, value in entries.items()}, path)
+        return str(path)
+    return write
+
+
+def test_ground_truth_is_in_the_first_camera_with_mean_point_distance_one():
+    batch = scene_batch()
+    target = GroundTruthTeacher()(batch)
+    cam_from_world, intrinsics = decode_cameras(target.pose_encoding, SIZE)
+    torch.testing.assert_close(cam_from_world[:, 0], torch.eye(4).expand(2, 4, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(intrinsics[..., 0, 0], batch.intrinsics[..., 0, 0])
+    _, points = unproject_depth(target.depth, intrinsics, cam_from_world)
+    torch.testing.assert_close(points, target.points, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(points.norm(dim=-1).mean(dim=(1, 2, 3)), torch.ones(2), atol=1e-4, rtol=1e-4)
+    assert target.valid.all()
+
+
+def test_pixels_without_a_reading_are_not_valid_and_do_not_change_the_unit():
+    batch = scene_batch()
+    batch.depth_m[0, :, :3] = 0
+    target = GroundTruthTeacher()(batch)
+    assert torch.equal(target.valid, batch.depth_m > 0)
+    assert (target.depth[~target.valid] == 0).all()
+    distance = target.points.norm(dim=-1)
+    assert distance[0][target.valid[0]].mean().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_targets_do_not_depend_on_the_unit_or_the_world_of_the_data():
+    batch, moved = scene_batch(), scene_batch()
+    world = decode_cameras(torch.tensor([1.0, 2, 3, 0.1, 0.2, 0.3, 0.9, 1, 1]), SIZE)[0]
+    moved.cam_from_world = moved.cam_from_world @ world
+    moved.cam_from_world[..., :3, 3] *= 2.5
+    moved.depth_m = moved.depth_m * 2.5
+    for name in ('pose_encoding', 'depth', 'points'):
+        one, other = (getattr(GroundTruthTeacher()(each), name) for each in (batch, moved))
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_data_without_geometry_is_refused():
+    batch = scene_batch()
+    batch.depth_m = None
+    with pytest.raises(DataError, match='needs depth_m, which the scenes a, b do not have'):
+        GroundTruthTeacher()(batch)
+
+
+def test_a_teacher_that_knows_the_truth_teaches_it_in_its_own_unit(checkpoint):
+    batch = scene_batch()
+    teacher = PretrainedTeacher(Oracle(batch), checkpoint(scale=3.0, of_another_head=1.0))
+    target, truth = teacher(batch), GroundTruthTeacher()(batch)
+    assert teacher.model.scale == 3
+    for name in ('pose_encoding', 'depth', 'points'):
+        torch.testing.assert_close(getattr(target, name), getattr(truth, name), atol=1e-4, rtol=1e-3)
+    assert target.valid.all() and not target.depth.requires_grad
+
+
+def test_the_student_neither_trains_nor_saves_its_teacher(checkpoint):
+    batch = scene_batch()
+    student = nn.Linear(2, 2)
+    student.teacher = PretrainedTeacher(Oracle(batch), checkpoint(scale=1.0))
+    before = student.teacher(batch).depth
+    student.train()
+    assert torch.equal(student.teacher(batch).depth, before)        # dropout stays off
+    assert set(student.state_dict()) == {'weight', 'bias'}
+    assert len(list(student.parameters())) == 2
+    assert not any(parameter.requires_grad for parameter in student.teacher.model.parameters())
+
+
+def test_building_a_student_does_not_need_the_weights_but_the_first_step_does(tmp_path):
+    teacher = PretrainedTeacher(Oracle(scene_batch()), str(tmp_path / 'absent.safetensors'))
+    with pytest.raises(WeightsError, match='absent.safetensors.*model.teacher.checkpoint'):
+        teacher(scene_batch())
+
+
+def test_weights_that_do_not_fit_are_refused(checkpoint):
+    batch = scene_batch()
+    with pytest.raises(WeightsError, match=r'1 of 1 entries are missing \(scale\)'):
+        PretrainedTeacher(Oracle(batch), checkpoint(size=1.0))(batch)
+    with pytest.raises(WeightsError, match=r'scale \(2,\), the model has \(\)'):
+        PretrainedTeacher(Oracle(batch), checkpoint(scale=[1.0, 2.0]))(batch)
