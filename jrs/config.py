@@ -19,7 +19,7 @@ from jrs.plugins import load_plugins
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
-             'optimizer', 'metrics', 'hooks', 'seed', 'experiment')
+             'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment')
 # Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
 SLOT_OF_KEY = {
     'model': slots.MODELS, 'backbone': slots.BACKBONES, 'insertion': slots.INSERTIONS, 'queries': slots.QUERIES,

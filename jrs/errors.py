@@ -26,6 +26,10 @@ class PluginError(JrsError):
     """A plugin cannot be found, loaded, or registered."""
 
 
+class NonFiniteError(JrsError):
+    """A loss, gradient or matching cost is NaN or infinite."""
+
+
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
     """Return ``" Did you mean 'a' or 'b'?"`` for the spellings in `known` near `name`, else what is allowed."""
     known = sorted(set(map(str, known)))

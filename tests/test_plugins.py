@@ -26,6 +26,7 @@ class {name}:
 def fresh(monkeypatch):
     """Undo what a test registers and imports."""
     monkeypatch.setattr(plugins, '_manager', None)
+    ALIGNMENTS.names()                                              # imports the built-in ones
     before, modules = dict(ALIGNMENTS.module_dict), set(sys.modules)
     yield
     ALIGNMENTS._module_dict.clear()
@@ -71,7 +72,6 @@ def test_a_name_that_an_unlisted_plugin_provides_is_attributed_to_it(tmp_path, f
     ('from jrs.plugins import hook\n@hook\ndef jrs_training_step(iteratoin):\n    pass', 'iteratoin'),
 ], ids=['raises', 'missing package', 'taken name', 'misspelt hook', 'misspelt argument'])
 def test_a_broken_plugin_stops_the_run_and_is_named(tmp_path, fresh, text, message):
-    ALIGNMENTS.names()
     with pytest.raises(PluginError, match=f'(?s){message}'):
         plugins.load_plugins([str(make_plugin(tmp_path, 'broken', text))])
 

@@ -6,12 +6,15 @@ batches = dict(
 train_dataset = dict(
     type='SceneDataset', mode='train', folder='scannet', split='scannetv2_train', benchmark='scannet200',
     width=518,                                  # paper Sec. 4.1
-    spacing=(1, 20))                            # frames between neighbouring views; the paper: "appropriate intervals"; ours
+    transform=dict(type='TrainViews'),          # VGGT's recipe (vggt.md section 16)
+    view_spacing=(1, 10))                       # of prepared frames (--every 10); the paper: "appropriate intervals"; ours
 val_dataset = dict(
     type='SceneDataset', mode='test', folder='scannet', split='scannetv2_val', benchmark='scannet200', width=518,
+    every=20,                                   # paper Sec. 4.1
     limit_scenes=24)                            # ours: validation while training looks at 24 scenes
 test_dataset = dict(
-    type='SceneDataset', mode='test', folder='scannet', split='scannetv2_val', benchmark='scannet200', width=518)
+    type='SceneDataset', mode='test', folder='scannet', split='scannetv2_val', benchmark='scannet200', width=518,
+    every=20)                                   # paper Sec. 4.1
 metrics = dict(
     instances=dict(
         type='InstanceAPMetric', benchmark='scannet200',

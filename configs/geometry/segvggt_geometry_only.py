@@ -4,5 +4,5 @@ _base_ = '../segvggt/all24_fada.py'
 model = dict(
     queries=None, feature_head=None, class_head=None, matcher=None, alignment=None, postprocessor=None,
     losses=dict(classification=None, mask_bce=None, mask_dice=None, fada=None))
-optimizer = dict(groups=dict(new=dict(parameters=['*.lora_[ab]'], optional=True)))
+parameter_groups = dict(new=dict(optional=True))        # without LoRA (other profiles) nothing is new
 metrics = dict(instances=None)

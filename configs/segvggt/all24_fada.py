@@ -51,12 +51,12 @@ model = dict(
     postprocessor=dict(                             # [R] section 9
         type='QueryMasks', mode='pairs', top_pairs=600, mask_threshold=0.4, min_score=0.0, min_pixels=200))
 
-optimizer = dict(
-    type='AdamW', weight_decay=0.05, clip_norm=1.0,                                   # [V]
-    groups=dict(
-        new=dict(lr=2e-4, parameters=['queries.*', 'feature_head.*', 'class_head.*', '*.lora_[ab]']),     # [S9]
-        pretrained=dict(lr=6e-5, parameters=['backbone.*', 'camera_head.*', 'depth_head.*'])))            # [S9]
+optimizer = dict(type='AdamW', weight_decay=0.05)   # [V]
+parameter_groups = dict(                            # a parameter joins the first group that has a pattern for it
+    new=dict(lr=2e-4, parameters=['queries.*', 'feature_head.*', 'class_head.*', '*.lora_[ab]']),         # [S9]
+    pretrained=dict(lr=6e-5, parameters=['backbone.*', 'camera_head.*', 'depth_head.*']))                 # [S9]
 train = dict(
     iterations=40000,                               # ours; the paper: about 2 days on 8 A100
     warmup=0.05, final_lr_factor=1e-3,              # [V] linear, then cosine
+    clip_norm=1.0,                                  # [V]
     accumulate=1, workers=8, validate_every=4000, save_every=500, log_every=50)

@@ -2,6 +2,3 @@
 _base_ = './all24_fada.py'
 
 model = dict(backbone=dict(lora=None, freeze=dict(blocks=True)))
-optimizer = dict(groups=dict(
-    new=dict(parameters=['queries.*', 'feature_head.*', 'class_head.*']),
-    pretrained=dict(parameters=['backbone.*', 'camera_head.*', 'depth_head.*'])))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
@@ -14,7 +13,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-from jrs.datasets.dataset import collate_scenes
+from jrs.datasets.dataset import collate_scenes, limit_worker_threads
 from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.engine.weights import load_weights
@@ -65,19 +64,14 @@ def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
                     world_size=world_size)
     workers = cfg.train.workers
     return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_scenes,
-                      worker_init_fn=_single_thread, persistent_workers=workers > 0,
+                      worker_init_fn=limit_worker_threads, persistent_workers=workers > 0,
                       pin_memory=torch.cuda.is_available())
 
 
 def scoring_loader(dataset: Dataset, workers: int) -> DataLoader:
     """Return a loader that gives each scene once, whole, to one rank."""
     return DataLoader(dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False, round_up=False),
-                      num_workers=workers, collate_fn=collate_scenes, worker_init_fn=_single_thread)
-
-
-def _single_thread(worker: int) -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
+                      num_workers=workers, collate_fn=collate_scenes, worker_init_fn=limit_worker_threads)
 
 
 def build_evaluator(metrics: Mapping, path: str = 'metrics') -> Evaluator:
@@ -110,7 +104,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     settings = cfg.train
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
-    optimizer = build_optimizer(model, cfg.optimizer, settings.accumulate)
+    optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm, settings.accumulate)
     validate = bool(settings.validate_every)
     return Runner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=launcher,

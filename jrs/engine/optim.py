@@ -37,7 +37,7 @@ def parameter_groups(model: nn.Module, groups: Mapping[str, Mapping]) -> list[di
             print_log(f'optimizer group {name!r}: {len(members[name])} tensors, {count:,} parameters, {options}', 'current')
             result.append(dict(params=members[name], name=name, **options))
         elif not group.get('optional'):
-            raise ConfigError(f'optimizer.groups.{name} matches no trainable parameter: {group["parameters"]}. '
+            raise ConfigError(f'parameter_groups.{name} matches no trainable parameter: {group["parameters"]}. '
                               'Correct the patterns, or set the group to None.')
     return result
 
@@ -46,16 +46,16 @@ def _group_of(parameter: str, groups: Mapping[str, Mapping]) -> str:
     for name, group in groups.items():
         if any(fnmatch(parameter, pattern) for pattern in group['parameters']):
             return name
-    raise ConfigError(f'no group of optimizer.groups takes the trainable parameter {parameter!r}; '
+    raise ConfigError(f'no group of parameter_groups takes the trainable parameter {parameter!r}; '
                       f'the patterns are { {name: list(group["parameters"]) for name, group in groups.items()} }.')
 
 
-def build_optimizer(model: nn.Module, cfg: Mapping, accumulate: int) -> OptimWrapper:
-    """Return mmengine's wrapper around the optimizer that `cfg` (the config's `optimizer`) describes."""
-    options = {key: value for key, value in cfg.items() if key not in ('groups', 'clip_norm')}
-    optimizer = build(OPTIMIZERS, options, 'optimizer', params=parameter_groups(model, cfg['groups']))
-    clip = dict(max_norm=cfg['clip_norm'], error_if_nonfinite=True) if cfg.get('clip_norm') else None
-    return OptimWrapper(optimizer, accumulative_counts=accumulate, clip_grad=clip)
+def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, Mapping], clip_norm: float | None,
+                    accumulate: int) -> OptimWrapper:
+    """Return mmengine's wrapper around the optimizer that the config describes."""
+    built = build(OPTIMIZERS, optimizer, 'optimizer', params=parameter_groups(model, groups))
+    clip = dict(max_norm=clip_norm, error_if_nonfinite=True) if clip_norm else None
+    return OptimWrapper(built, accumulative_counts=accumulate, clip_grad=clip)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, iterations: int, warmup: float, final: float) -> list:

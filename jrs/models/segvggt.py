@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
 
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, NonFiniteError
 from jrs.functional import mask_logits
 from jrs.geometry.camera import decode_cameras
 from jrs.models.targets import instance_targets
@@ -126,7 +126,9 @@ class SegVGGT(BaseModel):
         if predictions.queries is not None:
             targets = instance_targets(batch, predictions.features.shape[-2:], self.min_target_pixels)
             matches = self.match(predictions.queries, targets)
-        return self.criterion(predictions, targets, geometry, matches)
+        terms = self.criterion(predictions, targets, geometry, matches)
+        _check_finite(terms, batch)
+        return terms
 
     def match(self, queries: QueryPredictions, targets: list) -> list[Match]:
         """Return the assignment of queries to true instances in each scene."""
@@ -156,6 +158,16 @@ class SegVGGT(BaseModel):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, dtype=self.autocast_dtype)
+
+
+def _check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:
+    """Raise NonFiniteError for the first term that is NaN or infinite, before it reaches the weights."""
+    finite = torch.stack([value.detach() for value in terms.values()]).isfinite()           # one transfer for all terms
+    if not finite.all():
+        name = list(terms)[int(finite.long().argmin())]
+        raise NonFiniteError(f'the term {name!r} is {float(terms[name])} for the scenes {", ".join(batch.scene_names)}, '
+                             f'views {batch.view_names}. The weights are still those before this step: resume from the '
+                             'last checkpoint with a lower learning rate, or look at these scenes.')
 
 
 def _dtype(name: str | None) -> torch.dtype | None:

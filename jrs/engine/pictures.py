@@ -1,0 +1,74 @@
+"""TensorBoard pictures of a training scene: input, depth, features, masks, and where queries look."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+
+from jrs.registry import HOOKS
+from jrs.structures import Reconstruction, SceneBatch
+from jrs.visualization.attention import attention_picture, mask_visibility, query_attention
+from jrs.visualization.depth import depth_picture, shared_range
+from jrs.visualization.features import feature_pictures
+from jrs.visualization.overlays import instance_colours, overlay_masks
+from jrs.visualization.pictures import tile, to_picture
+
+
+@HOOKS.register_module()
+class SceneImages(Hook):
+    """Draw the first scene of the batch every `interval` iterations.
+
+    Args:
+        interval: iterations between drawings.
+        max_views: at most this many views are drawn.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int, max_views: int = 6) -> None:
+        self.interval, self.max_views = interval, max_views
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch: SceneBatch = None, outputs=None) -> None:
+        """Reconstruct the scene with the current weights and add its pictures."""
+        if runner.rank != 0 or not self.every_n_train_iters(runner, self.interval):
+            return
+        model = getattr(runner.model, 'module', runner.model)
+        model.eval()
+        scene = model.reconstruct(first_scene(data_batch).to(model.data_preprocessor.device), track_views=True)[0]
+        model.train()
+        for name, picture in scene_pictures(scene, self.max_views).items():
+            runner.visualizer.add_image(f'scene/{name}', picture, step=runner.iter + 1)
+
+
+def first_scene(batch: SceneBatch) -> SceneBatch:
+    """Return the images of the first scene of a batch."""
+    return SceneBatch(images=batch.images[:1], scene_names=batch.scene_names[:1], view_names=batch.view_names[:1])
+
+
+def scene_pictures(scene: Reconstruction, max_views: int) -> dict[str, np.ndarray]:
+    """Return named pictures (H, W, 3) uint8 of a reconstruction; those of parts it lacks are left out."""
+    views = range(min(max_views, len(scene.images)))
+    near, far = shared_range(scene.depth)
+    pictures = dict(input=tile([to_picture(scene.images[view]) for view in views], columns=len(views)),
+                    depth=tile([depth_picture(scene.depth[view], near, far) for view in views], columns=len(views)))
+    if scene.features is not None:
+        pictures['features'] = tile(list(feature_pictures(scene.features)[:len(views)]), columns=len(views))
+    if scene.instances is not None and len(scene.instances.scores):
+        ids = instance_maps(scene.instances.masks)
+        colours = instance_colours(len(scene.instances.scores))
+        pictures['masks'] = tile([overlay_masks(scene.images[view], ids[view], colours) for view in views],
+                                 columns=len(views))
+        if scene.view_attention is not None:
+            top = slice(0, 12)
+            attention = query_attention(scene.view_attention, scene.instances.queries[top])
+            visibility = mask_visibility(scene.instances.masks[top])
+            pictures['view_attention'] = attention_picture(attention, visibility, [f'#{i + 1}' for i in range(len(attention))],
+                                                           scene.images)
+    return pictures
+
+
+def instance_maps(masks: torch.Tensor) -> np.ndarray:
+    """Return id maps (V, h, w): i + 1 where mask i of (M, V, h, w), best first, is the best that covers the pixel."""
+    covered = masks.any(dim=0)
+    return torch.where(covered, masks.float().argmax(dim=0) + 1, 0).cpu().numpy()
