@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jrs.errors import ConfigError
 from jrs.structures import FeatureTaps
 
 POSITION_BASE = 100.0
@@ -25,12 +26,18 @@ class DenseDecoder(nn.Module):
         features: width F of the fusion; the resulting map has F / 2 channels.
         out_channels: widths of the four branches, finest first, each a multiple of 4.
         views_per_chunk: views that are decoded at a time.
+
+    Raises:
+        ConfigError: not four branches, or a width that positions cannot be added to.
     """
 
     def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
                  views_per_chunk: int = 8) -> None:
         super().__init__()
-        finest, fine, middle, coarse = out_channels
+        if len(out_channels) != 4 or any(width % 4 for width in (*out_channels, features // 2)):
+            raise ConfigError(f'out_channels must be four multiples of 4 and features a multiple of 8, got '
+                              f'out_channels={tuple(out_channels)}, features={features}.')
+        finest, fine, _, coarse = out_channels
         self.views_per_chunk = views_per_chunk
         self.norm = nn.LayerNorm(dim_in)
         self.projects = nn.ModuleList(nn.Conv2d(dim_in, width, 1) for width in out_channels)
@@ -159,8 +166,8 @@ def _waves(count: int, extent: float, channels: int) -> Tensor:
     Computed on the CPU, because not every accelerator has float64.
     """
     limit = extent * (count - 1) / count
-    places = torch.linspace(-limit, limit, count, dtype=torch.float32).double()
+    places = torch.linspace(-limit, limit, count, dtype=torch.float32, device='cpu').double()
     quarter = channels // 4
-    omega = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    omega = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float64, device='cpu') / quarter)
     angles = omega[:, None] * places                                                        # (channels / 4, count)
     return (POSITION_SCALE * torch.cat([angles.sin(), angles.cos()])).float()

@@ -54,6 +54,18 @@ def test_residual_stream_stays_float32_under_autocast():
         assert block(torch.randn(1, 3, 8), GridRotation(torch.ones(3, 2), 4)).dtype == torch.float32
 
 
+def test_queries_and_keys_are_normalised_and_turned_in_float32_under_autocast():
+    attention, seen = SelfAttention(8, 2, qk_norm=True), []
+
+    def rope(heads):
+        seen.append(heads.dtype)
+        return heads
+    with torch.autocast('cpu', torch.bfloat16):
+        attended = attention(torch.randn(1, 3, 8), rope)
+    assert seen == [torch.float32, torch.float32]
+    assert attended.dtype == torch.bfloat16
+
+
 def test_block_cast_to_half_precision_runs_in_it():
     block = Block(8, 2, qk_norm=True).to(torch.bfloat16)
     assert block(torch.randn(1, 3, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from jrs.errors import ConfigError
 from jrs.layers.dpt import DenseDecoder, ResidualConvUnit, add_positions
 from jrs.structures import FeatureTaps
 
@@ -82,3 +83,9 @@ def test_positions_use_the_aspect_ratio_of_the_image():
     positions = add_positions(torch.zeros(1, 4, 2, 2), (3, 4))[0]
     torch.testing.assert_close(positions[0, 0, 1], torch.tensor(0.1) * torch.tensor(0.8 / 2).sin())
     torch.testing.assert_close(positions[2, 1, 0], torch.tensor(0.1) * torch.tensor(0.6 / 2).sin())
+
+
+@pytest.mark.parametrize('sizes', [dict(out_channels=(4, 8, 8)), dict(out_channels=(4, 8, 8, 10)), dict(features=12)])
+def test_widths_that_positions_do_not_fit_are_refused(sizes):
+    with pytest.raises(ConfigError, match='four multiples of 4'):
+        DenseDecoder(16, **{'features': 8, 'out_channels': (4, 8, 8, 12), **sizes})

@@ -28,6 +28,15 @@ def test_table_with_the_same_count_but_another_shape_is_resized():
     assert not torch.equal(encoder.position_table(2, 8), encoder.pos_embed)
 
 
+def test_tokens_stay_float32_under_autocast():
+    encoder = VisionTransformer(8, 2, 2, img_size=42).train()
+    images = torch.randn(1, 3, 28, 42)
+    with torch.autocast('cpu', torch.bfloat16):
+        tokens = encoder(images)
+    assert tokens.dtype == torch.float32
+    torch.testing.assert_close(tokens, encoder(images), rtol=0.1, atol=0.1)
+
+
 def test_mask_token_never_learns():
     assert not VisionTransformer(8, 1, 2, img_size=28).mask_token.requires_grad
 
