@@ -1,0 +1,1 @@
+from jrs.postprocess import instances, lift  # noqa: F401
