@@ -1,0 +1,1 @@
+from jrs.evaluation import metrics  # noqa: F401

@@ -1,0 +1,271 @@
+"""Adapters of the scores to mmengine: what a scene leaves behind is small, and each scene counts once.
+
+A metric's `describe()` says by which rules its numbers came about; tables of results print it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from jrs.benchmarks import get_benchmark
+from jrs.errors import ConfigError, DataError
+from jrs.evaluation.cameras import camera_scores
+from jrs.evaluation.depth import SCALES, depth_errors, scale_estimator
+from jrs.evaluation.instance_ap import AveragePrecision, SceneMatches, assign, evaluate
+from jrs.registry import METRICS, POSTPROCESSORS, build
+from jrs.structures import InstanceTable, Reconstruction, SceneBatch, SceneGroundTruth
+
+
+class SceneMetric(BaseMetric):
+    """Base of metrics over scenes. A subclass gives `score_scene` and `summarise`.
+
+    `self.results` holds (scene name, what `score_scene` returned). Samplers may hand a scene to several processes or
+    twice to one: it counts once. Processes may hold different numbers of scenes.
+    """
+
+    def process(self, data_batch: SceneBatch, data_samples: Sequence[Reconstruction]) -> None:
+        """Score each scene of a batch."""
+        for index, reconstruction in enumerate(data_samples):
+            name = data_batch.scene_names[index]
+            self.results.append((name, self.score_scene(data_batch, index, reconstruction)))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Return the metrics over the scenes of all processes. `size` is not needed: nothing is cut off or padded."""
+        self.results = [self.results]                          # one shard per process, of any length
+        return super().evaluate(get_world_size())
+
+    def compute_metrics(self, results: list[list[tuple[str, Any]]]) -> dict[str, float]:
+        """Merge the shards of all processes and summarise; the order of scenes does not depend on who scored them."""
+        scenes = {name: scored for shard in results for name, scored in shard}
+        return self.summarise([scenes[name] for name in sorted(scenes)])
+
+    def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> Any:
+        """Return the statistics of scene `index` of the batch; small, and on the CPU."""
+        raise NotImplementedError
+
+    def summarise(self, scenes: list[Any]) -> dict[str, float]:
+        """Return the metrics over all scenes."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, str]:
+        """Return the rules in words."""
+        raise NotImplementedError
+
+
+@METRICS.register_module()
+class InstanceAPMetric(SceneMetric):
+    """Average precision on the benchmark mesh: class-aware, class-agnostic, and the oracle's beside them.
+
+    The oracle sends the true instance images of the same views through the same transfer, at the resolution of the
+    predicted masks: what masks in these views could reach at most.
+
+    Args:
+        benchmark: name in `jrs.benchmarks`; class indices of predictions are positions among its classes.
+        transfer: what moves masks to the mesh, from `POSTPROCESSORS`; None = `PosedTransfer` with its defaults.
+        class_aware: score classes; False where the model's classes are not the benchmark's (a ScanNet200 model on
+            ScanNet++): labels are then ignored.
+        class_agnostic: also score all classes as one, each query once with its best score (evaluation.md section 5).
+        oracle: also score the oracle, where the batch has true instance images.
+        include_095: average also over IoU 0.95 (the official programs do not).
+        collect_device: 'cpu' or 'gpu', where processes exchange results.
+        prefix: put before the name of every number.
+    """
+
+    default_prefix = 'instance'
+
+    def __init__(self, benchmark: str, transfer: Mapping | None = None, class_aware: bool = True,
+                 class_agnostic: bool = True, oracle: bool = True, include_095: bool = False,
+                 collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if not class_aware and not class_agnostic:
+            raise ConfigError('InstanceAPMetric needs class_aware or class_agnostic; both are off.')
+        self.benchmark = get_benchmark(benchmark)
+        self.transfer = build(POSTPROCESSORS, dict(transfer or {'type': 'PosedTransfer'}), 'InstanceAPMetric.transfer')
+        self.class_aware = class_aware
+        self.class_agnostic = class_agnostic
+        self.oracle = oracle
+        self.include_095 = include_095
+        self.views_per_scene = 'no scene scored yet'
+
+    def describe(self) -> dict[str, str]:
+        """Return benchmark, thresholds, transfer rule, label setting and views per scene in words."""
+        last = '0.95' if self.include_095 else '0.90'
+        settings = [name for name, on in (('class-aware', self.class_aware),
+                                          ('class-agnostic, each query once', self.class_agnostic)) if on]
+        return {'benchmark': f'{self.benchmark.name} ({self.benchmark.num_classes} classes)',
+                'overlaps': f'0.50:0.05:{last}', 'min_region': str(self.benchmark.min_region),
+                'labels': '; '.join(settings), **self.transfer.describe(), 'views_per_scene': self.views_per_scene}
+
+    def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, Any]:
+        """Move the instances of one scene to its mesh and count overlaps."""
+        truth = _required(batch.ground_truth, 'ground_truth', batch, index)
+        instances = _required(reconstruction.instances, 'predicted instances', batch, index, per_scene=False)
+        mask_size = tuple(instances.masks.shape[-2:])
+        visible = self.transfer.visible_pixels(truth, tuple(batch.images.shape[-2:]), mask_size)
+        packed = self.transfer.lift(instances, truth, visible)
+        labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)
+        matches = assign(truth.vertex_ids, packed, self._class_ids(labels, truth), instances.scores.cpu().numpy(),
+                         self.benchmark)
+        scored = {'matches': matches, 'num_views': len(truth.depth_m)}
+        if self.class_agnostic:
+            scored['agnostic'] = matches.keep_rows(best_row_per_query(instances.queries, instances.scores))
+        if self.oracle and batch.instance_ids is not None and batch.instances is not None:
+            images = resize_nearest(batch.instance_ids[index], mask_size)                          # (V, h, w)
+            scored['oracle'] = self._oracle(images, batch.instances[index], truth, visible)
+        return scored
+
+    def summarise(self, scenes: list[dict[str, Any]]) -> dict[str, float]:
+        """Return AP, AP50, AP25 (`agnostic_`, `oracle_`, `head_` ... before it where it applies) and per class."""
+        views = [scene['num_views'] for scene in scenes]
+        self.views_per_scene = f'{min(views)}-{max(views)}, mean {np.mean(views):.1f}' if views else 'no scene scored'
+        numbers = {'scenes': float(len(scenes))}
+        if self.class_aware:
+            numbers |= _flatten(self._evaluate([scene['matches'] for scene in scenes]))
+        if self.class_agnostic:
+            merged = self._evaluate([scene['agnostic'] for scene in scenes], class_agnostic=True)
+            numbers |= {f'agnostic_{name}': value for name, value in merged.means.items()}
+        oracles = [scene['oracle'] for scene in scenes if 'oracle' in scene]
+        if oracles:
+            numbers |= {f'oracle_{name}': value for name, value in self._evaluate(oracles).means.items()}
+            merged = self._evaluate(oracles, class_agnostic=True)
+            numbers |= {f'oracle_agnostic_{name}': value for name, value in merged.means.items()}
+        return numbers
+
+    def _evaluate(self, scenes: list[SceneMatches], class_agnostic: bool = False) -> AveragePrecision:
+        return evaluate(scenes, self.benchmark, class_agnostic, self.include_095)
+
+    def _oracle(self, instance_ids: Tensor, table: InstanceTable, truth: SceneGroundTruth, visible: Any) -> SceneMatches:
+        packed = self.transfer.lift_ids(instance_ids, table.ids, truth, visible)
+        labels = self._class_ids(table.labels.cpu().numpy(), truth)
+        return assign(truth.vertex_ids, packed, labels, np.ones(len(packed)), self.benchmark)
+
+    def _class_ids(self, labels: np.ndarray, truth: SceneGroundTruth) -> np.ndarray:
+        """Return the data set's ids (M,) of class indices (M,)."""
+        num_classes = self.benchmark.num_classes
+        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+            raise DataError(f'{truth.scene_name}: class indices {labels.min()} .. {labels.max()} do not fit '
+                            f'{self.benchmark.name} with {num_classes} classes; set the benchmark that the model was '
+                            f'trained for, or class_aware=False.')
+        return np.array(self.benchmark.class_ids)[labels]
+
+
+@METRICS.register_module()
+class DepthMetric(SceneMetric):
+    """Depth errors after one scale per scene, averaged over scenes (evaluation.md section 8).
+
+    Args:
+        scale: estimator whose errors go by the plain names; `abs_rel` and `delta_1.25` are given for all estimators.
+        max_depth_m: sensor readings beyond it do not count; None counts all.
+        collect_device: 'cpu' or 'gpu', where processes exchange results.
+        prefix: put before the name of every number.
+    """
+
+    default_prefix = 'depth'
+
+    def __init__(self, scale: str = 'median', max_depth_m: float | None = None, collect_device: str = 'cpu',
+                 prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        scale_estimator(scale)
+        self.scale = scale
+        self.max_depth_m = max_depth_m
+
+    def describe(self) -> dict[str, str]:
+        """Return scale estimator and depth limit in words."""
+        limit = 'none' if self.max_depth_m is None else f'{self.max_depth_m:g} m'
+        return {'scale': f'{self.scale}, one per scene over its pooled pixels', 'max_depth': limit,
+                'resolution': 'network input'}
+
+    def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, float]:
+        """Return the errors of one scene."""
+        true_m = _required(batch.depth_m, 'depth_m', batch, index).cpu().numpy()
+        predicted = reconstruction.depth.float().cpu().numpy()
+        scored = depth_errors(predicted, true_m, self.scale, self.max_depth_m)
+        for scale in SCALES:
+            errors = depth_errors(predicted, true_m, scale, self.max_depth_m)
+            scored |= {f'{scale}/{name}': errors[name] for name in ('abs_rel', 'delta_1.25')}
+        return scored
+
+    def summarise(self, scenes: list[dict[str, float]]) -> dict[str, float]:
+        """Return means over the scenes that have a valid pixel, and how many those are."""
+        return _means_over_scenes([scene for scene in scenes if scene['valid_pixels'] > 0])
+
+
+@METRICS.register_module()
+class CameraMetric(SceneMetric):
+    """AUC, RRA and RTA over all pairs of views of a scene, averaged over scenes (evaluation.md section 9).
+
+    Args:
+        thresholds: whole degrees.
+        collect_device: 'cpu' or 'gpu', where processes exchange results.
+        prefix: put before the name of every number.
+    """
+
+    default_prefix = 'camera'
+
+    def __init__(self, thresholds: Sequence[int] = (3, 5, 15, 30), collect_device: str = 'cpu',
+                 prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.thresholds = tuple(thresholds)
+
+    def describe(self) -> dict[str, str]:
+        """Return the rule in words."""
+        return {'pairs': 'all with a true baseline of at least 1e-6 m', 'average': 'over scenes'}
+
+    def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, float]:
+        """Return the scores of one scene."""
+        true = _required(batch.cam_from_world, 'cam_from_world', batch, index)
+        return camera_scores(reconstruction.cam_from_world.double().cpu().numpy(), true.double().cpu().numpy(),
+                             self.thresholds)
+
+    def summarise(self, scenes: list[dict[str, float]]) -> dict[str, float]:
+        """Return means over the scenes that have a pair to compare, and how many those are."""
+        return _means_over_scenes([scene for scene in scenes if scene['pairs'] > 0])
+
+
+def best_row_per_query(queries: Tensor, scores: Tensor) -> np.ndarray:
+    """Return the row (n,) of each query's best score, ascending; the first of equal ones.
+
+    Args:
+        queries: (M,) the query of each row.
+        scores: (M,).
+    """
+    queries, scores = queries.cpu().numpy(), scores.cpu().numpy()
+    order = np.argsort(-scores, kind='stable')
+    _, first = np.unique(queries[order], return_index=True)
+    return np.sort(order[first])
+
+
+def resize_nearest(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images (V, H, W) of numbers at `size` (h, w): each pixel takes the number at its centre."""
+    rows, columns = (((torch.arange(new, device=images.device) + 0.5) * old / new).long()
+                     for old, new in zip(images.shape[-2:], size, strict=True))
+    return images[:, rows[:, None], columns]                                                         # (V, h, w)
+
+
+def _flatten(result: AveragePrecision) -> dict[str, float]:
+    numbers = {**result.means, 'finite_classes': float(result.finite_classes)}
+    for split, means in result.split_means.items():
+        numbers |= {f'{split}_{name}': value for name, value in means.items()}
+    for name, values in result.per_class.items():
+        numbers |= {f'class/{class_name}/{name}': float(value)
+                    for class_name, value in zip(result.class_names, values, strict=True) if np.isfinite(value)}
+    return numbers
+
+
+def _means_over_scenes(scenes: list[dict[str, float]]) -> dict[str, float]:
+    means = {name: float(np.mean([scene[name] for scene in scenes])) for name in (scenes[0] if scenes else ())}
+    return means | {'scenes': float(len(scenes))}
+
+
+def _required(value: Any, what: str, batch: SceneBatch, index: int, per_scene: bool = True) -> Any:
+    if value is None:
+        raise DataError(f'{batch.scene_names[index]}: this metric needs {what}, which is not there; '
+                        'remove the metric from the config or add it to the data.')
+    return value[index] if per_scene else value

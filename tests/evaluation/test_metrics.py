@@ -1,0 +1,173 @@
+"""The mmengine metrics on a synthetic scene: perfect, oracle, duplicates, several processes."""
+
+import numpy as np
+import pytest
+import torch
+
+from jrs.benchmarks import get_benchmark
+from jrs.errors import ConfigError, DataError
+from jrs.evaluation.metrics import best_row_per_query, resize_nearest
+from jrs.registry import METRICS, build
+from jrs.structures import Instances
+from tests.postprocess.box_scene import make_batch, make_reconstruction, true_instances
+
+BENCHMARK = get_benchmark('scannet20')
+
+
+def _metric(**options):
+    return build(METRICS, {'type': 'InstanceAPMetric', 'benchmark': 'scannet20', **options}, 'metric')
+
+
+def _repeat(instances, labels):
+    """Each instance under its own label and, with half the score, under each of `labels`: a top-k over classes."""
+    rows = torch.arange(len(instances.scores)).repeat(1 + len(labels))
+    count = len(instances.scores)
+    extra = torch.tensor(labels).repeat_interleave(count)
+    scores = torch.cat([instances.scores, instances.scores.repeat(len(labels)) / 2])
+    order = scores.argsort(descending=True, stable=True)
+    every = Instances(instances.masks[rows], torch.cat([instances.labels, extra]), scores, instances.queries[rows])
+    return Instances(*(getattr(every, name)[order] for name in ('masks', 'labels', 'scores', 'queries')))
+
+
+def _noisy(batch, index, seed):
+    """True instances, two of them cut and one with a wrong label, with random scores."""
+    instances = true_instances(batch, index, torch.rand(4, generator=torch.Generator().manual_seed(seed)))
+    instances.masks[seed % 4, : batch.images.shape[1] * 2 // 3] = False
+    instances.labels[(seed + 1) % 4] = 0
+    return instances
+
+
+def _process(metric, batch, make):
+    metric.process(batch, [make_reconstruction(batch, index, make(batch, index)) for index in
+                           range(len(batch.scene_names))])
+
+
+def test_perfect_masks_score_what_the_oracle_scores():
+    metric = _metric()
+    _process(metric, make_batch(BENCHMARK), true_instances)
+    numbers = metric.evaluate(1)
+    for name in ('AP', 'AP50', 'AP25'):
+        assert numbers[f'instance/{name}'] == numbers[f'instance/oracle_{name}'] >= 0.95
+        assert numbers[f'instance/agnostic_{name}'] == numbers[f'instance/oracle_agnostic_{name}'] >= 0.95
+    assert numbers['instance/finite_classes'] == 3 and numbers['instance/scenes'] == 1
+    assert {key for key in numbers if key.startswith('instance/class/') and key.endswith('/AP')} == \
+        {f'instance/class/{BENCHMARK.class_names[index]}/AP' for index in (2, 4, 7)}
+    assert all(isinstance(value, float) for value in numbers.values())
+
+
+def test_repeating_a_query_under_other_classes_leaves_the_agnostic_score():
+    batch = make_batch(BENCHMARK)
+    metric = _metric(oracle=False)
+    _process(metric, batch, lambda batch, index: _repeat(true_instances(batch, index), labels=[2, 4, 9]))
+    numbers = metric.evaluate(1)
+    assert numbers['instance/agnostic_AP50'] == 1.0
+    assert numbers['instance/AP50'] == 1.0                     # repeats score less: false positives after all are found
+    assert not any('oracle' in name for name in numbers)
+
+
+def test_two_processes_score_as_one_whoever_has_which_scene(monkeypatch):
+    names = ['a', 'b', 'c']
+    batches = [make_batch(BENCHMARK, num_views=4, names=[name]) for name in names]
+    alone, first, second = _metric(), _metric(), _metric()
+    for seed, batch in enumerate(batches):
+        _process(alone, batch, lambda batch, index, seed=seed: _noisy(batch, index, seed))
+    for metric, seeds in ((first, (2, 0)), (second, (0, 1, 2))):             # 0 and 2 are scored twice
+        for seed in seeds:
+            _process(metric, batches[seed], lambda batch, index, seed=seed: _noisy(batch, index, seed))
+    expected = alone.evaluate(3)
+    shards = [first.results, second.results]
+    monkeypatch.setattr('mmengine.evaluator.metric.collect_results', lambda results, *_, **__: shards)
+    assert first.evaluate(3) == expected
+    assert 0 < expected['instance/AP'] < expected['instance/oracle_AP']
+
+
+def test_what_is_kept_of_a_scene_does_not_grow_with_it():
+    def kept_bytes(batch):
+        metric = _metric()
+        _process(metric, batch, true_instances)
+        return sum(value.nbytes for _, scored in metric.results for record in scored.values()
+                   if not isinstance(record, int) for value in vars(record).values())
+    small, large = make_batch(BENCHMARK, num_views=4), make_batch(BENCHMARK, num_views=4)
+    truth = large.ground_truth[0]
+    for name in ('vertices', 'vertex_ids', 'superpoints'):
+        setattr(truth, name, np.repeat(getattr(truth, name), 10, axis=0))
+    assert kept_bytes(large) == kept_bytes(small) < 10_000
+
+
+def test_scene_without_predictions_counts_its_objects():
+    batch = make_batch(BENCHMARK, num_views=2)
+    none = Instances(true_instances(batch, 0).masks[:0], *[torch.zeros(0, dtype=torch.long)] * 3)
+    metric = _metric()
+    _process(metric, batch, lambda *_: none)
+    numbers = metric.evaluate(1)
+    assert numbers['instance/AP'] == numbers['instance/agnostic_AP'] == 0.0
+
+
+def test_foreign_classes_are_refused_unless_labels_are_ignored():
+    batch = make_batch(BENCHMARK, num_views=2)
+
+    def foreign(batch, index):
+        instances = true_instances(batch, index)
+        instances.labels[0] = 150
+        return instances
+    with pytest.raises(DataError, match='box: class indices 2 .. 150 do not fit scannet20'):
+        _process(_metric(), batch, foreign)
+    metric = _metric(class_aware=False)
+    _process(metric, batch, foreign)
+    numbers = metric.evaluate(1)
+    assert 'instance/AP' not in numbers and numbers['instance/agnostic_AP50'] > 0
+
+
+def test_metrics_say_their_rules():
+    metric = _metric(transfer={'type': 'PosedTransfer', 'vote': 'any'})
+    _process(metric, make_batch(BENCHMARK, num_views=3), true_instances)
+    metric.evaluate(1)
+    rules = metric.describe()
+    assert rules['vote'] == 'any' and rules['depth_tolerance'] == '0.1 m' and rules['overlaps'] == '0.50:0.05:0.90'
+    assert rules['views_per_scene'].startswith('3-3')
+
+
+def test_wrong_configs_and_data_are_explained():
+    with pytest.raises(ConfigError, match="no benchmark 'scanet20'. Did you mean 'scannet20'"):
+        _metric(benchmark='scanet20')
+    with pytest.raises(ConfigError, match='InstanceAPMetric.transfer'):
+        _metric(transfer={'type': 'PosedTransfer', 'tolerance': 1})
+    with pytest.raises(ConfigError, match='both are off'):
+        _metric(class_aware=False, class_agnostic=False)
+    with pytest.raises(ConfigError, match="no depth scale 'medain'. Did you mean 'median'"):
+        build(METRICS, {'type': 'DepthMetric', 'scale': 'medain'}, 'metric')
+    batch = make_batch(BENCHMARK, num_views=2)
+    batch.ground_truth = None
+    with pytest.raises(DataError, match='box: this metric needs ground_truth'):
+        _process(_metric(), batch, true_instances)
+
+
+@pytest.mark.parametrize('name', ['DepthMetric', 'CameraMetric'])
+def test_geometry_of_another_scale_is_perfect(name):
+    metric = build(METRICS, {'type': name}, 'metric')
+    batch = make_batch(BENCHMARK, num_views=5, names=['a', 'b'])
+    metric.process(batch, [make_reconstruction(batch, index, None) for index in range(2)])
+    numbers = metric.evaluate(2)
+    expected = {'DepthMetric': {'depth/abs_rel': 0, 'depth/delta_1.25': 1, 'depth/scale': 2, 'depth/scenes': 2,
+                                'depth/irls_l1/abs_rel': 0, 'depth/metric/abs_rel': 0.5},
+                'CameraMetric': {'camera/auc30': 1, 'camera/rra3': 1, 'camera/pairs': 10, 'camera/scenes': 2}}[name]
+    assert {key: numbers[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+    assert metric.describe()
+
+
+def test_single_view_has_no_pair_of_cameras():
+    metric = build(METRICS, {'type': 'CameraMetric'}, 'metric')
+    batch = make_batch(BENCHMARK, num_views=1)
+    metric.process(batch, [make_reconstruction(batch, 0, None)])
+    assert metric.evaluate(1) == {'camera/scenes': 0.0}
+
+
+def test_best_row_of_each_query_is_its_first_highest():
+    queries, scores = torch.tensor([3, 1, 3, 1, 7]), torch.tensor([0.5, 0.2, 0.9, 0.2, 0.1])
+    assert best_row_per_query(queries, scores).tolist() == [1, 2, 4]
+
+
+def test_nearest_resize_takes_centres():
+    images = torch.arange(6).view(1, 1, 6)
+    assert resize_nearest(images, (1, 3)).tolist() == [[[1, 3, 5]]]
+    assert resize_nearest(images, (2, 6)).tolist() == [[[0, 1, 2, 3, 4, 5]] * 2]
