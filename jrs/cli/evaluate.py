@@ -1,0 +1,126 @@
+"""Score anybody's prediction files against ground-truth files, as the benchmark's own program does."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+from jrs.benchmarks import BENCHMARKS, Benchmark, get_benchmark
+from jrs.errors import DataError
+from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMatches, assign, evaluate
+from jrs.io.atomic import atomic_write
+from jrs.io.submission import read_submission, read_vertex_numbers, submission_format
+
+NUMBERS = ('AP', 'AP50', 'AP25')
+MESH_MASK = 'scans/mesh_aligned_0.05_mask.txt'
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``tools/evaluate.py``; returns the exit code."""
+    args = _parser().parse_args(argv)
+    benchmark = get_benchmark(args.benchmark)
+    names = scene_names(args.predictions, args.ground_truth)
+    scenes = [_read_scene(name, args.predictions, args.ground_truth, args.data, benchmark) for name in names]
+    result = evaluate(scenes, benchmark, args.class_agnostic, args.include_095)
+    print(format_table(result, len(scenes)))
+    if args.out is not None:
+        write_result(args.out, result, names, benchmark)
+        print(f'written: {args.out / "instance_ap.json"}, {args.out / "instance_ap.csv"}')
+    return 0
+
+
+def scene_names(predictions: Path, ground_truth: Path) -> list[str]:
+    """Return the scenes of the ground truth, sorted; each must have a prediction file, and none may be left over.
+
+    Raises:
+        DataError: no ground truth, a scene without predictions, or predictions without a scene.
+    """
+    expected = {path.stem for path in ground_truth.glob('*.txt')}
+    given = {path.stem for path in predictions.glob('*.txt')}
+    if not expected:
+        raise DataError(f'{ground_truth} holds no <scene>.txt ground-truth files.')
+    for lacking, folder, advice in (
+            (expected - given, predictions, 'write an empty file for a scene without instances'),
+            (given - expected, ground_truth, 'remove the prediction files that are not to be scored')):
+        if lacking:
+            shown = ', '.join(sorted(lacking)[:5]) + (', …' if len(lacking) > 5 else '')
+            raise DataError(f'{folder} has no file for {len(lacking)} scenes ({shown}): {advice}.')
+    return sorted(expected)
+
+
+def format_table(result: AveragePrecision, num_scenes: int) -> str:
+    """Return a text table: a row per class that has objects, then the means."""
+    rows = [(name, values) for name, *values in zip(result.class_names, *result.per_class.values(), strict=True)
+            if math.isfinite(values[0])]
+    rows += [(split, means.values()) for split, means in result.split_means.items()]
+    rows.append(('mean', result.means.values()))
+    width = max(len(name) for name, _ in rows)
+    lines = [f'{"class":{width}}' + ''.join(f'{number:>9}' for number in NUMBERS)]
+    lines += [f'{name:{width}}' + ''.join(f'{value:9.4f}' for value in values) for name, values in rows]
+    overlaps = f'0.50:0.05:{result.overlaps[-2]:.2f}'
+    lines.append(f'{num_scenes} scenes, {result.finite_classes} of {len(result.class_ids)} classes have objects, '
+                 f'AP over IoU {overlaps}')
+    return '\n'.join(lines)
+
+
+def write_result(folder: Path, result: AveragePrecision, names: list[str], benchmark: Benchmark) -> None:
+    """Write `instance_ap.json` and `instance_ap.csv` (the benchmark's columns); NaN is null and nan."""
+    classes = zip(result.class_ids, result.class_names, result.ap_per_overlap, *result.per_class.values(), strict=True)
+    record = {'benchmark': benchmark.name, 'class_agnostic': result.class_names == (AGNOSTIC_NAME,), 'scenes': names,
+              'overlaps': result.overlaps.tolist(),
+              'finite_classes': result.finite_classes, **_without_nan(result.means),
+              'splits': {name: _without_nan(means) for name, means in result.split_means.items()},
+              'classes': [{'id': class_id, 'name': name,
+                           **_without_nan(dict(zip(NUMBERS, map(float, values), strict=True))),
+                           'ap_per_overlap': [_null(float(value)) for value in per_overlap]}
+                          for class_id, name, per_overlap, *values in classes]}
+    with atomic_write(folder / 'instance_ap.json', 'w') as file:
+        json.dump(record, file, indent=1, allow_nan=False)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator='\n')
+    writer.writerow(('class', 'class id', 'ap', 'ap50', 'ap25'))
+    for name, class_id, *values in zip(result.class_names, result.class_ids, *result.per_class.values(), strict=True):
+        writer.writerow((name, class_id, *(repr(float(value)) for value in values)))
+    with atomic_write(folder / 'instance_ap.csv', 'w') as file:
+        file.write(table.getvalue())
+
+
+def _read_scene(name: str, predictions: Path, ground_truth: Path, data: Path | None,
+                benchmark: Benchmark) -> SceneMatches:
+    truth = read_vertex_numbers(ground_truth / f'{name}.txt')
+    layout = submission_format(benchmark.submission_format)
+    found = read_submission(predictions, name, layout, len(truth))
+    excluded = None if data is None else read_vertex_numbers(data / name / MESH_MASK)
+    try:
+        return assign(truth, found.masks, found.labels, found.scores, benchmark, excluded)
+    except DataError as error:
+        raise DataError(f'{name}: {error}') from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
+    parser.add_argument('--predictions', type=Path, required=True, metavar='DIR',
+                        help='<scene>.txt per scene: `mask-file class-id confidence` per line')
+    parser.add_argument('--ground-truth', type=Path, required=True, metavar='DIR',
+                        help='<scene>.txt per scene: class id * 1000 + instance number of each vertex')
+    parser.add_argument('--benchmark', required=True, help=', '.join(BENCHMARKS))
+    parser.add_argument('--class-agnostic', action='store_true',
+                        help='all instance classes as one, labels ignored; list each mask once, not once per class')
+    parser.add_argument('--include-095', action='store_true',
+                        help='average also over IoU 0.95, which the official programs leave out')
+    parser.add_argument('--data', type=Path, metavar='DIR',
+                        help=f'ScanNet++: folder of scenes whose {MESH_MASK} names vertices to leave out')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='write instance_ap.json and instance_ap.csv here')
+    return parser
+
+
+def _without_nan(numbers: dict[str, float]) -> dict[str, float | None]:
+    return {name: _null(value) for name, value in numbers.items()}
+
+
+def _null(value: float) -> float | None:
+    return value if math.isfinite(value) else None

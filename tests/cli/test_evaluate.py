@@ -1,0 +1,76 @@
+"""The command scores files of anybody's and refuses folders that do not fit."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jrs.benchmarks import get_benchmark
+from jrs.cli import run
+from jrs.cli.evaluate import main
+from jrs.io.submission import SceneSubmission, submission_format, write_submission, write_vertex_numbers
+
+
+def _write(folder, benchmark, ids_of_scene):
+    """Ground truth, and predictions that are perfect."""
+    layout = submission_format(get_benchmark(benchmark).submission_format)
+    for name, ids in ids_of_scene.items():
+        write_vertex_numbers(folder / 'gt' / f'{name}.txt', ids)
+        objects = np.unique(ids[ids > 0])
+        masks = np.packbits(ids[None] == objects[:, None], axis=1)
+        write_submission(folder / 'pred', name, layout,
+                         SceneSubmission(masks, objects // 1000, np.linspace(1, 0.5, len(objects)), len(ids)))
+    return ['--predictions', str(folder / 'pred'), '--ground-truth', str(folder / 'gt'), '--benchmark', benchmark]
+
+
+@pytest.mark.parametrize(('benchmark', 'class_id'), [('scannet20', 5), ('scannet200', 1191), ('scannetpp', 9)])
+def test_perfect_files_score_one(tmp_path, capsys, benchmark, class_id):
+    ids = np.repeat([0, class_id * 1000 + 1, class_id * 1000 + 2], 150)
+    arguments = _write(tmp_path, benchmark, {'one': ids, 'two': ids[::-1].copy()})
+    assert main([*arguments, '--out', str(tmp_path / 'out')]) == 0
+    printed = capsys.readouterr().out
+    assert 'mean' in printed and '1.0000' in printed and '2 scenes, 1 of' in printed
+    record = json.loads((tmp_path / 'out' / 'instance_ap.json').read_text())
+    assert record['AP'] == record['AP25'] == 1.0 and record['scenes'] == ['one', 'two']
+    with open(tmp_path / 'out' / 'instance_ap.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == get_benchmark(benchmark).num_classes
+    assert [row['ap'] for row in rows if row['class id'] == str(class_id)] == ['1.0']
+
+
+def test_options_reach_the_score(tmp_path, capsys):
+    ids = np.repeat([0, 5001], [100, 1000])
+    arguments = _write(tmp_path, 'scannet20', {'one': ids})
+    mask = tmp_path / 'pred' / 'pred_mask' / 'one_000.txt'
+    write_vertex_numbers(mask, np.r_[np.zeros(170, int), np.ones(930, int)])           # IoU 0.93, and a wrong label
+    (tmp_path / 'pred' / 'one.txt').write_text('pred_mask/one_000.txt 7 0.5\n')
+    expected = {(): 0.0, ('--class-agnostic',): 1.0, ('--class-agnostic', '--include-095'): 0.9}
+    for options, value in expected.items():
+        main([*arguments, *options, '--out', str(tmp_path / 'out')])
+        assert json.loads((tmp_path / 'out' / 'instance_ap.json').read_text())['AP'] == pytest.approx(value)
+    assert '0.50:0.05:0.95' in capsys.readouterr().out
+
+
+def test_mesh_mask_is_left_out(tmp_path):
+    ids = np.repeat([0, 9001], [100, 200])
+    arguments = _write(tmp_path, 'scannetpp', {'one': ids})
+    excluded = tmp_path / 'data' / 'one' / 'scans' / 'mesh_aligned_0.05_mask.txt'
+    write_vertex_numbers(excluded, np.arange(100, 201))                                # 99 vertices stay
+    assert main([*arguments, '--data', str(tmp_path / 'data'), '--out', str(tmp_path / 'out')]) == 0
+    assert json.loads((tmp_path / 'out' / 'instance_ap.json').read_text())['AP'] is None
+
+
+def test_folders_that_do_not_fit_exit_with_2(tmp_path, capsys):
+    ids = np.repeat([0, 5001], 150)
+    arguments = _write(tmp_path, 'scannet20', {'one': ids})
+    (tmp_path / 'gt' / 'two.txt').write_text('0\n')
+    assert run(main, arguments) == 2
+    assert 'no file for 1 scenes (two)' in capsys.readouterr().err
+    (tmp_path / 'gt' / 'two.txt').rename(tmp_path / 'two.txt')
+    (tmp_path / 'gt' / 'one.txt').write_text('0\n' * 299)
+    assert run(main, arguments) == 2
+    assert 'one_000.txt: has 300 entries, but the mesh of this scene has 299' in capsys.readouterr().err
+    (tmp_path / 'gt' / 'one.txt').unlink()
+    assert run(main, arguments) == 2
+    assert 'no <scene>.txt' in capsys.readouterr().err
