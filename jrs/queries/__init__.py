@@ -1,0 +1,1 @@
+from jrs.queries import inserted, insertion  # noqa: F401

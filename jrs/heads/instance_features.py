@@ -1,0 +1,47 @@
+"""Instance features: one vector per pixel that the queries are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from jrs.errors import ConfigError
+from jrs.layers.dpt import DenseDecoder, resize_map
+from jrs.registry import HEADS
+from jrs.structures import FeatureTaps
+
+
+@HEADS.register_module()
+class InstanceFeatureHead(DenseDecoder):
+    """Dense instance features at a fraction of the image size (segvggt_release.md section 6).
+
+    The map is made at full size, positions are added, then it is reduced: that order is part of the definition.
+
+    Args:
+        dim_in: width of the taps, the backbone's `feature_dim`.
+        features: width F of the decoder.
+        out_channels: widths of the four branches, finest first.
+        embedding_dim: D, a multiple of 4; the released model's is features / 2.
+        down_ratio: the maps have (H // down_ratio, W // down_ratio) pixels.
+        views_per_chunk: views that are decoded at a time.
+
+    Raises:
+        ConfigError: a ratio below 1, or a width that positions cannot be added to.
+    """
+
+    def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
+                 embedding_dim: int = 128, down_ratio: int = 2, views_per_chunk: int = 8) -> None:
+        super().__init__(dim_in, features, out_channels, views_per_chunk)
+        if down_ratio < 1 or embedding_dim % 4:
+            raise ConfigError(f'down_ratio must be at least 1 and embedding_dim a multiple of 4, got '
+                              f'down_ratio={down_ratio}, embedding_dim={embedding_dim}')
+        self.down_ratio = down_ratio
+        if embedding_dim != features // 2:
+            self.scratch.output_conv1 = nn.Conv2d(features, embedding_dim, 3, padding=1)
+
+    def forward(self, features: FeatureTaps) -> Tensor:
+        """Return instance features (B, V, D, H // down_ratio, W // down_ratio), float32, any sign."""
+        height, width = features.image_size
+        size = (height // self.down_ratio, width // self.down_ratio)
+        return self.decode(features, lambda maps: resize_map(maps, size))
