@@ -1,0 +1,130 @@
+"""Class and mask logits -> scored instances (segvggt_release.md section 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from jrs.errors import ConfigError
+from jrs.functional import mask_logits
+from jrs.registry import POSTPROCESSORS
+from jrs.structures import Instances, QueryPredictions
+
+
+@POSTPROCESSORS.register_module()
+class QueryMasks:
+    """Ranks queries by class probability times mask quality, and thresholds their masks; no suppression.
+
+    Mask logits are made for a few views at a time and never kept: memory beside the kept bool masks is bounded by
+    `max_logits`. All thresholds are strict.
+
+    Args:
+        mode: 'pairs' ranks (query, class) pairs as the paper does; 'best_class' each query once with its best class;
+            'objectness' each query once by 1 - p(no object), label 0 (class-agnostic).
+        top_pairs: candidates that are kept by probability alone, before mask quality.
+        mask_threshold: probability above which a pixel is in the mask. Quality always looks where logit > 0.
+        min_score: instances must score more.
+        min_pixels: masks must have more pixels at mask resolution, all views together.
+        max_logits: mask logits that may exist at a time; one view of all queries is the least.
+    """
+
+    def __init__(self, mode: str = 'pairs', top_pairs: int = 600, mask_threshold: float = 0.4, min_score: float = 0.0,
+                 min_pixels: int = 200, max_logits: int = 2 ** 24) -> None:
+        if mode not in RANKINGS:
+            raise ConfigError(f'QueryMasks.mode must be one of {", ".join(map(repr, RANKINGS))}, got {mode!r}')
+        self.rank = RANKINGS[mode]
+        self.top_pairs = top_pairs
+        self.mask_threshold = mask_threshold
+        self.min_score = min_score
+        self.min_pixels = min_pixels
+        self.max_logits = max_logits
+
+    @torch.no_grad()
+    def __call__(self, queries: QueryPredictions, features: Tensor | None = None) -> Instances:
+        """Return the scored instances of one scene, best first.
+
+        Args:
+            queries: of one scene: `class_logits` (Q, K + 1), and `mask_logits` (Q, V, h, w) or `embedding` (Q, D).
+            features: (V, D, h, w) instance features; read where `queries.mask_logits` is None.
+
+        Raises:
+            ValueError: neither mask logits nor features are given.
+        """
+        if queries.mask_logits is None and features is None:
+            raise ValueError('QueryMasks needs mask logits in the predictions or instance features, got neither')
+        probability, query, label = self.rank(queries.class_logits.float().softmax(dim=-1))     # (n,) each
+        probability, best = probability.topk(min(self.top_pairs, len(probability)))
+        query, label = query[best], label[best]
+        source = _MaskLogits(queries, features, self.max_logits)
+        quality, pixels = self._measure(source, query)
+        score = probability * quality
+        kept = ((score > self.min_score) & (pixels > self.min_pixels)).nonzero()[:, 0]          # (M,)
+        kept = kept[score[kept].argsort(descending=True, stable=True)]
+        masks = self._masks(source, query[kept])
+        return Instances(masks=masks, labels=label[kept], scores=score[kept], queries=query[kept])
+
+    def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mask quality, the mean probability where logit > 0, and mask pixels, both (n,), of queries (n,)."""
+        distinct, row = query.unique(return_inverse=True)
+        probability_sum = torch.zeros(len(distinct), device=query.device)
+        positive = torch.zeros_like(distinct)
+        pixels = torch.zeros_like(distinct)
+        for _, logits in source.chunks(distinct):                                               # (n, v, h, w)
+            probability = logits.sigmoid()
+            probability_sum += (probability * (logits > 0)).sum(dim=(1, 2, 3))
+            positive += (logits > 0).sum(dim=(1, 2, 3))
+            pixels += (probability > self.mask_threshold).sum(dim=(1, 2, 3))
+        return (probability_sum / (positive + 1e-6))[row], pixels[row]
+
+    def _masks(self, source: _MaskLogits, query: Tensor) -> Tensor:
+        """Return bool masks (M, V, h, w) of queries (M,)."""
+        distinct, row = query.unique(return_inverse=True)
+        masks = torch.empty(len(query), *source.mask_shape, dtype=torch.bool, device=query.device)
+        for views, logits in source.chunks(distinct):
+            masks[:, views] = (logits.sigmoid() > self.mask_threshold)[row]
+        return masks
+
+
+class _MaskLogits:
+    """Mask logits of some queries, a few views at a time: given ones, or inner products with the features."""
+
+    def __init__(self, queries: QueryPredictions, features: Tensor | None, max_logits: int) -> None:
+        self.given, self.embedding, self.features = queries.mask_logits, queries.embedding, features
+        self.max_logits = max_logits
+        given = self.given is not None
+        self.mask_shape = self.given.shape[1:] if given else (len(features), *features.shape[2:])    # (V, h, w)
+
+    def chunks(self, query: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of views with the float32 logits (n, v, h, w) of queries (n,)."""
+        num_views, height, width = self.mask_shape
+        step = max(1, self.max_logits // max(1, len(query) * height * width))
+        for start in range(0, num_views, step):
+            views = slice(start, start + step)
+            if self.given is not None:
+                yield views, self.given[query, views].float()
+            else:
+                yield views, mask_logits(self.embedding[query], self.features[views])
+
+
+def _rank_pairs(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probability, query and label (Q * K,) of every (query, class) pair from probabilities (Q, K + 1)."""
+    num_queries, num_classes = probabilities.shape[0], probabilities.shape[1] - 1
+    pair = torch.arange(num_queries * num_classes, device=probabilities.device)
+    return probabilities[:, :-1].flatten(), pair // num_classes, pair % num_classes
+
+
+def _rank_best_class(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each query (Q,) once, with the class of highest probability."""
+    probability, label = probabilities[:, :-1].max(dim=1)
+    return probability, torch.arange(len(label), device=label.device), label
+
+
+def _rank_objectness(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each query (Q,) once, with 1 - p(no object) and label 0."""
+    query = torch.arange(len(probabilities), device=probabilities.device)
+    return 1 - probabilities[:, -1], query, torch.zeros_like(query)
+
+
+RANKINGS = {'pairs': _rank_pairs, 'best_class': _rank_best_class, 'objectness': _rank_objectness}

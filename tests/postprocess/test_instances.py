@@ -1,0 +1,143 @@
+import pytest
+import torch
+
+from jrs.errors import ConfigError
+from jrs.functional import mask_logits
+from jrs.postprocess import instances as instances_module
+from jrs.registry import POSTPROCESSORS, build
+from jrs.structures import QueryPredictions
+
+QUERIES, CLASSES, VIEWS, DIM = 9, 4, 5, 6
+
+
+def _postprocess(**options):
+    return build(POSTPROCESSORS, {'type': 'QueryMasks', 'min_pixels': 3, **options}, 'model.postprocessor')
+
+
+def _scene(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(VIEWS, DIM, 4, 6, generator=generator)
+    embedding = torch.randn(QUERIES, DIM, generator=generator)
+    return QueryPredictions(embedding, 2 * torch.randn(QUERIES, CLASSES + 1, generator=generator)), features
+
+
+def _one_mask(logits, class_logits=(2.0, 0.0)):
+    """One query, one class; logits (V, h, w)."""
+    return QueryPredictions(torch.zeros(1, 2), torch.tensor([class_logits]), torch.as_tensor(logits)[None])
+
+
+def _assert_same(actual, expected):
+    assert torch.equal(actual.queries, expected.queries) and torch.equal(actual.labels, expected.labels)
+    assert torch.equal(actual.masks, expected.masks)
+    torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('mode', ['pairs', 'best_class', 'objectness'])
+@pytest.mark.parametrize('views', [1, 2, 3])
+def test_chunks_of_views_do_not_change_the_instances(mode, views):
+    queries, features = _scene()
+    chunked = _postprocess(mode=mode, max_logits=views * QUERIES * 24)(queries, features)
+    whole = _postprocess(mode=mode)(queries, features)
+    assert 0 < len(whole.scores)
+    _assert_same(chunked, whole)
+
+
+def test_given_mask_logits_and_features_give_the_same():
+    queries, features = _scene()
+    from_features = _postprocess()(queries, features)
+    queries.mask_logits = mask_logits(queries.embedding, features)
+    _assert_same(_postprocess()(queries), from_features)
+
+
+def test_never_more_logits_at_a_time_than_allowed(monkeypatch):
+    largest = []
+
+    def spy(embedding, features):
+        logits = mask_logits(embedding, features)
+        largest.append(logits.numel())
+        return logits
+    monkeypatch.setattr(instances_module, 'mask_logits', spy)
+    queries, features = _scene()
+    _postprocess(max_logits=2 * QUERIES * 24)(queries, features)
+    assert max(largest) == 2 * QUERIES * 24 < QUERIES * VIEWS * 24
+
+
+def test_a_slow_loop_gives_the_same_pairs():
+    queries, features = _scene(3)
+    logits = mask_logits(queries.embedding, features)
+    probability = queries.class_logits.softmax(-1)
+    rows = []
+    for query in range(QUERIES):
+        inside = logits[query][logits[query] > 0].sigmoid()
+        mask = logits[query].sigmoid() > 0.4
+        for label in range(CLASSES):
+            score = probability[query, label] * inside.sum() / (len(inside) + 1e-6)
+            if score > 0.05 and mask.sum() > 3:
+                rows.append((score.item(), query, label))
+    rows.sort(reverse=True)
+    found = _postprocess(min_score=0.05)(queries, features)
+    assert list(zip(found.queries.tolist(), found.labels.tolist(), strict=True)) == [row[1:] for row in rows]
+    torch.testing.assert_close(found.scores, torch.tensor([row[0] for row in rows]))
+    assert torch.equal(found.masks, (logits.sigmoid() > 0.4)[found.queries])
+
+
+def test_a_mask_needs_strictly_more_than_min_pixels():
+    logits = torch.full((2, 3, 3), -9.0)
+    logits[:, 0] = 9.0                                              # six pixels, three in each view
+    assert len(_postprocess(min_pixels=6)(_one_mask(logits)).scores) == 0
+    assert len(_postprocess(min_pixels=5)(_one_mask(logits)).scores) == 1
+
+
+def test_quality_looks_above_zero_and_the_mask_above_the_threshold():
+    logits = torch.full((1, 2, 4), -9.0)
+    logits[0, 0] = torch.tensor([3.0, 1.0, -0.1, -0.1])             # sigmoid(-0.1) = 0.475
+    found = _postprocess(min_pixels=0)(_one_mask(logits))
+    assert found.masks.sum() == 4
+    expected = torch.tensor([2.0, 0.0]).softmax(0)[0] * torch.tensor([3.0, 1.0]).sigmoid().mean()
+    assert found.scores.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_a_mask_without_positive_logits_scores_zero_and_is_dropped():
+    assert len(_postprocess(min_pixels=0)(_one_mask(torch.full((1, 3, 3), -0.1))).scores) == 0
+
+
+def test_top_pairs_are_chosen_before_mask_quality():
+    logits = torch.stack([torch.full((1, 3, 3), 0.1), torch.full((1, 3, 3), 9.0)])
+    queries = QueryPredictions(torch.zeros(2, 2), torch.tensor([[2.0, 0.0], [1.5, 0.0]]), logits)
+    for mode in ('pairs', 'best_class', 'objectness'):
+        assert _postprocess(mode=mode, top_pairs=2)(queries).queries.tolist() == [1, 0]
+        assert _postprocess(mode=mode, top_pairs=1)(queries).queries.tolist() == [0]
+
+
+def test_a_query_may_appear_with_several_classes_in_pairs_only():
+    queries, features = _scene()
+    pairs = _postprocess()(queries, features)
+    assert len(pairs.queries) > len(pairs.queries.unique())
+    for mode in ('best_class', 'objectness'):
+        once = _postprocess(mode=mode)(queries, features)
+        assert len(once.queries) == len(once.queries.unique())
+    assert (once.labels == 0).all()
+
+
+def test_nothing_kept_gives_empty_instances_of_the_right_shape():
+    queries, features = _scene()
+    empty = _postprocess(min_pixels=10 ** 6)(queries, features)
+    assert empty.masks.shape == (0, VIEWS, 4, 6) and empty.masks.dtype == torch.bool
+    assert empty.scores.shape == empty.labels.shape == empty.queries.shape == (0,)
+
+
+def test_half_precision_inputs_are_scored_in_float32():
+    queries, features = _scene()
+    half = QueryPredictions(queries.embedding.bfloat16(), queries.class_logits.bfloat16())
+    rounded = QueryPredictions(half.embedding.float(), half.class_logits.float())
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = _postprocess()(half, features.bfloat16())
+    assert found.scores.dtype == torch.float32
+    _assert_same(found, _postprocess()(rounded, features.bfloat16().float()))
+
+
+def test_wrong_mode_and_missing_masks_say_what_to_do():
+    with pytest.raises(ConfigError, match="'objectness'"):
+        _postprocess(mode='all')
+    with pytest.raises(ValueError, match='got neither'):
+        _postprocess()(_scene()[0])
