@@ -4,16 +4,16 @@ batches = dict(
     views=(2, 24), max_images=48,               # paper Sec. 4.1
     aspect_ratio=(0.33, 1.0))                   # height / width, paper Sec. 4.1
 train_dataset = dict(
-    type='SceneDataset', mode='train', folder='scannet', split='scannetv2_train', benchmark='scannet200',
+    type='SceneDataset', mode='train', folder='scannet', split='train', benchmark='scannet200',
     width=518,                                  # paper Sec. 4.1
     transform=dict(type='TrainViews'),          # VGGT's recipe (vggt.md section 16)
     view_spacing=(1, 10))                       # of prepared frames (--every 10); the paper: "appropriate intervals"; ours
 val_dataset = dict(
-    type='SceneDataset', mode='test', folder='scannet', split='scannetv2_val', benchmark='scannet200', width=518,
+    type='SceneDataset', mode='test', folder='scannet', split='val', benchmark='scannet200', width=518,
     every=20,                                   # paper Sec. 4.1
     limit_scenes=24)                            # ours: validation while training looks at 24 scenes
 test_dataset = dict(
-    type='SceneDataset', mode='test', folder='scannet', split='scannetv2_val', benchmark='scannet200', width=518,
+    type='SceneDataset', mode='test', folder='scannet', split='val', benchmark='scannet200', width=518,
     every=20)                                   # paper Sec. 4.1
 metrics = dict(
     instances=dict(

@@ -124,7 +124,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
 
 
 def _default_hooks(settings: Mapping) -> dict:
-    return dict(logger=dict(type='LoggerHook', interval=settings.log_every), checkpoint=None, sampler_seed=None,
+    return dict(logger=dict(type='ProgressLog', interval=settings.log_every), checkpoint=None, sampler_seed=None,
                 randomness=dict(type='StepRandomness'), plain=dict(type='PlainCheckpoint'),
                 terms=dict(type='TermLog'), resources=dict(type='ResourceLog'),
                 save=dict(type='SafeCheckpoint', interval=settings.save_every))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 
 from jrs.io.atomic import atomic_write
 from jrs.plugins import manager
@@ -43,7 +43,7 @@ class TermLog(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Append one line, and show the step to plugins."""
-        terms = {name: float(value) for name, value in outputs.items()}
+        terms = {name: float(value.detach()) for name, value in outputs.items()}
         manager().hook.jrs_training_step(iteration=runner.iter, terms=terms)
         if runner.rank == 0:
             self.file.write(json.dumps(dict(iteration=runner.iter, **terms)) + '\n')
@@ -86,6 +86,15 @@ def format_summary(summary: dict) -> str:
         change = (value['last'] - value['first']) / max(abs(value['first']), 1e-12)
         lines.append(f'{name:32} {value["first"]:12.4f} {value["last"]:12.4f} {100 * change:+7.1f}%')
     return '\n'.join(lines)
+
+
+@HOOKS.register_module()
+class ProgressLog(LoggerHook):
+    """mmengine's progress line and TensorBoard scalars, for a loader without end."""
+
+    def end_of_epoch(self, dataloader, batch_idx: int) -> bool:
+        """An endless loader has no last batch."""
+        return False
 
 
 @HOOKS.register_module()

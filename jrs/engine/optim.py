@@ -61,6 +61,7 @@ def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, M
 def build_schedule(optimizer: torch.optim.Optimizer, iterations: int, warmup: float, final: float) -> list:
     """Return linear warm-up over the share `warmup` of `iterations`, then cosine decay to the factor `final`."""
     begin = round(iterations * warmup)
+    begin = begin if begin > 1 else 0              # mmengine's LinearLR over one step never leaves its start factor
     schedule = [CosineAnnealingLR(optimizer, T_max=max(1, iterations - begin), eta_min_ratio=final, begin=begin,
                                   end=iterations, by_epoch=False)]
     if begin:
