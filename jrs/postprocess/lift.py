@@ -113,7 +113,7 @@ class PosedTransfer:
                             f'for (V, h, w) = {visible.mask_shape}.')
         masks = instances.masks.flatten(1)                                               # (M, V*h*w)
         pixel = torch.from_numpy(visible.pixel).to(masks.device)
-        return self._transfer((mask[pixel] for mask in masks), masks.device, scene, visible)
+        return self._transfer((mask.index_select(0, pixel) for mask in masks), masks.device, scene, visible)
 
     def lift_ids(self, instance_ids: Tensor, ids: Tensor, scene: SceneGroundTruth,
                  visible: VisiblePixels) -> np.ndarray:
@@ -129,7 +129,8 @@ class PosedTransfer:
         if tuple(instance_ids.shape) != visible.mask_shape:
             raise DataError(f'{scene.scene_name}: id images are {tuple(instance_ids.shape)}, but the ground truth is '
                             f'for (V, h, w) = {visible.mask_shape}.')
-        seen_id = instance_ids.flatten()[torch.from_numpy(visible.pixel).to(instance_ids.device)]      # (E,)
+        pixel = torch.from_numpy(visible.pixel).to(instance_ids.device)
+        seen_id = instance_ids.flatten().index_select(0, pixel)                          # (E,)
         return self._transfer((seen_id == number for number in ids.tolist()), seen_id.device, scene, visible)
 
     def _seen_in_view(self, scene: SceneGroundTruth, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

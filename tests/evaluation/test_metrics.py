@@ -1,8 +1,13 @@
 """The mmengine metrics on a synthetic scene: perfect, oracle, duplicates, several processes."""
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from jrs.benchmarks import get_benchmark
 from jrs.errors import ConfigError, DataError
@@ -65,20 +70,41 @@ def test_repeating_a_query_under_other_classes_leaves_the_agnostic_score():
     assert not any('oracle' in name for name in numbers)
 
 
-def test_two_processes_score_as_one_whoever_has_which_scene(monkeypatch):
-    names = ['a', 'b', 'c']
-    batches = [make_batch(BENCHMARK, num_views=4, names=[name]) for name in names]
-    alone, first, second = _metric(), _metric(), _metric()
-    for seed, batch in enumerate(batches):
-        _process(alone, batch, lambda batch, index, seed=seed: _noisy(batch, index, seed))
-    for metric, seeds in ((first, (2, 0)), (second, (0, 1, 2))):             # 0 and 2 are scored twice
-        for seed in seeds:
-            _process(metric, batches[seed], lambda batch, index, seed=seed: _noisy(batch, index, seed))
-    expected = alone.evaluate(3)
-    shards = [first.results, second.results]
-    monkeypatch.setattr('mmengine.evaluator.metric.collect_results', lambda results, *_, **__: shards)
-    assert first.evaluate(3) == expected
+def _score_shard(rank, folder, shards):
+    """Score the scenes (seeds) of one process; the first one writes what all of them found."""
+    os.chdir(folder)                                                         # mmengine exchanges results in the cwd
+    dist.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=len(shards))
+    numbers = _noisy_score(shards[rank])
+    if rank == 0:
+        (Path(folder) / 'numbers.json').write_text(json.dumps(numbers))
+    dist.destroy_process_group()
+
+
+def _noisy_score(seeds):
+    metric = _metric()
+    for seed in seeds:
+        _process(metric, make_batch(BENCHMARK, num_views=4, names=[f'scene{seed}']),
+                 lambda batch, index, seed=seed: _noisy(batch, index, seed))
+    return metric.evaluate(len(seeds))
+
+
+SHARDS = [[2, 0], [0, 1, 2]]                                                # uneven, and two scenes scored twice
+
+
+def test_shards_of_scenes_score_as_one_whoever_has_which(monkeypatch):
+    expected = _noisy_score([0, 1, 2])
     assert 0 < expected['instance/AP'] < expected['instance/oracle_AP']
+    assert _noisy_score([2, 0, 1, 0]) == expected                            # order and repeats in one process
+    collected = []
+    monkeypatch.setattr('mmengine.evaluator.metric.collect_results',
+                        lambda results, *_, **__: collected.extend(results) or list(collected))
+    assert [_noisy_score(seeds) for seeds in SHARDS][-1] == expected
+
+
+@pytest.mark.slow
+def test_two_processes_score_as_one(tmp_path):
+    torch.multiprocessing.spawn(_score_shard, (str(tmp_path), SHARDS), nprocs=len(SHARDS))
+    assert json.loads((tmp_path / 'numbers.json').read_text()) == _noisy_score([0, 1, 2])
 
 
 def test_what_is_kept_of_a_scene_does_not_grow_with_it():
