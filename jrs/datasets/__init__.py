@@ -1,0 +1,5 @@
+"""Scene folders and how they become batches; importing registers data set, samplers and transforms."""
+
+from jrs.datasets import dataset, sampling, transforms
+
+__all__ = ['dataset', 'sampling', 'transforms']

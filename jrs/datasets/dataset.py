@@ -1,0 +1,253 @@
+"""Views of scene folders as batches, for training, testing and inference on prepared scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from jrs.benchmarks import Benchmark, get_benchmark
+from jrs.datasets.sampling import SampleRequest, choose_views, spread_views
+from jrs.datasets.scene import MAX_ID, Frame, Mesh, SceneFolder, read_split
+from jrs.datasets.transforms import crop_around_principal_point, height_for, sample_nearest
+from jrs.errors import ConfigError, DataError
+from jrs.io.images import resize_lanczos
+from jrs.registry import DATASETS, FUNCTIONS, TRANSFORMS, build
+from jrs.structures import InstanceTable, SceneBatch, SceneGroundTruth
+
+
+@dataclass
+class _View:
+    """One view at network size: image (H, W, 3) uint8, depth (H, W), ids (H, W), and where its pixels came from."""
+
+    image: np.ndarray
+    intrinsics: np.ndarray
+    depth_m: np.ndarray | None
+    instance_ids: np.ndarray | None
+    input_from_depth: np.ndarray | None
+    sensor_m: np.ndarray | None
+
+
+@DATASETS.register_module()
+class SceneDataset:
+    """Scenes of a split; an item is a `SceneBatch` of one scene.
+
+    In mode 'train' an item is what a `SampleRequest` asks for: V views at varying intervals, cropped to its aspect
+    ratio. All randomness comes from `default_rng([seed, draw])` (engine.md section 5). In mode 'test' an item is all
+    views of a scene in order of time, resized as the release does (segvggt_release.md section 8), with what it is
+    scored against.
+
+    Args:
+        folder: of the data set, under `data_root`, with split lists and scene folders.
+        split: name of a list there, `<split>.txt`.
+        benchmark: key of `BENCHMARKS`; its instance classes are the targets, all else is background.
+        width: W of the network input, a multiple of `patch_size`.
+        patch_size: heights are multiples of it.
+        data_root: where data sets lie.
+        transform: config of a part of `TRANSFORMS` with `crop` and `colors`; None = no random change.
+        seed: of the experiment.
+        mode: 'train' or 'test'.
+        every: keep frames whose number in the recording is a multiple of this.
+        view_spacing: bounds of the interval between sampled views, in kept frames; 'train' only.
+        max_views: at most this many views, spread evenly over the scene; 'test' only.
+        limit_scenes: use the first scenes of the list only.
+
+    Raises:
+        DataError: the data set or one of its scenes is not there; says how to get it.
+    """
+
+    def __init__(self, folder: str, split: str, benchmark: str, width: int, patch_size: int = 14,
+                 data_root: str = 'data', transform: dict | None = None, seed: int = 0, mode: str = 'train',
+                 every: int = 1, view_spacing: tuple[int, int] = (1, 20), max_views: int | None = None,
+                 limit_scenes: int | None = None) -> None:
+        if mode not in ('train', 'test'):
+            raise ConfigError(f"SceneDataset: mode must be 'train' or 'test', got {mode!r}.")
+        if width < patch_size or width % patch_size:
+            raise ConfigError(f'SceneDataset: width must be a multiple of patch_size {patch_size}, got {width}.')
+        self.root = Path(data_root) / folder
+        self.split = split
+        self.benchmark: Benchmark = get_benchmark(benchmark)
+        self.width = width
+        self.patch_size = patch_size
+        self.transform = build(TRANSFORMS, transform, 'dataset.transform')
+        self.seed = seed
+        self.mode = mode
+        self.every = every
+        self.view_spacing = tuple(view_spacing)
+        self.max_views = max_views
+        self.scenes = [SceneFolder(self.root / name) for name in self._scene_names()[:limit_scenes]]
+
+    @property
+    def metainfo(self) -> dict:
+        """What evaluators and visualizers need to know: benchmark, names of its classes, split, scene names."""
+        return {'benchmark': self.benchmark.name, 'classes': self.benchmark.class_names, 'split': self.split,
+                'scene_names': [scene.name for scene in self.scenes]}
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, request: SampleRequest | int) -> SceneBatch:
+        """Return a batch of one scene.
+
+        Args:
+            request: in mode 'train' what the sampler asked for; in mode 'test' the number of the scene.
+        """
+        if self.mode == 'test':
+            return self._test_item(request if isinstance(request, int) else request.index)
+        return self._train_item(request)
+
+    def frames(self, scene: SceneFolder) -> list[Frame]:
+        """Return the frames of a scene at this data set's stride."""
+        frames = [frame for frame in scene.frames if frame.index % self.every == 0]
+        if not frames:
+            raise DataError(f'{scene.path}: no frame number is a multiple of every={self.every}; the scene was '
+                            'prepared with another stride.')
+        return frames
+
+    def _train_item(self, request: SampleRequest) -> SceneBatch:
+        scene = self.scenes[request.index]
+        rng = np.random.default_rng([self.seed, request.draw])
+        frames = self.frames(scene)
+        frames = [frames[place] for place in choose_views(len(frames), request.num_views, self.view_spacing, rng)]
+        size = (height_for(request.aspect_ratio, self.width, self.patch_size), self.width)
+        views = [self._train_view(scene, frame, size, rng) for frame in frames]
+        if self.transform is not None:
+            for view, image in zip(views, self.transform.colors([view.image for view in views], rng), strict=True):
+                view.image = image
+        return self._batch(scene, frames, views)
+
+    def _train_view(self, scene: SceneFolder, frame: Frame, size: tuple[int, int], rng: np.random.Generator) -> _View:
+        camera = scene.camera(frame)
+        if self.transform is None:
+            crop = crop_around_principal_point(camera.color_size, camera.color_intrinsics, size)
+        else:
+            crop = self.transform.crop(camera.color_size, camera.color_intrinsics, size, rng)
+        return _view(scene, frame, crop.image(scene.color(frame)), crop.matrix)
+
+    def _test_item(self, index: int) -> SceneBatch:
+        scene = self.scenes[index]
+        frames = self.frames(scene)
+        frames = [frames[place] for place in spread_views(len(frames), self.max_views)]
+        views = [_view(scene, frame, *resize_lanczos(scene.color(frame), self.width, self.patch_size))
+                 for frame in frames]
+        sizes = {view.image.shape for view in views}
+        if len(sizes) > 1:
+            raise DataError(f'{scene.path}: views end with different sizes {sorted(sizes)}; one scene needs one size.')
+        batch = self._batch(scene, frames, views)
+        if batch.depth_m is not None:
+            batch.ground_truth = [self._ground_truth(scene, frames, views)]
+        return batch
+
+    def _batch(self, scene: SceneFolder, frames: list[Frame], views: list[_View]) -> SceneBatch:
+        images = np.stack([view.image for view in views]).transpose(0, 3, 1, 2)                 # (V, 3, H, W)
+        poses = np.stack([frame.cam_from_world for frame in frames])                            # (V, 4, 4)
+        intrinsics = np.stack([view.intrinsics for view in views])                              # (V, 3, 3)
+        classes = self._class_index(scene)
+        return SceneBatch(
+            images=_one_scene(images, torch.float32) / 255, scene_names=[scene.name],
+            view_names=[[frame.name for frame in frames]],
+            depth_m=_optional_stack([view.depth_m for view in views], torch.float32),
+            intrinsics=_one_scene(intrinsics, torch.float32), cam_from_world=_one_scene(poses, torch.float32),
+            instance_ids=_optional_stack([_keep_ids(view.instance_ids, classes) for view in views], torch.int64),
+            instances=[InstanceTable(torch.tensor(list(classes), dtype=torch.int64),
+                                     torch.tensor(list(classes.values()), dtype=torch.int64))]
+            if scene.record.instances is not None else None)
+
+    def _class_index(self, scene: SceneFolder) -> dict[int, int]:
+        """Return instance id -> class index 0 .. K-1, instances of the benchmark's instance classes only."""
+        index_of_id = self.benchmark.class_index_of_id
+        found = {item.id: index_of_id.get(item.classes.get(self.benchmark.name)) for item in scene.instances}
+        return {number: index for number, index in found.items() if index is not None}
+
+    def _ground_truth(self, scene: SceneFolder, frames: list[Frame], views: list[_View]) -> SceneGroundTruth:
+        """Return what the scene is scored against; without annotation all vertices are void, geometry can be scored."""
+        mesh = scene.mesh()
+        return SceneGroundTruth(
+            scene_name=scene.name, vertices=mesh.vertices, vertex_ids=self._vertex_ids(scene, mesh),
+            superpoints=mesh.superpoints if self.benchmark.has_superpoints else None,
+            depth_m=np.stack([view.sensor_m for view in views]),                                # (V, Hd, Wd)
+            depth_intrinsics=np.stack([scene.camera(frame).depth_intrinsics for frame in frames]),
+            cam_from_world=np.stack([frame.cam_from_world for frame in frames]),
+            input_from_depth=np.stack([view.input_from_depth for view in views]))               # (V, 3, 3)
+
+    def _vertex_ids(self, scene: SceneFolder, mesh: Mesh) -> np.ndarray:
+        """Return class id * 1000 + instance number of each vertex (N,), 0 = void (data.md section 4.3)."""
+        if mesh.instances is None:
+            return np.zeros(len(mesh.vertices), np.int64)
+        table = np.zeros(MAX_ID + 1, np.int64)
+        for item in scene.instances:
+            class_id = item.classes.get(self.benchmark.name)
+            table[item.id] = class_id * 1000 + item.id if class_id in self.benchmark.all_ids else 0
+        return table[mesh.instances]                                                            # (N,)
+
+    def _scene_names(self) -> list[str]:
+        path = self.root / f'{self.split}.txt'
+        names = read_split(self.root, self.split)
+        if names is None:
+            lists = ', '.join(sorted(other.stem for other in self.root.glob('*.txt')))
+            there = f'The splits there are: {lists}.' if lists else 'There are no scenes yet.'
+            raise DataError(f'No split list {path}. {there} {how_to_get(self.root)}')
+        missing = [name for name in names if not SceneFolder(self.root / name).exists()]
+        if missing or not names:
+            first = f', first {missing[0]}' if missing else ''
+            raise DataError(f'{path}: {len(missing)} of {len(names)} scenes are missing{first}. '
+                            f'{how_to_get(self.root)}')
+        return names
+
+
+def how_to_get(root: Path) -> str:
+    """Return the sentence that says how a data set is made, and what runs without it."""
+    if 'rooms' in root.parts:
+        return f'Generate the rooms: python tools/prepare.py rooms --preset {root.name} --out {root}'
+    return (f'Prepare it from the raw scans: python tools/prepare.py scannet --raw DIR --out {root}. '
+            'Without the data, `--profile rooms` runs the same experiment on the built-in rooms.')
+
+
+def _view(scene: SceneFolder, frame: Frame, image: np.ndarray, input_from_color: np.ndarray) -> _View:
+    """Carry depth, ids and intrinsics of a frame to where its pixels went."""
+    camera, size = scene.camera(frame), image.shape[:2]
+    sensor, ids = scene.depth_m(frame), scene.instance_ids(frame)
+    from_depth = None if sensor is None else input_from_color @ camera.color_from_depth
+    return _View(image, input_from_color @ camera.color_intrinsics,
+                 None if sensor is None else sample_nearest(sensor, from_depth, size),
+                 None if ids is None else sample_nearest(ids, input_from_color, size), from_depth, sensor)
+
+
+def _keep_ids(ids: np.ndarray | None, wanted: dict[int, int]) -> np.ndarray | None:
+    """Return ids (H, W) with 0 for instances that are not wanted; -1 stays."""
+    return None if ids is None else np.where(np.isin(ids, [-1, *wanted]), ids, 0)
+
+
+def _one_scene(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(dtype)[None]                       # (1, V, …)
+
+
+def _optional_stack(values: list[np.ndarray | None], dtype: torch.dtype) -> torch.Tensor | None:
+    return None if any(value is None for value in values) else _one_scene(np.stack(values), dtype)
+
+
+@FUNCTIONS.register_module()
+def collate_scenes(samples: list[SceneBatch]) -> SceneBatch:
+    """Join batches of one scene each; all have the same V, H and W.
+
+    A field that one sample lacks is None in the result.
+    """
+    def cat(name: str) -> torch.Tensor | None:
+        values = [getattr(sample, name) for sample in samples]
+        return None if any(value is None for value in values) else torch.cat(values)            # (B, V, …)
+
+    def join(name: str) -> list | None:
+        values = [getattr(sample, name) for sample in samples]
+        return None if any(value is None for value in values) else [item for value in values for item in value]
+    return SceneBatch(images=cat('images'), scene_names=join('scene_names'), view_names=join('view_names'),
+                      depth_m=cat('depth_m'), intrinsics=cat('intrinsics'), cam_from_world=cat('cam_from_world'),
+                      instance_ids=cat('instance_ids'), instances=join('instances'), ground_truth=join('ground_truth'))
+
+
+def limit_worker_threads(worker: int) -> None:
+    """Keep a loader's worker to one thread; give it to `DataLoader` as `worker_init_fn`."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

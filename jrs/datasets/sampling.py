@@ -1,0 +1,142 @@
+"""Which scenes and views a training batch takes: pure functions of a seed and a number (engine.md section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from jrs.errors import ConfigError
+from jrs.registry import SAMPLERS
+
+DRAWS_PER_BATCH = 65536                  # more than any global batch has scenes, so that no draw number repeats
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What the sampler asks a data set for.
+
+    Attributes:
+        index: number of the scene in the data set.
+        draw: place in the endless stream of samples; the only source of randomness besides the seed.
+        num_views: V, equal for all samples of a batch.
+        aspect_ratio: height over width of the input, equal for all samples of a batch.
+    """
+
+    index: int
+    draw: int
+    num_views: int
+    aspect_ratio: float
+
+
+@SAMPLERS.register_module()
+class ViewBatchSampler:
+    """Endless batches of sample requests; batch k depends on the seed and k only (vggt.md section 16).
+
+    Each batch draws one number of views V and one aspect ratio, and takes as many scenes per process as
+    `max_images` allows: max(1, max_images // V). Ranks share one global batch, so that R ranks with b scenes each
+    see what one process with R * b scenes sees (b and R * b follow from `max_images` or `max_scenes`).
+
+    Args:
+        num_scenes: length of the data set.
+        seed: of the experiment.
+        max_images: images per process and batch (the paper: 48).
+        views: smallest and largest V, both included (the paper: 2 and 24).
+        aspect_ratio: bounds of height over width, rounded to two decimals (the paper: 0.33 to 1).
+        max_scenes: further limit of scenes per process and batch; None = no limit.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, num_scenes: int, seed: int, max_images: int = 48, views: tuple[int, int] = (2, 24),
+                 aspect_ratio: tuple[float, float] = (0.33, 1.0), max_scenes: int | None = None,
+                 rank: int = 0, world_size: int = 1) -> None:
+        _check_range('views', views, 1)
+        _check_range('aspect_ratio', aspect_ratio, 0.01)
+        if num_scenes < 1 or max_images < 1 or (max_scenes is not None and max_scenes < 1):
+            raise ConfigError(f'ViewBatchSampler needs num_scenes, max_images and max_scenes of at least 1, got '
+                              f'{num_scenes}, {max_images} and {max_scenes}.')
+        if not 0 <= rank < world_size:
+            raise ConfigError(f'rank must be in 0 .. world_size - 1, got rank {rank} of {world_size}.')
+        self.num_scenes = num_scenes
+        self.seed = seed
+        self.max_images = max_images
+        self.views = tuple(views)
+        self.aspect_ratio = tuple(aspect_ratio)
+        self.max_scenes = max_scenes
+        self.rank = rank
+        self.world_size = world_size
+        self._position = 0
+
+    def set_position(self, iteration: int) -> None:
+        """Start the next iteration over this sampler at batch `iteration`, at no cost."""
+        self._position = iteration
+
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
+        position = self._position
+        while True:
+            yield self.batch(position)
+            position += 1
+
+    def batch(self, iteration: int) -> list[SampleRequest]:
+        """Return this rank's part of global batch `iteration`."""
+        # A spawn key keeps this stream apart from the samples' own, default_rng([seed, draw]).
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(iteration,)))
+        num_views = int(rng.integers(self.views[0], self.views[1] + 1))
+        ratio = round(float(rng.uniform(*self.aspect_ratio)), 2)
+        per_rank = self._scenes_per_rank(num_views)
+        scenes = self._draw_scenes(per_rank * self.world_size, rng)
+        slots = range(self.rank * per_rank, (self.rank + 1) * per_rank)
+        return [SampleRequest(int(scenes[slot]), iteration * DRAWS_PER_BATCH + slot, num_views, ratio)
+                for slot in slots]
+
+    def _scenes_per_rank(self, num_views: int) -> int:
+        wanted = max(1, self.max_images // num_views)
+        if self.max_scenes is not None:
+            wanted = min(wanted, self.max_scenes)
+        return max(1, min(wanted, self.num_scenes // self.world_size))
+
+    def _draw_scenes(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Return `count` scenes, all different unless there are more ranks than scenes."""
+        order = rng.permutation(self.num_scenes)
+        return np.resize(order, count)                                    # repeats the order only where it is too short
+
+
+def choose_views(num_frames: int, num_views: int, spacing: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Choose views at varying intervals along a recording; the first of them, the reference, is a random one.
+
+    A sample draws its largest interval between the bounds of `spacing`, then each step between the lower bound and
+    that. A short recording lowers both bounds; frames repeat only when it has fewer than `num_views`.
+
+    Args:
+        num_frames: frames to choose from, in order of time.
+        num_views: V.
+        spacing: bounds of the step between neighbours, in frames of the list (ours: 1 to 20, data.md section 7).
+        rng: the sample's own generator.
+
+    Returns:
+        (V,) int64 places in the list, in random order.
+    """
+    _check_range('spacing', spacing, 1)
+    if num_frames < num_views:
+        extra = rng.integers(0, num_frames, num_views - num_frames)
+        return rng.permutation(np.concatenate([np.arange(num_frames), extra]))
+    longest = (num_frames - 1) // max(1, num_views - 1)
+    low, high = (max(1, min(bound, longest)) for bound in spacing)
+    top = int(rng.integers(low, high + 1))
+    steps = rng.integers(low, top + 1, num_views - 1)
+    start = int(rng.integers(0, num_frames - int(steps.sum())))
+    return rng.permutation(start + np.concatenate([[0], np.cumsum(steps)]).astype(np.int64))
+
+
+def spread_views(num_frames: int, max_views: int | None) -> np.ndarray:
+    """Return at most `max_views` places spread evenly over 0 .. num_frames - 1, first and last included."""
+    if max_views is None or num_frames <= max_views:
+        return np.arange(num_frames)
+    return np.round(np.linspace(0, num_frames - 1, max_views)).astype(np.int64)
+
+
+def _check_range(name: str, bounds: tuple, least: float) -> None:
+    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1]:
+        raise ConfigError(f'{name} must be (low, high) with {least} <= low <= high, got {tuple(bounds)}.')

@@ -1,0 +1,205 @@
+"""Scene folders become batches whose cameras, depth and ids fit together."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from jrs.benchmarks import get_benchmark
+from jrs.datasets.dataset import SceneDataset, collate_scenes
+from jrs.datasets.sampling import SampleRequest, ViewBatchSampler
+from jrs.datasets.scene import SceneFolder
+from jrs.errors import ConfigError, DataError
+from tests.datasets._raw_scan import world_from_cam
+
+CROPS = {'type': 'TrainViews', 'brightness': 0, 'contrast': 0, 'saturation': 0, 'hue': 0}
+
+
+def dataset(prepared, split='train', **options):
+    options = {'benchmark': 'scannet20', 'width': 84, 'data_root': prepared.parent, **options}
+    return SceneDataset('out', split, **options)
+
+
+def request(draw=0, num_views=5, ratio=0.7):
+    return SampleRequest(0, draw, num_views, ratio)
+
+
+def world_points(batch, view):
+    """Return the world points (H*W, 3) of a view, and which of them have depth."""
+    depth = batch.depth_m[0, view].double()
+    v, u = torch.meshgrid(torch.arange(depth.shape[0]), torch.arange(depth.shape[1]), indexing='ij')
+    rays = torch.stack([u, v, torch.ones_like(u)], -1).double() @ batch.intrinsics[0, view].double().inverse().T
+    world_from_cam = batch.cam_from_world[0, view].double().inverse()
+    points = (rays * depth[..., None]) @ world_from_cam[:3, :3].T + world_from_cam[:3, 3]
+    return points.reshape(-1, 3), (depth > 0).flatten()
+
+
+@pytest.mark.parametrize('transform', [None, CROPS])
+def test_depth_of_views_unprojects_to_one_surface(prepared, transform):
+    batch = dataset(prepared, transform=transform)[request()]
+    surface = []
+    for view in range(5):
+        points, valid = world_points(batch, view)
+        x, y, z = points[valid].T
+        surface.append(z[(y < 1.9) & (z < 0.05)])                           # the floor, z = 0
+    surface = torch.cat(surface)
+    assert len(surface) > 3000 and surface.abs().max() < 0.05               # one depth pixel at a grazing angle
+    assert surface.mean().abs() < 0.004
+
+
+def test_train_batch_has_the_documented_shapes_and_ranges(prepared):
+    batch = dataset(prepared, transform={'type': 'TrainViews'})[request()]
+    assert batch.images.shape == (1, 5, 3, 56, 84) and batch.images.dtype == torch.float32
+    assert 0 <= batch.images.min() and batch.images.max() <= 1
+    assert batch.depth_m.shape == batch.instance_ids.shape == (1, 5, 56, 84)
+    assert batch.intrinsics.shape == (1, 5, 3, 3) and batch.cam_from_world.shape == (1, 5, 4, 4)
+    assert batch.scene_names == ['scene0000_00'] and len(batch.view_names[0]) == 5
+    assert batch.ground_truth is None
+
+
+def test_item_depends_on_seed_and_draw_only(prepared):
+    data = dataset(prepared, transform={'type': 'TrainViews'})
+    first = data[request(draw=3)]
+    np.random.seed(1)
+    torch.manual_seed(1)
+    data[request(draw=4)]
+    again, other = data[request(draw=3)], data[request(draw=4)]
+    assert first.view_names == again.view_names and torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, other.images)
+    assert not torch.equal(first.images, dataset(prepared, transform={'type': 'TrainViews'}, seed=1)[request(3)].images)
+
+
+@pytest.mark.parametrize('benchmark, labels', [('scannet20', {'chair', 'table'}),
+                                               ('scannet200', {'chair', 'table', 'office chair'})])
+def test_only_instances_of_the_benchmark_are_targets(prepared, benchmark, labels):
+    batch = dataset(prepared, benchmark=benchmark)[request()]
+    names = get_benchmark(benchmark).class_names
+    found = {names[label] for label in batch.instances[0].labels.tolist()}
+    assert found == labels
+    assert len(batch.instances[0].ids) == 3                                 # floor, wall and the strange thing are not
+    assert set(batch.instance_ids.unique().tolist()) <= {-1, 0, *batch.instances[0].ids.tolist()}
+
+
+def test_ids_follow_the_color(prepared):
+    """In the fixture each object has one colour of its own, so ids and colours must change at the same pixels."""
+    batch = dataset(prepared, transform=CROPS)[request(num_views=8)]
+    for number in batch.instances[0].ids.tolist():
+        pixels = batch.images[0].permute(0, 2, 3, 1)[batch.instance_ids[0] == number]
+        near = (pixels - pixels.median(dim=0).values).abs().max(dim=1).values < 0.12
+        assert len(pixels) > 100 and near.float().mean() > 0.85             # the rest are blended edges
+
+
+def test_test_item_has_all_views_in_order_and_what_it_is_scored_against(prepared):
+    batch = dataset(prepared, split='val', mode='test', width=98)[0]
+    truth = batch.ground_truth[0]
+    assert batch.view_names[0] == ['0', '1', '2', '3', '5', '6', '7', '8']
+    assert batch.images.shape == (1, 8, 3, 70, 98)                          # 72 * 98 / 96 = 73.5, rounded to patches
+    assert truth.depth_m.shape == (8, 48, 64) and truth.superpoints.max() == 8
+    np.testing.assert_allclose(truth.cam_from_world[0], np.linalg.inv(world_from_cam(0.05)), atol=1e-6)
+    ids = set(np.unique(truth.vertex_ids).tolist())
+    assert ids == {0, 2001, 1002, 5003, 7004, 5006}                         # nyu40 id * 1000 + objectId + 1
+
+
+def test_input_from_depth_leads_to_the_same_surface(prepared):
+    batch = dataset(prepared, mode='test')[0]
+    truth = batch.ground_truth[0]
+    v, u = np.mgrid[4:44, 4:60].reshape(2, -1)
+    pixel = truth.input_from_depth[2] @ np.stack([u, v, np.ones_like(u)])
+    ray_depth = np.linalg.inv(truth.depth_intrinsics[2]) @ np.stack([u, v, np.ones_like(u)])
+    ray_input = np.linalg.inv(batch.intrinsics[0, 2].double().numpy()) @ pixel
+    np.testing.assert_allclose(ray_depth, ray_input, atol=1e-6)
+    column, row, _ = np.floor(pixel + 0.5).astype(int)
+    inside = (row >= 0) & (row < 56) & (column >= 0) & (column < 84)
+    same = np.abs(batch.depth_m[0, 2].numpy()[row[inside], column[inside]] - truth.depth_m[2][v[inside], u[inside]])
+    assert np.median(same) < 0.01
+
+
+def test_true_ids_of_views_and_mesh_agree(prepared):
+    """The oracle: ids of the views carried to the mesh by depth name the vertices' own instance."""
+    batch = dataset(prepared, mode='test')[0]
+    truth, votes = batch.ground_truth[0], []
+    for view in range(batch.images.shape[1]):
+        camera = truth.vertices @ truth.cam_from_world[view][:3, :3].T + truth.cam_from_world[view][:3, 3]
+        pixel = camera @ truth.depth_intrinsics[view].T
+        pixel = pixel[:, :2] / pixel[:, 2:]
+        u, v = np.floor(pixel + 0.5).astype(int).T
+        ok = (camera[:, 2] > 0.1) & (u >= 0) & (u < 64) & (v >= 0) & (v < 48)
+        ok[ok] &= np.abs(truth.depth_m[view][v[ok], u[ok]] - camera[ok, 2]) < 0.02
+        into = np.floor(truth.input_from_depth[view] @ np.stack([u, v, np.ones_like(u)]) + 0.5).astype(int)
+        ok &= (into[0] >= 0) & (into[0] < 84) & (into[1] >= 0) & (into[1] < 56)
+        ids = batch.instance_ids[0, view].numpy()[into[1][ok], into[0][ok]]
+        known = ids > 0
+        votes.append((truth.vertex_ids[ok][known] % 1000 == ids[known]).mean())
+    assert np.mean(votes) > 0.93
+
+
+def test_stride_counts_frames_of_the_recording(prepared):
+    data = dataset(prepared, mode='test', every=2)
+    assert data[0].view_names[0] == ['0', '2', '6', '8']                    # 4 is lost and not replaced
+    assert dataset(prepared, mode='test', max_views=3)[0].view_names[0] == ['0', '5', '8']
+
+
+def test_stride_without_any_frame_is_an_error(prepared, monkeypatch):
+    monkeypatch.setattr(SceneFolder, 'frames', SceneFolder(prepared / 'scene0000_00').frames[1:])
+    with pytest.raises(DataError, match='every=100'):
+        dataset(prepared, every=100)[request()]
+
+
+def test_batches_join(prepared):
+    data = dataset(prepared)
+    samples = [data[request(draw)] for draw in range(3)]
+    batch = collate_scenes(samples)
+    assert batch.images.shape == (3, 5, 3, 56, 84) and len(batch.instances) == len(batch.scene_names) == 3
+    assert torch.equal(batch.depth_m[1], samples[1].depth_m[0])
+    samples[1].depth_m = None
+    assert collate_scenes(samples).depth_m is None
+
+
+def test_loader_with_workers_gives_what_one_process_gives(prepared):
+    data = dataset(prepared, transform={'type': 'TrainViews'})
+    runs = []
+    for workers in (0, 2):
+        sampler = ViewBatchSampler(len(data), seed=1, max_images=6, views=(2, 3))
+        loader = torch.utils.data.DataLoader(data, batch_sampler=sampler, num_workers=workers,
+                                             collate_fn=collate_scenes)
+        runs.append([batch.images for batch, _ in zip(loader, range(3), strict=False)])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_scene_without_annotation_gives_images_and_geometry(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / 'out')
+    scene = SceneFolder(tmp_path / 'out' / 'scene0000_00')
+    text = (scene.path / 'scene.json').read_text()
+    start, end = text.index('"instances": ['), text.index(', "settings"')
+    (scene.path / 'scene.json').write_text(text[:start] + '"instances": null' + text[end:])
+    values = dataset(tmp_path / 'out', mode='test')[0]
+    assert values.instances is None and values.instance_ids is None
+    assert values.ground_truth[0].depth_m.shape == (8, 48, 64)
+
+
+def test_metainfo_names_classes(prepared):
+    info = dataset(prepared).metainfo
+    assert info['benchmark'] == 'scannet20' and len(info['classes']) == 18 and info['scene_names'] == ['scene0000_00']
+
+
+def test_missing_data_says_how_to_get_it(tmp_path, prepared):
+    with pytest.raises(DataError, match=r'tools/prepare.py scannet .*--profile rooms'):
+        SceneDataset('scannet', 'train', 'scannet20', 84, data_root=tmp_path)
+    with pytest.raises(DataError, match=r'prepare.py rooms --preset tiny --out .*rooms/tiny'):
+        SceneDataset('rooms/tiny', 'train', 'scannet20', 84, data_root=tmp_path)
+    with pytest.raises(DataError, match='The splits there are: train, val'):
+        dataset(prepared, split='test')
+    shutil.copytree(prepared, tmp_path / 'out')
+    shutil.rmtree(tmp_path / 'out' / 'scene0000_00')
+    with pytest.raises(DataError, match='1 of 1 scenes are missing, first scene0000_00'):
+        dataset(tmp_path / 'out')
+
+
+def test_wrong_options_are_refused(prepared):
+    with pytest.raises(ConfigError, match='mode'):
+        dataset(prepared, mode='val')
+    with pytest.raises(ConfigError, match='multiple'):
+        dataset(prepared, width=100)
+    with pytest.raises(ConfigError, match='TrainViews has no argument'):
+        dataset(prepared, transform={'type': 'TrainViews', 'bright': 1})

@@ -1,0 +1,109 @@
+"""Batches and views are pure functions of a seed and a number."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from jrs.datasets.sampling import ViewBatchSampler, choose_views, spread_views
+from jrs.errors import ConfigError
+
+
+def batches(count, start=0, **options):
+    sampler = ViewBatchSampler(**{'num_scenes': 50, 'seed': 3, **options})
+    sampler.set_position(start)
+    return list(islice(sampler, count))
+
+
+def test_batch_depends_on_seed_and_number_only():
+    run = batches(30)
+    assert batches(10, start=20) == run[20:]
+    assert batches(30) == run
+    assert batches(30, seed=4) != run
+
+
+def test_position_holds_for_the_next_iteration_too():
+    sampler = ViewBatchSampler(50, 3)
+    sampler.set_position(7)
+    first = next(iter(sampler))
+    assert next(iter(sampler)) == first == sampler.batch(7)
+
+
+def test_position_far_away_costs_nothing_and_fits():
+    assert batches(1, start=10 ** 9)[0][0].draw >= 10 ** 9
+
+
+def test_batch_has_one_number_of_views_one_ratio_and_fits_the_memory():
+    seen = set()
+    for batch in batches(300):
+        assert len({(request.num_views, request.aspect_ratio) for request in batch}) == 1
+        views, ratio = batch[0].num_views, batch[0].aspect_ratio
+        assert len(batch) == max(1, 48 // views)
+        assert 0.33 <= ratio <= 1.0 and ratio == round(ratio, 2)
+        assert len({request.index for request in batch}) == len(batch)
+        seen.add(views)
+    assert seen == set(range(2, 25))
+
+
+def test_no_draw_number_repeats():
+    draws = [request.draw for batch in batches(200) for request in batch]
+    assert len(set(draws)) == len(draws)
+
+
+@pytest.mark.parametrize('world_size', [2, 4])
+def test_ranks_together_are_one_process_with_their_sum(world_size):
+    parts = [batches(20, max_images=8, views=(2, 4), max_scenes=2, rank=rank, world_size=world_size)
+             for rank in range(world_size)]
+    whole = batches(20, max_images=8 * world_size, views=(2, 4), max_scenes=2 * world_size)
+    for number, batch in enumerate(whole):
+        assert [request for part in parts for request in part[number]] == batch
+
+
+def test_ranks_have_equal_parts_even_with_few_scenes():
+    for num_scenes in (1, 3, 5):
+        parts = [batches(5, num_scenes=num_scenes, rank=rank, world_size=2, views=(2, 2)) for rank in range(2)]
+        for first, second in zip(*parts, strict=True):
+            assert len(first) == len(second) == max(1, num_scenes // 2)
+
+
+def test_every_scene_is_used():
+    assert {request.index for batch in batches(100) for request in batch} == set(range(50))
+
+
+@pytest.mark.parametrize('options', [{'views': (0, 2)}, {'views': (5, 2)}, {'aspect_ratio': (0.5, 0.4)},
+                                     {'num_scenes': 0}, {'rank': 2, 'world_size': 2}, {'max_images': 0}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ConfigError):
+        batches(1, **options)
+
+
+@pytest.mark.parametrize('num_frames, num_views, spacing', [(300, 24, (1, 20)), (300, 2, (5, 5)), (40, 24, (1, 20)),
+                                                            (24, 24, (1, 20)), (80, 6, (3, 8)), (10, 1, (1, 20))])
+def test_views_differ_and_keep_their_spacing(num_frames, num_views, spacing):
+    for seed in range(50):
+        views = choose_views(num_frames, num_views, spacing, np.random.default_rng(seed))
+        assert views.shape == (num_views,) and len(set(views.tolist())) == num_views
+        assert 0 <= views.min() and views.max() < num_frames
+        steps = np.diff(np.sort(views))
+        longest = (num_frames - 1) // max(1, num_views - 1)
+        assert (steps >= min(spacing[0], longest)).all() and (steps <= spacing[1]).all()
+
+
+def test_views_repeat_only_in_scenes_that_are_too_short():
+    views = choose_views(5, 8, (1, 20), np.random.default_rng(0))
+    assert len(views) == 8 and set(views.tolist()) == set(range(5))
+
+
+def test_reference_view_is_any_of_the_chosen():
+    places = set()
+    for seed in range(60):
+        views = choose_views(100, 4, (2, 2), np.random.default_rng(seed))
+        places.add(sorted(views.tolist()).index(views[0]))
+    assert places == {0, 1, 2, 3}
+
+
+def test_spread_views_reach_both_ends():
+    assert spread_views(9, None).tolist() == list(range(9))
+    assert spread_views(9, 20).tolist() == list(range(9))
+    assert spread_views(9, 3).tolist() == [0, 4, 8]
+    assert spread_views(9, 1).tolist() == [0]
