@@ -84,10 +84,8 @@ def read_run_lengths(path: str | os.PathLike, num_points: int | None = None) -> 
     starts, stops = runs[0::2] - 1, runs[0::2] - 1 + runs[1::2]
     if len(runs) and (starts.min() < 0 or runs[1::2].min() < 0 or stops.max() > length):
         raise DataError(f'{path}: a run leaves the mask of {length} vertices; starts count from 1.')
-    mask = np.zeros(length, dtype=bool)
-    for start, stop in zip(starts, stops, strict=True):
-        mask[start:stop] = True
-    return mask
+    opened_minus_closed = np.bincount(starts, minlength=length + 1) - np.bincount(stops, minlength=length + 1)
+    return np.cumsum(opened_minus_closed)[:length] > 0                          # runs may overlap
 
 
 def write_run_lengths(path: str | os.PathLike, mask: np.ndarray) -> None:

@@ -46,6 +46,8 @@ def test_run_lengths_start_at_one(tmp_path):
     assert json.loads((tmp_path / 'mask.json').read_text()) == {'length': 4, 'counts': '1 2 4 1'}
     (tmp_path / 'empty.json').write_text('{"length": 3, "counts": ""}')
     assert read_run_lengths(tmp_path / 'empty.json').tolist() == [False] * 3
+    (tmp_path / 'overlap.json').write_text('{"length": 6, "counts": "5 2 2 2 3 1 1 0"}')
+    assert read_run_lengths(tmp_path / 'overlap.json').tolist() == [False, True, True, False, True, True]
 
 
 def test_numbers_of_several_digits_signs_and_windows_line_ends_are_read(tmp_path):
