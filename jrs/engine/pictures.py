@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from mmengine.hooks import Hook
 
+from jrs.geometry.cloud import instance_map
 from jrs.registry import HOOKS
 from jrs.structures import Reconstruction, SceneBatch
 from jrs.visualization.attention import attention_picture, mask_visibility, query_attention
 from jrs.visualization.depth import depth_picture, shared_range
 from jrs.visualization.features import feature_pictures
 from jrs.visualization.overlays import instance_colours, overlay_masks
-from jrs.visualization.pictures import tile, to_picture
+from jrs.visualization.pictures import tile, to_numpy, to_picture
 
 
 @HOOKS.register_module()
@@ -55,7 +55,7 @@ def scene_pictures(scene: Reconstruction, max_views: int) -> dict[str, np.ndarra
     if scene.features is not None:
         pictures['features'] = tile(list(feature_pictures(scene.features)[:len(views)]), columns=len(views))
     if scene.instances is not None and len(scene.instances.scores):
-        ids = instance_maps(scene.instances.masks)
+        ids = to_numpy(instance_map(scene.instances.masks))
         colours = instance_colours(len(scene.instances.scores))
         pictures['masks'] = tile([overlay_masks(scene.images[view], ids[view], colours) for view in views],
                                  columns=len(views))
@@ -66,9 +66,3 @@ def scene_pictures(scene: Reconstruction, max_views: int) -> dict[str, np.ndarra
             pictures['view_attention'] = attention_picture(attention, visibility, [f'#{i + 1}' for i in range(len(attention))],
                                                            scene.images)
     return pictures
-
-
-def instance_maps(masks: torch.Tensor) -> np.ndarray:
-    """Return id maps (V, h, w): i + 1 where mask i of (M, V, h, w), best first, is the best that covers the pixel."""
-    covered = masks.any(dim=0)
-    return torch.where(covered, masks.float().argmax(dim=0) + 1, 0).cpu().numpy()

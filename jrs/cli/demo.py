@@ -1,0 +1,186 @@
+"""``make demo``: built-in rooms, training of SegVGGT, scores beside an untrained model's, and a report to look at."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from html import escape
+from pathlib import Path
+
+from mmengine.config import Config
+
+from jrs.config import load_config
+from jrs.errors import JrsError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py'
+HEADLINES = {'instance/agnostic_AP25': 'class-agnostic AP25', 'instance/agnostic_AP50': 'class-agnostic AP50',
+             'instance/AP25': 'class-aware AP25', 'instance/AP50': 'class-aware AP50',
+             'instance/oracle_agnostic_AP50': 'oracle (true masks), class-agnostic AP50',
+             'depth/abs_rel': 'depth Abs Rel', 'depth/delta_1.25': 'depth δ < 1.25'}
+NOTICE = ('These weights were trained for minutes on procedurally generated rooms, from scratch. They show that the road works; '
+          'they are no match for real photos. For those use the released weights (README, "Your own photos").')
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog='tools/demo.py', description=__doc__)
+    options.add_argument('--out', type=Path, default=Path('outputs/demo'), help='folder of everything the demo makes')
+    options.add_argument('--rooms', type=int, default=72, help='rooms to generate; one in six is held out')
+    options.add_argument('--iterations', type=int, default=600, help='training iterations, in two processes')
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run all steps; a demo that was stopped goes on where it was."""
+    args = parser().parse_args(argv)
+    start = time.monotonic()
+    overrides = {'data_root': str(args.out / 'data'), 'train_dataset.folder': 'rooms', 'test_dataset.folder': 'rooms',
+                 'val_dataset.folder': 'rooms', 'train.iterations': args.iterations}
+    run_dir = args.out / 'run'
+    steps = {'rooms': lambda: make_rooms(args.out / 'data' / 'rooms', args.rooms),
+             'training': lambda: train(run_dir, overrides),
+             'scoring': lambda: score_both(args.out, run_dir, overrides),
+             'report': lambda: write_demo_report(args.out, run_dir, load_config(CONFIG, 'rooms', overrides))}
+    for number, (name, step) in enumerate(steps.items(), start=1):
+        print(f'--- demo {number} of {len(steps)}: {name} ({(time.monotonic() - start) / 60:.1f} min so far)', flush=True)
+        step()
+    print_summary(args.out, run_dir)
+    print(f'\nopen {args.out / "report.html"}   ({(time.monotonic() - start) / 60:.1f} min in all)')
+
+
+def make_rooms(folder: Path, rooms: int) -> None:
+    """Generate rooms as scene folders; those that are there already are kept."""
+    _tool('prepare', 'rooms', '--preset', 'tiny', '--rooms', str(rooms), '--out', str(folder), '--jobs', str(processes()))
+
+
+def train(run_dir: Path, overrides: dict) -> None:
+    """Train with one single-threaded process per core, resuming where a former demo stopped."""
+    if (run_dir / 'weights.safetensors').is_file():
+        print(f'{run_dir} is trained already')
+        return
+    resume = ['--resume'] if (run_dir / 'last_checkpoint').is_file() else []
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', str(processes()), '--master_port', '0',
+               str(REPOSITORY / 'tools' / 'train.py'), str(CONFIG), '--profile', 'rooms', '--launcher', 'pytorch',
+               '--work-dir', str(run_dir), *resume, '--cfg-options', *_options(overrides)]
+    _run(command)
+
+
+def score_both(out: Path, run_dir: Path, overrides: dict) -> None:
+    """Score the trained and an untrained model on the held-out rooms, side by side in two processes."""
+    scoring = [_tool_command('test', str(CONFIG), weights, '--profile', 'rooms', '--out', str(out / name), '--cfg-options',
+                             *_options(overrides))
+               for name, weights in (('trained', str(run_dir / 'weights.safetensors')), ('untrained', 'untrained'))]
+    started = [subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL) for command in scoring]
+    for command, process in zip(scoring, started, strict=True):
+        if process.wait() != 0:
+            raise JrsError(f'scoring failed with exit code {process.returncode}: {" ".join(command)}')
+
+
+def write_demo_report(out: Path, run_dir: Path, cfg: Config) -> None:
+    """Write `report.html`: numbers, loss curves, and two held-out rooms in pictures."""
+    from jrs.visualization.html import table
+    from jrs.visualization.report import write_report
+    scores = {name: read_scores(out / name) for name in ('untrained', 'trained')}
+    summary = json.loads((run_dir / 'terms_summary.json').read_text())
+    rows = [[words, *(100 * scores[name][key] if 'AP' in words else scores[name][key] for name in scores)]
+            for key, words in HEADLINES.items() if scores['trained'].get(key) is not None]
+    terms = [[name, value['first'], value['last'], 100 * (value['last'] - value['first']) / max(abs(value['first']), 1e-9)]
+             for name, value in sorted(summary['terms'].items())]
+    numbers = (f'<section><h2>Held-out rooms</h2>{table(["metric (AP in percent)", *scores], rows)}'
+               f'<h2>Training</h2>{table(["term", "mean of first 20", "mean of last 20", "change in %"], terms)}'
+               f'{loss_curves(run_dir)}</section>')
+    facts = json.loads((out / 'trained' / 'results.json').read_text())['facts']
+    write_report(out / 'report.html', 'jrs demo: SegVGGT on built-in rooms', [numbers, *room_sections(run_dir, cfg, count=2)],
+                 facts, NOTICE, subtitle='all24_fada, profile rooms; every number is of held-out rooms')
+
+
+def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
+    """Return report sections of the first held-out rooms, with the true objects and the view attention."""
+    from jrs.benchmarks import get_benchmark
+    from jrs.datasets.dataset import collate_scenes
+    from jrs.engine.build import build_dataset, build_model
+    from jrs.engine.weights import load_weights
+    from jrs.models.targets import instance_targets
+    from jrs.visualization.report import scene_section
+    cfg.model.teacher = None
+    model = build_model(cfg).eval()
+    load_weights(model, run_dir / 'weights.safetensors')
+    rooms, sections = build_dataset(cfg, 'test_dataset'), []
+    for index in range(min(count, len(rooms))):
+        batch = collate_scenes([rooms[index]])
+        scene = model.reconstruct(batch, track_views=True)[0]
+        truth = instance_targets(batch, tuple(scene.features.shape[-2:]))[0]
+        sections.append(scene_section(scene, get_benchmark(cfg.experiment.benchmark).class_names, truth,
+                                      title=f'Held-out room {batch.scene_names[0]}'))
+    return sections
+
+
+def loss_curves(run_dir: Path, width: int = 720, height: int = 180) -> str:
+    """Return the terms over training as an inline SVG, each divided by its first value and smoothed."""
+    import numpy as np
+
+    from jrs.engine.hooks import TERMS_FILE, read_lines
+    rows = [json.loads(line) for line in read_lines(run_dir / TERMS_FILE)]
+    names = [name for name in rows[0] if name.startswith('loss')]
+    window, lines, labels = max(1, len(rows) // 40), [], []
+    for index, name in enumerate(names):
+        values = np.array([row[name] for row in rows])
+        smooth = np.convolve(values, np.ones(window) / window, mode='valid')
+        share = np.clip(smooth / max(abs(smooth[0]), 1e-9), 0, 1.5)
+        points = ' '.join(f'{x:.1f},{height - y * height / 1.5:.1f}'
+                          for x, y in zip(np.linspace(0, width, len(share)), share, strict=True))
+        colour = f'hsl({index * 360 // len(names)} 65% 45%)'
+        lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        labels.append(f'<span style="color:{colour}">{escape(name)}</span>')
+    return (f'<figure><svg viewBox="0 0 {width} {height}" style="width:100%;max-width:{width}px">{"".join(lines)}</svg>'
+            f'<figcaption>terms over {len(rows)} iterations, each over its first value (top of the picture: 1.5): '
+            f'{" · ".join(labels)}</figcaption></figure>')
+
+
+def print_summary(out: Path, run_dir: Path) -> None:
+    """Print the terms, first against last, and the scores, untrained against trained."""
+    from jrs.engine.hooks import format_summary
+    print('\n' + format_summary(json.loads((run_dir / 'terms_summary.json').read_text())))
+    untrained, trained = read_scores(out / 'untrained'), read_scores(out / 'trained')
+    print(f'\n{"held-out rooms":44} {"untrained":>10} {"trained":>10}')
+    for key, words in HEADLINES.items():
+        values = [scores.get(key) for scores in (untrained, trained)]
+        print(f'{words:44} ' + ' '.join(f'{"-" if value is None else f"{value:.4f}":>10}' for value in values))
+
+
+def read_scores(folder: Path) -> dict:
+    """Return the metrics of a `results.json`."""
+    return json.loads((folder / 'results.json').read_text())['metrics']
+
+
+def processes() -> int:
+    """Return how many single-threaded processes the demo uses: two, or one on a single core."""
+    return min(2, os.cpu_count() or 1)
+
+
+def _options(overrides: dict) -> list[str]:
+    return [f'{path}={value}' for path, value in overrides.items()]
+
+
+def _tool_command(name: str, *words: str) -> list[str]:
+    return [sys.executable, str(REPOSITORY / 'tools' / f'{name}.py'), *words]
+
+
+def _tool(name: str, *words: str) -> None:
+    _run(_tool_command(name, *words))
+
+
+def _run(command: list[str]) -> None:
+    code = subprocess.run(command, env=_environment()).returncode
+    if code != 0:
+        raise JrsError(f'this step failed with exit code {code}; what went wrong stands above. The command was:\n  '
+                       + ' '.join(command))
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
