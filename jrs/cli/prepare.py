@@ -1,0 +1,112 @@
+"""`tools/prepare.py`: raw scans or built-in rooms -> scene folders; checks scene folders."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from jrs.datasets.prepare.check import check_folder
+from jrs.datasets.prepare.scannet import Summary, prepare_scannet
+from jrs.errors import DataError
+from jrs.io.atomic import atomic_write
+from jrs.synth import GENERATOR_VERSION, PRESETS, generate
+
+EXAMPLES = """examples:
+  python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2
+  python tools/prepare.py scannet --raw /data/scannet --out data/scannet --every 20 --jobs 16
+  python tools/prepare.py check data/scannet/scene0011_00
+
+A run that was stopped continues when the same command is given again. The layout of a scene folder is described in
+jrs/datasets/scene.py.
+"""
+ROOMS_MARK = 'rooms.json'                    # says which rooms a folder is for, and whether all are there
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; raises a JrsError for `jrs.cli.run` to print."""
+    options = _parser().parse_args(argv)
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='prepare.py', description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar='scannet | rooms | check')
+    scannet = commands.add_parser('scannet', help='raw ScanNet v2 scans -> scene folders')
+    scannet.add_argument('--raw', type=Path, required=True, help='folder with the scans, the label table (tsv) and '
+                         'the lists scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt')
+    scannet.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/scannet')
+    scannet.add_argument('--every', type=int, default=20, help='take each n-th frame (default: %(default)s)')
+    scannet.add_argument('--min-mask-pixels', type=int, help='smaller masks of a view are marked "ignore" '
+                         '(default: 20 pixels of 640 x 480, in proportion to the image, at least 4)')
+    scannet.set_defaults(run=_scannet)
+    rooms = commands.add_parser('rooms', help='generate the built-in rooms as scene folders')
+    rooms.add_argument('--preset', required=True, help=f'size of the rooms: {", ".join(PRESETS)}')
+    rooms.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/rooms/tiny')
+    rooms.add_argument('--rooms', type=int, help='generate this many rooms only (default: all of the preset)')
+    rooms.add_argument('--keep-raw', action='store_true', help='keep the raw scans in OUT/raw')
+    rooms.set_defaults(run=_rooms)
+    for command in (scannet, rooms):
+        command.add_argument('--jobs', type=int, default=1, help='processes (default: %(default)s)')
+    check = commands.add_parser('check', help='read every file of a scene or a data set and explain the first fault')
+    check.add_argument('folder', type=Path, help='scene folder, or folder of a data set')
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _scannet(options: argparse.Namespace) -> None:
+    _finish(prepare_scannet(options.raw, options.out, options.every, options.jobs, options.min_mask_pixels, _say),
+            options.out)
+
+
+def _rooms(options: argparse.Namespace) -> None:
+    if _same_rooms(options):
+        _say(f'{options.out}: the rooms are there')
+        return
+    raw = options.out / 'raw'
+    generate(options.preset, raw, options.jobs, rooms=options.rooms, progress=_say)
+    _mark_rooms(options, complete=False)
+    _finish(prepare_scannet(raw, options.out, every=1, jobs=options.jobs, progress=_say), options.out)
+    _mark_rooms(options, complete=True)
+    if not options.keep_raw:
+        shutil.rmtree(raw)
+
+
+def _wanted_rooms(options: argparse.Namespace) -> dict:
+    return {'preset': options.preset, 'rooms': options.rooms, 'generator_version': GENERATOR_VERSION}
+
+
+def _mark_rooms(options: argparse.Namespace, complete: bool) -> None:
+    with atomic_write(options.out / ROOMS_MARK, 'w') as file:
+        json.dump({**_wanted_rooms(options), 'complete': complete}, file)
+
+
+def _same_rooms(options: argparse.Namespace) -> bool:
+    """Return whether the rooms asked for are all there; raise when the folder is for others."""
+    mark = options.out / ROOMS_MARK
+    if not mark.is_file():
+        return False
+    there, wanted = json.loads(mark.read_text(encoding='utf-8')), _wanted_rooms(options)
+    complete = there.pop('complete', False)
+    if there != wanted:
+        raise DataError(f'{options.out} is for the rooms {there}; asked for are {wanted}. Use another --out, or remove '
+                        'the folder.')
+    return complete
+
+
+def _check(options: argparse.Namespace) -> None:
+    _say(f'{check_folder(options.folder, _say)} scenes are sound')
+
+
+def _finish(summary: Summary, out: Path) -> None:
+    _say(f'{out}: {len(summary.written)} scenes written, {len(summary.kept)} were there, {len(summary.failed)} failed')
+    if summary.failed:
+        lines = '\n'.join(f'  {name}: {fault}' for name, fault in sorted(summary.failed.items()))
+        raise DataError(f'{len(summary.failed)} scans could not be prepared:\n{lines}')
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
