@@ -7,7 +7,7 @@ it: treat a config from a stranger like a program from a stranger.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ from jrs.plugins import load_plugins
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
              'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment')
+REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'weights'))
+WHOLE = dict(iterations=1, accumulate=1, save_every=1, log_every=1, workers=0, validate_every=0)   # of `train`: least value
+TRAIN_KEYS = (*WHOLE, 'warmup', 'final_lr_factor', 'clip_norm')
+GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                                      # of `parameter_groups.*`
 # Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
 SLOT_OF_KEY = {
     'model': slots.MODELS, 'backbone': slots.BACKBONES, 'insertion': slots.INSERTIONS, 'queries': slots.QUERIES,
@@ -110,13 +114,36 @@ def _without_absent_parts(base: Mapping, sizes: Mapping) -> dict:
 
 
 def check_config(cfg: Mapping) -> None:
-    """Check top-level keys, and every component's name and arguments, before anything is built."""
-    for key in cfg:
-        if key not in TOP_LEVEL:
-            raise ConfigError(f'unknown top-level key {key!r}.{did_you_mean(key, TOP_LEVEL)}')
+    """Check top-level keys, settings, and every component's name and arguments, before anything is built."""
+    _check_keys_of(cfg, TOP_LEVEL, REQUIRED, 'the config')
+    _check_settings(cfg)
     for path, component in _components(cfg._cfg_dict if isinstance(cfg, Config) else cfg, ''):
         arguments = {key: value for key, value in component.items() if key != 'type'}
         slots.check_keys(_part(component['type'], path), arguments, path)
+
+
+def _check_settings(cfg: Mapping) -> None:
+    """Check what no component's constructor checks: `train`, `parameter_groups`, `seed`."""
+    _check_keys_of(cfg['train'], TRAIN_KEYS, TRAIN_KEYS, 'train')
+    for name, group in cfg['parameter_groups'].items():
+        if group is not None:
+            _check_keys_of(group, GROUP_KEYS, ('parameters',), f'parameter_groups.{name}')
+    whole = [('seed', cfg['seed'], 0), *((f'train.{key}', cfg['train'][key], least) for key, least in WHOLE.items())]
+    for path, value, least in whole:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f'{path} must be a whole number of at least {least}, got {value!r}.')
+
+
+def _check_keys_of(mapping: Mapping, allowed: Collection[str], required: Collection[str], path: str) -> None:
+    if not isinstance(mapping, Mapping | Config):
+        raise ConfigError(f'{path} must be a mapping, dict(...), got {mapping!r}.')
+    for key in mapping:
+        if key not in allowed:
+            raise ConfigError(f'{path} has an unknown key {key!r}.{did_you_mean(key, allowed)}')
+    missing = [key for key in required if key not in mapping]
+    if missing:
+        raise ConfigError(f'{path} lacks {", ".join(map(repr, missing))}. An experiment inherits these from a complete one, '
+                          'such as configs/segvggt/all24_fada.py, or sets them.')
 
 
 def slot_of(path: str) -> slots.Slot | None:
@@ -180,6 +207,10 @@ def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str)
         if allowed is None or key in allowed:
             return
         accepted = allowed
+    elif here.startswith('parameter_groups.'):
+        accepted = set(GROUP_KEYS)
+        if key in accepted or here.count('.') == 1 and isinstance(value, Mapping):
+            return                                                     # an option of a group, or a further group
     elif isinstance(value, Mapping) and 'type' in value:
         return                                                     # a further component of a named collection
     elif '.' not in here and key in TOP_LEVEL:

@@ -4,7 +4,18 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope='session')
+def debug_data(tmp_path_factory):
+    """Data root whose `rooms/debug` has two scenes to train on and one to validate; read only, one for all workers."""
+    from tests._data import make_data
+    own = tmp_path_factory.mktemp('prepare')
+    parallel = 'PYTEST_XDIST_WORKER' in os.environ
+    return make_data(own.parent.parent if parallel else own.parent, own)

@@ -1,0 +1,116 @@
+"""Every experiment resolves under every profile, trains at tiny size, and differs from its parent where it says so."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from jrs.config import load_config, read_config
+from tests._data import ROOT, forget_runs
+
+CONFIGS = ROOT / 'configs'
+EXPERIMENTS = sorted(path for path in CONFIGS.rglob('*.py')
+                     if not path.relative_to(CONFIGS).parts[0].startswith(('_base_', 'profiles')))
+LEAVES = [path for path in EXPERIMENTS if '_base_ = [' not in path.read_text()]
+
+
+def named(paths: list[Path]) -> dict:
+    return dict(argvalues=paths, ids=[str(path.relative_to(CONFIGS).with_suffix('')) for path in paths])
+
+
+@pytest.mark.parametrize('path', **named(EXPERIMENTS))
+def test_an_experiment_resolves_under_every_profile(path):
+    """And says in its first line where its number stands."""
+    for profile in ('paper', 'rooms', 'debug'):
+        cfg = load_config(path, profile)
+        assert set(cfg.experiment) == {'benchmark', 'trained_on', 'weights_licence'}
+    first = path.read_text().splitlines()[0]
+    assert re.match(r'# .*(Tables? \d+|Beside Table \d+)', first), f'the first line names no table: {first}'
+
+
+@pytest.mark.parametrize('path', **named(EXPERIMENTS))
+def test_an_experiment_trains_two_steps_and_every_trainable_parameter_gets_a_gradient(path, debug_data, tmp_path):
+    from jrs.engine.build import build_runner
+    torch.set_num_threads(1)
+    forget_runs()
+    # Views and the shape of images do not matter here: few pixels make this quick.
+    cfg = load_config(path, 'debug', {'data_root': str(debug_data), 'train.iterations': 2, 'hooks.pictures': None,
+                                      'batches.views': (2, 2), 'batches.max_images': 2,
+                                      'batches.aspect_ratio': (0.75, 0.75)})
+    runner = build_runner(cfg, tmp_path)
+    trainable = {name: value for name, value in runner.model.named_parameters() if value.requires_grad}
+    reached, steps = set(), []
+    for name, value in trainable.items():
+        value.register_post_accumulate_grad_hook(lambda _, name=name: reached.add(name))
+    runner.register_hook(watch(steps), priority='VERY_LOW')
+    runner.train()
+    assert len(steps) == 2 and all(math.isfinite(value) for step in steps for value in step.values())
+    lacking = sorted(set(trainable) - reached)
+    assert not lacking, f'{len(lacking)} parameters got no gradient, such as {lacking[:5]}'
+
+
+@pytest.mark.parametrize('path', **named(LEAVES))
+def test_a_leaf_is_short_and_differs_from_its_parent_only_in_the_keys_that_it_writes(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 15
+    tree = ast.parse(text)
+    parent = next(ast.literal_eval(node.value) for node in tree.body if node.targets[0].id == '_base_')
+    assert isinstance(parent, str), 'a leaf inherits from one complete file'
+    written = written_paths(tree)
+    differing = different_paths(read_config(path.parent / parent), read_config(path))
+    strange = [there for there in differing if not any(there == own or there.startswith(f'{own}.') or own.startswith(
+        f'{there}.') for own in written)]
+    assert differing, 'the leaf is its parent'
+    assert not strange, f'changed without being written: {strange}'
+    unused = [own for own in written if not any(there == own or there.startswith(f'{own}.') or own.startswith(f'{there}.')
+                                                for there in differing)]
+    assert not unused, f'written without effect: {unused}'
+
+
+def test_a_gradient_that_is_missing_is_noticed(debug_data, tmp_path):
+    """The test above can fail: a class head that no loss reads has no gradient."""
+    from jrs.datasets.sampling import SampleRequest
+    from jrs.engine.build import build_dataset, build_model
+    cfg = load_config(EXPERIMENTS[-1].parent / 'all24_fada.py', 'debug',
+                      {'data_root': str(debug_data), 'model.losses.classification': None})
+    model = build_model(cfg)
+    batch = build_dataset(cfg, 'train_dataset')[SampleRequest(0, 0, 2, 0.75)]
+    sum(value for name, value in model(batch, mode='loss').items() if name.startswith('loss_')).backward()
+    assert {name for name, value in model.named_parameters() if value.grad is None} == {
+        f'class_head.{layer}.{kind}' for layer in (0, 2) for kind in ('weight', 'bias')}
+
+
+def watch(steps: list[dict[str, float]]):
+    """Return an mmengine hook that keeps the terms of each step in `steps`."""
+    from mmengine.hooks import Hook
+
+    class Watch(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            steps.append({name: float(value.detach()) for name, value in outputs.items()})
+    return Watch()
+
+
+def written_paths(tree: ast.Module) -> list[str]:
+    """Return the dotted paths of the values that a leaf writes; a replaced part counts as one."""
+    def walk(node: ast.expr, path: str) -> list[str]:
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
+            words = [word.arg for word in node.keywords]
+            if '_delete_' not in words and words:
+                return [found for word in node.keywords for found in walk(word.value, f'{path}.{word.arg}')]
+        return [path]
+    return [found for node in tree.body if node.targets[0].id != '_base_'
+            for found in walk(node.value, node.targets[0].id)]
+
+
+def different_paths(old: Config, new: Config, path: str = '') -> list[str]:
+    """Return the dotted paths at which two resolved configs differ."""
+    if not isinstance(old, (dict, Config)) or not isinstance(new, (dict, Config)):
+        return [] if old == new else [path]
+    return [found for key in sorted({*old, *new}, key=str)
+            for found in different_paths(old.get(key), new.get(key), f'{path}.{key}' if path else key)]
