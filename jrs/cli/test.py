@@ -51,10 +51,9 @@ def default_out(args: argparse.Namespace) -> Path:
 
 def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none') -> tuple[dict, dict]:
     """Return the metrics of a checkpoint (None: of the untrained model) on `cfg.test_dataset`, and how they were made."""
-    from mmengine.runner import Runner
-
     from jrs.engine.build import build_dataset, build_evaluator, build_model, check_ready, scoring_loader, start_processes
     from jrs.engine.checkpoint import use_atomic_files
+    from jrs.engine.console import JrsRunner
     from jrs.engine.weights import load_weights
     cfg.weights = None
     cfg.model.teacher = None
@@ -68,10 +67,12 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
         load_weights(model, checkpoint)
     evaluator = build_evaluator(cfg.metrics)
     out.mkdir(parents=True, exist_ok=True)
-    runner = Runner(model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),
-                    test_dataloader=scoring_loader(build_dataset(cfg, 'test_dataset'), cfg.train.workers),
-                    test_evaluator=evaluator, log_processor=dict(by_epoch=False), randomness=dict(seed=cfg.seed),
-                    default_hooks=dict(checkpoint=None, sampler_seed=None), cfg=Config(dict(cfg._cfg_dict)))
+    runner = JrsRunner(
+        model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),
+        test_dataloader=scoring_loader(build_dataset(cfg, 'test_dataset'), cfg.train.workers),
+        test_evaluator=evaluator, log_processor=dict(by_epoch=False), randomness=dict(seed=cfg.seed),
+        default_hooks=dict(logger=dict(type='ProgressLog'), checkpoint=None, sampler_seed=None),
+        cfg=Config(dict(cfg._cfg_dict)))
     metrics = runner.test()
     facts = {}
     for metric in evaluator.metrics:

@@ -10,11 +10,11 @@ from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
-from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
 from jrs.datasets.dataset import collate_scenes, limit_worker_threads
 from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
+from jrs.engine.console import JrsRunner
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.engine.weights import load_weights
 from jrs.errors import DataError, JrsError, WeightsError
@@ -85,7 +85,7 @@ def start_processes(launcher: str) -> None:
         torch.distributed.init_process_group('gloo')
 
 
-def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: str = 'none') -> Runner:
+def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: str = 'none') -> JrsRunner:
     """Return a Runner that trains `cfg` in `work_dir`.
 
     Args:
@@ -106,7 +106,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     model = build_model(cfg)
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm, settings.accumulate)
     validate = bool(settings.validate_every)
-    return Runner(
+    return JrsRunner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=launcher,
         train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset')),
         train_cfg=dict(type='ResumableIterLoop', max_iters=settings.iterations,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 
 from jrs.io.atomic import atomic_write
 from jrs.plugins import manager
@@ -86,15 +86,6 @@ def format_summary(summary: dict) -> str:
         change = (value['last'] - value['first']) / max(abs(value['first']), 1e-12)
         lines.append(f'{name:32} {value["first"]:12.4f} {value["last"]:12.4f} {100 * change:+7.1f}%')
     return '\n'.join(lines)
-
-
-@HOOKS.register_module()
-class ProgressLog(LoggerHook):
-    """mmengine's progress line and TensorBoard scalars, for a loader without end."""
-
-    def end_of_epoch(self, dataloader, batch_idx: int) -> bool:
-        """An endless loader has no last batch."""
-        return False
 
 
 @HOOKS.register_module()

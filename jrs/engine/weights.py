@@ -85,7 +85,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f'{path} is no readable checkpoint ({type(error).__name__}). Is the download complete?') from error
+        raise WeightsError(f'{path} is no readable checkpoint ({type(error).__name__}). Is it complete?') from error
     for wrapping in ('model', 'state_dict'):
         state = state[wrapping] if isinstance(state.get(wrapping), dict) else state
     return {key.removeprefix('module.'): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
