@@ -1,0 +1,146 @@
+"""A reconstruction as one coloured point cloud that knows which instance each point belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jrs.errors import DataError
+from jrs.geometry.camera import invert_rigid
+from jrs.geometry.projection import unproject_depth
+from jrs.structures import Reconstruction
+
+FRUSTUM_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))      # of `camera_corners`
+
+
+@dataclass
+class PointCloud:
+    """Points of one scene, numpy.
+
+    Attributes:
+        points: (N, 3) float32, world of `cam_from_world`, in units of the depth.
+        colours: (N, 3) uint8 RGB.
+        normals: (N, 3) float32 unit vectors, on the side that the camera saw; zero where unknown.
+        instances: (N,) int32, 0 = none, i + 1 = the i-th of the reconstruction's instances.
+        labels: (N,) int32 class indices, -1 = none.
+        views: (N,) int32, the view each point was seen in.
+    """
+
+    points: np.ndarray
+    colours: np.ndarray
+    normals: np.ndarray
+    instances: np.ndarray
+    labels: np.ndarray
+    views: np.ndarray
+
+    def thinned(self, count: int) -> PointCloud:
+        """Return at most `count` points, a fixed random choice in the old order."""
+        if len(self.points) <= count:
+            return self
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self.points))[:count])
+        return PointCloud(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+
+def instance_map(masks: Tensor) -> Tensor:
+    """Return which instance each pixel belongs to: masks (M, V, h, w), best first -> (V, h, w) int64, 0 = none.
+
+    Where masks overlap, the best-scored one has the pixel: i + 1 is the index of the mask in `masks`.
+    """
+    ids = torch.zeros(masks.shape[1:], dtype=torch.int64, device=masks.device)
+    for index in reversed(range(masks.shape[0])):
+        ids[masks[index]] = index + 1
+    return ids
+
+
+def point_cloud(scene: Reconstruction, valid: Tensor | None = None, drop_percent: float = 20.0,
+                max_points: int | None = None) -> PointCloud:
+    """Return the points that the depth maps of all views see.
+
+    Args:
+        scene: the reconstruction; instances may be None.
+        valid: (V, H, W) bool, pixels that may become points; None = all.
+        drop_percent: so many percent of the valid pixels, the least confident ones over all views, are left out.
+        max_points: at most so many points stay, a fixed random choice.
+
+    Raises:
+        DataError: depth or cameras are not finite.
+    """
+    check_finite(scene)
+    keep = scene.depth > 0
+    if valid is not None:
+        keep &= valid.to(keep.device)
+    if keep.any() and drop_percent > 0:
+        known = scene.depth_conf[keep].float().cpu().numpy()
+        keep &= scene.depth_conf >= float(np.percentile(known, drop_percent))
+    cam_from_world = scene.cam_from_world.float()
+    cam_points, points = unproject_depth(scene.depth.float(), scene.intrinsics.float(), cam_from_world)
+    normals = surface_normals(cam_points) @ cam_from_world[:, None, :3, :3]                  # (V, H, W, 3), world
+    colours = scene.images.permute(0, 2, 3, 1)[keep].mul(255).round().clamp(0, 255).to(torch.uint8)  # (N, 3)
+    views = torch.nonzero(keep)[:, 0].int()
+    instances, labels = _instances_of_pixels(scene, keep)
+    cloud = PointCloud(*(tensor.cpu().numpy() for tensor in
+                         (points[keep], colours, normals[keep], instances, labels, views)))
+    return cloud if max_points is None else cloud.thinned(max_points)
+
+
+def surface_normals(cam_points: Tensor, step: int = 2) -> Tensor:
+    """Return unit normals (V, H, W, 3) of maps of points (V, H, W, 3) in camera coordinates, turned to the camera.
+
+    From differences over `2 * step` pixels; zero where these say nothing (next to depth 0, in tiny images).
+    """
+    height, width = cam_points.shape[1:3]
+    rows, columns = (torch.arange(size, device=cam_points.device) for size in (height, width))
+    down = cam_points[:, (rows + step).clamp(max=height - 1)] - cam_points[:, (rows - step).clamp(min=0)]
+    right = cam_points[:, :, (columns + step).clamp(max=width - 1)] - cam_points[:, :, (columns - step).clamp(min=0)]
+    normals = torch.nn.functional.normalize(torch.linalg.cross(right, down), dim=-1)
+    return torch.where((normals * cam_points).sum(-1, keepdim=True) > 0, -normals, normals)
+
+
+def check_finite(scene: Reconstruction) -> None:
+    """Raise a DataError that names the first view whose depth or camera is not finite."""
+    for what in ('depth', 'depth_conf', 'intrinsics', 'cam_from_world'):
+        finite = torch.isfinite(getattr(scene, what)).flatten(1).all(1)
+        if not finite.all():
+            view = scene.view_names[int((~finite).nonzero()[0])]
+            raise DataError(f'{what} of view {view!r} is not finite (NaN or infinite): nothing is written. '
+                            f'The weights are probably broken or of another model.')
+
+
+def _instances_of_pixels(scene: Reconstruction, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Return instance (0 = none) and class index (-1 = none) of the kept pixels, (N,) int32 each; nearest look-up."""
+    count = int(keep.sum())
+    if scene.instances is None or scene.instances.masks.shape[0] == 0:
+        none = torch.zeros(count, dtype=torch.int32, device=keep.device)
+        return none, none - 1
+    ids = instance_map(scene.instances.masks)                                       # (V, h, w)
+    rows, columns = (nearest_index(keep.shape[axis], ids.shape[axis], keep.device) for axis in (1, 2))
+    ids = ids[:, rows][:, :, columns][keep]                                         # (N,)
+    labels = torch.cat([scene.instances.labels.new_tensor([-1]), scene.instances.labels])
+    return ids.int(), labels[ids].int()
+
+
+def nearest_index(length: int, other: int, device: torch.device) -> Tensor:
+    """Return for each of `length` pixels the one, of `other` along the same edge, that holds its centre; int64."""
+    return (torch.arange(length, device=device) * 2 + 1) * other // (2 * length)
+
+
+def frustum_size(cloud: PointCloud) -> float:
+    """Return how long to draw a camera: 5 % of the diagonal of the box that holds most points."""
+    if len(cloud.points) < 2:
+        return 0.1
+    low, high = np.percentile(cloud.points, [5, 95], axis=0)
+    return max(float(np.linalg.norm(high - low)) * 0.05, 1e-4)
+
+
+def camera_corners(scene: Reconstruction, size: float) -> np.ndarray:
+    """Return each camera's centre and the four corners of its image at depth `size`, world, (V, 5, 3) float64."""
+    height, width = scene.images.shape[-2:]
+    pixels = torch.tensor([[-0.5, -0.5], [width - 0.5, -0.5], [width - 0.5, height - 0.5], [-0.5, height - 0.5]])
+    rays = torch.cat([pixels, torch.ones(4, 1)], 1).double()                                # (4, 3)
+    corners = torch.linalg.solve(scene.intrinsics.cpu().double(), rays.mT.expand(len(scene.images), 3, 4)).mT * size
+    points = torch.cat([corners.new_zeros(len(corners), 1, 3), corners], 1)                 # (V, 5, 3), camera
+    world_from_cam = invert_rigid(scene.cam_from_world.cpu().double())
+    return (points @ world_from_cam[:, :3, :3].mT + world_from_cam[:, None, :3, 3]).numpy()

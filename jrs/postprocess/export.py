@@ -1,0 +1,220 @@
+"""A reconstruction as files that other programs read: PLY, GLB, COLMAP text, JSON, mask images.
+
+Every file appears whole or not at all, and nothing is written from depth or cameras that are not finite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jrs.errors import DataError, JrsError
+from jrs.geometry.camera import quaternion_from_rotation
+from jrs.geometry.cloud import (
+    FRUSTUM_EDGES,
+    PointCloud,
+    camera_corners,
+    check_finite,
+    frustum_size,
+    instance_map,
+    nearest_index,
+)
+from jrs.io.atomic import atomic_write
+from jrs.io.images import LoadedPhotos
+from jrs.io.ply import write_ply
+from jrs.io.png import write_png16
+from jrs.structures import Instances, Reconstruction
+
+CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinates: p_cam = cam_from_world @ [p_world, 1]. '
+              'Camera axes are OpenCV\'s: x right, y down, z forward. The world is the frame of the first camera. '
+              'Intrinsics are in pixels of the original image (width x height below, after EXIF rotation), with pixel '
+              'centres at integer coordinates.')
+GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])          # glTF: y up, z backward
+
+
+def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud,
+                 class_names: Sequence[str], palette: np.ndarray, scale: str = 'arbitrary',
+                 weights: dict | None = None, glb: bool = True, colmap: bool = False) -> list[Path]:
+    """Write everything into `folder`; return the files and folders written.
+
+    Args:
+        scene: the reconstruction; masks already without padding (`without_padding`).
+        photos: the views it was made from, for original sizes.
+        cloud: from `jrs.geometry.cloud.point_cloud`.
+        class_names: K names.
+        palette: (M, 3) uint8, one colour per instance.
+        scale: 'metric' or 'arbitrary'.
+        weights: what is known of the weights, repeated in instances.json.
+        glb: also scene.glb (needs trimesh).
+        colmap: also COLMAP's text model in `colmap/`.
+
+    Raises:
+        DataError: depth or cameras are not finite. JrsError: trimesh is not installed.
+    """
+    folder = Path(folder)
+    check_finite(scene)
+    written = [write_cloud(folder / 'cloud.ply', cloud, cloud.colours)]
+    if scene.instances is not None:
+        by_instance = np.concatenate([np.array([[150, 154, 162]], np.uint8), palette])[cloud.instances]
+        written.append(write_cloud(folder / 'instances.ply', cloud, by_instance))
+        written.append(write_masks(folder / 'masks', scene, photos))
+        written.append(_write_json(folder / 'instances.json', instances_record(scene, cloud, class_names, palette, weights)))
+    written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos, scale)))
+    if glb:
+        written.append(write_glb(folder / 'scene.glb', scene, cloud))
+    if colmap:
+        written.append(write_colmap(folder / 'colmap', scene, photos, cloud))
+    return written
+
+
+def without_padding(scene: Reconstruction, photos: LoadedPhotos) -> Reconstruction:
+    """Return the reconstruction with masks cleared where views were padded, and without instances that this empties."""
+    if scene.instances is None or bool(photos.valid.all()):
+        return scene
+    found = scene.instances
+    height, width = found.masks.shape[-2:]
+    rows, columns = (nearest_index(small, full, photos.valid.device)
+                     for small, full in zip((height, width), photos.valid.shape[1:], strict=True))
+    masks = found.masks & photos.valid[:, rows][:, :, columns].to(found.masks.device)        # (M, V, h, w)
+    kept = masks.flatten(1).any(1)
+    cleared = Instances(masks[kept], found.labels[kept], found.scores[kept], found.queries[kept])
+    return dataclasses.replace(scene, instances=cleared)
+
+
+def original_intrinsics(scene: Reconstruction, photos: LoadedPhotos) -> Tensor:
+    """Return intrinsics (V, 3, 3) float64 in pixels of the original images."""
+    return torch.linalg.solve(photos.input_from_original.double(), scene.intrinsics.detach().cpu().double())
+
+
+def write_cloud(path: Path, cloud: PointCloud, colours: np.ndarray) -> Path:
+    """Write a PLY with x y z nx ny nz red green blue instance class; `colours` (N, 3) uint8."""
+    columns = dict(zip(('x', 'y', 'z', 'nx', 'ny', 'nz'), (*cloud.points.T, *cloud.normals.T), strict=True))
+    columns |= dict(zip(('red', 'green', 'blue'), colours.T, strict=True))
+    write_ply(path, columns | {'instance': cloud.instances, 'class': cloud.labels})
+    return path
+
+
+def write_masks(folder: Path, scene: Reconstruction, photos: LoadedPhotos) -> Path:
+    """Write NAME.png per view: 16-bit instance ids of the original image, 0 = none or cut off by the crop."""
+    ids = instance_map(scene.instances.masks).cpu()                                          # (V, h, w)
+    ids = instance_map(scene.instances.masks).cpu()                                          # (V, h, w)
+    if int(ids.max()) > 65535:
+        raise DataError(f'{folder}: {int(ids.max())} instances do not fit into 16-bit masks.')
+    for old in folder.glob('*.png'):                        # of an earlier run, perhaps on other photos
+        old.unlink()
+    for view, name in enumerate(scene.view_names):
+        write_png16(folder / f'{name}.png', original_ids(ids[view], photos, view).numpy().astype(np.uint16))
+    return folder
+
+
+def original_ids(ids: Tensor, photos: LoadedPhotos, view: int) -> Tensor:
+    """Return the ids (h, w) of one view at the original size (H0, W0), nearest look-up; 0 outside the input."""
+    size, picked, inside = photos.images.shape[-2:], [], []
+    for axis, (full, small) in enumerate(zip(size, ids.shape, strict=True)):
+        to_input = photos.input_from_original[view, 1 - axis]                       # row 1 maps v, row 0 maps u
+        length = photos.original_sizes[view][axis]
+        position = torch.arange(length, dtype=torch.float64) * to_input[1 - axis] + to_input[2]
+        pixel = (position + 0.5).floor().long()                                     # of the input, (length,)
+        inside.append((pixel >= 0) & (pixel < full))
+        picked.append(nearest_index(full, small, ids.device)[pixel.clamp(0, full - 1)])
+    found = ids[picked[0]][:, picked[1]]                                            # (H0, W0)
+    return found * (inside[0][:, None] & inside[1])
+
+
+def cameras_record(scene: Reconstruction, photos: LoadedPhotos, scale: str) -> dict:
+    """Return what cameras.json holds."""
+    units = 'metres' if scale == 'metric' else ('arbitrary: depth, points and translations share one unknown factor; '
+                                                'measure one known distance to make them metric')
+    cameras = []
+    for view, intrinsics in enumerate(original_intrinsics(scene, photos)):
+        height, width = photos.original_sizes[view]
+        cameras.append({'name': scene.view_names[view], 'width': width, 'height': height,
+                        'intrinsics': intrinsics.tolist(), 'cam_from_world': scene.cam_from_world[view].tolist()})
+    return {'convention': CONVENTION, 'scale': units, 'network_input': list(photos.images.shape[-2:]), 'cameras': cameras}
+
+
+def instances_record(scene: Reconstruction, cloud: PointCloud, class_names: Sequence[str], palette: np.ndarray,
+                     weights: dict | None = None) -> dict:
+    """Return what instances.json holds: one entry per instance, `id` as in masks and PLY."""
+    found, entries = scene.instances, []
+    pixels = found.masks.sum((-1, -2)).cpu()                                        # (M, V)
+    for index in range(found.masks.shape[0]):
+        own, label = cloud.points[cloud.instances == index + 1], int(found.labels[index])
+        box = {'min': own.min(0).tolist(), 'max': own.max(0).tolist()} if len(own) else None
+        entries.append({
+            'id': index + 1, 'class_index': label, 'class': class_name(class_names, label),
+            'score': float(found.scores[index]), 'query': int(found.queries[index]), 'colour': palette[index].tolist(),
+            'mask_pixels': int(pixels[index].sum()),
+            'mask_pixels_per_view': dict(zip(scene.view_names, pixels[index].tolist(), strict=True)),
+            'points': len(own), 'bounding_box': box})
+    return {'mask_size': list(found.masks.shape[-2:]), 'weights': weights or {}, 'instances': entries,
+            'note': 'Ids are those of masks/*.png and of the PLY property "instance"; 0 is no instance. mask_pixels count '
+                    'at mask_size. Where masks overlap, pixels and points belong to the instance with the better score. '
+                    'bounding_box is axis-aligned, in world coordinates of cameras.json.'}
+
+
+def class_name(class_names: Sequence[str], label: int) -> str:
+    """Return the name of a class index, `class 7` beyond the table."""
+    return class_names[label] if 0 <= label < len(class_names) else f'class {label}'
+
+
+def write_glb(path: Path, scene: Reconstruction, cloud: PointCloud) -> Path:
+    """Write the photo-coloured cloud and one frustum per camera, turned to glTF's axes (y up).
+
+    Raises:
+        JrsError: trimesh is not installed.
+    """
+    try:
+        import trimesh
+    except ImportError as error:
+        raise JrsError('Writing scene.glb needs trimesh: pip install "jrs[export]" (or pip install trimesh), '
+                       'or leave it out with --no-glb.') from error
+    world = trimesh.Scene()
+    if len(cloud.points):
+        world.add_geometry(trimesh.PointCloud(cloud.points, colors=cloud.colours), geom_name='points')
+    size = frustum_size(cloud)
+    for name, corners in zip(scene.view_names, camera_corners(scene, size), strict=True):
+        rods = trimesh.util.concatenate([trimesh.creation.cylinder(size * 0.015, segment=corners[list(edge)], sections=5)
+                                         for edge in FRUSTUM_EDGES])
+        rods.visual.face_colors = [235, 96, 60, 255]
+        world.add_geometry(rods, geom_name=f'camera {name}')
+    world.apply_transform(GLTF_FROM_OPENCV)
+    with atomic_write(path, 'wb') as file:
+        file.write(world.export(file_type='glb'))
+    return path
+
+
+def write_colmap(folder: Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud) -> Path:
+    """Write cameras.txt, images.txt and points3D.txt (PINHOLE, original sizes, pixel centres at .5, no tracks)."""
+    cameras, images = ['# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy'], ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME']
+    quaternions = quaternion_from_rotation(scene.cam_from_world[:, :3, :3].cpu().double())   # (V, 4), x y z w
+    for view, (k, (x, y, z, w)) in enumerate(zip(original_intrinsics(scene, photos), quaternions.tolist(), strict=True)):
+        height, width = photos.original_sizes[view]
+        lens = ' '.join(f'{float(value):.9g}' for value in (k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5))
+        cameras.append(f'{view + 1} PINHOLE {width} {height} {lens}')
+        pose = ' '.join(f'{value:.9g}' for value in (w, x, y, z, *scene.cam_from_world[view, :3, 3].tolist()))
+        images += [f'{view + 1} {pose} {view + 1} {scene.view_names[view]}', '']
+    points = ['# POINT3D_ID X Y Z R G B ERROR TRACK[]']
+    points += [f'{index + 1} {x:.6g} {y:.6g} {z:.6g} {r} {g} {b} 0' for index, ((x, y, z), (r, g, b)) in
+               enumerate(zip(cloud.points.tolist(), cloud.colours.tolist(), strict=True))]
+    for name, lines in (('cameras.txt', cameras), ('images.txt', images), ('points3D.txt', points)):
+        with atomic_write(folder / name, 'w') as file:
+            file.write('\n'.join(lines) + '\n')
+    return folder
+
+
+def _write_json(path: Path, record: dict) -> Path:
+    """Write strict JSON; NaN and infinity, which are no JSON, are an error that names the file."""
+    try:
+        text = json.dumps(record, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise DataError(f'{path}: a value is NaN or infinite, nothing is written; the weights may be broken.') from error
+    with atomic_write(path, 'w') as file:
+        file.write(text + '\n')
+    return path
