@@ -1,0 +1,101 @@
+"""``tools/infer.py``: photos or a video -> cameras, depth, point cloud, object instances, report."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from jrs.errors import DataError, JrsError
+from jrs.io.images import VIDEO_VIEWS
+
+EXAMPLES = """examples:
+  python tools/infer.py photos/ --out outputs/mine                          newest weights of outputs/demo or weights
+  python tools/infer.py walk.mp4 --out outputs/walk --max-views 32
+  python tools/infer.py photos/ --out outputs/mine --config configs/segvggt/all24_fada.py --checkpoint segvggt_scannet200.pt
+
+written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
+masks/NAME.png (16-bit instance ids at the original size) and report.html, which needs nothing else.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog='tools/infer.py', description=__doc__, epilog=EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument('source', nargs='+', metavar='PHOTOS_OR_VIDEO', help='a folder of photos, photos, or one video')
+    options.add_argument('--out', type=Path, required=True, help='folder for the results')
+    options.add_argument('--config', help='experiment of the weights; default: config.py beside the checkpoint')
+    options.add_argument('--checkpoint', help='weights; default: the newest of outputs/demo and weights')
+    options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms, debug')
+    views = options.add_argument_group('views')
+    views.add_argument('--max-views', type=_positive, help=f'at most so many, evenly spaced; default: all photos, '
+                       f'{VIDEO_VIEWS} frames of a video')
+    views.add_argument('--every', type=_positive, default=1, help='take each n-th photo or frame')
+    views.add_argument('--width', type=_positive, help='width of the network input; default: as the config tests')
+    result = options.add_argument_group('result')
+    result.add_argument('--confidence', type=_percent, default=20.0, metavar='PERCENT',
+                        help='leave out so many percent of the points, the least sure ones (default 20)')
+    result.add_argument('--max-points', type=_positive, default=500_000, help='points in the cloud (default 500000)')
+    result.add_argument('--min-score', type=float, default=0.2, help='leave out instances below this score (default 0.2)')
+    result.add_argument('--agnostic', action='store_true', help='objects of any kind, without classes')
+    result.add_argument('--keep-all', action='store_true', help="every instance that the config's own ranking keeps")
+    result.add_argument('--colmap', action='store_true', help="also COLMAP's text model, in colmap/")
+    result.add_argument('--no-glb', action='store_true', help='leave out scene.glb (which needs trimesh)')
+    options.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:N, mps')
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Reconstruct and write everything; one line per stage."""
+    args = parser().parse_args(argv)
+    check_before_work(args)
+    from jrs.engine.inference import Reconstructor, advice
+    start = time.perf_counter()
+
+    def say(words: str) -> None:
+        print(f'[{time.perf_counter() - start:6.1f} s] {words}', flush=True)
+
+    reconstruct = Reconstructor(args.config, args.checkpoint, args.profile, args.device, args.width, args.agnostic,
+                                args.min_score, args.keep_all)
+    say(f'weights: {reconstruct.weights["file"]} ({reconstruct.weights["origin"]})')
+    photos = reconstruct.load(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
+    height, width = photos.images.shape[-2:]
+    say(f'{len(photos.names)} views, network input {width} x {height}')
+    scene = reconstruct(photos)
+    found = f'{len(scene.instances.scores)} instances' if scene.instances is not None else 'geometry only, no queries'
+    say(f'reconstructed on {reconstruct.device}: {found}')
+    written = scene.save(args.out, args.confidence, args.max_points, not args.no_glb, args.colmap,
+                         title=f'Reconstruction of {Path(args.source[0]).name or args.source[0]}')
+    say('written: ' + ', '.join(str(path) for path in written))
+    print(f'\n{advice(scene.weights)}\n\nLook at: {written[-1]}')
+
+
+def check_before_work(args: argparse.Namespace) -> None:
+    """Raise for what would only be noticed after the long part.
+
+    Raises:
+        DataError: the source does not exist, or the output is a file. JrsError: trimesh is not installed.
+    """
+    for source in args.source:
+        if not Path(source).expanduser().exists():
+            raise DataError(f'There is no file or folder {source}.')
+    if args.out.exists() and not args.out.is_dir():
+        raise DataError(f'--out {args.out} is a file; name a folder.')
+    if not args.no_glb and find_spec('trimesh') is None:
+        raise JrsError('scene.glb needs trimesh: pip install "jrs[export]", or add --no-glb.')
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, got {text}')
+    return value
+
+
+def _percent(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 100:
+        raise argparse.ArgumentTypeError(f'must be in [0, 100), got {text}')
+    return value

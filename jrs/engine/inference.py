@@ -1,0 +1,226 @@
+"""Using a trained model: photos in, a reconstructed scene out, and what its weights are good for."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from jrs import __version__
+from jrs.benchmarks import get_benchmark
+from jrs.config import load_config
+from jrs.engine.weights import load_weights, read_metadata
+from jrs.errors import ConfigError, DataError, WeightsError
+from jrs.geometry.cloud import PointCloud, point_cloud
+from jrs.io.images import LoadedPhotos, load_photos
+from jrs.postprocess.distinct import distinct_instances
+from jrs.postprocess.export import export_scene, without_padding
+from jrs.registry import MODELS, build
+from jrs.structures import Instances, Reconstruction, SceneBatch
+from jrs.visualization.overlays import instance_colours
+from jrs.visualization.report import scene_section, write_report
+
+OFFICIAL = ('For real photos use the official weights (non-commercial licence): download segvggt_scannet200.pt from '
+            'https://huggingface.co/JinyuanQu/SegVGGT (6.6 GB, folder checkpoint), then\n'
+            '  python tools/infer.py PHOTOS --out OUT --config configs/segvggt/all24_fada.py '
+            '--checkpoint segvggt_scannet200.pt')
+UNSTATED = 'not stated in the file'
+
+
+@dataclass
+class Scene:
+    """A reconstructed scene with everything needed to save it.
+
+    Attributes:
+        reconstruction: cameras, depth, instances of the network input; see `jrs.structures`.
+        photos: what was read, and the way back to the original pixels.
+        class_names: K names.
+        weights: the card of the weights: file, origin, licence, trained_on, …
+        scale: 'metric' or 'arbitrary'.
+        facts: how it was made, for the report.
+    """
+
+    reconstruction: Reconstruction
+    photos: LoadedPhotos
+    class_names: Sequence[str]
+    weights: dict
+    scale: str
+    facts: dict
+
+    @property
+    def instances(self) -> Instances | None:
+        """Scored instances, best first; None from a geometry-only model."""
+        return self.reconstruction.instances
+
+    def cloud(self, confidence: float = 20.0, max_points: int | None = 500_000) -> PointCloud:
+        """Return the coloured points; the `confidence` percent of pixels that the model is least sure of are left out."""
+        return point_cloud(self.reconstruction, self.photos.valid, confidence, max_points)
+
+    def save(self, out: str | Path, confidence: float = 20.0, max_points: int | None = 500_000, glb: bool = True,
+             colmap: bool = False, title: str = 'Reconstruction') -> list[Path]:
+        """Write cloud.ply, instances.ply, scene.glb, cameras.json, instances.json, masks/ and report.html to `out`.
+
+        Raises:
+            DataError: `out` cannot be made, or the model gave values that are not finite.
+        """
+        out = Path(out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f'The output folder {out} cannot be made ({error}); choose another --out.') from error
+        cloud = self.cloud(confidence, max_points)
+        count = 0 if self.instances is None else len(self.instances.scores)
+        written = export_scene(out, self.reconstruction, self.photos, cloud, self.class_names, instance_colours(count),
+                               self.scale, self.weights, glb, colmap)
+        section = scene_section(self.reconstruction, self.class_names, cloud=cloud, valid=self.photos.valid)
+        card = {name.replace('_', ' '): self.weights[name] for name in ('trained_on', 'licence') if name in self.weights}
+        facts = {**self.facts, 'points': f'{len(cloud.points):,}', 'weights': self.weights['file'], **card}
+        written.append(write_report(out / 'report.html', title, [section], facts, advice(self.weights),
+                                    f'made by jrs {__version__}; scale {self.scale}'))
+        return written
+
+
+class Reconstructor:
+    """A model ready for photos: ``Reconstructor()('photos/').save('out')``.
+
+    Args:
+        config: an experiment file; None takes `config.py` beside the checkpoint.
+        checkpoint: weights; None takes the newest of `outputs/demo/` and `weights/` (`default_weights`).
+        profile: scale of `config`.
+        device: 'auto' (CUDA, then MPS, then CPU) or a torch device.
+        width: width of the network input; None takes the one that the config tests with.
+        agnostic: objects of any kind, without classes.
+        min_score: instances below it are left out.
+        keep_all: keep every scored instance of the config's own postprocessor, several per object included.
+
+    Raises:
+        WeightsError, ConfigError: what is missing or does not fit, and how to get it.
+    """
+
+    def __init__(self, config: str | Path | None = None, checkpoint: str | Path | None = None, profile: str = 'paper',
+                 device: str = 'auto', width: int | None = None, agnostic: bool = False, min_score: float = 0.2,
+                 keep_all: bool = False) -> None:
+        if config is not None and checkpoint is None:
+            raise WeightsError(f'The config {config} needs weights: name them with --checkpoint.')
+        checkpoint = Path(checkpoint) if checkpoint is not None else default_weights()
+        self.cfg = load_config(config or config_beside(checkpoint), profile)
+        self.device = pick_device(device)
+        _choose_ranking(self.cfg, agnostic, keep_all)
+        self.model = load_model(self.cfg, checkpoint).to(self.device)
+        self.weights = weights_card(checkpoint)
+        self.width = width or self.cfg.test_dataset.width
+        self.agnostic, self.min_score, self.keep_all = agnostic, min_score, keep_all
+        self.class_names = class_names(self.cfg, self.weights, agnostic)
+
+    def load(self, source: str | Path | Sequence[str | Path], max_views: int | None = None, every: int = 1) -> LoadedPhotos:
+        """Return the views of `source` (folder, photo, list, video) at this model's input size."""
+        return load_photos(source, self.width, self.model.backbone.patch_size, max_views, every)
+
+    def __call__(self, source: str | Path | Sequence[str | Path] | LoadedPhotos, max_views: int | None = None,
+                 every: int = 1) -> Scene:
+        """Reconstruct the views of `source` in one forward pass."""
+        photos = source if isinstance(source, LoadedPhotos) else self.load(source, max_views, every)
+        batch = SceneBatch(images=photos.images[None], scene_names=['photos'], view_names=[photos.names])
+        start = time.perf_counter()
+        found = self.model.reconstruct(batch.to(self.device), track_views=self.model.queries is not None)[0].to('cpu')
+        seconds = time.perf_counter() - start
+        found = without_padding(found, photos)
+        if found.instances is not None and not self.keep_all:
+            found = dataclasses.replace(found, instances=distinct_instances(found.instances, self.min_score))
+        height, width = photos.images.shape[-2:]
+        facts = {'views': len(photos.names), 'network input': f'{width} × {height}', 'device': str(self.device),
+                 'forward pass': f'{seconds:.1f} s'}
+        return Scene(found, photos, self.class_names, self.weights, self.model.backbone.scale, facts)
+
+
+def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
+    """Return the model of `cfg` in eval mode with every parameter from `checkpoint`; needs no teacher and no data.
+
+    Raises:
+        WeightsError: the file is missing or broken, or does not fit; says what was used, missing and left over.
+    """
+    model = build(MODELS, dict(cfg.model, teacher=None), 'model')
+    load_weights(model, checkpoint)
+    return model.eval()
+
+
+def default_weights(root: str | Path = '.') -> Path:
+    """Return the newest weights, with their config beside them, below `root`/outputs/demo and `root`/weights.
+
+    Raises:
+        WeightsError: there are none; says how to make or get some.
+    """
+    found = [path for folder in ('outputs/demo', 'weights') for path in Path(root, folder).rglob('*.safetensors')
+             if (path.parent / 'config.py').is_file()]
+    if not found:
+        raise WeightsError('No weights in outputs/demo or weights. Make small ones on built-in rooms with `make demo` '
+                           f'(minutes on a CPU), or name some with --checkpoint. {OFFICIAL}')
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def config_beside(checkpoint: Path) -> Path:
+    """Return the `config.py` in the folder of a checkpoint."""
+    if not checkpoint.is_file():
+        raise WeightsError(f'There is no checkpoint {checkpoint}.')
+    config = checkpoint.parent / 'config.py'
+    if not config.is_file():
+        raise ConfigError(f'No config.py beside {checkpoint}: name the experiment that the weights belong to with --config, '
+                          'for the released SegVGGT configs/segvggt/all24_fada.py (ScanNet200) or '
+                          'configs/segvggt/all24_fada_scannetv2.py.')
+    return config
+
+
+def weights_card(checkpoint: str | Path) -> dict:
+    """Return what a weights file says of itself: file, origin, licence, trained_on, and what else it names."""
+    stated = read_metadata(Path(checkpoint))
+    return {'file': str(checkpoint), 'origin': UNSTATED, 'licence': UNSTATED, 'trained_on': UNSTATED, **stated}
+
+
+def advice(card: Mapping) -> str:
+    """Return what the weights are good for, in words for the report and the terminal."""
+    if 'rooms' in str(card['trained_on']):
+        return (f'These weights were trained on {card["trained_on"]}, which are computer-made. They show that everything '
+                'works and are no match for real photos: expect depth, cameras and objects of real places to be wrong. '
+                f'{OFFICIAL}')
+    if card['trained_on'] == UNSTATED:
+        return ('The weights do not say what they were trained on or under which licence they may be used. The released '
+                'SegVGGT and VGGT-1B weights are non-commercial; SegVGGT\'s were trained on indoor scans (ScanNet).')
+    return f'The weights were trained on {card["trained_on"]}; licence: {card["licence"]}.'
+
+
+def class_names(cfg: Config, card: Mapping, agnostic: bool = False) -> tuple[str, ...]:
+    """Return the K class names of the benchmark that the weights, else the config, name."""
+    if agnostic:
+        return ('object',)
+    name = card.get('benchmark') or (cfg.get('experiment') or {}).get('benchmark')
+    return get_benchmark(name).class_names if name else ()
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the torch device `name`; 'auto' is CUDA, else MPS, else the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f'The device {name!r} cannot be used here ({str(error).splitlines()[0]}). '
+                          f'Allowed: auto, cpu, cuda, cuda:N, mps.') from error
+    return device
+
+
+def _choose_ranking(cfg: Config, agnostic: bool, keep_all: bool) -> None:
+    """Let each query give one instance: benchmarks rank query x class pairs, people want objects."""
+    postprocessor = cfg.model.get('postprocessor')
+    if postprocessor and 'mode' in postprocessor and (agnostic or not keep_all):
+        postprocessor.mode = 'objectness' if agnostic else 'best_class'

@@ -1,0 +1,57 @@
+"""The command stops early, with exit code 2 and a message that names what is wrong."""
+
+import pytest
+from PIL import Image
+
+from jrs.cli import run
+from jrs.cli.infer import main
+
+
+def refused(capsys, *argv):
+    assert run(main, [str(item) for item in argv]) == 2
+    captured = capsys.readouterr()
+    assert 'Traceback' not in captured.err
+    return captured.err
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / 'photo.png'
+    Image.new('RGB', (40, 30)).save(path)
+    return path
+
+
+def test_missing_photos_are_named_before_the_model_loads(capsys, tmp_path):
+    assert 'nowhere' in refused(capsys, tmp_path / 'nowhere', '--out', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_output_that_is_a_file_is_refused(capsys, photo):
+    assert 'is a file' in refused(capsys, photo, '--out', photo)
+
+
+def test_no_weights_says_how_to_get_some(capsys, photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, photo, '--out', tmp_path / 'out')
+    assert 'make demo' in message and 'huggingface' in message
+
+
+def test_config_without_weights_is_refused(capsys, photo, tmp_path):
+    assert '--checkpoint' in refused(capsys, photo, '--out', tmp_path / 'out', '--config', 'configs/segvggt/all24_fada.py')
+
+
+def test_missing_checkpoint_is_named(capsys, photo, tmp_path):
+    gone = tmp_path / 'gone.safetensors'
+    assert gone.name in refused(capsys, photo, '--out', tmp_path / 'out', '--checkpoint', gone)
+
+
+def test_missing_trimesh_is_said_at_once(capsys, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr('jrs.cli.infer.find_spec', lambda name: None)
+    assert '--no-glb' in refused(capsys, photo, '--out', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('option', [('--confidence', '100'), ('--max-views', '0'), ('--every', '-1')])
+def test_numbers_out_of_range_are_usage_errors(photo, tmp_path, option):
+    with pytest.raises(SystemExit) as caught:
+        main([str(photo), '--out', str(tmp_path), *option])
+    assert caught.value.code == 2

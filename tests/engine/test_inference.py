@@ -1,0 +1,103 @@
+"""From a checkpoint to saved results: what loads, what is refused, and what the output says about the weights."""
+
+import json
+import os
+
+import pytest
+import torch
+from PIL import Image
+
+from jrs.config import REPOSITORY, load_config
+from jrs.engine.build import build_model
+from jrs.engine.inference import Reconstructor, advice, default_weights, pick_device, weights_card
+from jrs.engine.weights import save_weights
+from jrs.errors import ConfigError, WeightsError
+
+EXPERIMENT = REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py'
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A folder as training leaves it: config.py and weights.safetensors, of an untrained debug model."""
+    folder = tmp_path_factory.mktemp('run')
+    cfg = load_config(EXPERIMENT, 'debug')
+    torch.manual_seed(0)
+    (folder / 'config.py').write_text(cfg.pretty_text)
+    card = dict(origin='a test', licence='Apache-2.0', trained_on='built-in rooms (preset debug)', benchmark='scannet200')
+    save_weights(build_model(cfg), folder / 'weights.safetensors', card)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """Photos of mixed sizes, one with alpha."""
+    folder = tmp_path_factory.mktemp('photos')
+    for name, mode, size in (('a.png', 'RGB', (80, 60)), ('b.png', 'RGBA', (60, 80))):
+        noise = torch.randint(0, 256, (size[1], size[0], len(mode)), dtype=torch.uint8)
+        Image.fromarray(noise.numpy(), mode).save(folder / name)
+    return folder
+
+
+def test_five_lines_give_every_file(run, photos, tmp_path):
+    reconstruct = Reconstructor(checkpoint=run / 'weights.safetensors', device='cpu', min_score=0.0)
+    scene = reconstruct(photos)
+    written = {path.name for path in scene.save(tmp_path, glb=False)}
+    assert written == {'cloud.ply', 'instances.ply', 'masks', 'instances.json', 'cameras.json', 'report.html'}
+    cameras = json.loads((tmp_path / 'cameras.json').read_text())['cameras']
+    assert [(camera['width'], camera['height']) for camera in cameras] == [(80, 60), (60, 80)]
+    assert [Image.open(tmp_path / 'masks' / f'{name}.png').size for name in 'ab'] == [(80, 60), (60, 80)]
+    report = (tmp_path / 'report.html').read_text()
+    assert 'no match for real photos' in report and 'segvggt_scannet200.pt' in report and 'Apache-2.0' in report
+
+
+def test_each_query_gives_one_instance_unless_all_are_kept(run, photos):
+    one = Reconstructor(checkpoint=run / 'weights.safetensors', device='cpu', agnostic=True, min_score=0.0)(photos / 'a.png')
+    assert one.class_names == ('object',) and one.reconstruction.images.shape[0] == 1
+    queries = one.instances.queries.tolist()
+    assert len(queries) == len(set(queries)) and not one.instances.labels.any()
+    every = Reconstructor(checkpoint=run / 'weights.safetensors', device='cpu', keep_all=True)(photos / 'a.png')
+    assert len(every.instances.scores) > 12                                    # 12 queries, several classes each
+
+
+def test_newest_weights_with_a_config_are_the_default(run, tmp_path):
+    with pytest.raises(WeightsError, match='make demo') as caught:
+        default_weights(tmp_path)
+    assert 'segvggt_scannet200.pt' in str(caught.value)
+    (tmp_path / 'weights').mkdir()
+    (tmp_path / 'weights' / 'alone.safetensors').write_bytes(b'')
+    for index, name in enumerate(('old', 'new')):
+        folder = tmp_path / 'outputs' / 'demo' / name
+        folder.mkdir(parents=True)
+        (folder / 'config.py').write_text('')
+        path = folder / 'weights.safetensors'
+        path.write_bytes(b'')
+        os.utime(path, (1000 + index, 1000 + index))
+    assert default_weights(tmp_path).parent.name == 'new'
+
+
+def test_weights_that_do_not_fit_are_refused(run, tmp_path):
+    with pytest.raises(WeightsError, match='another size|does not fit'):
+        Reconstructor(EXPERIMENT, run / 'weights.safetensors', 'rooms', device='cpu')
+    with pytest.raises(WeightsError, match='no checkpoint'):
+        Reconstructor(checkpoint=tmp_path / 'none.safetensors')
+    alone = tmp_path / 'alone.safetensors'
+    alone.write_bytes((run / 'weights.safetensors').read_bytes()[:-100])
+    with pytest.raises(ConfigError, match='No config.py beside'):
+        Reconstructor(checkpoint=alone)
+    with pytest.raises(WeightsError, match='no readable safetensors'):
+        Reconstructor(run / 'config.py', alone, device='cpu')
+    with pytest.raises(WeightsError, match='--checkpoint'):
+        Reconstructor(config=EXPERIMENT)
+
+
+def test_unknown_devices_are_named():
+    with pytest.raises(ConfigError, match="'tpu9'"):
+        pick_device('tpu9')
+    assert pick_device('cpu').type == 'cpu'
+
+
+def test_advice_depends_on_what_the_weights_saw(run):
+    card = weights_card(run / 'weights.safetensors')
+    assert card['origin'] == 'a test' and 'no match for real photos' in advice(card)
+    assert 'non-commercial' in advice(weights_card('other.pt'))
+    assert advice({**card, 'trained_on': 'ScanNet', 'licence': 'X'}) == 'The weights were trained on ScanNet; licence: X.'
