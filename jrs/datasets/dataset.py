@@ -101,10 +101,14 @@ class SceneDataset:
 
     def frames(self, scene: SceneFolder) -> list[Frame]:
         """Return the frames of a scene at this data set's stride."""
+        prepared = scene.record.settings.get('every', 1)
+        if self.every > 1 and self.every % prepared:
+            raise DataError(f'{scene.path}: every={self.every} is asked for, the scene has every {prepared}th frame. '
+                            f'Prepare it again with an --every that divides {self.every}.')
         frames = [frame for frame in scene.frames if frame.index % self.every == 0]
         if not frames:
-            raise DataError(f'{scene.path}: no frame number is a multiple of every={self.every}; the scene was '
-                            'prepared with another stride.')
+            raise DataError(f'{scene.path}: no frame number is a multiple of every={self.every}: the recording is too '
+                            'short, or those frames have no pose.')
         return frames
 
     def _train_item(self, request: SampleRequest) -> SceneBatch:

@@ -146,6 +146,13 @@ def test_stride_without_any_frame_is_an_error(prepared, monkeypatch):
         dataset(prepared, every=100)[request()]
 
 
+def test_stride_that_the_prepared_frames_do_not_have_is_an_error(prepared, monkeypatch):
+    data = dataset(prepared, mode='test', every=20)
+    monkeypatch.setitem(data.scenes[0].record.settings, 'every', 30)
+    with pytest.raises(DataError, match='every 30th frame.*divides 20'):
+        data[0]
+
+
 def test_batches_join(prepared):
     data = dataset(prepared)
     samples = [data[request(draw)] for draw in range(3)]
