@@ -69,32 +69,44 @@ def point_cloud(scene: Reconstruction, valid: Tensor | None = None, drop_percent
         DataError: depth or cameras are not finite.
     """
     check_finite(scene)
+    keep = _kept_pixels(scene, valid, drop_percent, max_points)                              # (V, H, W)
+    found = []
+    for view, kept in enumerate(keep):                      # one view at a time bounds memory
+        cam_from_world = scene.cam_from_world[view].float()
+        cam_points, points = unproject_depth(scene.depth[view].float(), scene.intrinsics[view].float(), cam_from_world)
+        normals = surface_normals(cam_points) @ cam_from_world[:3, :3]                      # (H, W, 3), world
+        found.append((points[kept], normals[kept], torch.full((int(kept.sum()),), view, dtype=torch.int32)))
+    points, normals, views = (torch.cat(parts) for parts in zip(*found, strict=True))
+    colours = scene.images.permute(0, 2, 3, 1)[keep].mul(255).round().clamp(0, 255).to(torch.uint8)  # (N, 3)
+    instances, labels = _instances_of_pixels(scene, keep)
+    return PointCloud(*(tensor.cpu().numpy() for tensor in (points, colours, normals, instances, labels, views)))
+
+
+def _kept_pixels(scene: Reconstruction, valid: Tensor | None, drop_percent: float, max_points: int | None) -> Tensor:
+    """Return which pixels become points, (V, H, W) bool."""
     keep = scene.depth > 0
     if valid is not None:
         keep &= valid.to(keep.device)
     if keep.any() and drop_percent > 0:
         known = scene.depth_conf[keep].float().cpu().numpy()
         keep &= scene.depth_conf >= float(np.percentile(known, drop_percent))
-    cam_from_world = scene.cam_from_world.float()
-    cam_points, points = unproject_depth(scene.depth.float(), scene.intrinsics.float(), cam_from_world)
-    normals = surface_normals(cam_points) @ cam_from_world[:, None, :3, :3]                  # (V, H, W, 3), world
-    colours = scene.images.permute(0, 2, 3, 1)[keep].mul(255).round().clamp(0, 255).to(torch.uint8)  # (N, 3)
-    views = torch.nonzero(keep)[:, 0].int()
-    instances, labels = _instances_of_pixels(scene, keep)
-    cloud = PointCloud(*(tensor.cpu().numpy() for tensor in
-                         (points[keep], colours, normals[keep], instances, labels, views)))
-    return cloud if max_points is None else cloud.thinned(max_points)
+    pixels = keep.flatten().nonzero()[:, 0]                                         # (N,)
+    if max_points is None or len(pixels) <= max_points:
+        return keep
+    chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(pixels))[:max_points]).to(keep.device)
+    thinned = torch.zeros_like(keep).flatten()
+    thinned[pixels[chosen]] = True
+    return thinned.view_as(keep)
 
 
 def surface_normals(cam_points: Tensor, step: int = 2) -> Tensor:
-    """Return unit normals (V, H, W, 3) of maps of points (V, H, W, 3) in camera coordinates, turned to the camera.
+    """Return unit normals (H, W, 3) of a map of points (H, W, 3) in camera coordinates, turned to the camera.
 
     From differences over `2 * step` pixels; zero where these say nothing (next to depth 0, in tiny images).
     """
-    height, width = cam_points.shape[1:3]
-    rows, columns = (torch.arange(size, device=cam_points.device) for size in (height, width))
-    down = cam_points[:, (rows + step).clamp(max=height - 1)] - cam_points[:, (rows - step).clamp(min=0)]
-    right = cam_points[:, :, (columns + step).clamp(max=width - 1)] - cam_points[:, :, (columns - step).clamp(min=0)]
+    rows, columns = (torch.arange(size, device=cam_points.device) for size in cam_points.shape[:2])
+    down = cam_points[(rows + step).clamp(max=len(rows) - 1)] - cam_points[(rows - step).clamp(min=0)]
+    right = cam_points[:, (columns + step).clamp(max=len(columns) - 1)] - cam_points[:, (columns - step).clamp(min=0)]
     normals = torch.nn.functional.normalize(torch.linalg.cross(right, down), dim=-1)
     return torch.where((normals * cam_points).sum(-1, keepdim=True) > 0, -normals, normals)
 

@@ -8,7 +8,8 @@ from jrs.visualization.pictures import Picture, to_numpy
 
 EDGE_STRENGTH = 6.0                             # how dark the far side of a depth edge becomes
 DISTANCE = 2.5                                  # of the viewer from the centre, in radii
-SPLAT = ((0, 0), (0, 1), (1, 0), (1, 1))        # offsets in pixels that one point covers
+LARGEST_SPLAT = 6                               # pixels along an edge that a near point may cover
+GROUND = 238                                    # grey behind the points: white walls and tables stay visible
 
 
 def scene_frame(points: np.ndarray, cam_from_world) -> tuple[np.ndarray, np.ndarray, float]:
@@ -49,7 +50,7 @@ def turned(axes: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
 
 def render_cloud(points, colours, axes: np.ndarray, centre: np.ndarray, radius: float, yaw: float = 0.0,
                  pitch: float = 15.0, size: tuple[int, int] = (360, 480), normals=None,
-                 background: int = 255) -> Picture:
+                 background: int = GROUND) -> Picture:
     """Draw a cloud in perspective from 2.5 radii away, filling the picture.
 
     Args:
@@ -86,12 +87,18 @@ def _fit(local: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
 
 
 def _splat(u, v, z, colours, size, background) -> tuple[np.ndarray, Picture]:
-    """Paint far to near: return the z-buffer (height, width), inf = nothing, and the picture."""
+    """Paint squares far to near: return the z-buffer (height, width), inf = nothing, and the picture."""
     height, width = size
     depth, picture = np.full(height * width, np.inf), np.full((height * width, 3), background, np.uint8)
-    columns = np.concatenate([np.floor(u).astype(np.int64) + dx for dx, _ in SPLAT])
-    rows = np.concatenate([np.floor(v).astype(np.int64) + dy for _, dy in SPLAT])
-    source = np.tile(np.arange(len(z)), len(SPLAT))
+    edge = 1.6 * (0.6 * height * width / len(z)) ** 0.5 * np.median(z) / z                  # (n,) pixels
+    edge = np.clip(np.rint(edge), 1, LARGEST_SPLAT)
+    columns, rows, source = [], [], []
+    for dx, dy in np.ndindex(LARGEST_SPLAT, LARGEST_SPLAT):
+        covering = np.flatnonzero(edge > max(dx, dy))
+        columns.append(np.floor(u[covering]).astype(np.int64) + dx)
+        rows.append(np.floor(v[covering]).astype(np.int64) + dy)
+        source.append(covering)
+    columns, rows, source = (np.concatenate(parts) for parts in (columns, rows, source))
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     pixels, source = rows[inside] * width + columns[inside], source[inside]
     order = np.argsort(-z[source], kind='stable')

@@ -15,12 +15,13 @@ from jrs.io.atomic import atomic_write
 from jrs.structures import InstanceTargets, Reconstruction
 from jrs.visualization import attention, html
 from jrs.visualization.cloud import render_cloud, scene_frame
-from jrs.visualization.depth import depth_bar, depth_picture, shared_range
+from jrs.visualization.depth import INVALID, depth_bar, depth_picture, shared_range
 from jrs.visualization.features import feature_pictures
 from jrs.visualization.overlays import colour_ids, instance_colours, overlay_masks
 from jrs.visualization.pictures import scale_to, to_numpy, to_picture
 
 MAX_VIEWS = 12                                  # rows of pictures; more views are shown evenly spaced
+SHOWN_WIDTH = 336                               # small network input is enlarged to about this width
 MAX_ROWS = 24                                   # instances in the attention table
 SAME_OBJECT = 0.25                              # a true object and a prediction belong together from this IoU on
 STILLS = {'from behind the cameras': (0, 25), 'from the side': (-55, 35), 'from above': (0, 80)}    # yaw, pitch in degrees
@@ -141,28 +142,41 @@ def _stills(shown: _Shown, cloud: PointCloud) -> str:
 def _views(shown: _Shown) -> str:
     """One row per view: input, depth, features, masks, and the true masks where known."""
     scene = shown.scene
-    height, width = scene.images.shape[-2:]
+    zoom = max(round(SHOWN_WIDTH / scene.images.shape[-1]), 1)
+    height, width = (size * zoom for size in scene.images.shape[-2:])
     views = np.unique(np.linspace(0, len(scene.images) - 1, min(len(scene.images), MAX_VIEWS)).round().astype(int))
     depth = to_numpy(scene.depth)
     reading = (depth > 0) if shown.valid is None else (depth > 0) & shown.valid
     near, far = shared_range(depth, reading)
-    columns = {'input': [to_picture(scene.images[view]) for view in views],
-               'depth': [depth_picture(depth[view], near, far, reading[view]) for view in views]}
+    pictures = [scale_to(to_picture(scene.images[view]), height, width) for view in views]
+    columns = {'input': pictures, 'depth': [scale_to(depth_picture(depth[view], near, far, reading[view]), height, width)
+                                            for view in views]}
     if scene.features is not None:
-        features = feature_pictures(scene.features)
+        features = _features(scene.features, shown.valid)
         columns['instance features (PCA)'] = [scale_to(features[view], height, width) for view in views]
     if shown.names:
         ids = to_numpy(instance_map(scene.instances.masks))
-        columns['masks'] = [overlay_masks(scene.images[view], ids[view], shown.colours) for view in views]
+        columns['masks'] = [overlay_masks(*pair, shown.colours) for pair in zip(pictures, ids[views], strict=True)]
     if shown.truth is not None and len(shown.truth.labels):
-        ids = to_numpy(instance_map(shown.truth.masks))
-        columns['true masks'] = [overlay_masks(scene.images[view], ids[view], shown.truth_colours) for view in views]
-    rows = [[html.image(pictures[row], f'{name}, view {scene.view_names[view]}') for name, pictures in columns.items()]
+        true = to_numpy(instance_map(shown.truth.masks))
+        columns['true masks'] = [overlay_masks(picture, true[view], shown.truth_colours)
+                                 for picture, view in zip(pictures, views, strict=True)]
+    rows = [[html.image(column[row], f'{name}, view {scene.view_names[view]}') for name, column in columns.items()]
             for row, view in enumerate(views)]
     some = f' ({len(views)} of {len(scene.images)}, evenly spaced)' if len(views) < len(scene.images) else ''
     bar = html.image(depth_bar(near, far), 'colours of depth', lossless=True)
     return (f'<h3>Views{some}</h3>{html.picture_grid(list(columns), rows)}'
             f'<figure class="scale">{bar}<figcaption>z-depth, one scale for all views</figcaption></figure>')
+
+
+def _features(features: Tensor, valid: np.ndarray | None) -> np.ndarray:
+    """Feature pictures (V, h, w, 3) whose colours ignore padding, which is grey."""
+    if valid is None:
+        return feature_pictures(features)
+    inside = np.stack([scale_to(view.astype(np.uint8), *features.shape[-2:], smooth=False) > 0 for view in valid])
+    pictures = feature_pictures(features, inside)
+    pictures[~inside] = INVALID
+    return pictures
 
 
 def _instances(shown: _Shown, cloud: PointCloud) -> str:
@@ -197,9 +211,9 @@ def _attention(shown: _Shown, view_attention: np.ndarray) -> str:
     rows = min(len(shown.names), MAX_ROWS)
     looked = attention.query_attention(view_attention, found.queries)[:rows]                # (n, V)
     seen = attention.mask_visibility(found.masks)[:rows]
-    heading = 'where its mask is'
+    heading = 'share of its mask'
     if shown.truth is not None:
-        heading = 'where the object is visible (true; its mask where no true object fits)'
+        heading = 'visibility of the true object (its own mask where none fits)'
         true = to_numpy(shown.truth.view_visibility)
         seen = np.stack([true[hit] if hit >= 0 else seen[row] for row, hit in enumerate(shown.truth_of[:rows])])
     thumbs = ''.join(f'<th>{html.image(scale_to(to_picture(view), 48, 64), name)}</th>'

@@ -88,7 +88,7 @@ function cloudViewer(root) {
     const set = (name, value) => gl.uniform1f(gl.getUniformLocation(points, name), value);
     gl.uniformMatrix4fv(gl.getUniformLocation(points, 'view'), false, view);
     gl.uniform3fv(gl.getUniformLocation(points, 'eye'), eye);
-    set('size', data.spacing * fx * canvas.width / 2 * 1.15); set('chosen', state.chosen);
+    set('size', data.spacing * fx * canvas.width / 2 * 1.35); set('chosen', state.chosen);
     set('byInstance', +state.byInstance); set('cull', +state.cull);
     bindPoints.forEach(bind => bind());
     gl.drawArrays(gl.POINTS, 0, count);

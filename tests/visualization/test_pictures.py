@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jrs.visualization.attention import attention_picture, heat_colours, mask_visibility, query_attention
-from jrs.visualization.cloud import render_cloud, scene_frame
+from jrs.visualization.cloud import GROUND, render_cloud, scene_frame
 from jrs.visualization.depth import INVALID, depth_bar, depth_picture, scalar_picture, shared_range
 from jrs.visualization.features import feature_pictures
 from jrs.visualization.overlays import instance_colours, legend, overlay_masks
@@ -101,8 +101,8 @@ def test_near_surface_hides_the_far_one():
 def test_backs_of_surfaces_are_left_out():
     points, colours = plane(2.0, (255, 0, 0))
     frame, normals = scene_frame(points, np.eye(4)[None]), np.tile([0.0, 0.0, -1.0], (len(points), 1))
-    assert (render_cloud(points, colours, *frame, 0, 0, (40, 40), normals) != 255).any()
-    assert (render_cloud(points, colours, *frame, 180, 0, (40, 40), normals) == 255).all()
+    assert (render_cloud(points, colours, *frame, 0, 0, (40, 40), normals) != GROUND).any()
+    assert (render_cloud(points, colours, *frame, 180, 0, (40, 40), normals) == GROUND).all()
 
 
 def test_frame_stands_upright_behind_the_cameras():
@@ -112,7 +112,7 @@ def test_frame_stands_upright_behind_the_cameras():
     opposite = np.stack([np.eye(4), np.diag([-1.0, 1, -1, 1])])             # cameras that look opposite ways
     assert np.isfinite(scene_frame(np.zeros((0, 3)), opposite)[0]).all() and radius > 0
     empty = render_cloud(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), *scene_frame(np.zeros((0, 3)), opposite))
-    assert (empty == 255).all()
+    assert (empty == GROUND).all()
 
 
 def test_id_maps_are_scaled_without_new_ids():
