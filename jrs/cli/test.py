@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python tools/test.py configs/segvggt/all24_fada.py untrained --profile rooms        the same model before training
 """
 UNTRAINED = 'untrained'
+CLASS = 'class/'                                # in the names of per-class metrics
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,11 +94,14 @@ def write_results(out: Path, metrics: dict[str, float], facts: dict) -> None:
 
 
 def format_results(metrics: dict[str, float], facts: dict) -> str:
-    """Return the table that is printed: how the numbers were made, means, then classes."""
-    lines = ['', *(f'{name}: {value}' for name, value in facts.items()), '']
-    means = {name: value for name, value in metrics.items() if 'class/' not in name}
-    classes = {name: value for name, value in metrics.items() if 'class/' in name and not math.isnan(value)}
-    lines += [f'{name:44} {value:10.4f}' for name, value in means.items()]
-    if classes:
-        lines += ['', 'classes with ground truth:', *(f'{name:44} {value:10.4f}' for name, value in classes.items())]
-    return '\n'.join(lines)
+    """Return the table that is printed: how the numbers were made, means, then one line per class."""
+    means = [f'{name:44} {value:10.4f}' for name, value in metrics.items() if CLASS not in name]
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        if CLASS in name and not math.isnan(value):
+            class_name, _, kind = name.partition(CLASS)[2].rpartition('/')
+            rows.setdefault(class_name, {})[kind] = value
+    kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    classes = [f'{name:32} ' + ' '.join(f'{row.get(kind, math.nan):8.4f}' for kind in kinds) for name, row in rows.items()]
+    head = [f'{"class (with ground truth)":32} ' + ' '.join(f'{kind:>8}' for kind in kinds)] if rows else []
+    return '\n'.join(['', *(f'{name}: {value}' for name, value in facts.items()), '', *head, *classes, '', *means])
