@@ -98,7 +98,22 @@ def merge(cfg: Config, changes: Mapping, source: str) -> None:
     """
     changes = changes._cfg_dict if isinstance(changes, Config) else ConfigDict(changes)
     _check_known(cfg._cfg_dict, changes, path='', source=source)
-    cfg.merge_from_dict(dict(changes))
+    cfg.merge_from_dict(_replacing_values(cfg._cfg_dict, changes))
+
+
+def _replacing_values(base: Mapping, changes: Mapping) -> dict:
+    """Return `changes` as mmengine merges them: None and plain values give way to mappings, tuples change by index."""
+    marked = {}
+    for key, value in changes.items():
+        old = base.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            value = _replacing_values(old, value)
+        elif isinstance(value, Mapping) and isinstance(old, tuple):
+            value = tuple(value.get(str(index), item) for index, item in enumerate(old))
+        elif isinstance(value, Mapping) and key in base and not isinstance(old, list):
+            value = dict(value, _delete_=True)
+        marked[key] = value
+    return marked
 
 
 def _without_absent_parts(base: Mapping, sizes: Mapping) -> dict:

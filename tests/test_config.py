@@ -46,8 +46,25 @@ def test_an_override_may_set_an_argument_that_the_constructor_takes():
     assert cfg.model.losses.depth.gamma == 2.0 and cfg.train.iterations == 7
 
 
+def test_an_override_may_turn_on_what_is_off_and_change_one_item_of_a_list():
+    cfg = load_config(MAIN, 'debug', {'model.backbone.lora': dict(rank=2, alpha=2), 'batches.views.1': 3})
+    assert cfg.model.backbone.lora == dict(rank=2, alpha=2) and list(cfg.batches.views) == [2, 3]
+
+
+@pytest.mark.parametrize(('path', 'value', 'words'), [
+    ('train.iterations', 'ten', ['train.iterations', "'ten'"]), ('train.save_every', 0, ['train.save_every', 'at least 1']),
+    ('seed', None, ['seed', 'None']), ('train', 3, ['train', 'mapping']),
+    ('parameter_groups.new.lrr', 1e-3, ['parameter_groups.new.lrr', "'lr'"]),
+    ('parameter_groups.lora', dict(lr=1e-3), ['parameter_groups.lora', "'parameters'"])])
+def test_settings_that_no_constructor_checks_are_checked(path, value, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(MAIN, 'debug', {path: value})
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
 def test_a_profile_changes_sizes_and_keeps_the_difference_of_a_row(tmp_path):
-    row = leaf(tmp_path, "model = dict(queries=dict(insertion=dict(type='LateLayers')), matcher=dict(costs=dict(fada=None)))")
+    row = leaf(tmp_path, "model = dict(queries=dict(insertion=dict(type='LateLayers')), "
+                         "matcher=dict(costs=dict(fada=None)))")
     cfg = load_config(row, 'debug')
     assert cfg.model.queries.insertion.type == 'LateLayers' and cfg.model.matcher.costs.fada is None
     assert cfg.model.backbone.depth == 4 and cfg.weights is None
