@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from jrs.errors import DataError, JrsError
-from jrs.io.images import VIDEO_VIEWS
 
 EXAMPLES = """examples:
   python tools/infer.py photos/ --out outputs/mine                          newest weights of outputs/demo or weights
@@ -30,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--checkpoint', help='weights; default: the newest of outputs/demo and weights')
     options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms, debug')
     views = options.add_argument_group('views')
-    views.add_argument('--max-views', type=_positive, help=f'at most so many, evenly spaced; default: all photos, '
-                       f'{VIDEO_VIEWS} frames of a video')
+    views.add_argument('--max-views', type=_positive, help='at most so many, evenly spaced; default: all photos, '
+                       'a few frames of a video')
     views.add_argument('--every', type=_positive, default=1, help='take each n-th photo or frame')
     views.add_argument('--width', type=_positive, help='width of the network input; default: as the config tests')
     result = options.add_argument_group('result')

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, MessageHub, print_log
 
 from jrs import __version__
-from jrs.errors import WeightsError
+from jrs.errors import DataError, WeightsError
 from jrs.io.atomic import atomic_write
 from jrs.registry import HOOKS
 
 POINTER = 'last_checkpoint'
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError)   # what torch.load raises on bad files
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -62,7 +66,12 @@ class PlainCheckpoint(Hook):
         checkpoint['engine'] = dict(version=__version__, world_size=runner.world_size, seed=runner.seed)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Build the buffers again, and say what differs from the run that saved."""
+        """Build the buffers again, and say what differs from the run that saved.
+
+        Raises:
+            WeightsError: the checkpoint is of another model.
+        """
+        check_same_model(getattr(runner.model, 'module', runner.model), checkpoint)
         hub = checkpoint.get('message_hub', {})
         hub['log_scalars'] = {key: HistoryBuffer(*map(np.asarray, data), max_length=self.buffer_length)
                               for key, data in hub.get('log_scalars', {}).items()}
@@ -70,6 +79,17 @@ class PlainCheckpoint(Hook):
         for key, value in now.items():
             if key in saved and saved[key] != value:
                 print_log(f'resuming with {key} {value}; the checkpoint was saved with {saved[key]}', 'current')
+
+
+def check_same_model(model: torch.nn.Module, checkpoint: dict) -> None:
+    """Raise a WeightsError where the parameters of a checkpoint are not those of `model` in name and shape."""
+    saved = {name: tuple(value.shape) for name, value in checkpoint.get('state_dict', {}).items()}
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    other = [f'{name}: checkpoint {saved.get(name, "nothing")}, model {own.get(name, "nothing")}'
+             for name in sorted({*saved, *own}) if saved.get(name) != own.get(name)]
+    if other:
+        raise WeightsError(f'the checkpoint is of another model; {len(other)} parameters differ: {"; ".join(other[:3])}. '
+                           'Resume with the config, profile and overrides that started the run (config.py in its folder).')
 
 
 def _plain(value):
@@ -98,8 +118,12 @@ class SafeCheckpoint(Hook):
     def save(self, runner) -> None:
         """Write the state after the current step; only rank 0 writes."""
         name = f'iter_{runner.iter + 1}.pth'
-        runner.save_checkpoint(runner.work_dir, name, file_client_args=None, save_optimizer=True,
-                               save_param_scheduler=True, by_epoch=False, backend_args=None)
+        try:
+            runner.save_checkpoint(runner.work_dir, name, file_client_args=None, save_optimizer=True,
+                                   save_param_scheduler=True, by_epoch=False, backend_args=None)
+        except OSError as error:
+            raise DataError(f'cannot write {Path(runner.work_dir) / name}: {error}. The checkpoints before it are whole: '
+                            'make room, then go on with --resume.') from error
         if runner.rank == 0:
             with atomic_write(Path(runner.work_dir) / POINTER, 'w') as file:
                 file.write(name)
@@ -115,18 +139,21 @@ def checkpoints(work_dir: Path) -> list[Path]:
 def last_good_checkpoint(work_dir: Path) -> Path | None:
     """Return the newest checkpoint that loads, None when there is none; broken ones are named in the log.
 
+    Files that a killed run left half written are removed, by the first process only.
+
     Raises:
         WeightsError: there are checkpoints and none of them loads.
     """
-    for stale in work_dir.glob('.tmp-*'):
+    for stale in work_dir.glob('.*.part') if get_rank() == 0 else ():
         stale.unlink()
     found = checkpoints(work_dir)
     for path in found:
         try:
             torch.load(path, map_location='meta', weights_only=True, mmap=True)
             return path
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            print_log(f'{path} does not load ({type(error).__name__}); trying the one before', 'current')
+        except UNREADABLE as error:
+            print_log(f'{path} does not load ({type(error).__name__}); trying the one before', 'current',
+                      logging.WARNING)
     if found:
         raise WeightsError(f'none of the {len(found)} checkpoints in {work_dir} loads. Remove them to start again.')
     return None

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
 from torch import nn
 
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, NonFiniteError
 from jrs.registry import OPTIMIZERS, build
 
 
@@ -50,12 +50,26 @@ def _group_of(parameter: str, groups: Mapping[str, Mapping]) -> str:
                       f'the patterns are { {name: list(group["parameters"]) for name, group in groups.items()} }.')
 
 
+class FiniteOptimWrapper(OptimWrapper):
+    """mmengine's wrapper, whose clipping stops at a gradient that is NaN or infinite, before it reaches the weights."""
+
+    def _clip_grad(self) -> None:
+        try:
+            super()._clip_grad()
+        except RuntimeError as error:
+            bad = [f'group {group.get("name", "all")!r}, shape {tuple(parameter.grad.shape)}'
+                   for group in self.optimizer.param_groups for parameter in group['params']
+                   if parameter.grad is not None and not parameter.grad.isfinite().all()]
+            raise NonFiniteError(f'{len(bad)} gradients are not finite ({"; ".join(bad[:3])}). The weights are still those '
+                                 'before this step: go on with --resume and a lower learning rate.') from error
+
+
 def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, Mapping], clip_norm: float | None,
                     accumulate: int) -> OptimWrapper:
     """Return mmengine's wrapper around the optimizer that the config describes."""
     built = build(OPTIMIZERS, optimizer, 'optimizer', params=parameter_groups(model, groups))
     clip = dict(max_norm=clip_norm, error_if_nonfinite=True) if clip_norm else None
-    return OptimWrapper(built, accumulative_counts=accumulate, clip_grad=clip)
+    return FiniteOptimWrapper(built, accumulative_counts=accumulate, clip_grad=clip)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, iterations: int, warmup: float, final: float) -> list:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from jrs.engine.checkpoint import UNREADABLE
 from jrs.engine.released_keys import our_key
 from jrs.errors import WeightsError
 
@@ -32,7 +33,7 @@ class LoadReport:
 
 def save_weights(model: nn.Module, path: Path, metadata: dict) -> None:
     """Write the model's state to `path` as safetensors, atomically, with `metadata` (origin, licence, ...)."""
-    temporary = path.with_name(f'.tmp-{path.name}')
+    temporary = path.with_name(f'.{path.name}.part')
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, str(temporary), metadata={key: json.dumps(value) for key, value in metadata.items()})
     temporary.replace(path)
@@ -78,17 +79,20 @@ def load_weights(model: nn.Module, path: str | Path, partial: bool = False) -> L
 def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weights file, memory-mapped; wrappings of the official files are taken off."""
     if not path.is_file():
-        raise WeightsError(f'no weights file {path}.')
+        raise WeightsError(f'no weights file {path}. Training writes weights.safetensors into its run folder; where the '
+                           'official files are is in the README.')
     if path.suffix == '.safetensors':
         with _opened(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     try:
         state = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise WeightsError(f'{path} is no readable checkpoint ({type(error).__name__}). Is it complete?') from error
+    if not isinstance(state, dict):
+        raise WeightsError(f'{path} holds a {type(state).__name__}; a checkpoint is a mapping of names to tensors.')
     for wrapping in ('model', 'state_dict'):
         state = state[wrapping] if isinstance(state.get(wrapping), dict) else state
-    return {key.removeprefix('module.'): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
+    return {str(key).removeprefix('module.'): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def _opened(path: Path):

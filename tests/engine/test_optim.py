@@ -1,0 +1,57 @@
+"""Parameter groups: every trainable parameter in one, no group empty; the schedule warms up and decays."""
+
+import pytest
+import torch
+from torch import nn
+
+from jrs.engine.optim import build_optimizer, build_schedule, parameter_groups
+from jrs.errors import ConfigError, NonFiniteError
+
+
+def model() -> nn.ModuleDict:
+    return nn.ModuleDict(dict(backbone=nn.Linear(3, 3), queries=nn.Linear(3, 2)))
+
+
+GROUPS = dict(new=dict(lr=1e-3, parameters=['queries.*']), pretrained=dict(lr=1e-4, parameters=['backbone.*']))
+
+
+def test_each_parameter_joins_the_first_group_with_a_matching_pattern():
+    groups = parameter_groups(model(), dict(GROUPS, rest=dict(lr=0.0, parameters=['*.bias'], optional=True)))
+    found = [(group['name'], len(group['params']), group['lr']) for group in groups]
+    assert found == [('new', 2, 1e-3), ('pretrained', 2, 1e-4)]
+
+
+def test_a_trainable_parameter_that_no_group_takes_is_named():
+    with pytest.raises(ConfigError, match="'backbone.weight'.*queries"):
+        parameter_groups(model(), dict(new=GROUPS['new'], pretrained=None))
+
+
+def test_a_frozen_parameter_needs_no_group_and_a_group_of_nothing_is_refused_unless_optional():
+    frozen = model()
+    frozen['backbone'].requires_grad_(False)
+    assert len(parameter_groups(frozen, dict(new=GROUPS['new']))) == 1
+    with pytest.raises(ConfigError, match='parameter_groups.pretrained matches no trainable parameter'):
+        parameter_groups(frozen, GROUPS)
+    assert len(parameter_groups(frozen, dict(GROUPS, pretrained=dict(GROUPS['pretrained'], optional=True)))) == 1
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_leaves_the_weights():
+    net = model()
+    optimizer = build_optimizer(net, dict(type='AdamW'), GROUPS, clip_norm=1.0, accumulate=1)
+    before = net['queries'].weight.detach().clone()
+    loss = (net['queries'](torch.ones(3)) * 0).abs().sqrt().sum() + net['backbone'].weight.sum()
+    with pytest.raises(NonFiniteError, match=r"group 'new', shape \(2, 3\)"):
+        optimizer.update_params(loss)
+    assert net['queries'].weight.equal(before)
+
+
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine_to_its_factor():
+    optimizer = torch.optim.SGD(model().parameters(), lr=1.0)
+    schedule, rates = build_schedule(optimizer, iterations=100, warmup=0.1, final=1e-2), []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for part in schedule:
+            part.step()
+    assert rates[0] < 0.01 and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) in (9, 10, 11)
+    assert rates[55] == pytest.approx(0.505, abs=0.02) and rates[-1] == pytest.approx(1e-2, abs=2e-3)

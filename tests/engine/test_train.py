@@ -1,0 +1,219 @@
+"""Whole runs at debug size: killed and resumed, in two processes, refused, broken; and the pieces a run is made of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jrs.engine.checkpoint import SafeCheckpoint, checkpoints
+from jrs.engine.hooks import TERMS_FILE, format_summary, read_lines, term_summary
+from tests._data import MAIN, ROOT, command, tool
+
+STEPS = 8
+SMALL = ('batches.views=(2,2)', 'batches.max_images=2', 'batches.aspect_ratio=(0.75,0.75)', 'hooks.pictures=None')
+
+
+def words(data: Path, work_dir: Path, *options: str, flags: tuple[str, ...] = ()) -> list[str]:
+    return [str(MAIN), '--profile', 'debug', '--work-dir', str(work_dir), *flags, '--cfg-options', f'data_root={data}',
+            f'train.iterations={STEPS}', 'train.save_every=2', *SMALL, *options]
+
+
+@pytest.fixture(scope='module')
+def finished(debug_data, tmp_path_factory):
+    """A run that was never interrupted."""
+    work_dir = tmp_path_factory.mktemp('finished')
+    assert command('train', *words(debug_data, work_dir)) == 0
+    return work_dir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / 'copy')
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    assert (first / TERMS_FILE).read_text() == (second / TERMS_FILE).read_text()
+    weights, others = (load_file(run / 'weights.safetensors') for run in (first, second))
+    assert weights.keys() == others.keys() and all(weights[name].equal(others[name]) for name in weights)
+
+
+def leftovers(work_dir: Path) -> list[Path]:
+    return [path for pattern in ('.*.part', '.tmp*') for path in work_dir.rglob(pattern)]
+
+
+def test_a_run_leaves_its_record_and_every_term_of_every_iteration(finished):
+    rows = [json.loads(line) for line in (finished / TERMS_FILE).read_text().splitlines()]
+    assert [row['iteration'] for row in rows] == list(range(STEPS))
+    assert {'loss', 'loss_classification', 'loss_mask_bce', 'loss_mask_dice', 'loss_fada', 'loss_camera', 'loss_depth',
+            'camera/rotation'} <= set(rows[0])
+    assert {'config.py', 'run.json', 'last_checkpoint', f'iter_{STEPS}.pth', f'iter_{STEPS - 2}.pth',
+            'weights.safetensors'} <= {path.name for path in finished.iterdir()}
+    assert not leftovers(finished)
+
+
+def test_a_run_killed_at_any_moment_and_resumed_with_other_workers_is_bit_equal(finished, debug_data, tmp_path):
+    work_dir = tmp_path / 'killed'
+    process = subprocess.Popen(tool('train', *words(debug_data, work_dir, 'train.workers=1')), start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while len(read_lines(work_dir / TERMS_FILE)) < 5 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, process.stderr.read().decode()[-2000:]
+    process.stderr.close()
+    (work_dir / '.iter_6.pth.x1y2.part').write_bytes(b'half')           # as a kill during a save leaves it
+    assert command('train', *words(debug_data, work_dir, flags=('--resume',))) == 0
+    assert_same_run(finished, work_dir)
+    assert not leftovers(work_dir)
+
+
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(finished, copy, debug_data, capsys):
+    newest, before = checkpoints(copy)
+    newest.write_bytes(newest.read_bytes()[:5000])
+    (copy / 'weights.safetensors').unlink()
+    assert command('train', *words(debug_data, copy, flags=('--resume',))) == 0
+    shown = capsys.readouterr().out
+    assert f'{newest} does not load' in shown and before.name in shown
+    assert_same_run(finished, copy)
+
+
+def test_torch_loads_a_checkpoint_with_its_safe_defaults(finished):
+    content = torch.load(finished / f'iter_{STEPS}.pth', weights_only=True)
+    assert content['meta']['iter'] == STEPS and {'state_dict', 'optimizer', 'param_schedulers', 'engine'} <= set(content)
+    assert torch.serialization.get_unsafe_globals_in_checkpoint(finished / f'iter_{STEPS}.pth') == []
+
+
+def test_starting_over_an_existing_run_is_refused(finished, debug_data, capsys):
+    assert command('train', *words(debug_data, finished)) == 2
+    message = capsys.readouterr().err
+    assert str(finished) in message and '--resume' in message
+
+
+def test_resuming_another_model_is_refused_with_both_shapes(copy, debug_data, capsys):
+    (copy / f'iter_{STEPS}.pth').unlink()
+    assert command('train', *words(debug_data, copy, 'model.queries.num_queries=13', flags=('--resume',))) == 2
+    message = capsys.readouterr().err
+    assert 'queries.tokens' in message and '(1, 12, 32)' in message and '(1, 13, 32)' in message
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_scenes(debug_data, tmp_path, monkeypatch, capsys):
+    from jrs.losses.camera import CameraLoss
+    healthy, calls = CameraLoss.__call__, []
+
+    def third_is_nan(self, predictions, target):
+        calls.append(1)
+        terms = healthy(self, predictions, target)
+        return {**terms, 'total': terms['total'] * float('nan')} if len(calls) == 3 else terms
+    monkeypatch.setattr(CameraLoss, '__call__', third_is_nan)
+    assert command('train', *words(debug_data, tmp_path)) == 2
+    message = capsys.readouterr().err
+    assert "'loss_camera' is nan" in message and 'scene000' in message and 'resume' in message
+    assert [path.name for path in checkpoints(tmp_path)] == ['iter_2.pth']
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights(debug_data, tmp_path, monkeypatch, capsys):
+    from jrs.losses.camera import CameraLoss
+    healthy = CameraLoss.__call__
+
+    def infinite_slope(self, predictions, target):
+        terms = healthy(self, predictions, target)
+        edge = (predictions.pose_encodings[-1].sum() * 0).sqrt()        # 0, with an infinite derivative
+        return {**terms, 'total': terms['total'] + edge}
+    monkeypatch.setattr(CameraLoss, '__call__', infinite_slope)
+    assert command('train', *words(debug_data, tmp_path)) == 2
+    assert 'gradients are not finite' in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_run_and_the_checkpoint_before_still_loads(debug_data, tmp_path, monkeypatch, capsys):
+    from jrs.engine.checkpoint import AtomicLocalBackend
+    write = AtomicLocalBackend.put
+
+    def full(self, obj, filepath):
+        if 'iter_4' in str(filepath):
+            raise OSError(28, 'No space left on device')
+        write(self, obj, filepath)
+    monkeypatch.setattr(AtomicLocalBackend, 'put', full)
+    assert command('train', *words(debug_data, tmp_path)) == 2
+    message = capsys.readouterr().err
+    assert 'iter_4.pth' in message and 'No space left' in message and '--resume' in message
+    assert [path.name for path in checkpoints(tmp_path)] == ['iter_2.pth'] and not leftovers(tmp_path)
+    torch.load(tmp_path / 'iter_2.pth')
+
+
+def test_old_checkpoints_go_only_after_the_pointer_has_moved(tmp_path):
+    class Runner:
+        work_dir, rank, iter = str(tmp_path), 0, 5
+
+        def save_checkpoint(self, folder, name, **options):
+            assert (tmp_path / 'iter_4.pth').is_file()
+            (Path(folder) / name).write_text('new')
+    for number in (2, 4):
+        (tmp_path / f'iter_{number}.pth').write_text('old')
+    SafeCheckpoint(interval=2, keep=1).save(Runner())
+    assert [path.name for path in checkpoints(tmp_path)] == ['iter_6.pth']
+    assert (tmp_path / 'last_checkpoint').read_text() == 'iter_6.pth'
+
+
+def test_the_console_is_quiet_and_validation_shows_the_headline_only(debug_data, tmp_path, capsys):
+    assert command('train', *words(debug_data, tmp_path, 'train.iterations=2', 'train.validate_every=2',
+                                   'train.log_every=1')) == 0
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if 'INFO' in line or 'WARNING' in line]
+    assert len(lines) < 10, shown
+    validation = next(line for line in lines if 'validation at iteration 2' in line)
+    assert all(f'{name} ' in validation for name in ('instance/AP', 'instance/agnostic_AP', 'depth/abs_rel', 'camera/auc30'))
+    assert 'class/' not in shown and 'System environment' not in shown
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'System environment' in log and 'Hooks will be executed' in log
+
+
+# Instance terms only, plain SGD: then one process with both scenes is the mean of two with one each.
+SHARED = ('model.losses.depth=None', 'model.losses.camera=None', 'model.camera_head=None', 'model.depth_head=None',
+          'model.teacher=None', 'optimizer.type=SGD', 'train.iterations=2', 'train.clip_norm=None')
+
+
+def test_two_processes_train_leave_one_set_of_files_and_equal_one_process_with_the_whole_batch(debug_data, tmp_path):
+    launch = [*tool('train')[:1], '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', *tool('train')[1:]]
+    done = subprocess.run([*launch, *words(debug_data, tmp_path / 'two', *SHARED, flags=('--launcher', 'pytorch'))],
+                          capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert command('train', *words(debug_data, tmp_path / 'one', *SHARED, 'batches.max_images=4')) == 0
+    two, one = (load_file(tmp_path / run / 'weights.safetensors') for run in ('two', 'one'))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6, msg=name)
+    assert [json.loads(line)['iteration'] for line in (tmp_path / 'two' / TERMS_FILE).read_text().splitlines()] == [0, 1]
+    assert [path.name for path in checkpoints(tmp_path / 'two')] == ['iter_2.pth'] and not leftovers(tmp_path)
+    assert len(list((tmp_path / 'two').glob('*/*.log'))) == 1
+
+
+def test_the_term_summary_is_the_mean_over_the_first_and_the_last_iterations(tmp_path):
+    rows = [dict(iteration=step, loss=10.0 - step, loss_a=1.0) for step in range(6)]
+    (tmp_path / TERMS_FILE).write_text(''.join(json.dumps(row) + '\n' for row in rows) + '{"iteration": 6, "lo')
+    summary = term_summary(tmp_path, window=2)
+    assert summary['iterations'] == 6                                   # the line that a kill cut short does not count
+    assert summary['terms']['loss'] == dict(first=9.5, last=5.5)
+    table = format_summary(summary).splitlines()
+    assert table[1].split() == ['loss', '9.5000', '5.5000', '-42.1%'] and table[2].split()[-1] == '+0.0%'
+
+
+def test_the_help_texts_of_jrs_train_test_and_infer_need_no_torch_and_little_time():
+    code = ('import sys, contextlib, io, time; start = time.process_time()\n'
+            'from jrs.cli import main\n'
+            'for name in [None, "train", "test", "infer"]:\n'
+            '    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:\n'
+            '        main(["--help"] if name is None else [name, "--help"])\n'
+            '    assert "usage:" in out.getvalue(), name\n'
+            '    assert "torch" not in sys.modules, name\n'
+            'assert time.process_time() - start < 1.5, time.process_time() - start\n')
+    done = subprocess.run([tool('train')[0], '-c', code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,116 @@
+"""Weights files: what is written comes back; released names are understood; what does not fit is named."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from jrs.config import load_config
+from jrs.engine.build import build_model
+from jrs.engine.released_keys import released_key
+from jrs.engine.weights import load_weights, read_metadata, save_weights
+from jrs.errors import WeightsError
+from tests._data import MAIN
+
+
+def tiny(**overrides):
+    torch.manual_seed(len(overrides))
+    return build_model(load_config(MAIN, 'debug', {'model.teacher': None, **overrides}))
+
+
+@pytest.fixture(scope='module')
+def model():
+    return tiny()
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    torch.manual_seed(9)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    return model
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    ours, others = first.state_dict(), second.state_dict()
+    return ours.keys() == others.keys() and all(ours[name].equal(others[name]) for name in ours)
+
+
+def test_weights_and_their_card_come_back_as_they_were_saved(model, tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    save_weights(model, path, dict(origin='a test', classes=['chair', 'table'], iterations=3))
+    assert read_metadata(path) == dict(origin='a test', classes=['chair', 'table'], iterations=3)
+    other = randomised(tiny())
+    report = load_weights(other, path)
+    assert same(model, other) and str(report) == f'{len(model.state_dict())} used, 0 missing, 0 left over'
+    assert [file.name for file in tmp_path.iterdir()] == ['weights.safetensors']
+
+
+@pytest.mark.parametrize('wrapping', ['model', 'state_dict', None])
+def test_a_file_with_the_names_of_vggt_fills_backbone_and_geometry_heads(model, tmp_path, wrapping):
+    """As facebook/VGGT-1B's `model.pt`: no queries, further heads, sometimes wrapped."""
+    names = [name for name in model.state_dict() if name.startswith(('backbone.', 'camera_head.', 'depth_head.'))]
+    state = {released_key(name, lora=False): torch.randn(model.state_dict()[name].shape) for name in names}
+    state |= {'track_head.x.weight': torch.ones(2), 'point_head.norm.weight': torch.ones(2)}
+    torch.save({wrapping: state} if wrapping else state, tmp_path / 'model.pt')
+    other = tiny()
+    with pytest.raises(WeightsError, match=r'does not fit the model.*Missing: .*queries'):
+        load_weights(other, tmp_path / 'model.pt')
+    report = load_weights(other, tmp_path / 'model.pt', partial=True)
+    assert sorted(report.used) == sorted(names) and report.left_over == []
+    assert all(other.state_dict()[name].equal(state[released_key(name, lora=False)]) for name in names)
+    assert any(name.startswith('aggregator.frame_blocks.0.') for name in state)
+
+
+def test_a_file_with_the_names_of_the_released_segvggt_fills_everything(tmp_path):
+    adapted = {'model.backbone.lora': dict(rank=2, alpha=2, dropout=0.0)}
+    model, other = randomised(tiny(**adapted)), tiny(**adapted)
+    released = {released_key(name, lora=True): value for name, value in model.state_dict().items()}
+    assert any('lora.lora_A' in name for name in released) and any(name.startswith('semantic_head.') for name in released)
+    torch.save(released, tmp_path / 'segvggt.pt')
+    load_weights(other, tmp_path / 'segvggt.pt')
+    assert same(model, other)
+
+
+def test_weights_of_another_size_are_refused_with_both_shapes(model, tmp_path):
+    save_weights(model, tmp_path / 'w.safetensors', {})
+    with pytest.raises(WeightsError, match=r'another size.*queries.tokens: file \(1, 12, 32\), model \(1, 13, 32\)'):
+        load_weights(tiny(**{'model.queries.num_queries': 13}), tmp_path / 'w.safetensors', partial=True)
+
+
+def test_weights_of_something_else_are_refused_even_where_parts_may_lack(model, tmp_path):
+    save_file({'resnet.conv1.weight': torch.ones(3)}, str(tmp_path / 'w.safetensors'))
+    with pytest.raises(WeightsError, match='0 used.*resnet.conv1.weight'):
+        load_weights(model, tmp_path / 'w.safetensors', partial=True)
+
+
+def test_a_failed_load_leaves_the_model_as_it_was(tmp_path):
+    model = tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: torch.zeros_like(value) for name, value in before.items()}
+    state['queries.tokens'] = torch.zeros(1, 99, 32)
+    torch.save(state, tmp_path / 'w.pth')
+    with pytest.raises(WeightsError):
+        load_weights(model, tmp_path / 'w.pth')
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pt'])
+@pytest.mark.parametrize('damage', ['truncated', 'text', 'empty', 'list', 'absent'])
+def test_a_damaged_file_is_named_and_not_a_traceback(model, tmp_path, suffix, damage):
+    path = tmp_path / f'weights{suffix}'
+    save_weights(model, path, {}) if suffix == '.safetensors' else torch.save(model.state_dict(), path)
+    if damage == 'absent':
+        path.unlink()
+    elif damage == 'list':
+        torch.save([torch.ones(2)], path)
+    else:
+        path.write_bytes(dict(truncated=path.read_bytes()[:3000], text=b'version https://git-lfs.github.com/spec/v1\n',
+                              empty=b'')[damage])
+    with pytest.raises(WeightsError, match=path.name):
+        load_weights(model, path, partial=True)
+
+
+def test_a_file_that_would_run_code_is_not_read(model, tmp_path):
+    torch.save({'model': model, 'x': print}, tmp_path / 'w.pt')
+    with pytest.raises(WeightsError, match='w.pt'):
+        load_weights(model, tmp_path / 'w.pt')
