@@ -19,3 +19,13 @@ def debug_data(tmp_path_factory):
     own = tmp_path_factory.mktemp('prepare')
     parallel = 'PYTEST_XDIST_WORKER' in os.environ
     return make_data(own.parent.parent if parallel else own.parent, own)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many golden files passed; a skipped one is not a pass."""
+    counts = {outcome: len({report.nodeid.partition('[')[2] for report in terminalreporter.getreports(outcome)
+                            if '/golden/' in report.nodeid and getattr(report, 'when', 'call') == ('setup' if outcome == 'skipped'
+                                                                                                     else 'call')})
+              for outcome in ('passed', 'failed', 'skipped')}
+    if any(counts.values()):
+        terminalreporter.write_line('golden files: {passed} passed, {failed} failed, {skipped} skipped'.format(**counts))
