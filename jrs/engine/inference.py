@@ -17,6 +17,7 @@ from jrs.benchmarks import get_benchmark
 from jrs.config import load_config
 from jrs.engine.weights import load_weights, read_metadata
 from jrs.errors import ConfigError, DataError, WeightsError
+from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
 from jrs.io.images import LoadedPhotos, load_photos
 from jrs.postprocess.distinct import distinct_instances
@@ -130,7 +131,7 @@ class Reconstructor:
         start = time.perf_counter()
         found = self.model.reconstruct(batch.to(self.device), track_views=self.model.queries is not None)[0].to('cpu')
         seconds = time.perf_counter() - start
-        found = without_padding(found, photos)
+        found = without_padding(in_first_camera(found), photos)
         if found.instances is not None and not self.keep_all:
             found = dataclasses.replace(found, instances=distinct_instances(found.instances, self.min_score))
         height, width = photos.images.shape[-2:]
@@ -148,6 +149,12 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     model = build(MODELS, dict(cfg.model, teacher=None), 'model')
     load_weights(model, checkpoint)
     return model.eval()
+
+
+def in_first_camera(scene: Reconstruction) -> Reconstruction:
+    """Return the scene with the first camera exactly at the world's origin; a model predicts it there only roughly."""
+    world_from_first = invert_rigid(scene.cam_from_world[:1])
+    return dataclasses.replace(scene, cam_from_world=scene.cam_from_world @ world_from_first)
 
 
 def default_weights(root: str | Path = '.') -> Path:

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -44,6 +45,7 @@ def test_five_lines_give_every_file(run, photos, tmp_path):
     written = {path.name for path in scene.save(tmp_path, glb=False)}
     assert written == {'cloud.ply', 'instances.ply', 'masks', 'instances.json', 'cameras.json', 'report.html'}
     cameras = json.loads((tmp_path / 'cameras.json').read_text())['cameras']
+    np.testing.assert_allclose(cameras[0]['cam_from_world'], np.eye(4), atol=1e-6)
     assert [(camera['width'], camera['height']) for camera in cameras] == [(80, 60), (60, 80)]
     assert [Image.open(tmp_path / 'masks' / f'{name}.png').size for name in 'ab'] == [(80, 60), (60, 80)]
     report = (tmp_path / 'report.html').read_text()
