@@ -45,7 +45,7 @@ class _Shown:
 
 def scene_section(scene: Reconstruction, class_names: Sequence[str], ground_truth: InstanceTargets | None = None,
                   view_attention: Tensor | None = None, cloud: PointCloud | None = None, valid: Tensor | None = None,
-                  title: str = '', note: str = '') -> str:
+                  title: str = '', note: str = '', true_geometry: Reconstruction | None = None) -> str:
     """Return the HTML of one scene: cloud, views, instances, view attention, cameras.
 
     Args:
@@ -56,12 +56,18 @@ def scene_section(scene: Reconstruction, class_names: Sequence[str], ground_trut
         cloud: from `jrs.geometry.cloud.point_cloud`; None makes it here.
         valid: (V, H, W) bool, False in padding; None = all.
         title, note: heading and a line below it.
+        true_geometry: `scene` with depth, intrinsics and cameras replaced by true ones: drawn too, so that masks can be
+            judged where predicted geometry is poor.
     """
     cloud = point_cloud(scene, valid) if cloud is None else cloud
     view_attention = scene.view_attention if view_attention is None else view_attention
     shown = _prepare(scene, class_names, ground_truth, valid)
     parts = [f'<h2>{escape(title)}</h2>' if title else '', f'<p class="soft">{escape(note)}</p>' if note else '',
-             _stage(shown, cloud), _stills(shown, cloud), _views(shown), _instances(shown, cloud)]
+             _stage(shown, cloud), _stills(shown, scene, cloud, 'stills of the cloud')]
+    if true_geometry is not None:
+        measured = point_cloud(true_geometry, valid, drop_percent=0)
+        parts.append(_stills(shown, true_geometry, measured, 'the predicted masks on the true geometry'))
+    parts += [_views(shown), _instances(shown, cloud)]
     if view_attention is not None and shown.names:
         parts.append(_attention(shown, to_numpy(view_attention)))
     parts.append(_cameras(shown))
@@ -127,16 +133,16 @@ def _stage(shown: _Shown, cloud: PointCloud) -> str:
     return f'<div class="stage">{viewer}<div>{side}</div></div>'
 
 
-def _stills(shown: _Shown, cloud: PointCloud) -> str:
-    """The same cloud as still pictures, for mail and print."""
-    frame, cloud = scene_frame(cloud.points, shown.scene.cam_from_world), cloud.thinned(STILL_POINTS)
+def _stills(shown: _Shown, scene: Reconstruction, cloud: PointCloud, summary: str) -> str:
+    """A cloud as still pictures, for mail and print."""
+    frame, cloud = scene_frame(cloud.points, scene.cam_from_world), cloud.thinned(STILL_POINTS)
     looks = {'colours of the photos': cloud.colours}
     if shown.names:
         looks['colours of the instances'] = colour_ids(cloud.instances, shown.colours)
     figures = [html.figure(render_cloud(cloud.points, colours, *frame, *angles, (330, 440), cloud.normals),
                            f'{words}, {where}')
                for words, colours in looks.items() for where, angles in STILLS.items()]
-    return f'<details open><summary>stills of the cloud</summary><div class="stills">{"".join(figures)}</div></details>'
+    return f'<details open><summary>{summary}</summary><div class="stills">{"".join(figures)}</div></details>'
 
 
 def _views(shown: _Shown) -> str:

@@ -1,6 +1,7 @@
 """The report is one file, loads nothing, shows every part that the reconstruction has, and survives absent ones."""
 
 import base64
+import dataclasses
 import json
 import re
 
@@ -30,6 +31,12 @@ def test_section_shows_every_part_with_true_masks_beside():
         assert part in section
     assert section.count('alt="true masks, view') == VIEWS
     assert '2 of 2 true objects are hit with IoU ≥ 0.25, 2 with IoU ≥ 0.5' in section
+
+
+def test_masks_are_also_drawn_on_true_geometry():
+    scene = small_scene()
+    section = scene_section(scene, NAMES, true_geometry=dataclasses.replace(scene, depth=2 * scene.depth))
+    assert 'on the true geometry' in section and section.count('colours of the instances, from above') == 4    # alt, caption
 
 
 def test_viewer_holds_the_points_where_they_are():
