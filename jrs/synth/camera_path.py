@@ -9,7 +9,9 @@ import numpy as np
 from jrs.synth.layout import BuiltRoom
 
 Random = np.random.Generator
-CLEARANCE, TALL = 0.22, 0.85                                # metres: kept from furniture taller than TALL
+CLEARANCE = 0.22                                            # metres kept from furniture, sideways …
+HEADROOM = 0.3                                              # … and downwards: 0.85 m is too tall for a camera at 1.15
+ATTEMPTS = 150
 PITCH = (-37.0, 9.0)                                        # degrees, up is positive
 
 
@@ -49,14 +51,14 @@ def closed_curve(points: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def _way_points(room: BuiltRoom, random: Random) -> np.ndarray:
-    """Return 5 to 7 points on an ellipse whose curve keeps clear of furniture; the clearest of 40 attempts."""
+    """Return 5 to 7 points on an ellipse whose curve keeps clear of furniture; the clearest of ATTEMPTS."""
     best, best_hits, dense = None, None, np.arange(96) / 96
-    for attempt in range(40):
+    for attempt in range(ATTEMPTS):
         count = int(random.integers(5, 8))
         angle = random.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(count) / count
-        shrink = 1.0 - attempt / 60
-        radius = random.uniform(0.45, 0.85, count) * shrink * 0.5
-        low = 1.15 + 0.3 * attempt / 40                     # over low furniture when nothing else is left
+        tried = attempt / ATTEMPTS                          # smaller and higher loops when nothing else is left
+        radius = random.uniform(0.45, 0.85, count) * (1.0 - 0.7 * tried) * 0.5
+        low = 1.15 + 0.5 * tried
         points = np.stack([room.size[0] * (0.5 + radius * np.cos(angle)), room.size[1] * (0.5 + radius * np.sin(angle)),
                            random.uniform(low, 1.75, count)], axis=1)                   # (count, 3)
         hits = blocked(room, closed_curve(points, dense)).sum()
@@ -68,11 +70,11 @@ def _way_points(room: BuiltRoom, random: Random) -> np.ndarray:
 
 
 def blocked(room: BuiltRoom, positions: np.ndarray, clearance: float = CLEARANCE) -> np.ndarray:
-    """Return whether positions (V, 3) are within `clearance` of furniture that is tall or at their height: (V,)."""
+    """Return whether positions (V, 3) are within `clearance` of furniture that reaches up to the camera: (V,)."""
     low, high = room.bounds[room.num_stuff:, 0], room.bounds[room.num_stuff:, 1]        # (O, 3)
-    tall = high[:, 2] > TALL
-    near = ((positions[:, None] > low - clearance) & (positions[:, None] < high + clearance))   # (V, O, 3)
-    return (near.all(axis=2) & tall).any(axis=1) | (near.all(axis=2)).any(axis=1)
+    flat = positions[:, None, :2]                                                       # (V, 1, 2)
+    near = ((flat > low[:, :2] - clearance) & (flat < high[:, :2] + clearance)).all(axis=2)        # (V, O)
+    return (near & (high[:, 2] > positions[:, 2:] - HEADROOM)).any(axis=1)
 
 
 def _look_at(room: BuiltRoom, points: np.ndarray, random: Random) -> np.ndarray:

@@ -126,7 +126,8 @@ class Renderer:
         towards = position - points
         squared = (towards * towards).sum(axis=1)
         cosine = np.maximum((normals * towards).sum(axis=1) / np.sqrt(squared), 0.0)
-        power = 1.15 / len(self.room.lights) ** 0.5
+        area = self.room.size[0] * self.room.size[1]
+        power = 1.15 / len(self.room.lights) ** 0.5 * np.clip(area / 18.0, 0.4, 1.4) ** 0.4     # as bright as needed
         lit = cosine * power / (0.55 + 0.16 * squared)
         chosen = np.flatnonzero(cosine > 0)
         lit[chosen] *= _unshadowed(cube, -towards[chosen] + SHADOW_BIAS * normals[chosen])
