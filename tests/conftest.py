@@ -23,9 +23,13 @@ def debug_data(tmp_path_factory):
 
 def pytest_terminal_summary(terminalreporter):
     """Say how many golden files passed; a skipped one is not a pass."""
-    counts = {outcome: len({report.nodeid.partition('[')[2] for report in terminalreporter.getreports(outcome)
-                            if '/golden/' in report.nodeid and getattr(report, 'when', 'call') == ('setup' if outcome == 'skipped'
-                                                                                                     else 'call')})
-              for outcome in ('passed', 'failed', 'skipped')}
+    counts = {outcome: len(golden_cases(terminalreporter, outcome)) for outcome in ('passed', 'failed', 'skipped')}
     if any(counts.values()):
         terminalreporter.write_line('golden files: {passed} passed, {failed} failed, {skipped} skipped'.format(**counts))
+
+
+def golden_cases(terminalreporter, outcome: str) -> set[str]:
+    """Return the ids of the golden cases with that outcome; skips are reported when a test is set up."""
+    when = 'setup' if outcome == 'skipped' else 'call'
+    return {report.nodeid.partition('[')[2] for report in terminalreporter.getreports(outcome)
+            if '/golden/' in report.nodeid and report.when == when}

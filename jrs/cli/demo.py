@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
     from jrs.engine.build import build_dataset, build_model
     from jrs.engine.weights import load_weights
     from jrs.models.targets import instance_targets
+    from jrs.postprocess.distinct import distinct_instances
     from jrs.visualization.report import scene_section
     cfg.model.teacher = None
     model = build_model(cfg).eval()
@@ -114,9 +116,12 @@ def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
     for index in range(min(count, len(rooms))):
         batch = collate_scenes([rooms[index]])
         scene = model.reconstruct(batch, track_views=True)[0]
+        scene = replace(scene, instances=distinct_instances(scene.instances, min_score=0.05))
+        on_true_geometry = replace(scene, depth=batch.depth_m[0], intrinsics=batch.intrinsics[0],
+                                   cam_from_world=batch.cam_from_world[0])
         truth = instance_targets(batch, tuple(scene.features.shape[-2:]))[0]
         sections.append(scene_section(scene, get_benchmark(cfg.experiment.benchmark).class_names, truth,
-                                      title=f'Held-out room {batch.scene_names[0]}'))
+                                      true_geometry=on_true_geometry, title=f'Held-out room {batch.scene_names[0]}'))
     return sections
 
 
