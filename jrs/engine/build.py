@@ -17,7 +17,7 @@ from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.engine.weights import load_weights
-from jrs.errors import DataError, JrsError, WeightsError
+from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.registry import DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
 
 HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
@@ -34,19 +34,21 @@ def check_ready(cfg: Config, *datasets: str) -> None:
     Raises:
         DataError: something is missing; the message says what, how to get it, and what runs without it.
     """
-    faults = []
+    faults: dict[str, list[str]] = {}                          # what is missing -> the config paths that ask for it
     for name in datasets:
         try:
             build_dataset(cfg, name)
-        except JrsError as error:
-            faults.append(f'{name}: {error}')
+        except DataError as error:
+            faults.setdefault(str(error), []).append(name)
     teacher = cfg.model.get('teacher') or {}
     for path, file in (('weights', cfg.get('weights')), ('model.teacher.checkpoint', teacher.get('checkpoint'))):
         if file and not Path(file).is_file():
-            faults.append(f'{path}: no file {file}. Put the official checkpoint there (facebook/VGGT-1B: model.pt), '
-                          'or name your copy.')
+            faults.setdefault(f'no file {file}. Put the official checkpoint there (facebook/VGGT-1B: model.pt), or name '
+                              'your copy.', []).append(path)
     if faults:
-        raise DataError('this config cannot run yet:\n  - ' + '\n  - '.join(dict.fromkeys(faults)) + f'\n{HOW_TO_GO_ON}')
+        lines = [f'  - {", ".join(paths)}: {fault}' for fault, paths in faults.items()]
+        rooms = any('prepare.py rooms' in fault for fault in faults)
+        raise DataError('\n'.join(['this config cannot run yet:', *lines, *([] if rooms else [HOW_TO_GO_ON])]))
 
 
 def build_model(cfg: Config) -> torch.nn.Module:
