@@ -33,11 +33,12 @@ def check_ready(cfg: Config, *datasets: str) -> None:
 
     Raises:
         DataError: something is missing; the message says what, how to get it, and what runs without it.
+        ConfigError: the training data have other classes than the model.
     """
     faults: dict[str, list[str]] = {}                          # what is missing -> the config paths that ask for it
     for name in datasets:
         try:
-            build_dataset(cfg, name)
+            check_classes(cfg, build_dataset(cfg, name), name)
         except DataError as error:
             faults.setdefault(str(error), []).append(name)
     teacher = cfg.model.get('teacher') or {}
@@ -49,6 +50,15 @@ def check_ready(cfg: Config, *datasets: str) -> None:
         lines = [f'  - {", ".join(paths)}: {fault}' for fault, paths in faults.items()]
         rooms = any('prepare.py rooms' in fault for fault in faults)
         raise DataError('\n'.join(['this config cannot run yet:', *lines, *([] if rooms else [HOW_TO_GO_ON])]))
+
+
+def check_classes(cfg: Config, dataset: Dataset, name: str) -> None:
+    """Raise a ConfigError where the model that is trained has not as many classes as the training data."""
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    if name == 'train_dataset' and classes is not None and cfg.model.get('queries') and cfg.model.num_classes != len(classes):
+        raise ConfigError(f'model.num_classes is {cfg.model.num_classes}, and the benchmark '
+                          f'{dataset.metainfo["benchmark"]!r} has {len(classes)} classes: set model.num_classes={len(classes)}, '
+                          'or the benchmark of all data sets.')
 
 
 def build_model(cfg: Config) -> torch.nn.Module:
