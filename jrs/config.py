@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
              'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment')
 REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'weights'))
+SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
 WHOLE = dict(iterations=1, accumulate=1, save_every=1, log_every=1, workers=0, validate_every=0)   # of `train`: least value
 TRAIN_KEYS = (*WHOLE, 'warmup', 'final_lr_factor', 'clip_norm')
 GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                                      # of `parameter_groups.*`
@@ -66,13 +67,15 @@ def read_config(file: str | Path) -> Config:
     if not path.is_file():
         near = [str(p) for p in (path.parent if path.parent.is_dir() else REPOSITORY / 'configs').rglob('*.py')]
         raise ConfigError(f'no config file {str(file)!r}.{did_you_mean(str(file), near)}')
+    if path.suffix != '.py':
+        raise ConfigError(f'{path} is no config: experiments are Python files that end with .py.')
     tree = _parse(path)
     for base in _bases(tree, path):
         if not base.is_file():
             raise ConfigError(f'{path} inherits from {base}, which does not exist. Correct `_base_`.')
     try:
         cfg = Config.fromfile(str(path), import_custom_modules=False)
-    except (KeyError, NameError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:                                     # a config is a program: it may raise anything
         raise ConfigError(f'{path} cannot be read: {type(error).__name__}: {error}') from error
     _check_child_keys(path, tree)
     for name in [key for key in cfg if key.startswith('_')]:
@@ -121,7 +124,7 @@ def _without_absent_parts(base: Mapping, sizes: Mapping) -> dict:
     kept = {}
     for key, value in sizes.items():
         if isinstance(value, Mapping) and 'type' not in value:
-            if base.get(key) is not None:
+            if isinstance(base.get(key), Mapping):
                 kept[key] = _without_absent_parts(base[key], value)
         else:
             kept[key] = value
@@ -138,10 +141,13 @@ def check_config(cfg: Mapping) -> None:
 
 
 def _check_settings(cfg: Mapping) -> None:
-    """Check what no component's constructor checks: `train`, `parameter_groups`, `seed`."""
+    """Check what no component's constructor checks: sections, `train`, `parameter_groups`, `seed`."""
+    for section in SECTIONS:
+        if not isinstance(cfg[section], Mapping):
+            raise ConfigError(f'{section} must be a mapping, dict(...), got {cfg[section]!r}.')
     _check_keys_of(cfg['train'], TRAIN_KEYS, TRAIN_KEYS, 'train')
     for name, group in cfg['parameter_groups'].items():
-        if group is not None:
+        if isinstance(group, Mapping):
             _check_keys_of(group, GROUP_KEYS, ('parameters',), f'parameter_groups.{name}')
     whole = [('seed', cfg['seed'], 0), *((f'train.{key}', cfg['train'][key], least) for key, least in WHOLE.items())]
     for path, value, least in whole:
@@ -150,8 +156,6 @@ def _check_settings(cfg: Mapping) -> None:
 
 
 def _check_keys_of(mapping: Mapping, allowed: Collection[str], required: Collection[str], path: str) -> None:
-    if not isinstance(mapping, Mapping | Config):
-        raise ConfigError(f'{path} must be a mapping, dict(...), got {mapping!r}.')
     for key in mapping:
         if key not in allowed:
             raise ConfigError(f'{path} has an unknown key {key!r}.{did_you_mean(key, allowed)}')

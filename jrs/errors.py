@@ -33,7 +33,8 @@ class NonFiniteError(JrsError):
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
     """Return ``" Did you mean 'a' or 'b'?"`` for the spellings in `known` near `name`, else what is allowed."""
     known = sorted(set(map(str, known)))
-    near = difflib.get_close_matches(str(name), known, n=count, cutoff=0.6)
+    near = [other for other in known if other.lower() == str(name).lower()]
+    near = near or difflib.get_close_matches(str(name), known, n=count, cutoff=0.6)
     if near:
         return ' Did you mean ' + ' or '.join(repr(other) for other in near) + '?'
     if not known:

@@ -76,7 +76,7 @@ class SegVGGT(BaseModel):
         self.alignment = build(ALIGNMENTS, alignment, 'model.alignment')
         self.matcher = build(MATCHERS, matcher, 'model.matcher', weights=weights or {}, alignment=self.alignment)
         self.criterion = build(LOSSES, dict(type='Criterion', losses=losses), 'model', weights=weights or {},
-                               alignment=self.alignment) if losses else None
+                               alignment=self.alignment) if any((losses or {}).values()) else None
         self.teacher = build(TEACHERS, teacher, 'model.teacher')
         self.postprocessor = build(POSTPROCESSORS, postprocessor, 'model.postprocessor')
         self.min_target_pixels = min_target_pixels
