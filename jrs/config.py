@@ -7,6 +7,7 @@ it: treat a config from a stranger like a program from a stranger.
 from __future__ import annotations
 
 import ast
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def read_config(file: str | Path) -> Config:
     try:
         cfg = Config.fromfile(str(path), import_custom_modules=False)
     except Exception as error:                                     # a config is a program: it may raise anything
-        raise ConfigError(f'{path} cannot be read: {type(error).__name__}: {error}') from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f', line {lines[-1]},' if lines else ''
+        raise ConfigError(f'{path}{where} cannot be read: {type(error).__name__}: {error}') from error
     _check_child_keys(path, tree)
     for name in [key for key in cfg if key.startswith('_')]:
         cfg.pop(name)                                              # constants that a file names for itself

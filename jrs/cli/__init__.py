@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable
 
-from jrs.errors import JrsError, did_you_mean
+from jrs.errors import JrsError, PluginError, did_you_mean
 
 COMMANDS = {
     'train': 'train an experiment config',
@@ -32,10 +33,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(command: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
-    """Run a command's `main`; an error that a user can act on is printed without traceback, exit code 2."""
+    """Run a command's `main`; an error that a user can act on is printed without traceback, exit code 2.
+
+    A plugin that fails shows its own traceback: its author is the one who can act.
+    """
     try:
         return command(argv) or 0
     except JrsError as error:
+        if isinstance(error, PluginError) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         print(f'{type(error).__name__}: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -54,11 +54,13 @@ def check_ready(cfg: Config, *datasets: str) -> None:
 
 def check_classes(cfg: Config, dataset: Dataset, name: str) -> None:
     """Raise a ConfigError where the model that is trained has not as many classes as the training data."""
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
-    if name == 'train_dataset' and classes is not None and cfg.model.get('queries') and cfg.model.num_classes != len(classes):
-        raise ConfigError(f'model.num_classes is {cfg.model.num_classes}, and the benchmark '
-                          f'{dataset.metainfo["benchmark"]!r} has {len(classes)} classes: set model.num_classes={len(classes)}, '
-                          'or the benchmark of all data sets.')
+    facts = getattr(dataset, 'metainfo', {})
+    if name != 'train_dataset' or 'classes' not in facts or cfg.model.get('queries') is None:
+        return
+    given, needed = cfg.model.get('num_classes', 0), len(facts['classes'])
+    if given != needed:
+        raise ConfigError(f'model.num_classes is {given}, and the benchmark {facts["benchmark"]!r} has {needed} classes: '
+                          f'set model.num_classes={needed}, or the benchmark of all data sets.')
 
 
 def build_model(cfg: Config) -> torch.nn.Module:
