@@ -103,7 +103,7 @@ def weights(tmp_path_factory):
     """Weights of the debug profile, never trained."""
     from jrs.config import load_config
     from jrs.engine.build import build_model
-    from jrs.engine.weights import save_weights
+    from jrs.io.weights import save_weights
     path = tmp_path_factory.mktemp('weights') / 'weights.safetensors'
     card = dict(origin='a test', licence='Apache-2.0', trained_on='nothing', benchmark='scannet200', num_classes=198)
     save_weights(build_model(load_config(MAIN, 'debug')), path, card)

@@ -85,5 +85,6 @@ def test_an_unknown_plugin_is_refused_with_near_spellings(tmp_path, fresh, monke
 
 def test_importing_jrs_loads_no_plugin_and_no_torch():
     import subprocess
-    code = 'import sys, jrs.config, jrs.cli, jrs.plugins; assert "torch" not in sys.modules; assert jrs.plugins._manager is None'
+    code = ('import sys, jrs.config, jrs.cli, jrs.plugins; assert "torch" not in sys.modules; '
+            'assert jrs.plugins._manager is None')
     subprocess.run([sys.executable, '-c', code], check=True)

@@ -20,6 +20,7 @@ batches = dict(views=(3, 8), max_images=24, aspect_ratio=(0.75, 0.75))
 train_dataset = dict(folder='rooms/tiny', width=112, view_spacing=(1, 6))
 val_dataset = dict(folder='rooms/tiny', width=112, every=1, max_views=12, limit_scenes=8)
 test_dataset = dict(folder='rooms/tiny', width=112, every=1, max_views=12)
+optimizer = dict(fused=True)                        # 1100 small tensors: 10 ms a step instead of 60
 parameter_groups = dict(new=dict(lr=1e-3), pretrained=dict(lr=1e-3))
 train = dict(iterations=5000, workers=0, validate_every=0, save_every=250, log_every=50)
 experiment = dict(trained_on='built-in rooms (preset tiny)', weights_licence='Apache-2.0')

@@ -23,8 +23,8 @@ HEADLINES = {'instance/agnostic_AP25': 'class-agnostic AP25', 'instance/agnostic
              'instance/AP25': 'class-aware AP25', 'instance/AP50': 'class-aware AP50',
              'instance/oracle_agnostic_AP50': 'oracle (true masks), class-agnostic AP50',
              'depth/abs_rel': 'depth Abs Rel', 'depth/delta_1.25': 'depth δ < 1.25'}
-NOTICE = ('These weights were trained for minutes on procedurally generated rooms, from scratch. They show that the road works; '
-          'they are no match for real photos. For those use the released weights (README, "Your own photos").')
+NOTICE = ('These weights were trained for minutes on procedurally generated rooms, from scratch. They show that the road '
+          'works; they are no match for real photos. For those use the released weights (README, "Your own photos").')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,20 +84,22 @@ def score_both(out: Path, run_dir: Path, overrides: dict) -> None:
 
 def write_demo_report(out: Path, run_dir: Path, cfg: Config) -> None:
     """Write `report.html`: numbers, loss curves, and two held-out rooms in pictures."""
+    from jrs.engine.hooks import change_percent
     from jrs.visualization.html import table
     from jrs.visualization.report import write_report
     scores = {name: read_scores(out / name) for name in ('untrained', 'trained')}
     summary = json.loads((run_dir / 'terms_summary.json').read_text())
     rows = [[words, *(100 * scores[name][key] if 'AP' in words else scores[name][key] for name in scores)]
             for key, words in HEADLINES.items() if scores['trained'].get(key) is not None]
-    terms = [[name, value['first'], value['last'], 100 * (value['last'] - value['first']) / max(abs(value['first']), 1e-9)]
+    terms = [[name, value['first'], value['last'], change_percent(value)]
              for name, value in sorted(summary['terms'].items())]
     numbers = (f'<section><h2>Held-out rooms</h2>{table(["metric (AP in percent)", *scores], rows)}'
                f'<h2>Training</h2>{table(["term", "mean of first 20", "mean of last 20", "change in %"], terms)}'
                f'{loss_curves(run_dir)}</section>')
     facts = json.loads((out / 'trained' / 'results.json').read_text())['facts']
-    write_report(out / 'report.html', 'jrs demo: SegVGGT on built-in rooms', [numbers, *room_sections(run_dir, cfg, count=2)],
-                 facts, NOTICE, subtitle='all24_fada, profile rooms; every number is of held-out rooms')
+    sections = [numbers, *room_sections(run_dir, cfg, count=2)]
+    write_report(out / 'report.html', 'jrs demo: SegVGGT on built-in rooms', sections, facts, NOTICE,
+                 subtitle='all24_fada, profile rooms; every number is of held-out rooms')
 
 
 def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
@@ -105,7 +107,7 @@ def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
     from jrs.benchmarks import get_benchmark
     from jrs.datasets.dataset import collate_scenes
     from jrs.engine.build import build_dataset, build_model
-    from jrs.engine.weights import load_weights
+    from jrs.io.weights import load_weights
     from jrs.models.targets import instance_targets
     from jrs.postprocess.distinct import distinct_instances
     from jrs.visualization.report import scene_section

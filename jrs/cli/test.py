@@ -55,7 +55,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     from jrs.engine.build import build_dataset, build_evaluator, build_model, check_ready, scoring_loader, start_processes
     from jrs.engine.checkpoint import use_atomic_files
     from jrs.engine.console import JrsRunner
-    from jrs.engine.weights import load_weights
+    from jrs.io.weights import load_weights
     cfg.weights = None
     cfg.model.teacher = None
     check_ready(cfg, 'test_dataset')

@@ -84,7 +84,7 @@ def git_state() -> str:
 
 def save_result(runner, cfg: Config, work_dir: Path) -> None:
     """Write `weights.safetensors` with a card in its metadata, for tools/test.py and tools/infer.py."""
-    from jrs.engine.weights import save_weights
+    from jrs.io.weights import save_weights
     model = getattr(runner.model, 'module', runner.model)
     card = dict(origin=f'trained by jrs, {git_state()}', licence=cfg.experiment.weights_licence,
                 trained_on=cfg.experiment.trained_on, experiment=Path(cfg.filename).stem, iterations=cfg.train.iterations,

@@ -16,10 +16,12 @@ from jrs.datasets.dataset import collate_scenes, limit_worker_threads
 from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner
 from jrs.engine.optim import build_optimizer, build_schedule
-from jrs.engine.weights import load_weights
 from jrs.errors import ConfigError, DataError, WeightsError
+from jrs.io.weights import load_weights
 from jrs.registry import DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
 
+# What fine-tuning from VGGT-1B adds to it.
+FRESH = ('queries.*', 'feature_head.*', 'class_head.*', '*.lora_[ab]')
 HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
 
 
@@ -67,7 +69,7 @@ def build_model(cfg: Config) -> torch.nn.Module:
     """Return the model, with `cfg.weights` loaded where it names a file."""
     model = build(MODELS, cfg.model, 'model')
     if cfg.get('weights'):
-        load_weights(model, cfg.weights, partial=True)
+        load_weights(model, cfg.weights, fresh=FRESH)
     return model
 
 

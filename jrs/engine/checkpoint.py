@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from mmengine.logging import HistoryBuffer, MessageHub, print_log
 from jrs import __version__
 from jrs.errors import DataError, WeightsError
 from jrs.io.atomic import atomic_write
+from jrs.io.weights import UNREADABLE
 from jrs.registry import HOOKS
 
 POINTER = 'last_checkpoint'
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError)   # what torch.load raises on bad files
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -83,16 +83,24 @@ def format_summary(summary: dict) -> str:
     """Return the table of a term summary; `loss` is the weighted total."""
     lines = [f'{"term":32} {"first " + str(summary["window"]):>12} {"last " + str(summary["window"]):>12} {"change":>8}']
     for name, value in sorted(summary['terms'].items(), key=lambda item: (item[0] != 'loss', item[0])):
-        change = (value['last'] - value['first']) / max(abs(value['first']), 1e-12)
-        lines.append(f'{name:32} {value["first"]:12.4f} {value["last"]:12.4f} {100 * change:+7.1f}%')
+        lines.append(f'{name:32} {value["first"]:12.4f} {value["last"]:12.4f} {change_percent(value):+7.1f}%')
     return '\n'.join(lines)
+
+
+def change_percent(value: dict[str, float]) -> float:
+    """Return by how many percent `value['last']` differs from `value['first']`."""
+    return 100 * (value['last'] - value['first']) / max(abs(value['first']), 1e-12)
 
 
 @HOOKS.register_module()
 class ResourceLog(Hook):
-    """Log memory and the learning rate of each group beside the losses."""
+    """Log memory, gradient norm and the learning rate of each group beside the losses."""
 
     priority = 'NORMAL'
+
+    def before_train(self, runner) -> None:
+        """Send the gradient norm to this run's log: the optimizer was built before the run's message hub."""
+        runner.optim_wrapper.message_hub = runner.message_hub
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Update the scalars that the progress line and TensorBoard show."""

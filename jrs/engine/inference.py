@@ -15,11 +15,11 @@ from torch import nn
 from jrs import __version__
 from jrs.benchmarks import get_benchmark
 from jrs.config import load_config
-from jrs.engine.weights import load_weights, read_metadata
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
 from jrs.io.images import LoadedPhotos, load_photos
+from jrs.io.weights import load_weights, read_metadata
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.registry import MODELS, build

@@ -63,6 +63,6 @@ def scene_pictures(scene: Reconstruction, max_views: int) -> dict[str, np.ndarra
             top = slice(0, 12)
             attention = query_attention(scene.view_attention, scene.instances.queries[top])
             visibility = mask_visibility(scene.instances.masks[top])
-            pictures['view_attention'] = attention_picture(attention, visibility, [f'#{i + 1}' for i in range(len(attention))],
-                                                           scene.images)
+            names = [f'#{index + 1}' for index in range(len(attention))]
+            pictures['view_attention'] = attention_picture(attention, visibility, names, scene.images)
     return pictures

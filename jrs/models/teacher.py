@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from jrs.errors import DataError, WeightsError
+from jrs.errors import DataError
 from jrs.geometry.camera import decode_cameras, encode_cameras
 from jrs.geometry.normalisation import normalise_scene
 from jrs.geometry.projection import unproject_depth
+from jrs.io.weights import load_weights
 from jrs.registry import MODELS, TEACHERS, build
 from jrs.structures import GeometryTargets, SceneBatch
 
@@ -46,7 +43,7 @@ class PretrainedTeacher:
 
     Args:
         model: config of a geometry model in ``MODELS``, which maps a SceneBatch to Predictions with cameras and depth.
-        checkpoint: its weights, .safetensors or .pth; entries that the model does not have are left out.
+        checkpoint: its weights: ours, or the official VGGT-1B file; entries that the model does not have are left out.
         autocast: dtype in which the model's backbone runs, unless `model` sets it itself.
     """
 
@@ -92,33 +89,3 @@ def geometry_targets(cam_from_world: Tensor, intrinsics: Tensor, depth: Tensor, 
     scene = normalise_scene(cam_from_world, world_points, depth, valid)
     encoding = encode_cameras(scene.cam_from_world, intrinsics, depth.shape[-2:])           # (B, V, 9)
     return GeometryTargets(encoding, scene.depth.where(valid, 0), valid, scene.world_points)
-
-
-def load_weights(model: nn.Module, checkpoint: str) -> None:
-    """Load the entries of `checkpoint` that `model` has; all parameters and buffers of the model must be there.
-
-    Raises:
-        WeightsError: no such file, an entry is missing, or has another shape.
-    """
-    found, wanted = _read_weights(Path(checkpoint)), model.state_dict()
-    missing = [name for name in wanted if name not in found]
-    misfits = [f'{name} {tuple(found[name].shape)}, the model has {tuple(value.shape)}'
-               for name, value in wanted.items() if name in found and found[name].shape != value.shape]
-    if missing or misfits:
-        raise WeightsError(f'{checkpoint} does not fit the teacher: {len(missing)} of {len(wanted)} entries are missing '
-                           f'({", ".join(missing[:3])}), {len(misfits)} have another shape ({"; ".join(misfits[:3])}). '
-                           'Official files go through tools/convert.py first.')
-    model.load_state_dict({name: found[name] for name in wanted})
-    print_log(f'teacher: {len(wanted)} entries of {checkpoint} loaded, {len(found) - len(wanted)} left out',
-              logger='current', level=logging.INFO)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(f'The weights of the teacher are not at {path}. Set model.teacher.checkpoint to the file, or use '
-                           'GroundTruthTeacher where the data has depth and cameras.')
-    if path.suffix == '.safetensors':
-        from safetensors.torch import load_file
-        return load_file(path)
-    content = torch.load(path, map_location='cpu', weights_only=True)
-    return content.get('state_dict', content)

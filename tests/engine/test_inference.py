@@ -11,8 +11,8 @@ from PIL import Image
 from jrs.config import REPOSITORY, load_config
 from jrs.engine.build import build_model
 from jrs.engine.inference import Reconstructor, advice, default_weights, pick_device, weights_card
-from jrs.engine.weights import save_weights
 from jrs.errors import ConfigError, WeightsError
+from jrs.io.weights import save_weights
 
 EXPERIMENT = REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py'
 

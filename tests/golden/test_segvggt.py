@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from jrs.engine.released_keys import released_key
+from jrs.io.released_keys import released_key
 from jrs.models.segvggt import SegVGGT
 from jrs.postprocess.instances import QueryMasks
 from jrs.structures import QueryPredictions, SceneBatch

@@ -115,13 +115,13 @@ def test_the_student_neither_trains_nor_saves_its_teacher(checkpoint):
 
 def test_building_a_student_does_not_need_the_weights_but_the_first_step_does(tmp_path):
     teacher = PretrainedTeacher(Oracle(scene_batch()), str(tmp_path / 'absent.safetensors'))
-    with pytest.raises(WeightsError, match='absent.safetensors.*model.teacher.checkpoint'):
+    with pytest.raises(WeightsError, match='absent.safetensors'):
         teacher(scene_batch())
 
 
 def test_weights_that_do_not_fit_are_refused(checkpoint):
     batch = scene_batch()
-    with pytest.raises(WeightsError, match=r'1 of 1 entries are missing \(scale\)'):
+    with pytest.raises(WeightsError, match=r'1 missing.*Missing: .*scale'):
         PretrainedTeacher(Oracle(batch), checkpoint(size=1.0))(batch)
-    with pytest.raises(WeightsError, match=r'scale \(2,\), the model has \(\)'):
+    with pytest.raises(WeightsError, match=r'scale: file \(2,\), model \(\)'):
         PretrainedTeacher(Oracle(batch), checkpoint(scale=[1.0, 2.0]))(batch)

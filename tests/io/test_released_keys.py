@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jrs.engine.released_keys import our_key, released_key
+from jrs.io.released_keys import our_key, released_key
 from jrs.models.segvggt import SegVGGT
 
 SPEC = Path(os.environ.get('JRS_SPEC', Path(__file__).resolve().parents[3] / 'shared' / 'spec'))

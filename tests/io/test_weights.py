@@ -6,10 +6,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from jrs.config import load_config
-from jrs.engine.build import build_model
-from jrs.engine.released_keys import released_key
-from jrs.engine.weights import load_weights, read_metadata, save_weights
+from jrs.engine.build import FRESH, build_model
 from jrs.errors import WeightsError
+from jrs.io.released_keys import released_key
+from jrs.io.weights import load_weights, read_metadata, save_weights
 from tests._data import MAIN
 
 
@@ -55,7 +55,7 @@ def test_a_file_with_the_names_of_vggt_fills_backbone_and_geometry_heads(model, 
     other = tiny()
     with pytest.raises(WeightsError, match=r'does not fit the model.*Missing: .*queries'):
         load_weights(other, tmp_path / 'model.pt')
-    report = load_weights(other, tmp_path / 'model.pt', partial=True)
+    report = load_weights(other, tmp_path / 'model.pt', fresh=FRESH)
     assert sorted(report.used) == sorted(names) and report.left_over == []
     assert all(other.state_dict()[name].equal(state[released_key(name, lora=False)]) for name in names)
     assert any(name.startswith('aggregator.frame_blocks.0.') for name in state)
@@ -74,13 +74,13 @@ def test_a_file_with_the_names_of_the_released_segvggt_fills_everything(tmp_path
 def test_weights_of_another_size_are_refused_with_both_shapes(model, tmp_path):
     save_weights(model, tmp_path / 'w.safetensors', {})
     with pytest.raises(WeightsError, match=r'another size.*queries.tokens: file \(1, 12, 32\), model \(1, 13, 32\)'):
-        load_weights(tiny(**{'model.queries.num_queries': 13}), tmp_path / 'w.safetensors', partial=True)
+        load_weights(tiny(**{'model.queries.num_queries': 13}), tmp_path / 'w.safetensors', fresh=FRESH)
 
 
 def test_weights_of_something_else_are_refused_even_where_parts_may_lack(model, tmp_path):
     save_file({'resnet.conv1.weight': torch.ones(3)}, str(tmp_path / 'w.safetensors'))
     with pytest.raises(WeightsError, match='0 used.*resnet.conv1.weight'):
-        load_weights(model, tmp_path / 'w.safetensors', partial=True)
+        load_weights(model, tmp_path / 'w.safetensors', fresh=FRESH)
 
 
 def test_a_failed_load_leaves_the_model_as_it_was(tmp_path):
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named_and_not_a_traceback(model, tmp_path, suffix, da
         path.write_bytes(dict(truncated=path.read_bytes()[:3000], text=b'version https://git-lfs.github.com/spec/v1\n',
                               empty=b'')[damage])
     with pytest.raises(WeightsError, match=path.name):
-        load_weights(model, path, partial=True)
+        load_weights(model, path, fresh=FRESH)
 
 
 def test_a_file_that_would_run_code_is_not_read(model, tmp_path):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from mmengine.logging import print_log
@@ -12,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from jrs.engine.checkpoint import UNREADABLE
-from jrs.engine.released_keys import our_key
 from jrs.errors import WeightsError
+from jrs.io.released_keys import our_key
 
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError)   # what torch.load raises on bad files
 SKIPPED = ('track_head.', 'point_head.')       # VGGT-1B's heads that this model does not have: known, skipped by name
 
 
@@ -47,13 +50,14 @@ def read_metadata(path: Path) -> dict:
         return {key: json.loads(value) for key, value in (file.metadata() or {}).items() if key != 'format'}
 
 
-def load_weights(model: nn.Module, path: str | Path, partial: bool = False) -> LoadReport:
+def load_weights(model: nn.Module, path: str | Path, fresh: Sequence[str] = ()) -> LoadReport:
     """Load a weights file into `model`: ours, the official VGGT-1B, or a released SegVGGT.
 
     Args:
         model: the module to fill.
         path: a `.safetensors` file, or a `.pt`/`.pth` file of tensors.
-        partial: parameters that the file lacks keep their fresh values (fine-tuning); else they are an error.
+        fresh: shell patterns of parameters that keep their values where the file lacks them (fine-tuning); any other that
+            it lacks is an error.
 
     Raises:
         WeightsError: the file is missing or broken, shapes differ, keys are missing, or nothing fits.
@@ -68,8 +72,9 @@ def load_weights(model: nn.Module, path: str | Path, partial: bool = False) -> L
     if wrong:
         raise WeightsError(f'{path} is for another size of model: ' + '; '.join(wrong[:3]) +
                            (f'; and {len(wrong) - 3} more' if len(wrong) > 3 else '') + '.')
-    if not used or (report.missing and not partial):
-        raise WeightsError(f'{path} does not fit the model ({report}). Missing: {report.missing[:5]}; '
+    lacking = [key for key in report.missing if not any(fnmatch(key, pattern) for pattern in fresh)]
+    if not used or lacking:
+        raise WeightsError(f'{path} does not fit the model ({report}). Missing: {lacking[:5]}; '
                            f'left over: {report.left_over[:5]}. Use the config that the weights were trained with.')
     model.load_state_dict({key: state[key] for key in used}, strict=False)
     print_log(f'weights {path}: {report}', 'current')
