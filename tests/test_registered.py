@@ -1,0 +1,382 @@
+"""Every registered part builds from a tiny config, runs, backpropagates, and survives one view and zero instances.
+
+A part without an entry in `TINY` is a failure: whoever registers one adds a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jrs import registry as slots
+from jrs.registry import build, owner_of
+from jrs.structures import (
+    FeatureTaps,
+    GeometryTargets,
+    InstanceTargets,
+    LayerState,
+    Predictions,
+    QueryPredictions,
+    Reconstruction,
+    SceneBatch,
+)
+from tests._data import random_batch
+
+K, Q, D, C, SIZE, LAYERS = 5, 6, 8, 16, 56, 2
+GRID = SIZE // 14
+DENSE = dict(features=8, out_channels=(8, 8, 8, 8))
+BACKBONE = dict(type='VGGT', img_size=SIZE, embed_dim=C, depth=LAYERS, num_heads=2, patch_embed='conv',
+                feature_layers=(0, 0, 1, 1))
+MODEL = dict(
+    type='SegVGGT', num_classes=K, backbone=BACKBONE, camera_head=dict(type='CameraHead', num_heads=2, trunk_depth=1),
+    depth_head=dict(type='DepthHead', **DENSE),
+    queries=dict(type='InsertedQueries', num_queries=Q, num_heads=2, embedding_dim=D),
+    feature_head=dict(type='InstanceFeatureHead', embedding_dim=D, **DENSE),
+    class_head=dict(type='QueryClassHead', embedding_dim=D, hidden=4), alignment=dict(type='JensenShannon'),
+    weights=dict(classification=1.0, mask=1.0, fada=1.0, camera=1.0, depth=1.0),
+    matcher=dict(type='HungarianMatcher',
+                 costs=dict(classification=dict(type='ClassCost'), fada=dict(type='ViewAttentionCost'))),
+    losses=dict(classification=dict(type='ClassLoss'), mask=dict(type='MaskDiceLoss'), fada=dict(type='ViewAttentionLoss'),
+                camera=dict(type='CameraLoss'), depth=dict(type='DepthLoss')),
+    teacher=dict(type='GroundTruthTeacher'), postprocessor=dict(type='QueryMasks', min_pixels=0))
+GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_head'], depth_head=MODEL['depth_head'])
+TINY = {
+    'backbones': dict(VGGT=BACKBONE),
+    'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
+    'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D)),
+    'heads': dict(CameraHead=dict(num_heads=2, trunk_depth=1), DepthHead=DENSE, PointHead=DENSE,
+                  InstanceFeatureHead=dict(embedding_dim=D, **DENSE), QueryClassHead=dict(embedding_dim=D, hidden=4)),
+    'alignments': dict(JensenShannon={}, KullbackLeibler={}),
+    'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
+    'matchers': dict(HungarianMatcher=dict(costs=dict(class_=dict(type='ClassCost', weight=1.0),
+                                                      dice=dict(type='MaskDiceCost', weight=1.0)))),
+    'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
+                   PointLoss={}, Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
+    'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),
+    'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}),
+    'models': dict(SegVGGT=MODEL, ScenePreprocessor={}),
+    'datasets': dict(SceneDataset=dict(folder='rooms/debug', benchmark='scannet200', width=SIZE)),
+    'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0))),
+    'transforms': dict(TrainViews={}),
+    'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}),
+    'hooks': dict.fromkeys(('PlainCheckpoint', 'ProgressLog', 'ResourceLog', 'SafeCheckpoint', 'SceneImages',
+                            'StepRandomness', 'TermLog')),              # all in the run of test_a_run_has_every_hook
+    'loops': dict(ResumableIterLoop=None),
+    'functions': dict(collate_scenes=None),                             # in test_datasets_samplers_and_transforms
+}
+VIEWS_AND_INSTANCES = [(3, 2), (1, 2), (3, 0), (1, 0)]
+sizes = pytest.mark.parametrize(('views', 'instances'), VIEWS_AND_INSTANCES)
+
+
+def registered(slot: slots.Slot) -> list[str]:
+    """Return the names that jrs itself registered."""
+    slot.names()
+    return sorted(name for name, part in slot.module_dict.items() if owner_of(part) == 'jrs')
+
+
+def each(slot: slots.Slot):
+    return pytest.mark.parametrize('name', registered(slot))
+
+
+def tiny(slot: slots.Slot, name: str, **offers):
+    torch.manual_seed(0)
+    return build(slot, dict(TINY[slot.name][name], type=name), name, **offers)
+
+
+@pytest.mark.parametrize(('slot', 'name'), [(slot, name) for slot in slots.SLOTS for name in registered(slots.SLOTS[slot])])
+def test_a_registered_part_has_a_tiny_config(slot, name):
+    assert name in TINY.get(slot, {}), f'{slot} has {name}: give it a tiny config in tests/test_registered.py'
+
+
+def test_a_tiny_config_is_of_a_registered_part():
+    assert {slot: sorted(parts) for slot, parts in TINY.items()} == {
+        slot: registered(slots.SLOTS[slot]) for slot in slots.SLOTS if registered(slots.SLOTS[slot])}
+
+
+def tensors(value: object) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors(item)
+
+
+def assert_backpropagates(part: nn.Module, outputs: object) -> None:
+    """Every output is finite and every parameter that learns gets a finite gradient."""
+    found = list(tensors(outputs))
+    assert found and all(value.isfinite().all() for value in found)
+    sum((value * torch.linspace(0.5, 1, value.numel()).view(value.shape)).sum() for value in found).backward()
+    lacking = [name for name, value in part.named_parameters() if value.requires_grad
+               and (value.grad is None or not value.grad.isfinite().all())]
+    assert not lacking, f'no finite gradient: {lacking}'
+
+
+def taps(views: int) -> FeatureTaps:
+    torch.manual_seed(views)
+    patch_index = torch.arange(5, 5 + GRID * GRID)
+    maps = [torch.randn(1, views, 5 + GRID * GRID, 2 * C) for _ in range(4)]
+    return FeatureTaps(maps, patch_index, (GRID, GRID), (SIZE, SIZE), geometry_tokens=maps[-1][:, :, 0])
+
+
+def predictions(views: int, learn: bool = True) -> QueryPredictions:
+    """One scene without its axis; the leaves that losses differentiate."""
+    torch.manual_seed(views)
+    attention = torch.rand(LAYERS, Q, views) + 0.05
+    return QueryPredictions(
+        embedding=torch.randn(Q, D), class_logits=torch.randn(Q, K + 1).requires_grad_(learn),
+        mask_logits=torch.randn(Q, views, 8, 8).requires_grad_(learn),
+        view_attention=(attention / attention.sum(dim=-1, keepdim=True)).requires_grad_(learn))
+
+
+def targets(views: int, instances: int) -> InstanceTargets:
+    masks = torch.zeros(instances, views, 8, 8, dtype=torch.bool)
+    for number in range(instances):
+        masks[number, number % views, 2 * number:2 * number + 3] = True         # each is seen in one view only
+    pixels = masks.flatten(2).sum(dim=2).float()                                # (G, V)
+    return InstanceTargets(torch.arange(instances), masks, pixels / pixels.sum(dim=1, keepdim=True))
+
+
+def offers() -> dict:
+    return dict(weight=1.0, alignment=tiny(slots.ALIGNMENTS, 'JensenShannon'))
+
+
+@each(slots.BACKBONES)
+@pytest.mark.parametrize('views', [1, 3])
+def test_backbones(name, views):
+    backbone = tiny(slots.BACKBONES, name)
+    states = list(backbone.layers(torch.rand(2, views, 3, SIZE, SIZE // 2 - SIZE // 2 % 14)))
+    assert [state.index for state in states] == list(range(backbone.num_query_layers))
+    for state in states:
+        assert state.tokens.shape == (2, len(state.view_index), backbone.embed_dim) and state.num_views == views
+        assert set(state.view_index.tolist()) <= {-1, *range(views)} and state.is_patch.dtype == torch.bool
+    features = backbone.features()
+    assert all(tap.shape[:2] == (2, views) and tap.shape[3] == backbone.feature_dim for tap in features.taps)
+    assert len(features.taps) == len(backbone.feature_layers)
+    for fact in ('patch_size', 'size_rule', 'pose_convention', 'scale', 'has_reference_view', 'weights_licence'):
+        assert hasattr(backbone, fact)
+    assert_backpropagates(backbone, features.taps)
+
+
+@each(slots.INSERTIONS)
+def test_insertions(name):
+    layers = tiny(slots.INSERTIONS, name)(4)
+    assert layers and tuple(sorted(set(layers))) == layers and set(layers) <= set(range(4))
+
+
+@each(slots.QUERIES)
+@pytest.mark.parametrize('views', [1, 3])
+def test_queries(name, views):
+    queries = tiny(slots.QUERIES, name, dim=C, num_layers=LAYERS)
+    of_no_view, per_view = 1, 6
+    view_index = torch.cat([torch.full((of_no_view,), -1), torch.arange(views).repeat_interleave(per_view)])
+    state = queries.start(2, track_views=True)
+    for index in range(LAYERS):
+        tokens = torch.randn(2, len(view_index), C)
+        state = queries.read(state, LayerState(index, tokens, view_index, view_index >= 0, views))
+    found = queries.finish(state, taps(views))
+    assert found.embedding.shape == (2, Q, D) and found.view_attention.shape == (LAYERS, 2, Q, views)
+    torch.testing.assert_close(found.view_attention.sum(dim=-1), torch.ones(LAYERS, 2, Q))
+    assert_backpropagates(queries, [found.embedding, found.view_attention])
+
+
+@each(slots.HEADS)
+@pytest.mark.parametrize('views', [1, 3])
+def test_heads(name, views):
+    head = tiny(slots.HEADS, name, dim_in=2 * C, num_classes=K)
+    given = torch.randn(2, Q, D) if name == 'QueryClassHead' else taps(views)
+    assert_backpropagates(head, head(given))
+
+
+@each(slots.ALIGNMENTS)
+@pytest.mark.parametrize('views', [1, 3])
+def test_alignments(name, views):
+    """Zero for equal distributions, positive for others; gradients stay finite where a view has no probability."""
+    alignment = tiny(slots.ALIGNMENTS, name)
+    seen_once = torch.eye(views)[:1].requires_grad_()
+    even = torch.full((1, views), 1 / views, requires_grad=True)
+    assert alignment(even, even.detach()).abs().item() < 1e-6
+    for attention, target in ((seen_once, even.detach()), (even, seen_once.detach())):
+        divergence = alignment(attention, target)
+        assert divergence.shape == (1,) and divergence.isfinite().all() and (views == 1 or divergence.item() > 0.01)
+        divergence.sum().backward()
+        assert attention.grad.isfinite().all()
+
+
+@each(slots.COSTS)
+@sizes
+def test_costs(name, views, instances):
+    cost = tiny(slots.COSTS, name, **offers())
+    found = cost(predictions(views, learn=False), targets(views, instances))
+    assert found.shape == (Q, instances) and found.isfinite().all()
+
+
+@each(slots.MATCHERS)
+@sizes
+def test_matchers(name, views, instances):
+    match = tiny(slots.MATCHERS, name, **offers())(predictions(views, learn=False), targets(views, instances))
+    assert len(match.queries) == len(match.instances) == min(Q, instances)
+    assert sorted(match.instances.tolist()) == list(range(instances)) and len(set(match.queries.tolist())) == instances
+
+
+@each(slots.LOSSES)
+@sizes
+def test_losses(name, views, instances):
+    loss = tiny(slots.LOSSES, name, **offers())
+    matcher = tiny(slots.MATCHERS, 'HungarianMatcher')
+    pred, target = predictions(views), targets(views, instances)
+    match = matcher(pred, target)
+    scene, geometry = geometry_pair(views)
+    if name == 'Criterion':
+        pred.embedding.requires_grad_()
+        batch = QueryPredictions(pred.embedding[None], pred.class_logits[None], pred.mask_logits[None],
+                                 pred.view_attention[:, None])
+        values = loss(Predictions([], queries=batch), [target], None, [match])
+    elif loss.reads == 'geometry':
+        values = loss(scene, geometry)
+    else:
+        values = loss(pred, target, match)
+    if values is None:
+        assert instances == 0
+        return
+    found = list(tensors(values))
+    assert all(value.ndim == 0 and value.isfinite() for value in found)
+    sum(found).backward()
+    leaves = [pred.class_logits, pred.mask_logits, pred.view_attention, *scene.pose_encodings, scene.depth, scene.points]
+    gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+
+def geometry_pair(views: int) -> tuple[Predictions, GeometryTargets]:
+    torch.manual_seed(views)
+    shape = (1, views, 14, 14)
+    scene = Predictions(
+        pose_encodings=[torch.randn(1, views, 9, requires_grad=True) for _ in range(2)],
+        depth=torch.rand(shape).add(0.5).requires_grad_(), depth_conf=torch.rand(shape).add(1.1).requires_grad_(),
+        points=torch.randn(*shape, 3, requires_grad=True), points_conf=torch.rand(shape).add(1.1).requires_grad_())
+    valid = torch.ones(shape, dtype=torch.bool)
+    valid[..., :2] = False
+    return scene, GeometryTargets(torch.randn(1, views, 9), torch.rand(shape) + 0.5, valid, torch.randn(*shape, 3))
+
+
+@each(slots.TEACHERS)
+@pytest.mark.parametrize('views', [1, 3])
+def test_teachers(name, views, tmp_path):
+    extra = {}
+    if name == 'PretrainedTeacher':
+        torch.manual_seed(0)
+        torch.save(build(slots.MODELS, GEOMETRY, 'model').state_dict(), tmp_path / 'teacher.pth')
+        extra = dict(checkpoint=str(tmp_path / 'teacher.pth'))
+    target = tiny(slots.TEACHERS, name, **extra)(random_batch(views))
+    assert target.pose_encoding.shape == (1, views, 9) and target.depth.shape == target.valid.shape == (1, views, SIZE, SIZE)
+    assert all(value.isfinite().all() and not value.requires_grad for value in (target.pose_encoding, target.depth))
+    assert target.valid.any()
+
+
+@each(slots.MODELS)
+@sizes
+def test_models(name, views, instances):
+    model, batch = tiny(slots.MODELS, name), random_batch(views, instances, num_scenes=2)
+    if name == 'ScenePreprocessor':
+        assert isinstance(model(batch)['batch'], SceneBatch)
+        return
+    terms = model(batch, mode='loss')
+    assert_backpropagates(model, [value for term, value in terms.items() if term.startswith('loss_')])
+    for scene in model.eval()(batch, mode='predict'):
+        assert scene.instances.masks.shape[1:] == (views, SIZE // 2, SIZE // 2) and scene.depth.shape == (views, SIZE, SIZE)
+
+
+@pytest.fixture(scope='module')
+def scored(debug_data):
+    """The one validation scene, with what it is scored against."""
+    return tiny(slots.DATASETS, 'SceneDataset', data_root=str(debug_data), split='val', mode='test')
+
+
+def one_scene(dataset, views: int) -> SceneBatch:
+    dataset.max_views = views
+    return dataset[0]
+
+
+def reconstruction(batch: SceneBatch, instances: int) -> Reconstruction:
+    torch.manual_seed(0)
+    views, (height, width) = batch.images.shape[1], batch.images.shape[-2:]
+    queries = predictions(views, learn=False)
+    queries.class_logits = torch.randn(instances, 198 + 1)
+    queries.mask_logits = torch.randn(instances, views, height // 2, width // 2)
+    found = tiny(slots.POSTPROCESSORS, 'QueryMasks')(queries)
+    return Reconstruction(batch.images[0], 0.1 + torch.rand(views, height, width), torch.ones(views, height, width),
+                          batch.intrinsics[0], batch.cam_from_world[0], None, found, batch.view_names[0])
+
+
+@each(slots.POSTPROCESSORS)
+@sizes
+def test_postprocessors(name, views, instances, scored):
+    part, batch = tiny(slots.POSTPROCESSORS, name), one_scene(scored, views)
+    instances = reconstruction(batch, instances).instances
+    assert instances.masks.dtype == torch.bool and instances.masks.shape[1] == views
+    if hasattr(part, 'lift'):
+        truth = batch.ground_truth[0]
+        visible = part.visible_pixels(truth, batch.images.shape[-2:], instances.masks.shape[-2:])
+        packed = part.lift(instances, truth, visible)
+        assert packed.shape == (len(instances.scores), -(-len(truth.vertices) // 8))
+    else:
+        assert len(instances.masks) == len(instances.scores) == len(instances.labels) == len(instances.queries)
+
+
+@each(slots.METRICS)
+@sizes
+def test_metrics(name, views, instances, scored):
+    metric, batch = tiny(slots.METRICS, name), one_scene(scored, views)
+    metric.process(batch, [reconstruction(batch, instances)])
+    numbers = metric.evaluate(1)
+    assert numbers and all(isinstance(value, float) for value in numbers.values())
+    assert metric.describe() and all(isinstance(words, str) for words in metric.describe().values())
+    metric.process(batch, [reconstruction(batch, instances)])
+    assert metric.evaluate(1).keys() == numbers.keys()                          # a second validation starts afresh
+
+
+@each(slots.DATASETS)
+@pytest.mark.parametrize('views', [1, 3])
+def test_datasets_samplers_and_transforms(name, views, debug_data):
+    """Together they make batches: every scene of one batch has the same shape, the same draw gives the same views."""
+    dataset = tiny(slots.DATASETS, name, data_root=str(debug_data), split='train', mode='train',
+                   transform=dict(type='TrainViews'))
+    for sampler_name in registered(slots.SAMPLERS):
+        sampler = tiny(slots.SAMPLERS, sampler_name, views=(views, views), rank=0, world_size=1)
+        requests = next(iter(sampler))
+        requests = [type(request)(request.index % len(dataset), request.draw, request.num_views, request.aspect_ratio)
+                    for request in requests]
+        batch = slots.FUNCTIONS.get('collate_scenes')([dataset[request] for request in requests])
+        again = dataset[requests[0]]
+        assert batch.images.shape[:2] == (len(requests), views) and 0 <= batch.images.min() and batch.images.max() <= 1
+        assert batch.images[0].equal(again.images[0]) and batch.view_names[0] == again.view_names[0]
+        assert batch.depth_m.shape == batch.instance_ids.shape == (*batch.images.shape[:2], *batch.images.shape[-2:])
+
+
+@each(slots.TRANSFORMS)
+def test_transforms_repeat_themselves_from_one_generator(name):
+    transform = tiny(slots.TRANSFORMS, name)
+    image, intrinsics = np.full((48, 64, 3), 90, np.uint8), np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]])
+    first, second = ([transform.crop((48, 64), intrinsics, (28, 42), rng), transform.colors([image, image], rng)]
+                     for rng in (np.random.default_rng(4), np.random.default_rng(4)))
+    assert first[0] == second[0] and all((a == b).all() for a, b in zip(first[1], second[1], strict=True))
+    assert first[0].image(image).shape == (28, 42, 3)
+
+
+def test_a_run_has_every_hook_and_the_loop(debug_data, tmp_path):
+    from jrs.config import load_config
+    from jrs.engine.build import build_runner
+    from tests._data import MAIN, forget_runs
+    forget_runs()
+    cfg = load_config(MAIN, 'debug', {'data_root': str(debug_data), 'train.iterations': 2, 'hooks.pictures.interval': 1,
+                                      'train.validate_every': 2})
+    runner = build_runner(cfg, tmp_path)
+    runner.train()
+    assert {type(hook).__name__ for hook in runner.hooks} >= set(registered(slots.HOOKS))
+    assert type(runner.train_loop).__name__ in registered(slots.LOOPS)
+    assert (tmp_path / 'terms.jsonl').is_file() and list(tmp_path.glob('*/vis_data/events*'))
