@@ -165,7 +165,7 @@ def _check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:
     finite = torch.stack([value.detach() for value in terms.values()]).isfinite()           # one transfer for all terms
     if not finite.all():
         name = list(terms)[int(finite.long().argmin())]
-        raise NonFiniteError(f'the term {name!r} is {float(terms[name])} for the scenes {", ".join(batch.scene_names)}, '
+        raise NonFiniteError(f'the term {name!r} is {terms[name].item()} for the scenes {", ".join(batch.scene_names)}, '
                              f'views {batch.view_names}. The weights are still those before this step: resume from the '
                              'last checkpoint with a lower learning rate, or look at these scenes.')
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from safetensors.torch import load_file
 
-from jrs.engine.checkpoint import SafeCheckpoint, checkpoints
+from jrs.engine.checkpoint import PlainCheckpoint, SafeCheckpoint, checkpoints
 from jrs.engine.hooks import TERMS_FILE, format_summary, read_lines, term_summary
 from tests._data import MAIN, ROOT, command, tool
 
@@ -161,6 +162,17 @@ def test_old_checkpoints_go_only_after_the_pointer_has_moved(tmp_path):
     SafeCheckpoint(interval=2, keep=1).save(Runner())
     assert [path.name for path in checkpoints(tmp_path)] == ['iter_6.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == 'iter_6.pth'
+
+
+def test_the_history_of_a_scalar_stays_bounded():
+    class Runner:
+        message_hub = MessageHub('bounded')
+    hook = PlainCheckpoint()
+    for step in range(3 * hook.buffer_length):
+        Runner.message_hub.update_scalar('train/loss', step)
+        hook.after_train_iter(Runner, step)
+    history = Runner.message_hub.get_scalar('train/loss')
+    assert len(history.data[0]) == hook.buffer_length and history.current() == 3 * hook.buffer_length - 1
 
 
 def test_the_console_is_quiet_and_validation_shows_the_headline_only(debug_data, tmp_path, capsys):
