@@ -37,7 +37,7 @@ class Slot(Registry):
     def names(self) -> list[str]:
         """Return the registered names, those of the parent registry included."""
         self.import_from_location()
-        parent = sorted(self.parent.module_dict) if self.parent is not None else []
+        parent = self.parent.module_dict if self.parent is not None else {}
         return sorted(set(self._module_dict) | set(parent))
 
     def lookup(self, name: Any, path: str) -> type:
@@ -95,8 +95,8 @@ VISUALIZERS = _slot('visualizers', 'jrs.engine', parent=mm.VISUALIZERS)
 VISBACKENDS = _slot('vis_backends', 'jrs.engine', parent=mm.VISBACKENDS)
 
 # mmengine asks for every one of its root registries in our scope; these we leave as they are.
-OPTIMIZERS = _slot('optimizers', parent=mm.OPTIMIZERS)
-PARAM_SCHEDULERS = _slot('param_schedulers', parent=mm.PARAM_SCHEDULERS)
+OPTIMIZERS = _slot('optimizers', 'mmengine.optim', parent=mm.OPTIMIZERS)
+PARAM_SCHEDULERS = _slot('param_schedulers', 'mmengine.optim', parent=mm.PARAM_SCHEDULERS)
 EVALUATORS = _slot('evaluators', parent=mm.EVALUATOR)
 LOG_PROCESSORS = _slot('log_processors', 'jrs.engine', parent=mm.LOG_PROCESSORS)
 RUNNERS = _slot('runners', parent=mm.RUNNERS)

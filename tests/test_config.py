@@ -1,5 +1,7 @@
 """Configs: what does not exist is refused, with its path, near spellings and the plugin that has it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,8 @@ def test_the_paper_setting_is_the_paper_s():
     cfg = load_config(MAIN)
     assert cfg.model.queries.num_queries == 400 and cfg.model.backbone.lora.rank == 32
     assert cfg.model.num_classes == 198 and cfg.batches.views == (2, 24) and cfg.batches.max_images == 48
+
+
+def test_a_config_is_checked_in_a_fresh_process_where_nothing_is_imported_yet():
+    code = f'from jrs.config import load_config; load_config({str(MAIN)!r}, "rooms")'
+    subprocess.run([sys.executable, '-c', code], check=True)
