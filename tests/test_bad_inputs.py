@@ -173,6 +173,7 @@ CONFIGS = {
     'classes that are not the benchmark\'s': (lambda s: s.train('model.num_classes=18'), ['num_classes', '18', '198']),
     'unknown optimizer': (lambda s: s.train('optimizer.type=Adamw'), ["'Adamw'", "'AdamW'"]),
     'unknown launcher': (lambda s: s.train(flags=('--launcher', 'mpi')), ['--launcher', "'mpi'", 'pytorch']),
+    'launcher that launched nothing': (lambda s: s.train(flags=('--launcher', 'pytorch')), ['torchrun', 'RANK']),
     'unknown plugin': (lambda s: s.train(config=s.leaf("plugins = ['no_such_plugin']")), ["'no_such_plugin'", 'plugins']),
     'plugin that fails': (lambda s: (s.write('bad/__init__.py', 'import nothing_of_this_name'),
                                      s.train(config=s.leaf("plugins = ['./bad']")))[1],
@@ -193,6 +194,8 @@ DATA = {
                                  ['no true instances', 'model.losses']),
     'scene without frames': (lambda s: s.train(data=s.in_every_scene('scene.json', edited(frames=[]))), ['scene', 'frame']),
     'colour image lost': (lambda s: s.train(data=s.in_every_scene('color/*.jpg', None)), ['color', 'missing']),
+    'colour image lost, noticed by a worker': (
+        lambda s: s.train('train.workers=1', data=s.in_every_scene('color/*.jpg', None)), ['color', 'missing. Prepare the scene again.']),
     'colour image cut off': (lambda s: s.train(data=s.in_every_scene('color/*.jpg', half)), ['.jpg']),
     'depth image that is text': (lambda s: s.train(data=s.in_every_scene('depth/*.png', b'depth')), ['depth', '.png']),
     'depth image of another size': (lambda s: s.train(data=s.in_every_scene('depth/*.png', small_png)),

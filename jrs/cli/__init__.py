@@ -42,8 +42,14 @@ def run(command: Callable[[list[str] | None], int | None], argv: list[str] | Non
     except JrsError as error:
         if isinstance(error, PluginError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        print(f'{type(error).__name__}: {error}', file=sys.stderr)
+        print(f'{type(error).__name__}: {_own_words(error)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
+
+
+def _own_words(error: JrsError) -> str:
+    """Return the message of an error; torch wraps those of a loader's worker into the worker's traceback."""
+    text = str(error)
+    return text.rpartition(f'{type(error).__name__}: ')[2].strip() if 'Original Traceback' in text else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,7 +97,16 @@ def build_evaluator(metrics: Mapping, path: str = 'metrics') -> Evaluator:
 
 
 def start_processes(launcher: str) -> None:
-    """Join the process group on machines without an accelerator, where mmengine's own start fails."""
+    """Join the process group on machines without an accelerator, where mmengine's own start fails.
+
+    Raises:
+        ConfigError: the launcher has not started this process.
+    """
+    mark = dict(none='', pytorch='RANK', slurm='SLURM_PROCID')[launcher]
+    if mark and mark not in os.environ:
+        start = dict(pytorch='torchrun --nproc_per_node N', slurm='srun')[launcher]
+        raise ConfigError(f'--launcher {launcher} is for processes that {start.split()[0]} starts ({mark} is not set here): '
+                          f'{start} tools/train.py CONFIG --launcher {launcher}.')
     if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
 
