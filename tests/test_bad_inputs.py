@@ -195,7 +195,8 @@ DATA = {
     'scene without frames': (lambda s: s.train(data=s.in_every_scene('scene.json', edited(frames=[]))), ['scene', 'frame']),
     'colour image lost': (lambda s: s.train(data=s.in_every_scene('color/*.jpg', None)), ['color', 'missing']),
     'colour image lost, noticed by a worker': (
-        lambda s: s.train('train.workers=1', data=s.in_every_scene('color/*.jpg', None)), ['color', 'missing. Prepare the scene again.']),
+        lambda s: s.train('train.workers=1', data=s.in_every_scene('color/*.jpg', None)),
+        ['color', 'missing. Prepare the scene again.']),
     'colour image cut off': (lambda s: s.train(data=s.in_every_scene('color/*.jpg', half)), ['.jpg']),
     'depth image that is text': (lambda s: s.train(data=s.in_every_scene('depth/*.png', b'depth')), ['depth', '.png']),
     'depth image of another size': (lambda s: s.train(data=s.in_every_scene('depth/*.png', small_png)),
