@@ -67,7 +67,7 @@ def train(run_dir: Path, overrides: dict) -> None:
         print(f'{run_dir} is trained already')
         return
     resume = ['--resume'] if (run_dir / 'last_checkpoint').is_file() else []
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', str(processes()), '--master_port', '0',
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes()),
                str(REPOSITORY / 'tools' / 'train.py'), str(CONFIG), '--profile', 'rooms', '--launcher', 'pytorch',
                '--work-dir', str(run_dir), *resume, '--cfg-options', *_options(overrides)]
     _run(command)
