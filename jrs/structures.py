@@ -8,6 +8,7 @@ Pixel centres are at integer coordinates.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -140,6 +141,7 @@ class QueryPredictions(_Moves):
         mask_logits: (B, Q, V, h, w), or None where masks are made in chunks (inference).
         view_attention: (L, B, Q, V) attention mass per view, rows over V sum to 1; None at inference.
         auxiliary: predictions of earlier layers (deep supervision), first layer first; empty for SegVGGT.
+        features: (B, V, D, h, w) instance features that the masks of `embedding` come from, where `mask_logits` is None.
     """
 
     embedding: Tensor
@@ -147,6 +149,7 @@ class QueryPredictions(_Moves):
     mask_logits: Tensor | None = None
     view_attention: Tensor | None = None
     auxiliary: list[QueryPredictions] = field(default_factory=list)
+    features: Tensor | None = None
 
     def scene(self, index: int) -> QueryPredictions:
         """Return the predictions of scene `index`: embedding (Q, D), class_logits (Q, K + 1), mask_logits (Q, V, h, w),
@@ -155,7 +158,7 @@ class QueryPredictions(_Moves):
             return None if tensor is None else tensor[index]
         attention = None if self.view_attention is None else self.view_attention[:, index]
         return QueryPredictions(pick(self.embedding), pick(self.class_logits), pick(self.mask_logits), attention,
-                                [level.scene(index) for level in self.auxiliary])
+                                [level.scene(index) for level in self.auxiliary], pick(self.features))
 
 
 @dataclass
@@ -239,20 +242,112 @@ class Match:
 
 
 @dataclass
+class PackedMasks(_Moves):
+    """Masks of M instances at one bit per pixel; instances of one query share theirs.
+
+    Attributes:
+        bits: (n, V, ceil(h * w / 8)) uint8, the distinct masks: bit j of byte i is pixel 8 i + j of a view, row by row.
+        rows: (M,) int64, which of the n masks each instance has.
+        size: (h, w).
+    """
+
+    bits: Tensor
+    rows: Tensor
+    size: tuple[int, int]
+
+    @classmethod
+    def pack(cls, masks: Tensor) -> PackedMasks:
+        """Return masks (M, V, h, w) bool, packed."""
+        return cls(pack_bits(masks.flatten(2)), torch.arange(len(masks), device=masks.device), tuple(masks.shape[2:]))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(M, V, h, w)."""
+        return (len(self.rows), self.bits.shape[1], *self.size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the bits are."""
+        return self.bits.device
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: list[int] | slice | Tensor) -> PackedMasks:
+        """Return the masks of some instances; no pixel is copied."""
+        return PackedMasks(self.bits, self.rows[index], self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Unpack one mask (V, h, w) bool at a time."""
+        for row in self.rows.tolist():
+            yield unpack_bits(self.bits[row], self.size[0] * self.size[1]).unflatten(1, self.size)      # (V, h, w)
+
+    def dense(self) -> Tensor:
+        """Return (M, V, h, w) bool: eight times the memory, and once per instance."""
+        masks = torch.empty(self.shape, dtype=torch.bool, device=self.bits.device)
+        for index, mask in enumerate(self):
+            masks[index] = mask
+        return masks
+
+    def pixels(self) -> Tensor:
+        """Return the number of pixels of each instance in each view, (M, V) int64."""
+        return count_bits(self.bits)[self.rows]
+
+
+def pack_bits(flags: Tensor) -> Tensor:
+    """Return `flags` (..., E) bool at eight to a byte, the first in the lowest bit: (..., ceil(E / 8)) uint8."""
+    words = torch.nn.functional.pad(flags, (0, -flags.shape[-1] % 8)).contiguous().view(torch.int64)
+    return ((words * 0x0102040810204080) >> 56).to(torch.uint8)        # gathers bit 0 of eight bytes in the highest byte
+
+
+def unpack_bits(bits: Tensor, count: int) -> Tensor:
+    """Return the first `count` flags (..., count) bool of what `pack_bits` made."""
+    weights = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return (bits[..., None] & weights).bool().flatten(-2)[..., :count]
+
+
+def count_bits(bits: Tensor) -> Tensor:
+    """Return how many bits of `bits` (..., n) uint8 are set along the last axis, (...) int64."""
+    pairs = bits - ((bits >> 1) & 0x55)
+    fours = (pairs & 0x33) + ((pairs >> 2) & 0x33)
+    return ((fours + (fours >> 4)) & 0x0F).sum(dim=-1)
+
+
+@dataclass
 class Instances(_Moves):
     """Scored instances of one scene, best first.
 
     Attributes:
-        masks: (M, V, h, w) bool.
+        packed: their masks, (M, V, h, w); a bool tensor is packed. `masks` unpacks all of them.
         labels: (M,) int64 class indices; 0 for class-agnostic ranking.
         scores: (M,) float32 in [0, 1].
         queries: (M,) int64, the query each came from.
     """
 
-    masks: Tensor
+    packed: PackedMasks
     labels: Tensor
     scores: Tensor
     queries: Tensor
+
+    def __post_init__(self) -> None:
+        if isinstance(self.packed, Tensor):
+            self.packed = PackedMasks.pack(self.packed.bool())
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def masks(self) -> Tensor:
+        """(M, V, h, w) bool, unpacked at each access; assigning packs. Readers of large scenes walk over `packed`."""
+        return self.packed.dense()
+
+    @masks.setter
+    def masks(self, masks: Tensor) -> None:
+        self.packed = PackedMasks.pack(masks)
+
+    def select(self, index: list[int] | Tensor) -> Instances:
+        """Return some of the instances, in the order of `index`."""
+        return Instances(self.packed[index], self.labels[index], self.scores[index], self.queries[index])
 
 
 @dataclass

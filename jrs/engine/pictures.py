@@ -55,14 +55,14 @@ def scene_pictures(scene: Reconstruction, max_views: int) -> dict[str, np.ndarra
     if scene.features is not None:
         pictures['features'] = tile(list(feature_pictures(scene.features)[:len(views)]), columns=len(views))
     if scene.instances is not None and len(scene.instances.scores):
-        ids = to_numpy(instance_map(scene.instances.masks))
+        ids = to_numpy(instance_map(scene.instances.packed))
         colours = instance_colours(len(scene.instances.scores))
         pictures['masks'] = tile([overlay_masks(scene.images[view], ids[view], colours) for view in views],
                                  columns=len(views))
         if scene.view_attention is not None:
             top = slice(0, 12)
             attention = query_attention(scene.view_attention, scene.instances.queries[top])
-            visibility = mask_visibility(scene.instances.masks[top])
+            visibility = mask_visibility(scene.instances.packed[top].dense())
             names = [f'#{index + 1}' for index in range(len(attention))]
             pictures['view_attention'] = attention_picture(attention, visibility, names, scene.images)
     return pictures

@@ -107,7 +107,7 @@ class InstanceAPMetric(SceneMetric):
         """Move the instances of one scene to its mesh and count overlaps."""
         truth = _required(batch.ground_truth, 'ground_truth', batch, index)
         instances = _required(reconstruction.instances, 'predicted instances', batch, index, per_scene=False)
-        mask_size = tuple(instances.masks.shape[-2:])
+        mask_size = instances.packed.size
         visible = self.transfer.visible_pixels(truth, tuple(batch.images.shape[-2:]), mask_size)
         packed = self.transfer.lift(instances, truth, visible)
         labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)

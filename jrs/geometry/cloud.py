@@ -11,7 +11,7 @@ from torch import Tensor
 from jrs.errors import DataError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.projection import unproject_depth
-from jrs.structures import Reconstruction
+from jrs.structures import PackedMasks, Reconstruction
 
 FRUSTUM_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))      # of `camera_corners`
 
@@ -44,14 +44,14 @@ class PointCloud:
         return PointCloud(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
 
-def instance_map(masks: Tensor) -> Tensor:
+def instance_map(masks: Tensor | PackedMasks) -> Tensor:
     """Return which instance each pixel belongs to: masks (M, V, h, w), best first -> (V, h, w) int64, 0 = none.
 
     Where masks overlap, the best-scored one has the pixel: i + 1 is the index of the mask in `masks`.
     """
     ids = torch.zeros(masks.shape[1:], dtype=torch.int64, device=masks.device)
-    for index in reversed(range(masks.shape[0])):
-        ids[masks[index]] = index + 1
+    for index, mask in enumerate(masks):
+        ids[mask & (ids == 0)] = index + 1
     return ids
 
 
@@ -124,10 +124,10 @@ def check_finite(scene: Reconstruction) -> None:
 def _instances_of_pixels(scene: Reconstruction, keep: Tensor) -> tuple[Tensor, Tensor]:
     """Return instance (0 = none) and class index (-1 = none) of the kept pixels, (N,) int32 each; nearest look-up."""
     count = int(keep.sum())
-    if scene.instances is None or scene.instances.masks.shape[0] == 0:
+    if scene.instances is None or len(scene.instances) == 0:
         none = torch.zeros(count, dtype=torch.int32, device=keep.device)
         return none, none - 1
-    ids = instance_map(scene.instances.masks)                                       # (V, h, w)
+    ids = instance_map(scene.instances.packed)                                       # (V, h, w)
     rows, columns = (nearest_index(keep.shape[axis], ids.shape[axis], keep.device) for axis in (1, 2))
     ids = ids[:, rows][:, :, columns][keep]                                         # (N,)
     labels = torch.cat([scene.instances.labels.new_tensor([-1]), scene.instances.labels])

@@ -18,12 +18,12 @@ def distinct_instances(instances: Instances, min_score: float = 0.0, min_share: 
         min_score: instances below it are left out.
         min_share: share of a mask, in (0, 1], that must be free.
     """
-    taken = torch.zeros(instances.masks.shape[1:], dtype=torch.bool, device=instances.masks.device)
+    taken = torch.zeros(instances.packed.shape[1:], dtype=torch.bool, device=instances.scores.device)
     kept = []
-    for index, (mask, score) in enumerate(zip(instances.masks, instances.scores.tolist(), strict=True)):
+    for index, (mask, score) in enumerate(zip(instances.packed, instances.scores.tolist(), strict=True)):
         size = int(mask.sum())
         if score < min_score or size == 0 or int((mask & ~taken).sum()) < min_share * size:
             continue
         taken |= mask
         kept.append(index)
-    return Instances(instances.masks[kept], instances.labels[kept], instances.scores[kept], instances.queries[kept])
+    return instances.select(kept)

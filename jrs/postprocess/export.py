@@ -29,7 +29,7 @@ from jrs.io.atomic import atomic_write
 from jrs.io.images import LoadedPhotos
 from jrs.io.ply import write_ply
 from jrs.io.png import write_png16
-from jrs.structures import Instances, Reconstruction
+from jrs.structures import Reconstruction, pack_bits
 
 CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinates: p_cam = cam_from_world @ [p_world, 1]. '
               'Camera axes are OpenCV\'s: x right, y down, z forward. The world is the frame of the first camera. '
@@ -78,13 +78,13 @@ def without_padding(scene: Reconstruction, photos: LoadedPhotos) -> Reconstructi
     if scene.instances is None or bool(photos.valid.all()):
         return scene
     found = scene.instances
-    height, width = found.masks.shape[-2:]
+    height, width = found.packed.size
     rows, columns = (nearest_index(small, full, photos.valid.device)
                      for small, full in zip((height, width), photos.valid.shape[1:], strict=True))
-    masks = found.masks & photos.valid[:, rows][:, :, columns].to(found.masks.device)        # (M, V, h, w)
-    kept = masks.flatten(1).any(1)
-    cleared = Instances(masks[kept], found.labels[kept], found.scores[kept], found.queries[kept])
-    return dataclasses.replace(scene, instances=cleared)
+    valid = pack_bits(photos.valid[:, rows][:, :, columns].flatten(1).to(found.scores.device))     # (V, bytes)
+    cleared = dataclasses.replace(found, packed=dataclasses.replace(found.packed, bits=found.packed.bits & valid))
+    kept = cleared.packed.pixels().any(1).nonzero()[:, 0]
+    return dataclasses.replace(scene, instances=cleared.select(kept))
 
 
 def original_intrinsics(scene: Reconstruction, photos: LoadedPhotos) -> Tensor:
@@ -102,8 +102,7 @@ def write_cloud(path: Path, cloud: PointCloud, colours: np.ndarray) -> Path:
 
 def write_masks(folder: Path, scene: Reconstruction, photos: LoadedPhotos) -> Path:
     """Write NAME.png per view: 16-bit instance ids of the original image, 0 = none or cut off by the crop."""
-    ids = instance_map(scene.instances.masks).cpu()                                          # (V, h, w)
-    ids = instance_map(scene.instances.masks).cpu()                                          # (V, h, w)
+    ids = instance_map(scene.instances.packed).cpu()                                         # (V, h, w)
     if int(ids.max()) > 65535:
         raise DataError(f'{folder}: {int(ids.max())} instances do not fit into 16-bit masks.')
     for old in folder.glob('*.png'):                        # of an earlier run, perhaps on other photos
@@ -143,8 +142,8 @@ def instances_record(scene: Reconstruction, cloud: PointCloud, class_names: Sequ
                      weights: dict | None = None) -> dict:
     """Return what instances.json holds: one entry per instance, `id` as in masks and PLY."""
     found, entries = scene.instances, []
-    pixels = found.masks.sum((-1, -2)).cpu()                                        # (M, V)
-    for index in range(found.masks.shape[0]):
+    pixels = found.packed.pixels().cpu()                                        # (M, V)
+    for index in range(len(found)):
         own, label = cloud.points[cloud.instances == index + 1], int(found.labels[index])
         box = {'min': own.min(0).tolist(), 'max': own.max(0).tolist()} if len(own) else None
         entries.append({
@@ -153,7 +152,7 @@ def instances_record(scene: Reconstruction, cloud: PointCloud, class_names: Sequ
             'mask_pixels': int(pixels[index].sum()),
             'mask_pixels_per_view': dict(zip(scene.view_names, pixels[index].tolist(), strict=True)),
             'points': len(own), 'bounding_box': box})
-    return {'mask_size': list(found.masks.shape[-2:]), 'weights': weights or {}, 'instances': entries,
+    return {'mask_size': list(found.packed.size), 'weights': weights or {}, 'instances': entries,
             'note': 'Ids are those of masks/*.png and of the PLY property "instance"; 0 is no instance. mask_pixels count '
                     'at mask_size. Where masks overlap, pixels and points belong to the instance with the better score. '
                     'bounding_box is axis-aligned, in world coordinates of cameras.json.'}

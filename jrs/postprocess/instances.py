@@ -10,15 +10,17 @@ from torch import Tensor
 from jrs.errors import ConfigError
 from jrs.functional import mask_logits
 from jrs.registry import POSTPROCESSORS
-from jrs.structures import Instances, QueryPredictions
+from jrs.structures import Instances, PackedMasks, QueryPredictions, count_bits, pack_bits
+
+CACHED_LOGITS = 2 ** 20                        # a CPU works on so many at a time: they stay in its cache
 
 
 @POSTPROCESSORS.register_module()
 class QueryMasks:
     """Ranks queries by class probability times mask quality, and thresholds their masks; no suppression.
 
-    Mask logits are made for a few views at a time and never kept: memory beside the kept bool masks is bounded by
-    `max_logits`. All thresholds are strict.
+    Mask logits are read once, or made for a few views at a time and never kept: memory beside the masks, at one bit per
+    pixel of each query, is bounded by `max_logits`. All thresholds are strict.
 
     Args:
         mode: 'pairs' ranks (query, class) pairs as the paper does; 'best_class' each query once with its best class;
@@ -57,38 +59,34 @@ class QueryMasks:
         probability, query, label = self.rank(queries.class_logits.float().softmax(dim=-1))     # (n,) each
         probability, best = probability.topk(min(self.top_pairs, len(probability)))
         query, label = query[best], label[best]
-        source = _MaskLogits(queries, features, self.max_logits)
-        quality, pixels = self._measure(source, query)
-        score = probability * quality
-        kept = ((score > self.min_score) & (pixels > self.min_pixels)).nonzero()[:, 0]          # (M,)
+        distinct, row = query.unique(return_inverse=True)
+        quality, bits, size = self._measure(_MaskLogits(queries, features, self.max_logits), distinct)
+        pixels = count_bits(bits).sum(dim=1)                                                    # (distinct,)
+        score = probability * quality[row]
+        kept = ((score > self.min_score) & (pixels[row] > self.min_pixels)).nonzero()[:, 0]     # (M,)
         kept = kept[score[kept].argsort(descending=True, stable=True)]
-        masks = self._masks(source, query[kept])
-        return Instances(masks=masks, labels=label[kept], scores=score[kept], queries=query[kept])
+        return Instances(_without_unused(bits, row[kept], size), label[kept], score[kept], query[kept])
 
-    def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mask quality, the mean probability where logit > 0, and mask pixels, both (n,), of queries (n,)."""
-        distinct, row = query.unique(return_inverse=True)
-        probability_sum = torch.zeros(len(distinct), device=query.device)
-        positive = torch.zeros_like(distinct)
-        pixels = torch.zeros_like(distinct)
-        for _, logits in source.chunks(distinct):                                               # (n, v, h, w)
+    def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Return quality (n,), packed masks (n, V, bytes) and their (h, w) of queries (n,), in one pass over the logits.
+
+        Quality is the mean probability where logit > 0.
+        """
+        num_views, *size = source.mask_shape
+        probability_sum = torch.zeros(len(query), device=query.device)
+        positive = torch.zeros_like(query)
+        bits = torch.empty(len(query), num_views, -(-size[0] * size[1] // 8), dtype=torch.uint8, device=query.device)
+        for rows, views, logits in source.chunks(query):                                        # (r, v, h*w)
             probability = logits.sigmoid()
-            probability_sum += (probability * (logits > 0)).sum(dim=(1, 2, 3))
-            positive += (logits > 0).sum(dim=(1, 2, 3))
-            pixels += (probability > self.mask_threshold).sum(dim=(1, 2, 3))
-        return (probability_sum / (positive + 1e-6))[row], pixels[row]
-
-    def _masks(self, source: _MaskLogits, query: Tensor) -> Tensor:
-        """Return bool masks (M, V, h, w) of queries (M,)."""
-        distinct, row = query.unique(return_inverse=True)
-        masks = torch.empty(len(query), *source.mask_shape, dtype=torch.bool, device=query.device)
-        for views, logits in source.chunks(distinct):
-            masks[:, views] = (logits.sigmoid() > self.mask_threshold)[row]
-        return masks
+            bits[rows, views] = pack_bits(probability > self.mask_threshold)
+            above = logits > 0
+            positive[rows] += count_bits(pack_bits(above)).sum(dim=1)
+            probability_sum[rows] += probability.mul_(above).sum(dim=(1, 2))
+        return probability_sum / (positive + 1e-6), bits, tuple(size)
 
 
 class _MaskLogits:
-    """Mask logits of some queries, a few views at a time: given ones, or inner products with the features."""
+    """Mask logits of some queries, few at a time: given ones, or inner products with the features."""
 
     def __init__(self, queries: QueryPredictions, features: Tensor | None, max_logits: int) -> None:
         self.given, self.embedding, self.features = queries.mask_logits, queries.embedding, features
@@ -96,16 +94,32 @@ class _MaskLogits:
         given = self.given is not None
         self.mask_shape = self.given.shape[1:] if given else (len(features), *features.shape[2:])    # (V, h, w)
 
-    def chunks(self, query: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of views with the float32 logits (n, v, h, w) of queries (n,)."""
+    def chunks(self, query: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yield rows of `query` (n,), views, and float32 logits (rows, views, h*w); all pairs of row and view once."""
         num_views, height, width = self.mask_shape
-        step = max(1, self.max_logits // max(1, len(query) * height * width))
-        for start in range(0, num_views, step):
-            views = slice(start, start + step)
-            if self.given is not None:
-                yield views, self.given[query, views].float()
-            else:
-                yield views, mask_logits(self.embedding[query], self.features[views])
+        pixels = max(1, height * width)
+        piece = min(self.max_logits, CACHED_LOGITS) if query.device.type == 'cpu' else self.max_logits
+        if self.given is not None:
+            step = max(1, piece // pixels)
+            for row, number in enumerate(query.tolist()):
+                for views in _slices(num_views, step):
+                    yield slice(row, row + 1), views, self.given[number:number + 1, views].flatten(2).float()
+            return
+        for views in _slices(num_views, max(1, self.max_logits // max(1, len(query) * pixels))):
+            logits = mask_logits(self.embedding[query], self.features[views]).flatten(2)        # (n, v, h*w)
+            for rows in _slices(len(query), max(1, piece // max(1, logits.shape[1] * pixels))):
+                yield rows, views, logits[rows]
+
+
+def _slices(count: int, step: int) -> Iterator[slice]:
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def _without_unused(bits: Tensor, rows: Tensor, size: tuple[int, int]) -> PackedMasks:
+    """Return the masks `rows` (M,) of `bits` (n, V, bytes); those that no row names are dropped."""
+    used, rows = rows.unique(return_inverse=True)
+    return PackedMasks(bits if len(used) == len(bits) else bits[used], rows, size)
 
 
 def _rank_pairs(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,12 +108,13 @@ class PosedTransfer:
 
     def lift(self, instances: Instances, scene: SceneGroundTruth, visible: VisiblePixels) -> np.ndarray:
         """Return the vertices of each instance, (M, ceil(N / 8)) uint8 as `np.packbits(masks, axis=1)` makes them."""
-        if tuple(instances.masks.shape[1:]) != visible.mask_shape:
-            raise DataError(f'{scene.scene_name}: masks are {tuple(instances.masks.shape)}, but the ground truth is '
+        if instances.packed.shape[1:] != visible.mask_shape:
+            raise DataError(f'{scene.scene_name}: masks are {instances.packed.shape}, but the ground truth is '
                             f'for (V, h, w) = {visible.mask_shape}.')
-        masks = instances.masks.flatten(1)                                               # (M, V*h*w)
-        pixel = torch.from_numpy(visible.pixel).to(masks.device)
-        return self._transfer((mask.index_select(0, pixel) for mask in masks), masks.device, scene, visible)
+        device = instances.scores.device
+        pixel = torch.from_numpy(visible.pixel).to(device)
+        inside = (mask.flatten().index_select(0, pixel) for mask in instances.packed)    # (E,) each
+        return self._transfer(inside, device, scene, visible)
 
     def lift_ids(self, instance_ids: Tensor, ids: Tensor, scene: SceneGroundTruth,
                  visible: VisiblePixels) -> np.ndarray:

@@ -161,7 +161,7 @@ def _views(shown: _Shown) -> str:
         features = _features(scene.features, shown.valid)
         columns['instance features (PCA)'] = [scale_to(features[view], height, width) for view in views]
     if shown.names:
-        ids = to_numpy(instance_map(scene.instances.masks))
+        ids = to_numpy(instance_map(scene.instances.packed))
         columns['masks'] = [overlay_masks(*pair, shown.colours) for pair in zip(pictures, ids[views], strict=True)]
     if shown.truth is not None and len(shown.truth.labels):
         true = to_numpy(instance_map(shown.truth.masks))
@@ -190,7 +190,7 @@ def _instances(shown: _Shown, cloud: PointCloud) -> str:
     if not shown.names:
         return ''
     found = shown.scene.instances
-    pixels = to_numpy(found.masks.sum((-1, -2)))                                            # (M, V)
+    pixels = to_numpy(found.packed.pixels())                                                # (M, V)
     points = np.bincount(cloud.instances, minlength=len(shown.names) + 1)[1:]
     head, rows = ['', 'id', 'class', 'score', 'views', 'mask pixels', 'points'], []
     with_truth = shown.truth is not None

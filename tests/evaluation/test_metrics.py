@@ -37,7 +37,9 @@ def _repeat(instances, labels):
 def _noisy(batch, index, seed):
     """True instances, two of them cut and one with a wrong label, with random scores."""
     instances = true_instances(batch, index, torch.rand(4, generator=torch.Generator().manual_seed(seed)))
-    instances.masks[seed % 4, : batch.images.shape[1] * 2 // 3] = False
+    masks = instances.masks
+    masks[seed % 4, : batch.images.shape[1] * 2 // 3] = False
+    instances.masks = masks
     instances.labels[(seed + 1) % 4] = 0
     return instances
 

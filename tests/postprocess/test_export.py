@@ -168,7 +168,7 @@ def test_geometry_alone_and_no_instances_export(tmp_path):
     export_scene(tmp_path, scene, photos, point_cloud(scene, photos.valid), NAMES, PALETTE[:0], glb=False)
     assert not (tmp_path / 'instances.json').exists()
     empty = small_scene()
-    empty.instances.masks[:] = False
+    empty.instances.masks = torch.zeros_like(empty.instances.masks)
     empty.depth[:] = 0
     cloud = point_cloud(empty)
     assert len(cloud.points) == 0
