@@ -28,7 +28,7 @@ demo: env
 	$(RUN) tools/demo.py
 
 lint: env
-	$(VENV)/bin/ruff check jrs tools tests plugins configs
+	$(VENV)/bin/ruff check jrs tools tests plugins configs benchmarks
 
 clean:
 	rm -rf outputs work_dirs .pytest_cache .ruff_cache
