@@ -108,14 +108,12 @@ def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
     """Return report sections of the first held-out rooms, with the true objects and the view attention."""
     from jrs.benchmarks import get_benchmark
     from jrs.datasets.dataset import collate_scenes
-    from jrs.engine.build import build_dataset, build_model
-    from jrs.io.weights import load_weights
+    from jrs.engine.build import build_dataset
+    from jrs.engine.inference import load_model
     from jrs.models.targets import instance_targets
     from jrs.postprocess.distinct import distinct_instances
     from jrs.visualization.report import scene_section
-    cfg.model.teacher = None
-    model = build_model(cfg).eval()
-    load_weights(model, run_dir / 'weights.safetensors')
+    model = load_model(cfg, run_dir / 'weights.safetensors')
     rooms, sections = build_dataset(cfg, 'test_dataset'), []
     for index in range(min(count, len(rooms))):
         batch = collate_scenes([rooms[index]])

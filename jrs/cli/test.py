@@ -55,7 +55,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     from jrs.engine.build import build_dataset, build_evaluator, build_model, check_ready, scoring_loader, start_processes
     from jrs.engine.checkpoint import use_atomic_files
     from jrs.engine.console import JrsRunner
-    from jrs.io.weights import load_weights
+    from jrs.engine.inference import load_model
     cfg.weights = None
     cfg.model.teacher = None
     check_ready(cfg, 'test_dataset')
@@ -63,9 +63,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     start_processes(launcher)
     import torch
     torch.manual_seed(cfg.seed)
-    model = build_model(cfg)
-    if checkpoint is not None:
-        load_weights(model, checkpoint)
+    model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint)
     evaluator = build_evaluator(cfg.metrics)
     out.mkdir(parents=True, exist_ok=True)
     runner = JrsRunner(

@@ -18,11 +18,14 @@ from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.errors import ConfigError, DataError, WeightsError
-from jrs.io.weights import load_weights
+from jrs.io.weights import build_with_weights
 from jrs.registry import DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
 
-# What fine-tuning from VGGT-1B adds to it.
+# What fine-tuning from VGGT-1B adds to it; each of these comes from the file as a whole, or starts fresh as a whole.
 FRESH = ('queries.*', 'feature_head.*', 'class_head.*', '*.lora_[ab]')
+OFFICIAL_VGGT = ('Put the official VGGT-1B there: model.pt (5.0 GB, non-commercial licence) from '
+                 'https://huggingface.co/facebook/VGGT-1B. Or name your copy: --cfg-options weights=FILE '
+                 'model.teacher.checkpoint=FILE; model.pt, model.safetensors and files of tools/convert.py load alike.')
 HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
 
 
@@ -47,8 +50,7 @@ def check_ready(cfg: Config, *datasets: str) -> None:
     teacher = cfg.model.get('teacher') or {}
     for path, file in (('weights', cfg.get('weights')), ('model.teacher.checkpoint', teacher.get('checkpoint'))):
         if file and not Path(file).is_file():
-            faults.setdefault(f'no file {file}. Put the official checkpoint there (facebook/VGGT-1B: model.pt), or name '
-                              'your copy.', []).append(path)
+            faults.setdefault(f'no file {file}. {OFFICIAL_VGGT}', []).append(path)
     if faults:
         lines = [f'  - {", ".join(paths)}: {fault}' for fault, paths in faults.items()]
         rooms = any('prepare.py rooms' in fault for fault in faults)
@@ -68,10 +70,9 @@ def check_classes(cfg: Config, dataset: Dataset, name: str) -> None:
 
 def build_model(cfg: Config) -> torch.nn.Module:
     """Return the model, with `cfg.weights` loaded where it names a file."""
-    model = build(MODELS, cfg.model, 'model')
-    if cfg.get('weights'):
-        load_weights(model, cfg.weights, fresh=FRESH)
-    return model
+    def make() -> torch.nn.Module:
+        return build(MODELS, cfg.model, 'model')
+    return build_with_weights(make, cfg.weights, FRESH) if cfg.get('weights') else make()
 
 
 def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:

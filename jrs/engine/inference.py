@@ -19,7 +19,7 @@ from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
 from jrs.io.images import LoadedPhotos, load_photos
-from jrs.io.weights import load_weights, read_metadata
+from jrs.io.weights import build_with_weights, read_metadata
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.registry import MODELS, build
@@ -32,6 +32,7 @@ OFFICIAL = ('For real photos use the official weights (non-commercial licence): 
             '  python tools/infer.py PHOTOS --out OUT --config configs/segvggt/all24_fada.py '
             '--checkpoint segvggt_scannet200.pt')
 UNSTATED = 'not stated in the file'
+MERGED = ('*.lora_[ab]',)                       # what a file with merged low-rank factors lacks
 
 
 @dataclass
@@ -143,12 +144,12 @@ class Reconstructor:
 def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     """Return the model of `cfg` in eval mode with every parameter from `checkpoint`; needs no teacher and no data.
 
+    A checkpoint whose LoRA is merged fits a config with LoRA too: low-rank factors that start fresh change nothing.
+
     Raises:
         WeightsError: the file is missing or broken, or does not fit; says what was used, missing and left over.
     """
-    model = build(MODELS, dict(cfg.model, teacher=None), 'model')
-    load_weights(model, checkpoint)
-    return model.eval()
+    return build_with_weights(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'), checkpoint, MERGED).eval()
 
 
 def in_first_camera(scene: Reconstruction) -> Reconstruction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,34 +12,54 @@ from pickle import UnpicklingError
 import torch
 from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jrs.errors import WeightsError
+from jrs.io.lean_build import build_on_meta, build_some
 from jrs.io.released_keys import our_key
+from jrs.io.tensor_file import write_tensors
+from jrs.layers.lora import LoRALinear
 
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError)   # what torch.load raises on bad files
-SKIPPED = ('track_head.', 'point_head.')       # VGGT-1B's heads that this model does not have: known, skipped by name
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError)        # what torch.load raises on broken files
+SKIPPED = ('track_head.', 'point_head.')       # VGGT-1B's heads that a model may not have: known, skipped by name
+LOW_RANK = ('.lora_a', '.lora_b')
+# What is no checkpoint, by how the file begins.
+IMPOSTORS = {b'<': 'a web page: the download gave a page (not found, log-in or licence needed) instead of the file',
+             b'version https://git-lfs': 'a Git LFS pointer: fetch the file itself (git lfs pull)',
+             b'{': 'JSON text', b'\x80': 'a bare pickle, or of torch before 1.6: loading it could run code, so it is not '
+             'read. If you trust it, load and save it with today\'s torch.save'}
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Keys of a load: those used, those that the model has and the file lacks, and those that no parameter took."""
+    """Keys of a load.
+
+    Attributes:
+        used: those that the model took.
+        missing: those that the model has and the file lacks; they keep what they start with.
+        left_over: those of the file that no parameter took.
+        skipped: those of the file that belong to a known head which the model does not have.
+    """
 
     used: list[str]
     missing: list[str]
     left_over: list[str]
+    skipped: list[str]
 
     def __str__(self) -> str:
-        return f'{len(self.used)} used, {len(self.missing)} missing, {len(self.left_over)} left over'
+        heads = ', '.join(sorted({key.partition('.')[0] for key in self.skipped}))
+        return (f'{len(self.used)} used, {len(self.missing)} missing, {len(self.left_over)} left over'
+                + (f', {len(self.skipped)} of {heads} skipped' if heads else ''))
 
 
-def save_weights(model: nn.Module, path: Path, metadata: dict) -> None:
+def save_weights(model: nn.Module, path: Path, metadata: Mapping) -> None:
     """Write the model's state to `path` as safetensors, atomically, with `metadata` (origin, licence, ...)."""
-    temporary = path.with_name(f'.{path.name}.part')
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, str(temporary), metadata={key: json.dumps(value) for key, value in metadata.items()})
-    temporary.replace(path)
+    write_tensors(path, model.state_dict(), encode_metadata(metadata))
+
+
+def encode_metadata(card: Mapping) -> dict[str, str]:
+    """Return `card` as a safetensors header holds it; `read_metadata` gives it back."""
+    return {key: json.dumps(value) for key, value in card.items()}
 
 
 def read_metadata(path: Path) -> dict:
@@ -47,57 +67,165 @@ def read_metadata(path: Path) -> dict:
     if path.suffix != '.safetensors':
         return {}
     with _opened(path) as file:
-        return {key: json.loads(value) for key, value in (file.metadata() or {}).items() if key != 'format'}
+        stated = file.metadata() or {}
+    return {key: _plain(value) for key, value in stated.items() if key != 'format'}
+
+
+def build_with_weights(make: Callable[[], nn.Module], path: str | Path, fresh: Sequence[str] = ()) -> nn.Module:
+    """Return the module that `make` builds, with the weights of a file; at no time are there two copies of them.
+
+    Its parameters are the memory-mapped file itself: pages are read when they are used, and become the process's own when
+    they are written (the file never changes). Do not overwrite the file in place while the module lives; replacing it is
+    fine. Parameters that the file lacks start as `make` starts them.
+
+    Args:
+        make: builds the module, the same at each call; called twice where the file lacks something.
+        path, fresh: as for `load_weights`, which also says what is raised.
+    """
+    state = _our_state(Path(path))
+    model, order = build_on_meta(make)
+    report = _compare(model, state, path, fresh)
+    own = model.state_dict()
+    if any(own[name].is_meta for name in report.missing):
+        model = build_some(make, order, report.missing)
+    return _fill(model, state, path, report)
 
 
 def load_weights(model: nn.Module, path: str | Path, fresh: Sequence[str] = ()) -> LoadReport:
     """Load a weights file into `model`: ours, the official VGGT-1B, or a released SegVGGT.
 
+    What the model holds is overwritten in place; to make a model from a file, `build_with_weights` needs half the memory.
+
     Args:
         model: the module to fill.
         path: a `.safetensors` file, or a `.pt`/`.pth` file of tensors.
         fresh: shell patterns of parameters that keep their values where the file lacks them (fine-tuning); any other that
-            it lacks is an error.
+            it lacks is an error, and so is one where the file has others of the same pattern.
 
     Raises:
-        WeightsError: the file is missing or broken, shapes differ, keys are missing, or nothing fits.
+        WeightsError: the file is missing or broken, shapes differ, keys are missing, low-rank factors would be dropped, or
+            nothing fits.
     """
-    state = {_rename(key): tensor for key, tensor in read_state(Path(path)).items()}
-    own = model.state_dict()
-    used = [key for key in own if key in state]
-    report = LoadReport(used, [key for key in own if key not in state],
-                        [key for key in state if key not in own and not key.startswith(SKIPPED)])
-    wrong = [f'{key}: file {tuple(state[key].shape)}, model {tuple(own[key].shape)}' for key in used
-             if state[key].shape != own[key].shape]
-    if wrong:
-        raise WeightsError(f'{path} is for another size of model: ' + '; '.join(wrong[:3]) +
-                           (f'; and {len(wrong) - 3} more' if len(wrong) > 3 else '') + '.')
-    lacking = [key for key in report.missing if not any(fnmatch(key, pattern) for pattern in fresh)]
-    if not used or lacking:
-        raise WeightsError(f'{path} does not fit the model ({report}). Missing: {lacking[:5]}; '
-                           f'left over: {report.left_over[:5]}. Use the config that the weights were trained with.')
-    model.load_state_dict({key: state[key] for key in used}, strict=False)
-    print_log(f'weights {path}: {report}', 'current')
+    state = _our_state(Path(path))
+    report = _compare(model, state, path, fresh)
+    _fill(model, state, path, report)
     return report
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file, memory-mapped; wrappings of the official files are taken off."""
+    """Return the tensors of a weights file, memory-mapped; wrappings of the official files are taken off.
+
+    Raises:
+        WeightsError: no file, a broken one, or one that would need code to be read: nothing in a file is ever executed.
+    """
     if not path.is_file():
         raise WeightsError(f'no weights file {path}. Training writes weights.safetensors into its run folder; where the '
                            'official files are is in the README.')
+    _refuse_impostors(path)
     if path.suffix == '.safetensors':
         with _opened(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     try:
         state = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        raise WeightsError(f'{path} holds Python objects other than tensors, which could run code: refused, nothing of it '
+                           f'was executed ({_cause(error)}). Save a plain dictionary of tensors.') from error
     except UNREADABLE as error:
-        raise WeightsError(f'{path} is no readable checkpoint ({type(error).__name__}). Is it complete?') from error
+        raise WeightsError(f'{path} is no readable checkpoint ({type(error).__name__}: {_cause(error)}). Is the download '
+                           f'complete? The file has {path.stat().st_size:,} bytes.') from error
     if not isinstance(state, dict):
         raise WeightsError(f'{path} holds a {type(state).__name__}; a checkpoint is a mapping of names to tensors.')
     for wrapping in ('model', 'state_dict'):
         state = state[wrapping] if isinstance(state.get(wrapping), dict) else state
     return {str(key).removeprefix('module.'): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def our_name(key: str) -> str:
+    """Return the name in our models of a key of any weights file."""
+    return our_key(key) if key.startswith(('aggregator.', 'semantic_head.')) else key
+
+
+def compare_keys(own: Iterable[str], found: Iterable[str], fresh: Sequence[str]) -> tuple[LoadReport, list[str]]:
+    """Return how the names of a model and of a file relate, and those missing ones that are no fine-tuning addition.
+
+    Args:
+        own: names of the model.
+        found: names of the file, as `our_name` gives them.
+        fresh: shell patterns; what fits one may be missing, unless the file has other names that fit it.
+    """
+    own, found = dict.fromkeys(own), dict.fromkeys(found)
+    others = [key for key in found if key not in own]
+    report = LoadReport([key for key in own if key in found], [key for key in own if key not in found],
+                        [key for key in others if not key.startswith(SKIPPED)],
+                        [key for key in others if key.startswith(SKIPPED)])
+    whole = [pattern for pattern in fresh if not any(fnmatch(key, pattern) for key in report.used)]
+    return report, [key for key in report.missing if not any(fnmatch(key, pattern) for pattern in whole)]
+
+
+def first_of(items: Sequence[str], count: int) -> str:
+    """Return the first `count` items as text, and how many more there are."""
+    return '; '.join(items[:count]) + (f'; and {len(items) - count} more' if len(items) > count else '')
+
+
+def _our_state(path: Path) -> dict[str, Tensor]:
+    return {our_name(key): tensor for key, tensor in read_state(path).items()}
+
+
+def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, fresh: Sequence[str]) -> LoadReport:
+    """Return which keys fit; raise where that is not enough."""
+    own = model.state_dict()
+    report, lacking = compare_keys(own, state, fresh)
+    wrong = [f'{key}: file {tuple(state[key].shape)}, model {tuple(own[key].shape)}' for key in report.used
+             if state[key].shape != own[key].shape]
+    if wrong:
+        raise WeightsError(f'{path} is for another size of model: {first_of(wrong, 3)}.')
+    if not report.used or lacking:
+        raise WeightsError(f'{path} does not fit the model ({report}). Missing: {lacking[:5]}; '
+                           f'left over: {report.left_over[:5]}. Use the config that the weights were trained with.')
+    dropped = [key for key in report.left_over if key.endswith(LOW_RANK)]
+    if dropped:
+        raise WeightsError(f'{path} has low-rank factors (LoRA) that the model does not take, such as {dropped[0]}; without '
+                           'them it would give other results. Set model.backbone.lora to the rank and alpha of the file, '
+                           'or add them to the weights: tools/convert.py FILE --out MERGED.safetensors --merge-lora.')
+    _check_alpha(model, Path(path), report)
+    return report
+
+
+def _check_alpha(model: nn.Module, path: Path, report: LoadReport) -> None:
+    """Raise where a file says the alpha of its LoRA and the model multiplies by another one."""
+    stated = (read_metadata(path).get('lora') or {}).get('alpha')
+    given = set(report.used)
+    alphas = {layer.lora_scale * layer.lora_a.shape[0] for name, layer in model.named_modules()
+              if isinstance(layer, LoRALinear) and f'{name}.lora_a' in given}
+    if stated is not None and any(abs(alpha - stated) > 1e-6 * abs(stated) for alpha in alphas):
+        raise WeightsError(f'{path} was trained with a LoRA alpha of {stated:g}, and the model has {max(alphas):g}: set '
+                           'model.backbone.lora.alpha.')
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, report: LoadReport) -> nn.Module:
+    """Give the model what the report lists: mapped tensors to parameters without values, copies to the others."""
+    own = model.state_dict()
+    given = {key: state[key].to(own[key].dtype) for key in report.used if own[key].is_meta}
+    model.load_state_dict(given, strict=False, assign=True)
+    model.load_state_dict({key: state[key] for key in report.used if key not in given}, strict=False)
+    print_log(f'weights {path}: {report}', 'current')
+    for kind in ('missing', 'left_over'):
+        keys = getattr(report, kind)
+        if keys:
+            print_log(f'  {kind.replace("_", " ")}: {first_of(keys, 5)}', 'current')
+    return model
+
+
+def _refuse_impostors(path: Path) -> None:
+    with path.open('rb') as file:
+        start = file.read(64)
+    if not start:
+        raise WeightsError(f'{path} is empty. Is the download complete?')
+    if start[8:9] == b'{':                      # safetensors: after the header's length, which may be any bytes
+        return
+    for mark, what in IMPOSTORS.items():
+        if start.lstrip().startswith(mark):
+            raise WeightsError(f'{path} is not a weights file but {what}. It begins with {start[:24]!r}.')
 
 
 def _opened(path: Path):
@@ -107,5 +235,16 @@ def _opened(path: Path):
         raise WeightsError(f'{path} is no readable safetensors file ({error}). Is it complete?') from error
 
 
-def _rename(key: str) -> str:
-    return our_key(key) if key.startswith(('aggregator.', 'semantic_head.')) else key
+def _cause(error: Exception) -> str:
+    """Return what torch names in its long message: the forbidden object, else the first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['no reason given']
+    return next((line.partition('WeightsUnpickler error: ')[2] for line in lines if 'WeightsUnpickler error: ' in line),
+                lines[0])[:160]
+
+
+def _plain(text: str):
+    """Return the value of a metadata entry; other programs write text where ours is JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -71,9 +71,15 @@ def _adapt(layer: nn.Linear, rank: int, scale: float, dropout: float) -> None:
     if layer.bias is not None:
         layer.bias.requires_grad_(False)
     layer.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
-    layer.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
+    layer.lora_b = nn.Parameter(layer.weight.new_empty(layer.out_features, rank))
     layer.lora_scale, layer.lora_dropout = scale, dropout
     nn.init.kaiming_uniform_(layer.lora_a, a=math.sqrt(5))
+    nn.init.zeros_(layer.lora_b)
+
+
+def merged_weight(weight: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float) -> Tensor:
+    """Return W + scale B A, (out, in), of W (out, in), A (rank, in), B (out, rank)."""
+    return weight + scale * (lora_b @ lora_a)
 
 
 @torch.no_grad()
@@ -85,7 +91,7 @@ def merge_lora(module: nn.Module) -> list[str]:
     names = [name for name, layer in module.named_modules() if isinstance(layer, LoRALinear)]
     for name in names:
         layer = module.get_submodule(name)
-        layer.weight += layer.lora_scale * (layer.lora_b @ layer.lora_a)
+        layer.weight.copy_(merged_weight(layer.weight, layer.lora_a, layer.lora_b, layer.lora_scale))
         del layer.lora_a, layer.lora_b, layer.lora_scale, layer.lora_dropout
         layer.__class__ = nn.Linear
     return names

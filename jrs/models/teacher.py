@@ -9,7 +9,7 @@ from jrs.errors import DataError
 from jrs.geometry.camera import decode_cameras, encode_cameras
 from jrs.geometry.normalisation import normalise_scene
 from jrs.geometry.projection import unproject_depth
-from jrs.io.weights import load_weights
+from jrs.io.weights import build_with_weights
 from jrs.registry import MODELS, TEACHERS, build
 from jrs.structures import GeometryTargets, SceneBatch
 
@@ -70,8 +70,8 @@ class PretrainedTeacher:
     def _ready(self, device: torch.device) -> nn.Module:
         """Return the frozen model on `device`, building it once."""
         if self.model is None:
-            model = build(MODELS, self.config, 'model.teacher.model', autocast=self.autocast)
-            load_weights(model, self.checkpoint)
+            model = build_with_weights(
+                lambda: build(MODELS, self.config, 'model.teacher.model', autocast=self.autocast), self.checkpoint)
             self.model = model.requires_grad_(False).eval()
         return self.model.to(device)
 
