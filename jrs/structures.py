@@ -138,7 +138,7 @@ class QueryPredictions(_Moves):
     Attributes:
         embedding: (B, Q, D) projected queries; classes and masks both read them.
         class_logits: (B, Q, K + 1), the last column is "no object".
-        mask_logits: (B, Q, V, h, w), or None where masks are made in chunks (inference).
+        mask_logits: (B, Q, V, h, w), or None where masks are made in chunks.
         view_attention: (L, B, Q, V) attention mass per view, rows over V sum to 1; None at inference.
         auxiliary: predictions of earlier layers (deep supervision), first layer first; empty for SegVGGT.
         features: (B, V, D, h, w) instance features that the masks of `embedding` come from, where `mask_logits` is None.
@@ -206,10 +206,10 @@ class InstanceTargets(_Moves):
         """V."""
         return self.view_visibility.shape[1]
 
-    def elements(self, masks: Tensor) -> Tensor:
-        """Flatten masks or logits (n, V, h, w) to (n, E): the valid pixels of all views laid end to end."""
-        flat = masks.flatten(1)                                     # (n, V*h*w)
-        return flat if self.valid is None else flat[:, self.valid.flatten()]
+    @property
+    def flat_valid(self) -> Tensor | None:
+        """`valid` of all views laid end to end, (V*h*w,)."""
+        return None if self.valid is None else self.valid.flatten()
 
 
 @dataclass

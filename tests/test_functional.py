@@ -15,6 +15,7 @@ from jrs.functional import (
     pairwise_bce,
     pairwise_dice,
 )
+from jrs.structures import QueryPredictions
 
 
 def logits_and_targets(queries=4, instances=3, elements=11, seed=0):
@@ -175,3 +176,48 @@ def test_mask_logits_are_inner_products():
     assert logits.shape == (2, 3, 5, 6, 7)
     torch.testing.assert_close(logits[1, 2, 3, 4, 5], embedding[1, 2] @ features[1, 3, :, 4, 5])
     torch.testing.assert_close(mask_logits(embedding[0], features[0]), logits[0])
+
+
+def streamed_and_given(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    embedding = torch.randn(4, 6, generator=generator)
+    features = torch.randn(5, 6, 3, 7, generator=generator)
+    targets = torch.rand(4, 5 * 3 * 7, generator=generator) < 0.4
+    valid = torch.rand(5 * 3 * 7, generator=generator) < 0.7
+    return embedding, features, targets, valid
+
+
+@pytest.mark.parametrize('piece_values', [1, 200, 2 ** 24])
+@pytest.mark.parametrize('use_valid', [False, True])
+@pytest.mark.parametrize('formula', [pairwise_bce, pairwise_dice, matched_bce, matched_dice])
+def test_streamed_logits_give_the_same_values_and_gradients_as_given_ones(monkeypatch, formula, use_valid, piece_values):
+    embedding, features, targets, valid = streamed_and_given()
+    options = dict(valid=valid) if use_valid else {}
+    given = [embedding.clone().requires_grad_(), features.clone().requires_grad_()]
+    expected = formula(mask_logits(*given).flatten(1), targets, **options)
+    monkeypatch.setattr(functional, 'PIECE_VALUES', piece_values)
+    lazy = [embedding.clone().requires_grad_(), features.clone().requires_grad_()]
+    found = formula(functional.flat_mask_logits(QueryPredictions(lazy[0], features=lazy[1])), targets, **options)
+    torch.testing.assert_close(found, expected)
+    expected.square().sum().backward(), found.square().sum().backward()
+    for one, other in zip(lazy, given, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_streamed_logits_never_exist_as_a_whole(monkeypatch):
+    embedding, features, targets, _ = streamed_and_given()
+    largest, make = [], functional.mask_logits
+
+    def spy(*inputs):
+        largest.append(make(*inputs).numel())
+        return make(*inputs)
+    monkeypatch.setattr(functional, 'mask_logits', spy)
+    monkeypatch.setattr(functional, 'PIECE_VALUES', 2 * 4 * 21)
+    embedding.requires_grad_()
+    matched_bce(functional.flat_mask_logits(QueryPredictions(embedding, features=features)), targets).sum().backward()
+    assert max(largest) == 2 * 4 * 21 and len(largest) == 2 * 3           # forward and backward
+
+
+def test_masks_from_nothing_say_what_is_needed():
+    with pytest.raises(ValueError, match='features'):
+        functional.flat_mask_logits(QueryPredictions(torch.zeros(2, 3)))

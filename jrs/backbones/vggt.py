@@ -46,6 +46,7 @@ class VGGT(nn.Module):
     pose_convention = 'cam_from_world, OpenCV axes, world = first camera'
     scale = 'arbitrary'
     has_reference_view = True
+    full_precision = ()                        # weights that are also used outside autocast
     weights_licence = 'VGGT licence: non-commercial; a separate commercial file exists'
 
     def __init__(self, img_size: int = 518, patch_size: int = 14, embed_dim: int = 1024, depth: int = 24,

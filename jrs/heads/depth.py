@@ -19,12 +19,14 @@ class DepthHead(DenseDecoder):
         dim_in: width of the taps, `feature_dim` of the backbone.
         features: width of the fusion.
         out_channels: widths of the four branches, finest first.
-        views_per_chunk: views that are decoded at a time.
+        views_per_chunk: views that are decoded at a time, at most.
+        activation_checkpointing: in training, recompute every chunk in the backward pass.
     """
 
     def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
-                 views_per_chunk: int = 8) -> None:
-        super().__init__(dim_in, features, out_channels, views_per_chunk)
+                 views_per_chunk: int = 8,
+                 activation_checkpointing: bool = False) -> None:
+        super().__init__(dim_in, features, out_channels, views_per_chunk, activation_checkpointing)
         self.scratch.output_conv2 = output_convolutions(features, 2)
 
     def forward(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:

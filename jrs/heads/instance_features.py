@@ -24,15 +24,17 @@ class InstanceFeatureHead(DenseDecoder):
         out_channels: widths of the four branches, finest first.
         embedding_dim: D, a multiple of 4; the released model's is features / 2.
         down_ratio: the maps have (H // down_ratio, W // down_ratio) pixels.
-        views_per_chunk: views that are decoded at a time.
+        views_per_chunk: views that are decoded at a time, at most.
+        activation_checkpointing: in training, recompute every chunk in the backward pass.
 
     Raises:
         ConfigError: a ratio below 1, or a width that positions cannot be added to.
     """
 
     def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
-                 embedding_dim: int = 128, down_ratio: int = 2, views_per_chunk: int = 8) -> None:
-        super().__init__(dim_in, features, out_channels, views_per_chunk)
+                 embedding_dim: int = 128, down_ratio: int = 2, views_per_chunk: int = 8,
+                 activation_checkpointing: bool = False) -> None:
+        super().__init__(dim_in, features, out_channels, views_per_chunk, activation_checkpointing)
         if down_ratio < 1 or embedding_dim % 4:
             raise ConfigError(f'down_ratio must be at least 1 and embedding_dim a multiple of 4, got '
                               f'down_ratio={down_ratio}, embedding_dim={embedding_dim}')

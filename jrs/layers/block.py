@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from jrs.layers.attention import SelfAttention
 
+HIDDEN_VALUES = 2 ** 23                        # between the layers of an MLP at a time, without gradients: 32 MiB as float32
+
 
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between: fc2(GELU(fc1(x))).
@@ -26,7 +28,15 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, out_dim or dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (..., out_dim) for `tokens` (..., dim)."""
+        """Return (..., out_dim) for `tokens` (..., dim); without gradients the wide middle is made for few at a time."""
+        step = max(1, HIDDEN_VALUES // self.fc1.out_features)
+        count = tokens.shape[:-1].numel()
+        if torch.is_grad_enabled() or count <= step:
+            return self._run(tokens)
+        chunks = tokens.flatten(0, -2).split(step)                              # (n, dim) each
+        return torch.cat([self._run(chunk) for chunk in chunks]).unflatten(0, tokens.shape[:-1])
+
+    def _run(self, tokens: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(tokens)))
 
 

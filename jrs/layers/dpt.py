@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from jrs.errors import ConfigError
 from jrs.structures import FeatureTaps
 
 POSITION_BASE = 100.0
 POSITION_SCALE = 0.1
+CPU_VALUES = 2 ** 25                           # of decoded maps at a time: 128 MiB, one view of 518 x 392 at F / 2 = 128
 
 
 class DenseDecoder(nn.Module):
@@ -25,20 +27,22 @@ class DenseDecoder(nn.Module):
         dim_in: width of the taps.
         features: width F of the fusion; the resulting map has F / 2 channels.
         out_channels: widths of the four branches, finest first, each a multiple of 4.
-        views_per_chunk: views that are decoded at a time.
+        views_per_chunk: views that are decoded at a time, at most.
+        activation_checkpointing: in training, recompute every chunk in the backward pass.
 
     Raises:
         ConfigError: not four branches, or a width that positions cannot be added to.
     """
 
     def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
-                 views_per_chunk: int = 8) -> None:
+                 views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
         super().__init__()
         if len(out_channels) != 4 or any(width % 4 for width in (*out_channels, features // 2)):
             raise ConfigError(f'out_channels must be four multiples of 4 and features a multiple of 8, got '
                               f'out_channels={tuple(out_channels)}, features={features}.')
         finest, fine, _, coarse = out_channels
         self.views_per_chunk = views_per_chunk
+        self.activation_checkpointing = activation_checkpointing
         self.norm = nn.LayerNorm(dim_in)
         self.projects = nn.ModuleList(nn.Conv2d(dim_in, width, 1) for width in out_channels)
         self.resize_layers = nn.ModuleList([
@@ -60,12 +64,25 @@ class DenseDecoder(nn.Module):
         taps = [tap.flatten(0, 1) for tap in features.taps]                     # (B*V, P, dim_in) each
         finished = []
         with torch.autocast(taps[0].device.type, enabled=False):
-            for start in range(0, num_scenes * num_views, self.views_per_chunk):
-                chunk = [tap[start:start + self.views_per_chunk] for tap in taps]
-                finished.append(finish(self._decode_chunk(chunk, features)))
+            step = self._views_at_a_time(taps[0].device, features.image_size)
+            for start in range(0, num_scenes * num_views, step):
+                chunk = [tap[start:start + step] for tap in taps]
+                finished.append(self._finish_chunk(chunk, features, finish))
         return torch.cat(finished).unflatten(0, (num_scenes, num_views))        # (B, V, ...)
 
-    def _decode_chunk(self, taps: list[Tensor], features: FeatureTaps) -> Tensor:
+    def _views_at_a_time(self, device: torch.device, image_size: tuple[int, int]) -> int:
+        """Return `views_per_chunk`, or fewer on a CPU, which gains nothing from more values than `CPU_VALUES`."""
+        values = self.scratch.output_conv1.out_channels * image_size[0] * image_size[1]         # of one view's map
+        return min(self.views_per_chunk, max(1, CPU_VALUES // values)) if device.type == 'cpu' else self.views_per_chunk
+
+    def _finish_chunk(self, taps: list[Tensor], features: FeatureTaps, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        def run(*taps: Tensor) -> Tensor:
+            return finish(self._decode_chunk(taps, features))
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(run, *taps, use_reentrant=False)
+        return run(*taps)
+
+    def _decode_chunk(self, taps: Sequence[Tensor], features: FeatureTaps) -> Tensor:
         """Return the map (n, F / 2, H, W) for the taps (n, P, dim_in) of n views."""
         size = features.image_size
         branches = []
@@ -74,7 +91,7 @@ class DenseDecoder(nn.Module):
             grid = patches.transpose(1, 2).unflatten(2, features.patch_grid)    # (n, dim_in, h_p, w_p)
             branches.append(resize(add_positions(project(grid), size)))
         fused = self.scratch.output_conv1(self.scratch.fuse(branches))          # (n, F/2, 8 h_p, 8 w_p)
-        return add_positions(resize_map(fused, size), size)                     # (n, F/2, H, W)
+        return add_positions(resize_map(fused, size), size, overwrite=True)     # (n, F/2, H, W)
 
 
 class _Scratch(nn.Module):
@@ -146,18 +163,22 @@ def resize_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=True)
 
 
-def add_positions(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+def add_positions(maps: Tensor, image_size: tuple[int, int], overwrite: bool = False) -> Tensor:
     """Return `maps` (n, C, h, w) plus sines and cosines of where each pixel stands in the image.
 
     The frame of the positions has the aspect ratio of the image (H, W) and a diagonal from -1 to 1
-    (vggt.md section 8, "Head positional map"). C is a multiple of 4.
+    (vggt.md section 8, "Head positional map"). C is a multiple of 4. With `overwrite` the result may be in `maps`.
     """
     channels, height, width = maps.shape[1:]
     diagonal = (image_size[0] ** 2 + image_size[1] ** 2) ** 0.5
-    across = _waves(width, image_size[1] / diagonal, channels).to(maps.device)              # (C/2, w)
-    down = _waves(height, image_size[0] / diagonal, channels).to(maps.device)               # (C/2, h)
-    positions = torch.cat([across[:, None, :].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)])
-    return maps + positions.to(maps.dtype)                                                  # positions (C, h, w)
+    across = _waves(width, image_size[1] / diagonal, channels).to(maps)[:, None, :]         # (C/2, 1, w)
+    down = _waves(height, image_size[0] / diagonal, channels).to(maps)[:, :, None]          # (C/2, h, 1)
+    if torch.is_grad_enabled():
+        return maps + torch.cat([across.expand(-1, height, -1), down.expand(-1, -1, width)])    # (C, h, w)
+    maps = maps if overwrite else maps.clone()
+    maps[:, :channels // 2] += across
+    maps[:, channels // 2:] += down
+    return maps
 
 
 def _waves(count: int, extent: float, channels: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jrs.functional import matched_bce, matched_dice
+from jrs.functional import StreamedLogits, flat_mask_logits, matched_bce, matched_dice
 from jrs.registry import LOSSES
 from jrs.structures import InstanceTargets, Match, QueryPredictions
 
@@ -49,7 +49,7 @@ class MaskBCELoss:
         """Return a scalar, None without pairs; reads the mask logits (Q, V, h, w) and the masks (G, V, h, w)."""
         if len(match.queries) == 0:
             return None
-        return matched_bce(*_matched_elements(pred, target, match)).mean()
+        return matched_bce(*_matched(pred, target, match), valid=target.flat_valid).mean()
 
 
 @LOSSES.register_module()
@@ -69,9 +69,9 @@ class MaskDiceLoss:
         """Return a scalar, None without pairs; reads the mask logits (Q, V, h, w) and the masks (G, V, h, w)."""
         if len(match.queries) == 0:
             return None
-        return matched_dice(*_matched_elements(pred, target, match), smooth=self.smooth).mean()
+        return matched_dice(*_matched(pred, target, match), smooth=self.smooth, valid=target.flat_valid).mean()
 
 
-def _matched_elements(pred: QueryPredictions, target: InstanceTargets, match: Match) -> tuple[Tensor, Tensor]:
-    """(n, E) logits and (n, E) bool targets of the matched rows only, valid pixels of all views laid end to end."""
-    return (target.elements(pred.mask_logits[match.queries]), target.elements(target.masks[match.instances]))
+def _matched(pred: QueryPredictions, target: InstanceTargets, match: Match) -> tuple[Tensor | StreamedLogits, Tensor]:
+    """(n, V*h*w) logits and bool targets of the matched rows only."""
+    return flat_mask_logits(pred, match.queries), target.masks[match.instances].flatten(1)

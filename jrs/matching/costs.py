@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from jrs.functional import pairwise_bce, pairwise_dice
+from jrs.functional import flat_mask_logits, pairwise_bce, pairwise_dice
 from jrs.registry import COSTS
 from jrs.structures import InstanceTargets, QueryPredictions
 
@@ -41,8 +41,8 @@ class MaskBCECost:
         self.weight = weight
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
-        """Return (Q, G); reads ``pred.mask_logits`` (Q, V, h, w) and ``target.masks`` (G, V, h, w)."""
-        return self.weight * pairwise_bce(*_flat(pred, target), valid=_flat_valid(target))
+        """Return (Q, G); reads the mask logits (Q, V, h, w) and ``target.masks`` (G, V, h, w)."""
+        return self.weight * pairwise_bce(flat_mask_logits(pred), target.masks.flatten(1), target.flat_valid)
 
 
 @COSTS.register_module()
@@ -59,14 +59,5 @@ class MaskDiceCost:
         self.smooth = smooth
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
-        """Return (Q, G); reads ``pred.mask_logits`` (Q, V, h, w) and ``target.masks`` (G, V, h, w)."""
-        return self.weight * pairwise_dice(*_flat(pred, target), smooth=self.smooth, valid=_flat_valid(target))
-
-
-def _flat(pred: QueryPredictions, target: InstanceTargets) -> tuple[Tensor, Tensor]:
-    """Views, not copies: the logits of all queries over all pixels are the largest tensor of a training step."""
-    return pred.mask_logits.flatten(1), target.masks.flatten(1)                 # (Q, V*h*w), (G, V*h*w)
-
-
-def _flat_valid(target: InstanceTargets) -> Tensor | None:
-    return None if target.valid is None else target.valid.flatten()             # (V*h*w,)
+        """Return (Q, G); reads the mask logits (Q, V, h, w) and ``target.masks`` (G, V, h, w)."""
+        return self.weight * pairwise_dice(flat_mask_logits(pred), target.masks.flatten(1), self.smooth, target.flat_valid)

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.functional import mask_logits
@@ -91,13 +91,13 @@ class SegVGGT(BaseModel):
 
     def predict_all(self, batch: SceneBatch, track_views: bool = False) -> Predictions:
         """Return everything one pass over `batch` gives, mask logits included."""
-        predictions = self._forward(batch.images, track_views)
+        predictions = self.forward_images(batch.images, track_views)
         if predictions.queries is not None:
             predictions.queries.mask_logits = mask_logits(predictions.queries.embedding, predictions.features)
         return predictions
 
-    def _forward(self, images: Tensor, track_views: bool) -> Predictions:
-        """images (B, V, 3, H, W) in [0, 1] -> Predictions without mask logits."""
+    def forward_images(self, images: Tensor, track_views: bool = False) -> Predictions:
+        """images (B, V, 3, H, W) in [0, 1] -> Predictions without mask logits: who reads masks makes them in chunks."""
         state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
         with self._autocast(images.device):
             for layer in self.backbone.layers(images):
@@ -108,19 +108,19 @@ class SegVGGT(BaseModel):
             predictions.depth, predictions.depth_conf = self.depth_head(taps)               # (B, V, H, W) each
         if self.queries is not None:
             predictions.features = self.feature_head(taps)                                  # (B, V, D, h, w)
-            predictions.queries = self._finish_queries(state, taps)
+            predictions.queries = self._finish_queries(state, taps, predictions.features)
         return predictions
 
-    def _finish_queries(self, state, taps: FeatureTaps) -> QueryPredictions:
+    def _finish_queries(self, state, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
         queries = self.queries.finish(state, taps)
-        queries.class_logits = self.class_head(queries.embedding)                           # (B, Q, K + 1)
+        queries.class_logits, queries.features = self.class_head(queries.embedding), features  # (B, Q, K + 1)
         return queries
 
     def loss(self, batch: SceneBatch) -> dict[str, Tensor]:
         """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""
         if self.criterion is None:
             raise ConfigError('model.losses is empty: this config can predict but not train. Name at least one term.')
-        predictions = self.predict_all(batch, track_views=self.alignment is not None)
+        predictions = self.forward_images(batch.images, track_views=self.alignment is not None)
         geometry = self.teacher(batch) if self.teacher is not None else None
         targets, matches = None, None
         if predictions.queries is not None:
@@ -137,7 +137,7 @@ class SegVGGT(BaseModel):
     @torch.no_grad()
     def reconstruct(self, batch: SceneBatch, track_views: bool = False) -> list[Reconstruction]:
         """Return one Reconstruction per scene: cameras, depth, features and scored instances."""
-        predictions = self._forward(batch.images, track_views)
+        predictions = self.forward_images(batch.images, track_views)
         size = batch.images.shape[-2:]
         cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1], size)   # (B, V, 4, 4), (B, V, 3, 3)
         return [self._scene(batch, predictions, cam_from_world, intrinsics, index)
@@ -157,7 +157,25 @@ class SegVGGT(BaseModel):
     def _autocast(self, device: torch.device):
         if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(device.type, dtype=self.autocast_dtype)
+        return torch.autocast(device.type, dtype=self.autocast_dtype, cache_enabled=False)   # each weight is used once
+
+    def narrow(self) -> SegVGGT:
+        """Keep weights that are only used in autocast in that dtype: half the memory, the same numbers; for inference.
+
+        These are linear and convolution layers of the backbone and the queries; what a part names in `full_precision`, and
+        parts without that attribute, stay as they are.
+        """
+        for part in (self.backbone, self.queries) if self.autocast_dtype is not None else ():
+            if hasattr(part, 'full_precision'):
+                _narrow(part, self.autocast_dtype)
+        return self
+
+
+def _narrow(part: nn.Module, dtype: torch.dtype) -> None:
+    for name, module in part.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith(part.full_precision):
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False).data = parameter.data.to(dtype)
 
 
 def _check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:

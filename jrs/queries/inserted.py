@@ -80,6 +80,8 @@ class InsertedQueries(nn.Module):
         activation_checkpointing: in training, recompute every block in the backward pass.
     """
 
+    full_precision = ('projection',)           # weights that are also used outside autocast
+
     def __init__(self, dim: int, num_layers: int, num_queries: int = 400, num_heads: int = 16,
                  insertion: dict | None = None, self_insertion: dict | None = None, mlp_ratio: float = 4.0,
                  self_mlp_ratio: float = 1.0, embedding_dim: int = 128, init_values: float = 0.01,

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from jrs.errors import ConfigError
+from jrs.layers import dpt
 from jrs.layers.dpt import DenseDecoder, ResidualConvUnit, add_positions
 from jrs.structures import FeatureTaps
 
@@ -89,3 +90,25 @@ def test_positions_use_the_aspect_ratio_of_the_image():
 def test_widths_that_positions_do_not_fit_are_refused(sizes):
     with pytest.raises(ConfigError, match='four multiples of 4'):
         DenseDecoder(16, **{'features': 8, 'out_channels': (4, 8, 8, 12), **sizes})
+
+
+def test_recomputed_chunks_give_the_same_gradients():
+    features = some_features()
+    gradients = []
+    for recompute in (False, True):
+        decoder = small_decoder(views_per_chunk=2)
+        decoder.activation_checkpointing = recompute
+        decoder.train().decode(features, torch.nn.Identity()).square().sum().backward()
+        gradients.append({name: value.grad for name, value in decoder.named_parameters() if value.grad is not None})
+    assert len(gradients[0]) > 10
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_cpu_decodes_fewer_views_at_a_time_where_they_are_large():
+    decoder = small_decoder(views_per_chunk=6)
+    values = decoder.scratch.output_conv1.out_channels
+    assert decoder._views_at_a_time(torch.device('cpu'), (10, 10)) == 6
+    side = int((dpt.CPU_VALUES // values // 2) ** 0.5)
+    assert decoder._views_at_a_time(torch.device('cpu'), (side, side)) == 2
+    assert decoder._views_at_a_time(torch.device('cpu'), (10 * side, 10 * side)) == 1
+    assert decoder._views_at_a_time(torch.device('cuda'), (10 * side, 10 * side)) == 6

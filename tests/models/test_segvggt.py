@@ -1,0 +1,62 @@
+"""The assembled model: what saves memory changes no number."""
+
+import copy
+
+import pytest
+import torch
+
+from jrs.config import load_config
+from jrs.layers import block
+from jrs.registry import MODELS, build
+from jrs.structures import SceneBatch
+
+CONFIG = 'configs/segvggt/all24_fada.py'
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    cfg = load_config(CONFIG, 'debug')
+    return build(MODELS, dict(cfg.model, autocast='bfloat16'), 'model').eval()
+
+
+@pytest.fixture
+def batch():
+    images = torch.rand(1, 3, 3, 42, 56, generator=torch.Generator().manual_seed(0))
+    return SceneBatch(images, ['scene'], [['0', '1', '2']])
+
+
+@torch.no_grad()
+def test_narrow_weights_give_the_same_numbers_as_autocast(model, batch):
+    narrow = copy.deepcopy(model).narrow()
+    kept = {name for name, value in narrow.named_parameters() if value.dtype == torch.float32}
+    assert 'queries.projection.weight' in kept and 'backbone.frame_blocks.0.norm1.weight' in kept
+    assert 'depth_head.projects.0.weight' in kept and 'backbone.global_blocks.0.mlp.fc1.weight' not in kept
+    expected, found = model.predict_all(batch), narrow.predict_all(batch)
+    assert torch.equal(found.depth, expected.depth)
+    assert torch.equal(found.queries.mask_logits, expected.queries.mask_logits)
+    assert torch.equal(found.queries.class_logits, expected.queries.class_logits)
+
+
+def test_without_autocast_nothing_is_narrowed(batch):
+    model = build(MODELS, load_config(CONFIG, 'debug').model, 'model').narrow()
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert any(value.requires_grad for value in model.backbone.parameters())
+
+
+@torch.no_grad()
+def test_chunks_of_tokens_change_nothing(model, batch, monkeypatch):
+    model = copy.deepcopy(model)
+    model.autocast_dtype = None
+    whole = model.predict_all(batch)
+    monkeypatch.setattr(block, 'HIDDEN_VALUES', 5 * model.backbone.embed_dim * 4)
+    chunked = model.predict_all(batch)
+    torch.testing.assert_close(chunked.depth, whole.depth, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(chunked.queries.mask_logits, whole.queries.mask_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_reconstruct_keeps_no_graph_and_frees_the_taps(model, batch):
+    scene = model.reconstruct(batch)[0]
+    assert not scene.depth.requires_grad and not scene.features.requires_grad
+    with pytest.raises(RuntimeError, match='features'):
+        model.backbone.features()
