@@ -23,13 +23,14 @@ def debug_data(tmp_path_factory):
 
 def pytest_terminal_summary(terminalreporter):
     """Say how many golden files passed; a skipped one is not a pass."""
-    counts = {outcome: len(golden_cases(terminalreporter, outcome)) for outcome in ('passed', 'failed', 'skipped')}
-    if any(counts.values()):
-        terminalreporter.write_line('golden files: {passed} passed, {failed} failed, {skipped} skipped'.format(**counts))
+    passed, failed, skipped = (golden_files(terminalreporter, outcome) for outcome in ('passed', 'failed', 'skipped'))
+    if passed or failed or skipped:
+        terminalreporter.write_line(f'golden files: {len(passed - failed)} passed, {len(failed)} failed, '
+                                    f'{len(skipped)} skipped')
 
 
-def golden_cases(terminalreporter, outcome: str) -> set[str]:
-    """Return the ids of the golden cases with that outcome; skips are reported when a test is set up."""
+def golden_files(terminalreporter, outcome: str) -> set[str]:
+    """Return the names of golden files with a test of that outcome; skips are reported when a test is set up."""
     when = 'setup' if outcome == 'skipped' else 'call'
-    return {report.nodeid.partition('[')[2] for report in terminalreporter.getreports(outcome)
+    return {report.nodeid.partition('[')[2].rstrip(']').partition('-')[0] for report in terminalreporter.getreports(outcome)
             if '/golden/' in report.nodeid and report.when == when}
