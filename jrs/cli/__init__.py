@@ -14,6 +14,7 @@ COMMANDS = {
     'test': 'score a checkpoint on held-out scenes, with the oracle beside it',
     'infer': 'photos or a video -> cameras, depth, cloud, instances, report',
     'prepare': 'raw scans or built-in rooms -> scene folders; check a scene folder',
+    'convert': 'official checkpoints -> one safetensors file with its licence; checks of key lists',
     'demo': 'rooms, training, scores and a report, in a quarter of an hour',
     'evaluate': "score anybody's prediction files",
 }

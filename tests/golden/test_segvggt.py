@@ -16,6 +16,7 @@ from tests.golden._golden import golden_files, load_npz, relative_error
 from tests.seeded_weights import seeded_array
 
 TOLERANCE = {'conv': 1e-5, 'dinov2_vits14_reg': 5e-5, 'dinov2_vitl14_reg': 1e-4}      # by patch embedding: README
+SCORED = ('class_logits', 'mask_logits', 'queries', 'labels', 'scores', 'masks')
 
 
 def _cases(kind: str) -> list:
@@ -144,26 +145,22 @@ def test_model_equals_the_released_definition(path):
     assert not {name: error for name, error in errors.items() if error > tolerance}
 
 
-def _postprocess_cases() -> list:
-    found = _cases('postprocess')
-    if not found or found[0].values[0] is None:
-        return found
-    return [pytest.param(param.values[0], index, id=f'{param.id}-{index}')
-            for param in found for index in range(len(_meta(param.values[0])['cases']))]
-
-
 @pytest.mark.parametrize('views_at_a_time', [1, 2, None], ids=lambda views: f'views={views or "all"}')
-@pytest.mark.parametrize(('path', 'index'), _postprocess_cases())
-def test_scored_masks_equal_the_released_evaluation(path, index, views_at_a_time):
+@pytest.mark.parametrize('path', _cases('postprocess'))
+def test_scored_masks_equal_the_released_evaluation(path, views_at_a_time):
     arrays, meta = load_npz(path)
-    case = meta['cases'][index]
+    for index, case in enumerate(meta['cases']):
+        _check_scored_masks({name: arrays[f'{name}{index}'] for name in SCORED}, case, views_at_a_time)
+
+
+def _check_scored_masks(arrays: dict, case: dict, views_at_a_time: int | None) -> None:
     size = case['height'] * case['width'] * case['queries']
     options = {key: case[key] for key in ('mode', 'top_pairs', 'mask_threshold', 'min_score', 'min_pixels')}
     postprocess = QueryMasks(**options, max_logits=size * (views_at_a_time or case['views']))
-    class_logits, mask_logits = (torch.from_numpy(arrays[f'{name}{index}']) for name in ('class_logits', 'mask_logits'))
+    class_logits, mask_logits = torch.from_numpy(arrays['class_logits']), torch.from_numpy(arrays['mask_logits'])
     instances = postprocess(QueryPredictions(torch.zeros(case['queries'], 0), class_logits, mask_logits))
-    np.testing.assert_array_equal(instances.queries, arrays[f'queries{index}'])
-    np.testing.assert_array_equal(instances.labels, arrays[f'labels{index}'])
-    np.testing.assert_allclose(instances.scores, arrays[f'scores{index}'], atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(instances.queries, arrays['queries'])
+    np.testing.assert_array_equal(instances.labels, arrays['labels'])
+    np.testing.assert_allclose(instances.scores, arrays['scores'], atol=1e-6, rtol=0)
     packed = np.packbits(instances.masks.flatten(1).numpy(), axis=1)
-    np.testing.assert_array_equal(packed, arrays[f'masks{index}'])
+    np.testing.assert_array_equal(packed, arrays['masks'])
