@@ -23,4 +23,5 @@ test_dataset = dict(folder='rooms/tiny', width=112, every=1, max_views=12)
 optimizer = dict(fused=True)                        # 1100 small tensors: 10 ms a step instead of 60
 parameter_groups = dict(new=dict(lr=1e-3), pretrained=dict(lr=1e-3))
 train = dict(iterations=5000, workers=0, validate_every=0, save_every=250, log_every=50)
+hooks = dict(pictures=dict(interval=100))
 experiment = dict(trained_on='built-in rooms (preset tiny)', weights_licence='Apache-2.0')
