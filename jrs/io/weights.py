@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -122,9 +123,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f'no weights file {path}. Training writes weights.safetensors into its run folder; where the '
                            'official files are is in the README.')
     _refuse_impostors(path)
-    if path.suffix == '.safetensors':
-        with _opened(path) as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
+    state = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickled(path)
+    wrapped = next((key for key in state if re.search(r'\.attn\.(qkv|proj)\.linear\.', key)), None)
+    if wrapped and not any('.lora.' in key for key in state):
+        raise WeightsError(f'{path} was cut: {wrapped} is a weight under LoRA, and there are no factors (lora_A) for it.')
+    return state
+
+
+def our_name(key: str) -> str:
+    """Return the name in our models of a key of any weights file."""
+    return our_key(key) if key.startswith(('aggregator.', 'semantic_head.')) else key
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except UnpicklingError as error:
@@ -138,11 +154,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for wrapping in ('model', 'state_dict'):
         state = state[wrapping] if isinstance(state.get(wrapping), dict) else state
     return {str(key).removeprefix('module.'): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
-
-
-def our_name(key: str) -> str:
-    """Return the name in our models of a key of any weights file."""
-    return our_key(key) if key.startswith(('aggregator.', 'semantic_head.')) else key
 
 
 def compare_keys(own: Iterable[str], found: Iterable[str], fresh: Sequence[str]) -> tuple[LoadReport, list[str]]:
@@ -236,10 +247,9 @@ def _opened(path: Path):
 
 
 def _cause(error: Exception) -> str:
-    """Return what torch names in its long message: the forbidden object, else the first line."""
+    """Return what matters of torch's long messages: the line that names a forbidden object, else the first one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['no reason given']
-    return next((line.partition('WeightsUnpickler error: ')[2] for line in lines if 'WeightsUnpickler error: ' in line),
-                lines[0])[:160]
+    return next((line for line in lines if re.search('GLOBAL|Unsupported', line)), lines[0])[:160]
 
 
 def _plain(text: str):
