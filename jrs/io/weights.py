@@ -228,8 +228,11 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, repor
 
 
 def _refuse_impostors(path: Path) -> None:
-    with path.open('rb') as file:
-        start = file.read(64)
+    try:
+        with path.open('rb') as file:
+            start = file.read(64)
+    except OSError as error:
+        raise WeightsError(f'{path} cannot be read ({error}).') from error
     if not start:
         raise WeightsError(f'{path} is empty. Is the download complete?')
     if start[8:9] == b'{':                      # safetensors: after the header's length, which may be any bytes
@@ -249,7 +252,7 @@ def _opened(path: Path):
 def _cause(error: Exception) -> str:
     """Return what matters of torch's long messages: the line that names a forbidden object, else the first one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['no reason given']
-    return next((line for line in lines if re.search('GLOBAL|Unsupported', line)), lines[0])[:160]
+    return next((line for line in lines if re.search('GLOBAL|Unsupported', line)), lines[0]).partition(' Please use')[0][:160]
 
 
 def _plain(text: str):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from jrs.cli.convert import CONFIG, Contents, make_card, parser
+from jrs.config import load_config
 from jrs.engine.build import build_model
 from jrs.engine.inference import weights_card
 from jrs.io.weights import read_metadata, save_weights
@@ -65,6 +67,18 @@ def test_the_card_says_origin_licence_and_source(tmp_path):
     assert (card['origin'], card['licence'], card['trained_on']) == ('a friend', 'CC0', 'not stated')
     assert card['converted_from']['bytes'] == source.stat().st_size and len(card['converted_from']['sha256']) == 64
     assert card['converted_by'].startswith('jrs ')
+
+
+@pytest.mark.parametrize(('num_classes', 'num_queries', 'rank', 'expected'), [
+    (0, 0, 0, dict(origin='facebook/VGGT-1B', licence='non-commercial', trained_on='VGGT paper')),
+    (18, 400, 32, dict(origin='JinyuanQu/SegVGGT', licence='non-commercial', trained_on='ScanNetv2', benchmark='scannet20')),
+    (198, 400, 32, dict(origin='JinyuanQu/SegVGGT', trained_on='ScanNet200', benchmark='scannet200'))])
+def test_files_of_full_size_get_the_card_of_the_official_ones(tmp_path, num_classes, num_queries, rank, expected):
+    source = saved({'x': torch.ones(1)}, tmp_path / 'in.pt')
+    args = parser().parse_args([str(source), '--out', str(tmp_path / 'out.safetensors')])
+    card = make_card(args, Contents(True, num_classes, num_queries, rank, 0, 0, 0), load_config(CONFIG))
+    assert all(value in card[name] for name, value in expected.items())
+    assert card['lora'] == (dict(rank=32, alpha=32) if rank else None)
 
 
 def test_our_own_files_keep_their_card(tmp_path, capsys):

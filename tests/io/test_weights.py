@@ -1,5 +1,7 @@
 """Weights files: what is written comes back; released names are understood; what does not fit is named."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,7 +11,7 @@ from jrs.config import load_config
 from jrs.engine.build import FRESH, build_model
 from jrs.errors import WeightsError
 from jrs.io.released_keys import released_key
-from jrs.io.weights import load_weights, read_metadata, save_weights
+from jrs.io.weights import build_with_weights, compare_keys, load_weights, read_metadata, save_weights
 from tests._data import MAIN
 
 
@@ -114,3 +116,46 @@ def test_a_file_that_would_run_code_is_not_read(model, tmp_path):
     torch.save({'model': model, 'x': print}, tmp_path / 'w.pt')
     with pytest.raises(WeightsError, match='w.pt'):
         load_weights(model, tmp_path / 'w.pt')
+
+
+def test_a_code_that_a_file_carries_is_named_and_not_run(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / 'ran',)
+    torch.save({'weight': torch.ones(2), 'x': Runs()}, tmp_path / 'w.pt')
+    with pytest.raises(WeightsError, match=r'nothing of it was executed.*GLOBAL'):
+        load_weights(nn.Linear(2, 2), tmp_path / 'w.pt')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_new_parts_come_from_a_file_as_a_whole_or_start_fresh_as_a_whole():
+    own = ['backbone.a', 'queries.tokens', 'queries.b']
+    _, lacking = compare_keys(own, ['backbone.a'], fresh=['queries.*'])
+    assert lacking == []
+    report, lacking = compare_keys(own, ['backbone.a', 'queries.token', 'queries.b', 'track_head.x'], fresh=['queries.*'])
+    assert lacking == ['queries.tokens'] and report.left_over == ['queries.token'] and report.skipped == ['track_head.x']
+    assert str(report) == '2 used, 1 missing, 1 left over, 1 of track_head skipped'
+
+
+def test_other_programs_metadata_are_read_as_text(tmp_path):
+    save_file({'a': torch.ones(1)}, str(tmp_path / 'w.safetensors'), metadata={'format': 'pt', 'note': 'by hand', 'n': '3'})
+    assert read_metadata(tmp_path / 'w.safetensors') == dict(note='by hand', n=3)
+
+
+def memory(kind: str) -> int:
+    return next(int(line.split()[1]) for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(kind))
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc')
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pt'])
+def test_a_new_model_is_the_mapped_file_and_no_copy_of_it(tmp_path, suffix):
+    path, big = tmp_path / f'w{suffix}', nn.Linear(4096, 4096)                          # 64 MiB
+    save_weights(big, path, {}) if suffix == '.safetensors' else torch.save(big.state_dict(), path)
+    with torch.no_grad():
+        before, expected = memory('RssAnon'), big.weight.sum()
+        model = build_with_weights(lambda: nn.Linear(4096, 4096), path)
+        assert model.weight.sum() == expected and model.weight.requires_grad
+        assert memory('RssAnon') - before < 8000                                        # KiB
+        model.weight.zero_()
+        again = build_with_weights(lambda: nn.Linear(4096, 4096), path)
+        assert again.weight.sum() == expected
