@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
                          f'{RELEASED_ALPHA:g}, that of the released SegVGGT')
     options.add_argument('--dtype', choices=DTYPES, help='store as this type; default: as in the file')
     options.add_argument('--config', default=CONFIG, help='experiment whose architecture the file must have (default: '
-                         'configs/segvggt/all24_fada.py); classes, queries and LoRA are read off the file')
+                         'configs/segvggt/all24_fada.py); LoRA, and of released files classes and queries, are read off it')
     options.add_argument('--keys', nargs=2, metavar=('LIST', 'CONFIG'), help='compare the model of CONFIG with a key list; '
                          'no weights are read or written')
     options.add_argument('--profile', default='paper', help='scale of the config (default: %(default)s)')
@@ -165,16 +165,17 @@ def check_against(state: Mapping[str, Tensor], contents: Contents, cfg: Config, 
 
 
 def architecture(contents: Contents, cfg: Config) -> nn.Module:
-    """Return the model of `cfg` without values, with the classes, queries and LoRA of a file."""
+    """Return the model of `cfg` without values; LoRA, and of released files classes and queries, as the file has them."""
     parts = {name: cfg.model.get(name) for name in ('type', 'backbone', 'camera_head', 'depth_head', 'queries',
                                                     'feature_head', 'class_head')}
-    lora = dict(rank=contents.rank, alpha=1.0) if contents.rank else None
-    parts['backbone'] = dict(parts['backbone'], lora=lora)
-    if contents.num_queries:
+    parts['backbone'] = dict(parts['backbone'], lora=dict(rank=contents.rank, alpha=1.0) if contents.rank else None)
+    num_classes = cfg.model.get('num_classes', 0)
+    if contents.released and contents.num_queries:
         parts['queries'] = dict(parts['queries'] or {}, num_queries=contents.num_queries)
-    else:
+        num_classes = contents.num_classes
+    elif contents.released:
         parts.update(queries=None, feature_head=None, class_head=None)
-    return build_on_meta(lambda: build(MODELS, parts, 'model', num_classes=contents.num_classes))[0]
+    return build_on_meta(lambda: build(MODELS, parts, 'model', num_classes=num_classes))[0]
 
 
 def make_card(args: argparse.Namespace, contents: Contents, cfg: Config) -> dict:

@@ -252,7 +252,8 @@ def _opened(path: Path):
 def _cause(error: Exception) -> str:
     """Return what matters of torch's long messages: the line that names a forbidden object, else the first one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['no reason given']
-    return next((line for line in lines if re.search('GLOBAL|Unsupported', line)), lines[0]).partition(' Please use')[0][:160]
+    telling = next((line for line in lines if re.search('GLOBAL|Unsupported', line)), lines[0])
+    return telling.partition(' Please use')[0][:160]
 
 
 def _plain(text: str):
