@@ -1,5 +1,5 @@
 """Which query answers for which true instance: pairwise costs, and the assignment."""
 
-from jrs.matching import costs, hungarian
+from jrs.matching import costs, hungarian, sparse
 
-__all__ = ['costs', 'hungarian']
+__all__ = ['costs', 'hungarian', 'sparse']

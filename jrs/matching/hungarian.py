@@ -1,4 +1,4 @@
-"""Optimal one-to-one assignment of queries to true instances."""
+"""Summing the costs, and the optimal one-to-one assignment of queries to true instances."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from jrs.registry import COSTS, MATCHERS, build
 from jrs.structures import InstanceTargets, Match, QueryPredictions
 
 
-@MATCHERS.register_module()
-class HungarianMatcher:
-    """Sums the named costs and solves the rectangular assignment (baselines.md section 2.1).
+class CostMatcher:
+    """Sums the named costs and matches every supervised level; a subclass says in `assign` who gets whom.
 
     Args:
         costs: name -> config of a part of ``COSTS``; None turns a cost off.
@@ -45,7 +44,7 @@ class HungarianMatcher:
             target: G instances; G = 0 and G > Q are fine.
 
         Returns:
-            min(Q, G) pairs, in ascending order of the query, on the device of the predictions.
+            pairs in ascending order of the query, on the device of the predictions.
 
         Raises:
             NonFiniteError: a cost is NaN or infinite.
@@ -55,8 +54,12 @@ class HungarianMatcher:
         if target.labels.shape[0] == 0:
             nobody = torch.zeros(0, dtype=torch.int64, device=device)
             return Match(nobody, nobody, auxiliary)
-        queries, instances = linear_sum_assignment(self.total_cost(pred, target).cpu().numpy())
-        return Match(torch.from_numpy(queries).to(device), torch.from_numpy(instances).to(device), auxiliary)
+        queries, instances = self.assign(self.total_cost(pred, target).cpu(), pred, target)
+        return Match(queries.to(device), instances.to(device), auxiliary)
+
+    def assign(self, cost: Tensor, pred: QueryPredictions, target: InstanceTargets) -> tuple[Tensor, Tensor]:
+        """Return queries (n,) and their instances (n,), int64, for `cost` (Q, G) on the CPU with G > 0."""
+        raise NotImplementedError
 
     def total_cost(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
         """Return the sum of the costs, (Q, G) float64; raises NonFiniteError when an entry is not finite."""
@@ -66,6 +69,19 @@ class HungarianMatcher:
             for name, cost in costs.items():
                 _check_finite(name, cost)
         return total
+
+
+@MATCHERS.register_module()
+class HungarianMatcher(CostMatcher):
+    """Solves the rectangular assignment (baselines.md section 2.1): min(Q, G) pairs of least total cost.
+
+    Args and errors: see `CostMatcher`.
+    """
+
+    def assign(self, cost: Tensor, pred: QueryPredictions, target: InstanceTargets) -> tuple[Tensor, Tensor]:
+        """Return the optimal pairs for `cost` (Q, G), in ascending order of the query."""
+        queries, instances = linear_sum_assignment(cost.numpy())
+        return torch.from_numpy(queries), torch.from_numpy(instances)
 
 
 def _weight_offer(name: str, cost: object, weights: Mapping[str, float], path: str) -> dict[str, float]:
