@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 
 from jrs import registry as slots
 from jrs.errors import ConfigError, did_you_mean
-from jrs.plugins import load_plugins
+from jrs.plugins import arguments_of_unlisted, load_plugins
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
@@ -122,16 +122,42 @@ def _replacing_values(base: Mapping, changes: Mapping) -> dict:
     return marked
 
 
-def _without_absent_parts(base: Mapping, sizes: Mapping) -> dict:
-    """Return what of a profile applies: sizes of parts that the experiment leaves out (None) are dropped."""
+def _without_absent_parts(base: Mapping, sizes: Mapping, path: str = '') -> dict:
+    """Return what of a profile applies.
+
+    Sizes of parts that the experiment leaves out (None) are dropped, and those that only other parts of the slot have.
+    """
     kept = {}
     for key, value in sizes.items():
+        here = f'{path}.{key}' if path else str(key)
         if isinstance(value, Mapping) and 'type' not in value:
             if isinstance(base.get(key), Mapping):
-                kept[key] = _without_absent_parts(base[key], value)
-        else:
+                kept[key] = _without_absent_parts(base[key], value, here)
+            elif key not in base and not _accepts(base, key, path):
+                kept[key] = value                                      # nothing is called so: merging refuses it
+        elif key in base or 'type' not in base or not _only_others_have(key, base['type'], path):
             kept[key] = value
     return kept
+
+
+def _accepts(base: Mapping, key: str, path: str) -> bool:
+    own = slots.accepted_keys(_part(base['type'], path)) if 'type' in base else ()
+    return own is None or key in own
+
+
+def _only_others_have(key: str, name: str, path: str) -> bool:
+    """True when the part `name` at `path` has no argument `key`, and another of its slot has, loaded or in a plugin."""
+    own, slot = slots.accepted_keys(_part(name, path)), slot_of(path)
+    if own is None or key in own or slot is None:
+        return False
+    others = (slots.accepted_keys(slot.get(other)) or () for other in slot.names())
+    return any(key in accepted for accepted in others) or key in arguments_of_unlisted(slot.name.upper())
+
+
+def parent_of(file: str | Path) -> Path | None:
+    """Return the one experiment that the config in `file` inherits from; None for a complete one."""
+    bases = _bases(_parse(Path(file)), Path(file))
+    return bases[0] if len(bases) == 1 else None
 
 
 def check_config(cfg: Mapping) -> None:

@@ -14,6 +14,7 @@ import os
 import sys
 import types
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -136,13 +137,19 @@ def _import_path(path: Path) -> types.ModuleType:
 
 
 def provides(folder: Path) -> dict[str, str]:
-    """Return what a plugin folder would register, without importing it: class name -> slot (``'COSTS'``)."""
-    found = {}
+    """Return what a plugin folder would register, without importing it: class name -> slot (``'COSTS'``).
+
+    Files that are no Python are passed over: importing the plugin says what is wrong with them.
+    """
+    return {node.name: slot for node, slot in _registrations(folder)}
+
+
+def _registrations(folder: Path) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef, str]]:
     for path in sorted(folder.rglob('*.py')):
-        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-                found.update((node.name, slot) for slot in _slots_of(node))
-    return found
+        with suppress(SyntaxError, ValueError):
+            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+                if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                    yield from ((node, slot) for slot in _slots_of(node))
 
 
 def _slots_of(node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
@@ -154,5 +161,17 @@ def _slots_of(node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
 
 def provided_by_unlisted() -> dict[str, str]:
     """Return the names that plugins which are not loaded would register: class name -> plugin."""
-    return {part: plugin for plugin, folder in available().items()
-            if folder is not None and not manager().has_plugin(plugin) for part in provides(folder)}
+    return {part: plugin for plugin, folder in _unlisted() for part in provides(folder)}
+
+
+def arguments_of_unlisted(slot: str) -> set[str]:
+    """Return the constructor arguments of the parts that plugins which are not loaded would register in `slot`."""
+    nodes = [node for _, folder in _unlisted() for node, of in _registrations(folder) if of == slot]
+    makers = [item for node in nodes for item in [node, *node.body]
+              if isinstance(item, ast.FunctionDef) and (item is node or item.name == '__init__')]
+    return {word.arg for maker in makers for word in [*maker.args.args, *maker.args.kwonlyargs]} - {'self'}
+
+
+def _unlisted() -> list[tuple[str, Path]]:
+    return [(name, folder) for name, folder in available().items()
+            if folder is not None and not manager().has_plugin(name)]

@@ -142,6 +142,7 @@ class QueryPredictions(_Moves):
         view_attention: (L, B, Q, V) attention mass per view, rows over V sum to 1; None at inference.
         auxiliary: predictions of earlier layers (deep supervision), first layer first; empty for SegVGGT.
         features: (B, V, D, h, w) instance features that the masks of `embedding` come from, where `mask_logits` is None.
+        elements: (B, Q) int64, the mask element (index into V*h*w) that each query stands for; None for learned queries.
     """
 
     embedding: Tensor
@@ -150,6 +151,12 @@ class QueryPredictions(_Moves):
     view_attention: Tensor | None = None
     auxiliary: list[QueryPredictions] = field(default_factory=list)
     features: Tensor | None = None
+    elements: Tensor | None = None
+
+    @property
+    def levels(self) -> list[QueryPredictions]:
+        """Every supervised prediction: those of earlier layers, first to last, then this one."""
+        return [*self.auxiliary, self]
 
     def scene(self, index: int) -> QueryPredictions:
         """Return the predictions of scene `index`: embedding (Q, D), class_logits (Q, K + 1), mask_logits (Q, V, h, w),
@@ -158,7 +165,7 @@ class QueryPredictions(_Moves):
             return None if tensor is None else tensor[index]
         attention = None if self.view_attention is None else self.view_attention[:, index]
         return QueryPredictions(pick(self.embedding), pick(self.class_logits), pick(self.mask_logits), attention,
-                                [level.scene(index) for level in self.auxiliary], pick(self.features))
+                                [level.scene(index) for level in self.auxiliary], pick(self.features), pick(self.elements))
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jrs.config import load_config, read_config
+from jrs.config import _without_absent_parts, load_config, profile_file, read_config
 from jrs.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +75,47 @@ def test_a_profile_changes_sizes_and_keeps_the_difference_of_a_row(tmp_path):
 def test_a_profile_does_not_revive_a_part_that_the_experiment_leaves_out(tmp_path):
     cfg = load_config(leaf(tmp_path, 'model = dict(queries=None, matcher=None)'), 'rooms')
     assert cfg.model.queries is None and cfg.model.matcher is None
+
+
+DECODER = ROOT / 'configs' / 'baselines' / 'vggt_mask2former_6l.py'
+
+
+def profile(folder: Path, text: str) -> str:
+    (folder / 'profiles').mkdir()
+    (folder / 'profiles' / 'mine.py').write_text(text)
+    return 'mine'
+
+
+def test_a_profile_s_sizes_meet_the_part_that_has_them(tmp_path):
+    name = profile(tmp_path, 'model = dict(queries=dict(num_queries=7, token_std=0.25, width=16))')
+    (tmp_path / 'decoder.py').write_text(f'_base_ = {str(DECODER)!r}\nseed = 1\n')
+    decoder = load_config(tmp_path / 'decoder.py', name).model.queries
+    assert (decoder.num_queries, decoder.width) == (7, 16) and 'token_std' not in decoder
+    inserted = load_config(leaf(tmp_path, ''), name).model.queries
+    assert (inserted.num_queries, inserted.token_std) == (7, 0.25) and 'width' not in inserted
+
+
+@pytest.mark.parametrize(('text', 'words'), [
+    ('model = dict(queries=dict(token_st=0.5))', ['model.queries.token_st', "'token_std'"]),
+    ('model = dict(queries=dict(widht=16))', ['model.queries.widht']),
+    ('model = dict(backbone=dict(width=16))', ['model.backbone.width']),
+    ('model = dict(qeries=dict(width=16))', ['model.qeries', "'queries'"]),
+    ('modle = dict(queries=dict(width=16))', ['modle', "'model'"]),
+    ('train = dict(width=16)', ['train.width'])])
+def test_a_misspelt_or_misplaced_size_of_a_profile_is_refused(tmp_path, text, words):
+    name = profile(tmp_path, text)
+    with pytest.raises(ConfigError, match="profile 'mine'") as error:
+        load_config(leaf(tmp_path, ''), name)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize('name', ['rooms', 'debug'])
+def test_of_the_repository_s_profiles_only_the_decoder_s_sizes_are_not_the_main_experiment_s(name):
+    cfg, sizes = read_config(MAIN)._cfg_dict, read_config(profile_file(name, MAIN))._cfg_dict
+    kept = _without_absent_parts(cfg, sizes)
+    assert set(sizes['model']['queries']) - set(kept['model']['queries']) == {'width', 'hidden'}
+    del sizes['model']['queries'], kept['model']['queries']
+    assert kept == sizes
 
 
 def test_unknown_profile_missing_file_missing_base_and_syntax_error_are_named(tmp_path):

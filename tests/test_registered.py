@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jrs import registry as slots
+from jrs.plugins import load_plugins
 from jrs.registry import build, owner_of
 from jrs.structures import (
     FeatureTaps,
@@ -24,7 +25,10 @@ from jrs.structures import (
     Reconstruction,
     SceneBatch,
 )
-from tests._data import random_batch
+from tests._data import ROOT, random_batch
+
+PLUGINS = sorted(path.parent.name for path in (ROOT / 'plugins').glob('*/__init__.py'))
+load_plugins(PLUGINS)
 
 K, Q, D, C, SIZE, LAYERS = 5, 6, 8, 16, 56, 2
 GRID = SIZE // 14
@@ -47,13 +51,14 @@ GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_hea
 TINY = {
     'backbones': dict(VGGT=BACKBONE),
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
-    'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D)),
+    'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
+                    MaskDecoder=dict(num_queries=Q, num_heads=2, embedding_dim=D, layers=3, width=8, hidden=16)),
     'heads': dict(CameraHead=dict(num_heads=2, trunk_depth=1), DepthHead=DENSE, PointHead=DENSE,
                   InstanceFeatureHead=dict(embedding_dim=D, **DENSE), QueryClassHead=dict(embedding_dim=D, hidden=4)),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
     'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
-    'matchers': dict(HungarianMatcher=dict(costs=dict(class_=dict(type='ClassCost', weight=1.0),
-                                                      dice=dict(type='MaskDiceCost', weight=1.0)))),
+    'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(
+        class_=dict(type='ClassCost', weight=1.0), dice=dict(type='MaskDiceCost', weight=1.0)))),
     'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
                    PointLoss={}, Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
     'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),
@@ -73,9 +78,9 @@ sizes = pytest.mark.parametrize(('views', 'instances'), VIEWS_AND_INSTANCES)
 
 
 def registered(slot: slots.Slot) -> list[str]:
-    """Return the names that jrs itself registered."""
+    """Return the names that jrs itself and the repository's plugins registered."""
     slot.names()
-    return sorted(name for name, part in slot.module_dict.items() if owner_of(part) == 'jrs')
+    return sorted(name for name, part in slot.module_dict.items() if owner_of(part) in ('jrs', *PLUGINS))
 
 
 def each(slot: slots.Slot):
@@ -117,10 +122,10 @@ def assert_backpropagates(part: nn.Module, outputs: object) -> None:
     assert not lacking, f'no finite gradient: {lacking}'
 
 
-def taps(views: int) -> FeatureTaps:
+def taps(views: int, scenes: int = 1) -> FeatureTaps:
     torch.manual_seed(views)
     patch_index = torch.arange(5, 5 + GRID * GRID)
-    maps = [torch.randn(1, views, 5 + GRID * GRID, 2 * C) for _ in range(4)]
+    maps = [torch.randn(scenes, views, 5 + GRID * GRID, 2 * C) for _ in range(4)]
     return FeatureTaps(maps, patch_index, (GRID, GRID), (SIZE, SIZE), geometry_tokens=maps[-1][:, :, 0])
 
 
@@ -131,7 +136,8 @@ def predictions(views: int, learn: bool = True) -> QueryPredictions:
     return QueryPredictions(
         embedding=torch.randn(Q, D), class_logits=torch.randn(Q, K + 1).requires_grad_(learn),
         mask_logits=torch.randn(Q, views, 8, 8).requires_grad_(learn),
-        view_attention=(attention / attention.sum(dim=-1, keepdim=True)).requires_grad_(learn))
+        view_attention=(attention / attention.sum(dim=-1, keepdim=True)).requires_grad_(learn),
+        elements=torch.tensor([0, 64 * min(1, views - 1) + 3 * 8, *[63] * (Q - 2)]))        # queries 0 and 1: instances 0, 1
 
 
 def targets(views: int, instances: int) -> InstanceTargets:
@@ -172,17 +178,20 @@ def test_insertions(name):
 @each(slots.QUERIES)
 @pytest.mark.parametrize('views', [1, 3])
 def test_queries(name, views):
-    queries = tiny(slots.QUERIES, name, dim=C, num_layers=LAYERS)
+    queries = tiny(slots.QUERIES, name, dim=C, num_layers=LAYERS, dim_in=2 * C)
     of_no_view, per_view = 1, 6
     view_index = torch.cat([torch.full((of_no_view,), -1), torch.arange(views).repeat_interleave(per_view)])
     state = queries.start(2, track_views=True)
     for index in range(LAYERS):
         tokens = torch.randn(2, len(view_index), C)
         state = queries.read(state, LayerState(index, tokens, view_index, view_index >= 0, views))
-    found = queries.finish(state, taps(views))
-    assert found.embedding.shape == (2, Q, D) and found.view_attention.shape == (LAYERS, 2, Q, views)
+    found = queries.finish(state, taps(views, scenes=2), torch.randn(2, views, D, SIZE // 2, SIZE // 2))
+    assert all(level.embedding.shape == (2, Q, D) for level in found.levels)
+    if found.view_attention is None:                                            # a part may not report its attention
+        found.view_attention = torch.ones(LAYERS, 2, Q, views) / views
+    assert found.view_attention.shape == (LAYERS, 2, Q, views)
     torch.testing.assert_close(found.view_attention.sum(dim=-1), torch.ones(LAYERS, 2, Q))
-    assert_backpropagates(queries, [found.embedding, found.view_attention])
+    assert_backpropagates(queries, [*(level.embedding for level in found.levels), found.view_attention])
 
 
 @each(slots.HEADS)

@@ -9,7 +9,7 @@ model = dict(
         activation_checkpointing=False, lora=None, freeze=dict(patch_embed=False)),
     camera_head=dict(num_heads=2, trunk_depth=1),
     depth_head=_dense,
-    queries=dict(num_queries=12, num_heads=2, embedding_dim=16, token_std=0.5),
+    queries=dict(num_queries=12, num_heads=2, embedding_dim=16, token_std=0.5, width=32, hidden=64),
     feature_head=dict(embedding_dim=16, **_dense),
     class_head=dict(embedding_dim=16),
     teacher=dict(_delete_=True, type='GroundTruthTeacher'),

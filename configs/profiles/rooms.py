@@ -11,7 +11,8 @@ model = dict(
         lora=None, freeze=dict(patch_embed=False), **_sizes),
     camera_head=dict(num_heads=4, trunk_depth=2, init_values=0.2),
     depth_head=_dense,
-    queries=dict(num_queries=40, num_heads=4, embedding_dim=32, token_std=0.5, init_values=0.2),
+    queries=dict(                                   # a part takes what it has: `width`, `hidden` are MaskDecoder's
+        num_queries=40, num_heads=4, embedding_dim=32, token_std=0.5, init_values=0.2, width=64, hidden=512),
     feature_head=dict(embedding_dim=32, **_dense),
     class_head=dict(embedding_dim=32),
     teacher=dict(_delete_=True, type='GroundTruthTeacher'),

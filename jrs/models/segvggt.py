@@ -92,8 +92,8 @@ class SegVGGT(BaseModel):
     def predict_all(self, batch: SceneBatch, track_views: bool = False) -> Predictions:
         """Return everything one pass over `batch` gives, mask logits included."""
         predictions = self.forward_images(batch.images, track_views)
-        if predictions.queries is not None:
-            predictions.queries.mask_logits = mask_logits(predictions.queries.embedding, predictions.features)
+        for level in [] if predictions.queries is None else predictions.queries.levels:
+            level.mask_logits = mask_logits(level.embedding, predictions.features)          # (B, Q, V, h, w)
         return predictions
 
     def forward_images(self, images: Tensor, track_views: bool = False) -> Predictions:
@@ -112,8 +112,9 @@ class SegVGGT(BaseModel):
         return predictions
 
     def _finish_queries(self, state, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
-        queries = self.queries.finish(state, taps)
-        queries.class_logits, queries.features = self.class_head(queries.embedding), features  # (B, Q, K + 1)
+        queries = self.queries.finish(state, taps, features)
+        for level in queries.levels:
+            level.class_logits, level.features = self.class_head(level.embedding), features    # (B, Q, K + 1)
         return queries
 
     def loss(self, batch: SceneBatch) -> dict[str, Tensor]:

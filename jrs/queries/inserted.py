@@ -127,10 +127,10 @@ class InsertedQueries(nn.Module):
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
-    def finish(self, state: QueryState, taps: FeatureTaps | None = None) -> QueryPredictions:
+    def finish(self, state: QueryState, taps: FeatureTaps | None = None, features: Tensor | None = None) -> QueryPredictions:
         """Return the projected queries (B, Q, D), and view attention (L, B, Q, V) where it was tracked.
 
-        `taps` is not read; decoders that come after the backbone need it.
+        `taps` and the instance features (B, V, D, h, w) are not read; decoders that come after the backbone need them.
         """
         view_attention = torch.stack(state.view_attention) if state.view_attention else None
         with torch.autocast(state.queries.device.type, enabled=False):
