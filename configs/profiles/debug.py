@@ -1,5 +1,5 @@
 # Seconds: built-in rooms of preset `debug`, two layers of everything. For tests and for trying a plugin.
-_dense = dict(features=8, out_channels=(8, 8, 8, 8))
+_dense = dict(features=8, out_channels=(8, 8, 8, 8), activation_checkpointing=False)
 
 weights = None
 model = dict(

@@ -1,7 +1,7 @@
 # The built-in rooms (preset `tiny`): the experiment keeps its differences, only its size changes. CPU, minutes.
 # No pre-trained weights exist at this size: the whole network trains, and the ground truth is the teacher.
 _sizes = dict(embed_dim=64, depth=12, num_heads=4)
-_dense = dict(features=16, out_channels=(16, 16, 24, 24), views_per_chunk=24)
+_dense = dict(features=16, out_channels=(16, 16, 24, 24), views_per_chunk=24, activation_checkpointing=False)
 
 weights = None
 model = dict(

@@ -14,13 +14,17 @@ model = dict(
         lora=dict(rank=32, alpha=32, dropout=0.0),  # [P] rank, [R] targets; alpha [S9]
         freeze=dict(patch_embed=True, blocks=False)),   # [P] DINO frozen; FFNs and norms of the blocks train [S9]
     camera_head=dict(type='CameraHead', num_heads=16),
-    depth_head=dict(type='DepthHead', features=256, out_channels=(256, 512, 1024, 1024)),
+    depth_head=dict(
+        type='DepthHead', features=256, out_channels=(256, 512, 1024, 1024),
+        activation_checkpointing=True),              # by chunk of views, here and in all parts: numbers do not change
     queries=dict(
         type='InsertedQueries', num_queries=400, num_heads=16, embedding_dim=128,     # [R]
-        insertion=dict(type='AllLayers')),          # [P] Table 4
+        insertion=dict(type='AllLayers'),           # [P] Table 4
+        activation_checkpointing=True),
     feature_head=dict(
         type='InstanceFeatureHead', features=256, out_channels=(256, 512, 1024, 1024),
-        embedding_dim=128, down_ratio=2),           # [P] half resolution, [R]
+        embedding_dim=128, down_ratio=2,            # [P] half resolution, [R]
+        activation_checkpointing=True),
     class_head=dict(type='QueryClassHead', embedding_dim=128, hidden=32),             # [R]
     alignment=dict(type='JensenShannon'),           # [P] Eq. 8
     # One weight per name, shared by the matching cost and the loss of that name [P, 0.A.4].

@@ -10,11 +10,21 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import nn
 
 from jrs import __version__
 from jrs.benchmarks import get_benchmark
 from jrs.config import load_config
+from jrs.engine.memory import (
+    RUNTIME,
+    announce,
+    free_memory,
+    inference_memory,
+    naming_views_that_fit,
+    parameter_bytes,
+    return_freed_memory,
+)
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
@@ -130,7 +140,7 @@ class Reconstructor:
         photos = source if isinstance(source, LoadedPhotos) else self.load(source, max_views, every)
         batch = SceneBatch(images=photos.images[None], scene_names=['photos'], view_names=[photos.names])
         start = time.perf_counter()
-        found = self.model.reconstruct(batch.to(self.device), track_views=self.model.queries is not None)[0].to('cpu')
+        found = self._reconstruct(batch)
         seconds = time.perf_counter() - start
         found = without_padding(in_first_camera(found), photos)
         if found.instances is not None and not self.keep_all:
@@ -141,6 +151,23 @@ class Reconstructor:
         return Scene(found, photos, self.class_names, self.weights, self.model.backbone.scale, facts)
 
 
+    def _reconstruct(self, batch: SceneBatch) -> Reconstruction:
+        """Return the scene on the CPU; a large run is announced, one that is too large says how many views would fit.
+
+        Raises:
+            OutOfMemory: the device has not enough memory.
+        """
+        views, size = batch.images.shape[1], tuple(batch.images.shape[-2:])
+        estimate = inference_memory(self.model, views, size, self.device)
+        loaded, free = parameter_bytes(self.model) + RUNTIME.get(self.device.type, 0.0), free_memory(self.device)
+        if self.device.type == 'cpu':
+            return_freed_memory()
+        if (words := announce(estimate, loaded, free)) is not None:
+            print_log(f'memory: {words}', 'current')
+        with naming_views_that_fit(estimate, None if free is None else free + loaded):
+            return self.model.reconstruct(batch.to(self.device), track_views=self.model.queries is not None)[0].to('cpu')
+
+
 def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     """Return the model of `cfg` in eval mode with every parameter from `checkpoint`; needs no teacher and no data.
 
@@ -149,7 +176,8 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     Raises:
         WeightsError: the file is missing or broken, or does not fit; says what was used, missing and left over.
     """
-    return build_with_weights(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'), checkpoint, MERGED).eval()
+    model = build_with_weights(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'), checkpoint, MERGED)
+    return model.eval().narrow() if hasattr(model, 'narrow') else model.eval()
 
 
 def in_first_camera(scene: Reconstruction) -> Reconstruction:

@@ -64,13 +64,13 @@ class DenseDecoder(nn.Module):
         taps = [tap.flatten(0, 1) for tap in features.taps]                     # (B*V, P, dim_in) each
         finished = []
         with torch.autocast(taps[0].device.type, enabled=False):
-            step = self._views_at_a_time(taps[0].device, features.image_size)
+            step = self.views_at_a_time(taps[0].device, features.image_size)
             for start in range(0, num_scenes * num_views, step):
                 chunk = [tap[start:start + step] for tap in taps]
                 finished.append(self._finish_chunk(chunk, features, finish))
         return torch.cat(finished).unflatten(0, (num_scenes, num_views))        # (B, V, ...)
 
-    def _views_at_a_time(self, device: torch.device, image_size: tuple[int, int]) -> int:
+    def views_at_a_time(self, device: torch.device, image_size: tuple[int, int]) -> int:
         """Return `views_per_chunk`, or fewer on a CPU, which gains nothing from more values than `CPU_VALUES`."""
         values = self.scratch.output_conv1.out_channels * image_size[0] * image_size[1]         # of one view's map
         return min(self.views_per_chunk, max(1, CPU_VALUES // values)) if device.type == 'cpu' else self.views_per_chunk

@@ -72,6 +72,7 @@ class PretrainedTeacher:
         if self.model is None:
             model = build_with_weights(
                 lambda: build(MODELS, self.config, 'model.teacher.model', autocast=self.autocast), self.checkpoint)
+            model = model.narrow() if hasattr(model, 'narrow') else model
             self.model = model.requires_grad_(False).eval()
         return self.model.to(device)
 

@@ -104,11 +104,11 @@ def test_recomputed_chunks_give_the_same_gradients():
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_a_cpu_decodes_fewer_views_at_a_time_where_they_are_large():
+def test_a_cpu_decodes_fewerviews_at_a_time_where_they_are_large():
     decoder = small_decoder(views_per_chunk=6)
     values = decoder.scratch.output_conv1.out_channels
-    assert decoder._views_at_a_time(torch.device('cpu'), (10, 10)) == 6
+    assert decoder.views_at_a_time(torch.device('cpu'), (10, 10)) == 6
     side = int((dpt.CPU_VALUES // values // 2) ** 0.5)
-    assert decoder._views_at_a_time(torch.device('cpu'), (side, side)) == 2
-    assert decoder._views_at_a_time(torch.device('cpu'), (10 * side, 10 * side)) == 1
-    assert decoder._views_at_a_time(torch.device('cuda'), (10 * side, 10 * side)) == 6
+    assert decoder.views_at_a_time(torch.device('cpu'), (side, side)) == 2
+    assert decoder.views_at_a_time(torch.device('cpu'), (10 * side, 10 * side)) == 1
+    assert decoder.views_at_a_time(torch.device('cuda'), (10 * side, 10 * side)) == 6

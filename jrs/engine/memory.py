@@ -1,0 +1,208 @@
+"""How much memory a run will need, from a checked model of it, and what to say when it was too much.
+
+The model counts what is alive at the peak of each stage in units of the tokens of all views (T x C) and of one decoded map
+(F / 2 x H x W); the factors were fitted to measurements (tests/engine/test_memory.py states how well they hold).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from jrs.errors import JrsError
+from jrs.layers.block import HIDDEN_VALUES
+
+GB = 1e9
+LARGE_RUN = 0.5                                # share of the free memory above which a run is announced
+RUNTIME = {'cpu': 0.35e9, 'cuda': 0.6e9}       # interpreter, libraries, context of the device
+BLOCK_TOKENS = 13                              # token maps alive inside a block: norms, q k v, their rotations, the sum
+DECODER_MAPS = 2.0                             # full-size maps alive while the dense decoder finishes a chunk
+SAVED_BLOCK_TOKENS = 21                        # token maps that the backward pass of one block needs
+SAVED_CROSS_TOKENS = 7                         # the same for a cross-attention of the queries
+CPU_WORDS = ('not enough memory', "can't allocate memory")        # of torch's CPU allocator
+MMAP_THRESHOLD = -3                            # glibc's name of an option of mallopt
+
+
+class OutOfMemory(JrsError):
+    """A run needed more memory than there is."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a run needs at its peak.
+
+    Attributes:
+        fixed: what does not depend on the views: weights, gradients, optimizer state, one chunk of the dense decoder.
+        per_view: what each further view adds.
+        views: number of views.
+    """
+
+    fixed: float
+    per_view: float
+    views: int
+
+    @property
+    def total(self) -> float:
+        """Bytes."""
+        return self.fixed + self.per_view * self.views
+
+    def views_within(self, available: float) -> int:
+        """Return how many views `available` bytes hold; 0 where not even one fits."""
+        return max(0, int((available - self.fixed) // self.per_view))
+
+    def __str__(self) -> str:
+        return f'{self.total / GB:.1f} GB for {self.views} views'
+
+
+def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device: torch.device) -> MemoryEstimate:
+    """Return the estimate of `model.reconstruct` on one scene of `views` images of (H, W) pixels.
+
+    Args:
+        model: a `SegVGGT`, with its weights in the dtype that they will have.
+    """
+    tokens = _token_bytes(model, size)
+    taps = 2 * tokens * len(model.backbone.feature_layers)
+    pixels = size[0] * size[1]
+    images, outputs = 12 * pixels, 8 * pixels
+    maps = features = masks = 0.0
+    for head in _decoders(model):
+        maps = max(maps, _chunk_views(head, size, device, views) * DECODER_MAPS * _map_bytes(head, size))
+    if model.queries is not None:
+        features = 4 * model.class_head[0].in_features * pixels / model.feature_head.down_ratio ** 2
+        masks = model.queries.tokens.shape[1] * pixels / model.feature_head.down_ratio ** 2 / 8
+    backbone = BLOCK_TOKENS * tokens
+    rest = outputs + features + masks
+    fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
+    hidden = min(2.0 * HIDDEN_VALUES * 4, 8 * tokens * views)
+    # Two stages, of which the larger counts: the backbone, then the dense heads.
+    stages = [(hidden, backbone + taps + images), (maps, taps + images + rest)]
+    temporary, per_view = max(stages, key=lambda stage: stage[0] + stage[1] * views)
+    return MemoryEstimate(fixed + temporary, per_view, views)
+
+
+def training_memory(model: nn.Module, views: int, size: tuple[int, int], device: torch.device,
+                    teacher_bytes: float = 0.0) -> MemoryEstimate:
+    """Return the estimate of one training step on `views` images in all (scenes times views) with AdamW.
+
+    Gradients and both moments are float32, of trainable parameters only.
+    """
+    trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    backbone, queries = model.backbone, model.queries
+    tokens = _token_bytes(model, size)
+    share = 0.6 if model.autocast_dtype is not None else 1.0                   # part of a block's tensors is bfloat16
+    block = SAVED_BLOCK_TOKENS * tokens * share
+    kept = 2 * 2 * tokens * len(backbone.feature_layers)                       # the taps and their gradients
+    kept += backbone.num_query_layers * (tokens if backbone.activation_checkpointing else 2 * block)
+    if queries is not None and not queries.activation_checkpointing:
+        kept += SAVED_CROSS_TOKENS * tokens * share * len(queries.cross_layers)
+    if queries is not None:                        # instance features and their gradient
+        kept += 2 * 4 * model.class_head[0].in_features * size[0] * size[1] / model.feature_head.down_ratio ** 2
+    chunk = 0.0
+    for head in _decoders(model):
+        saved = _saved_decoder_channels(head) * 4.0 * size[0] * size[1]
+        if head.activation_checkpointing:
+            chunk = max(chunk, saved * _chunk_views(head, size, device, views))
+        else:
+            kept += saved
+    fixed = parameter_bytes(model) + 12.0 * trainable + teacher_bytes + RUNTIME.get(device.type, 0.0)
+    recomputed = 2 * block if backbone.activation_checkpointing else 0.0       # after the heads' chunk, never beside it
+    if chunk > recomputed * views:
+        return MemoryEstimate(fixed + chunk, kept, views)
+    return MemoryEstimate(fixed, kept + recomputed, views)
+
+
+def _saved_decoder_channels(head: nn.Module) -> float:
+    """Channels at full size that the backward pass of a dense decoder holds at its peak, for one view."""
+    first = head.scratch.output_conv1
+    if hasattr(head.scratch, 'output_conv2'):      # geometry heads end with 32 channels at full size
+        return 1.2 * first.in_channels + first.out_channels + 100
+    return 1.2 * first.in_channels + 2.6 * first.out_channels
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Return the bytes of all parameters."""
+    return sum(value.numel() * value.element_size() for value in model.parameters())
+
+
+def free_memory(device: torch.device) -> float | None:
+    """Return the bytes that are free on `device`; None where that is not known."""
+    if device.type == 'cuda':
+        return float(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path('/proc/meminfo')
+    if device.type != 'cpu' or not meminfo.is_file():
+        return None
+    fields = dict(line.split(':', 1) for line in meminfo.read_text().splitlines())
+    return 1024.0 * int(fields['MemAvailable'].split()[0])
+
+
+def announce(estimate: MemoryEstimate, loaded: float, free: float | None) -> str | None:
+    """Return a sentence about a large run, None for one that is small beside the `free` bytes.
+
+    Args:
+        estimate: of the whole process.
+        loaded: bytes of it that are already taken: the weights.
+        free: bytes that are free now.
+    """
+    if free is None or estimate.total - loaded < LARGE_RUN * free:
+        return None
+    words = f'about {estimate} are needed, {(free + loaded) / GB:.1f} GB can be had'
+    if estimate.total > free + loaded:
+        words += f': too much; {estimate.views_within(free + loaded)} views would fit'
+    return words
+
+
+@contextmanager
+def naming_views_that_fit(estimate: MemoryEstimate, available: float | None) -> Iterator[None]:
+    """Turn an out-of-memory error of the block into one that names the number of views that would fit.
+
+    Raises:
+        OutOfMemory: instead of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:                  # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
+        if not _is_out_of_memory(error):
+            raise
+        fit = min(estimate.views_within(available), estimate.views - 1) if available else estimate.views // 2
+        advice = (f'about {fit} views would fit' if fit > 0 else 'not even one view of this size fits')
+        raise OutOfMemory(f'Out of memory with {estimate.views} views (the estimate was {estimate.total / GB:.1f} GB): '
+                          f'{advice}. Use --max-views, --every, a smaller --width, or a device with more '
+                          'memory.') from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in CPU_WORDS)
+
+
+def return_freed_memory() -> bool:
+    """Make freed tensors of more than 4 MiB leave the process at once; glibc keeps many of them. False on other systems."""
+    try:
+        return bool(ctypes.CDLL('libc.so.6').mallopt(MMAP_THRESHOLD, 2 ** 22))
+    except (OSError, AttributeError):
+        return False
+
+
+def _token_bytes(model: nn.Module, size: tuple[int, int]) -> float:
+    """Bytes of the float32 tokens of one view."""
+    backbone = model.backbone
+    patches = (size[0] // backbone.patch_size) * (size[1] // backbone.patch_size)
+    return 4.0 * (patches + backbone.num_special) * backbone.embed_dim
+
+
+def _decoders(model: nn.Module) -> list[nn.Module]:
+    return [head for head in (model.depth_head, model.feature_head) if hasattr(head, 'views_per_chunk')]
+
+
+def _chunk_views(head: nn.Module, size: tuple[int, int], device: torch.device, views: int) -> int:
+    return min(views, head.views_at_a_time(device, size))
+
+
+def _map_bytes(head: nn.Module, size: tuple[int, int]) -> float:
+    """Bytes of one decoded full-size map of one view."""
+    return 4.0 * head.scratch.output_conv1.out_channels * size[0] * size[1]

@@ -1,0 +1,126 @@
+"""The model of memory against what a run allocates, and what is said when it was too much."""
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from jrs.config import load_config
+from jrs.engine.memory import (
+    RUNTIME,
+    MemoryEstimate,
+    OutOfMemory,
+    announce,
+    inference_memory,
+    naming_views_that_fit,
+    parameter_bytes,
+    return_freed_memory,
+    training_memory,
+)
+from jrs.registry import MODELS, build
+from jrs.structures import InstanceTable, SceneBatch
+
+CPU = torch.device('cpu')
+TOLERANCE = 0.35                                # of what a run allocates beside its weights
+SIZES = [(4, (84, 112)), (12, (84, 112)), (6, (168, 224))]
+
+
+def rooms_model(**options):
+    torch.manual_seed(0)
+    return build(MODELS, dict(load_config('configs/segvggt/all24_fada.py', 'rooms').model, **options), 'model')
+
+
+def peak_bytes(function) -> int:
+    """Return the largest number of bytes that tensors take at a time, beside those that exist already."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        function()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == '[memory]']
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def batch_of(views, size):
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, views, *size)
+    cameras = torch.eye(4).repeat(1, views, 1, 1)
+    cameras[..., 0, 3] = torch.arange(views) / 10
+    lens = torch.tensor([[size[1], 0, size[1] / 2], [0, size[1], size[0] / 2], [0, 0, 1.0]]).repeat(1, views, 1, 1)
+    return SceneBatch(torch.rand(1, views, 3, *size, generator=generator), ['scene'], [[str(view) for view in range(views)]],
+                      depth_m=1 + torch.rand(shape, generator=generator), intrinsics=lens, cam_from_world=cameras,
+                      instance_ids=torch.randint(0, 4, shape, generator=generator),
+                      instances=[InstanceTable(torch.arange(1, 4), torch.arange(3))])
+
+
+@pytest.mark.parametrize(('views', 'size'), SIZES)
+def test_inference_allocates_what_the_model_of_memory_says(views, size):
+    model = rooms_model().eval()
+    batch = batch_of(views, size)
+    measured = peak_bytes(lambda: model.reconstruct(batch))
+    estimate = inference_memory(model, views, size, CPU)
+    predicted = estimate.total - parameter_bytes(model) - RUNTIME['cpu']
+    print(f'{views} views of {size}: measured {measured / 1e6:.1f} MB, predicted {predicted / 1e6:.1f} MB')
+    assert predicted == pytest.approx(measured, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize('recompute', [False, True])
+@pytest.mark.parametrize(('views', 'size'), SIZES)
+def test_a_training_step_allocates_what_the_model_of_memory_says(views, size, recompute):
+    model = rooms_model().train()
+    for part in (model.backbone, model.queries, model.depth_head, model.feature_head):
+        part.activation_checkpointing = recompute
+    batch = batch_of(views, size)
+
+    def step():
+        terms = model.loss(batch)
+        sum(value for name, value in terms.items() if name.startswith('loss')).backward()
+    measured = peak_bytes(step)
+    estimate = training_memory(model, views, size, CPU)
+    trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    predicted = estimate.total - parameter_bytes(model) - 8 * trainable - RUNTIME['cpu']        # no optimizer here
+    print(f'{views} views of {size}, recompute {recompute}: measured {measured / 1e6:.1f} MB, '
+          f'predicted {predicted / 1e6:.1f} MB')
+    gradients = 4 * trainable                   # counted whole, but they come one after the other
+    assert measured * (1 - TOLERANCE) < predicted < measured * (1 + TOLERANCE) + gradients
+
+
+def test_views_that_fit_are_those_whose_estimate_fits():
+    estimate = MemoryEstimate(fixed=5e9, per_view=0.1e9, views=100)
+    assert estimate.total == 15e9
+    assert estimate.views_within(12.04e9) == 70 and estimate.views_within(1e9) == 0
+    assert 'about 15.0 GB for 100 views' in announce(estimate, 4e9, 20e9)
+    assert '30 views would fit' in announce(estimate, 4e9, 4.05e9)
+    assert announce(estimate, 4e9, 100e9) is None and announce(estimate, 4e9, None) is None
+
+
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'),
+                                   RuntimeError('[enforce fail] DefaultCPUAllocator: not enough memory: you tried to')])
+def test_out_of_memory_names_the_views_that_fit(error):
+    estimate = MemoryEstimate(fixed=5e9, per_view=0.1e9, views=100)
+    with pytest.raises(OutOfMemory, match='100 views.*about 50 views would fit.*--max-views'):
+        with naming_views_that_fit(estimate, 10.02e9):
+            raise error
+    with pytest.raises(OutOfMemory, match='about 99 views'):                     # the estimate was too low
+        with naming_views_that_fit(estimate, 90e9):
+            raise error
+    with pytest.raises(OutOfMemory, match='not even one'):
+        with naming_views_that_fit(estimate, 4e9):
+            raise error
+    with pytest.raises(OutOfMemory, match='about 50 views'):
+        with naming_views_that_fit(estimate, None):
+            raise error
+
+
+def test_a_real_failure_of_the_allocator_is_recognised():
+    with pytest.raises(OutOfMemory), naming_views_that_fit(MemoryEstimate(1e9, 1e9, 3), 2e9):
+        torch.empty(2 ** 50, dtype=torch.uint8)
+
+
+def test_other_errors_stay_as_they_are():
+    with pytest.raises(RuntimeError, match='shapes'), naming_views_that_fit(MemoryEstimate(1, 1, 1), 1):
+        raise RuntimeError('shapes do not fit')
+
+
+def test_freed_memory_goes_back_or_is_said_not_to():
+    assert return_freed_memory() in (True, False)
