@@ -154,10 +154,9 @@ def _only_others_have(key: str, name: str, path: str) -> bool:
     return any(key in accepted for accepted in others) or key in arguments_of_unlisted(slot.name.upper())
 
 
-def parent_of(file: str | Path) -> Path | None:
-    """Return the one experiment that the config in `file` inherits from; None for a complete one."""
-    bases = _bases(_parse(Path(file)), Path(file))
-    return bases[0] if len(bases) == 1 else None
+def bases_of(file: str | Path) -> list[Path]:
+    """Return what the config in `file` inherits from: one experiment for a leaf, pieces for a complete one, or nothing."""
+    return _bases(_parse(Path(file)), Path(file))
 
 
 def check_config(cfg: Mapping) -> None:

@@ -137,7 +137,7 @@ def _import_path(path: Path) -> types.ModuleType:
 
 
 def provides(folder: Path) -> dict[str, str]:
-    """Return what a plugin folder would register, without importing it: class name -> slot (``'COSTS'``).
+    """Return what a plugin's folder or file would register, without importing it: class name -> slot (``'COSTS'``).
 
     Files that are no Python are passed over: importing the plugin says what is wrong with them.
     """
@@ -145,7 +145,7 @@ def provides(folder: Path) -> dict[str, str]:
 
 
 def _registrations(folder: Path) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef, str]]:
-    for path in sorted(folder.rglob('*.py')):
+    for path in sorted(folder.rglob('*.py')) if folder.is_dir() else [folder]:
         with suppress(SyntaxError, ValueError):
             for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
                 if isinstance(node, (ast.ClassDef, ast.FunctionDef)):

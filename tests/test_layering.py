@@ -34,7 +34,7 @@ def fault(path: Path, root: Path = ROOT) -> str | None:
     own = parts[1] if parts[0] == 'jrs' else parts[0]
     for module, line in imports(path):
         names = module.split('.')
-        if names[0] == 'plugins' and (parts[0] == 'jrs' or names[1] != parts[1]):
+        if names[0] in ('plugins', 'jrs_plugins') and (parts[0] == 'jrs' or names[1] != parts[1]):
             return f'{path}:{line}: {module} is a plugin'
         if names[0] != 'jrs' or len(names) == 1 or names[1] not in LAYER:
             continue
@@ -56,7 +56,7 @@ def test_imports_point_down_only(path):
 
 def test_an_upward_and_a_sideways_import_are_found(tmp_path):
     for room, line in (('heads', 'from jrs.models import segvggt'), ('heads', 'import jrs.losses.camera'),
-                       ('models', 'from jrs import engine')):
+                       ('models', 'from jrs import engine'), ('heads', 'from jrs_plugins.mask_decoder import decoder')):
         path = tmp_path / 'jrs' / room / 'part.py'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(line + '\n')

@@ -17,6 +17,8 @@ COMMANDS = {
     'convert': 'official checkpoints -> one safetensors file with its licence; checks of key lists',
     'demo': 'rooms, training, scores and a report, in a quarter of an hour',
     'evaluate': "score anybody's prediction files",
+    'print_config': 'an experiment with everything it inherits, or what differs from another',
+    'plugins': 'list plugins, start a new one, check one',
 }
 
 
@@ -24,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``jrs COMMAND ...``; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ('-h', '--help'):
-        lines = [f'  {name:10} {text}' for name, text in COMMANDS.items()]
+        lines = [f'  {name:13} {text}' for name, text in COMMANDS.items()]
         print('usage: jrs COMMAND ...\n\n' + '\n'.join(lines) + '\n\n`jrs COMMAND --help` says more.')
         return 0 if argv else 2
     if argv[0] not in COMMANDS:

@@ -1,0 +1,198 @@
+"""``tools/plugins.py``: which plugins there are, a skeleton for a new one, and whether one is complete."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import types
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from jrs.cli.plugin_skeleton import class_name, skeleton
+from jrs.errors import PluginError
+from jrs.plugins import (
+    ENTRY_POINTS,
+    available,
+    load_plugins,
+    manager,
+    plugin_folders,
+    plugin_name,
+    provided_by_unlisted,
+    provides,
+)
+from jrs.registry import SLOTS, owner_of
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent
+EXAMPLES = """examples:
+  python tools/plugins.py list --config configs/baselines/vggt_mask2former_6l.py     and which of them that experiment loads
+  python tools/plugins.py new total_variation                                        plugins/total_variation with a test
+  python tools/plugins.py new total_variation --into my_folder                       the same outside the repository
+  python tools/plugins.py check mask_decoder                                         a name, or the path of a folder
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog='tools/plugins.py', description=__doc__, epilog=EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = options.add_subparsers(dest='action', required=True)
+    listing = actions.add_parser('list', help='name, folder, owner, parts; imports none')
+    listing.add_argument('--config', help='say which ones this experiment loads')
+    new = actions.add_parser('new', help='write a working plugin to start from')
+    new.add_argument('name', help='lower_case; becomes the name of the folder')
+    new.add_argument('--into', type=Path, help="parent folder; default: the repository's plugins/")
+    check = actions.add_parser('check', help='import one; report parts, hooks, README, tests; builds nothing')
+    check.add_argument('name', help='name of a plugin, or path of its folder or file')
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one action; `check` returns 1 when something lacks."""
+    args = parser().parse_args(argv)
+    if args.action == 'list':
+        print('\n'.join(list_lines(args.config)))
+    elif args.action == 'new':
+        print('\n'.join(new_plugin(args.name, args.into)))
+    else:
+        lines, faults = check_plugin(args.name)
+        verdict = [f'  lacks     {fault}' for fault in faults] or ['  complete']
+        print('\n'.join([*lines, *verdict]))
+        return 1 if faults else 0
+    return 0
+
+
+def list_lines(config: str | None = None) -> Iterator[str]:
+    """Yield the description of every plugin that is found, and of those that `config` loads by path."""
+    if config is not None:
+        from jrs.config import read_config
+        load_plugins(read_config(config).get('plugins') or (), base=Path(config).resolve().parent)
+    folders = {**available(), **{name: _folder(module) for name, module in manager().list_name_plugin()}}
+    places = ', '.join(map(str, plugin_folders())) or 'no folder'
+    yield f'looked in {places}, and for entry points of the group {ENTRY_POINTS!r}' + ('' if folders else ': no plugin')
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    for name, folder in sorted(folders.items()):
+        point = points.get(name) if folder is None else None
+        folder = _package_folder(point.value) if point is not None else folder
+        yield name
+        yield f'  folder    {folder or "unknown"}'
+        yield f'  owner     {_owner(folder, point)}'
+        yield from _part_lines(provides(folder) if folder is not None else {})
+        yield f'  loaded    {"yes" if manager().has_plugin(name) else "no"}'
+
+
+def new_plugin(name: str, into: Path | None = None) -> Iterator[str]:
+    """Write a working plugin with a README and a test; yields what was written and what comes next.
+
+    Args:
+        name: lower-case identifier.
+        into: parent folder; None = `plugins/` of the repository, with the test in its `tests/plugins/`.
+
+    Raises:
+        PluginError: a name that does not fit or is taken.
+    """
+    folder = (into or ROOT / 'plugins') / name
+    _check_new(name, folder)
+    test = ROOT / 'tests' / 'plugins' / f'test_{name}.py' if into is None else folder / 'tests' / f'test_{name}.py'
+    for path, text in skeleton(name, folder, test).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding='utf-8')
+        yield f'written: {path}'
+    yield f'next: python -m pytest {test}'
+    yield f"in a config: plugins = [{name if into is None else str(folder.resolve())!r}] and " \
+          f"model = dict(alignment=dict(type='{class_name(name)}'))"
+    if into is None:
+        yield 'tests/test_registered.py wants a tiny config of each part of the repository: add a line to its TINY'
+
+
+def _check_new(name: str, folder: Path) -> None:
+    if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
+        raise PluginError(f'{name!r} is no name for a plugin: use lower-case letters, digits and underscores, such as '
+                          "'total_variation'.")
+    known = available()
+    if folder.exists() or name in known:
+        raise PluginError(f'there is a {name!r} already: {folder if folder.exists() else known[name] or "an entry point"}. '
+                          'Choose another name, or change that one.')
+    if not folder.parent.is_dir():
+        raise PluginError(f'no folder {folder.parent} to write {name!r} into: make it, or name another with --into.')
+    taken = {**provides(PACKAGE), **provided_by_unlisted()}
+    if class_name(name) in taken:
+        raise PluginError(f'the part of {name!r} would be called {class_name(name)!r}, which is taken: choose another name.')
+
+
+def check_plugin(name: str) -> tuple[list[str], list[str]]:
+    """Import the plugin `name` and return what it is and what it lacks, as lines; nothing is built.
+
+    Raises:
+        PluginError: it cannot be found or imported, takes a taken name, or misspells a hook.
+    """
+    key = plugin_name(name)
+    module = load_plugins([name]).get_plugin(key)
+    place = _folder(module)
+    registered = {part.__name__: slot.name.upper() for slot in SLOTS.values() for part in slot.module_dict.values()
+                  if owner_of(part) == key}
+    hooks = sorted(caller.name for caller in manager().get_hookcallers(module) or [])
+    tests = list(_tests(key, place))
+    lines = [key, f'  folder    {place}', *_part_lines(registered), f'  hooks     {", ".join(hooks) or "none"}',
+             *(f'  tests     {test}' for test in tests)]
+    return lines, list(_faults(key, place, registered, hooks, tests))
+
+
+def _faults(key: str, place: Path, registered: dict[str, str], hooks: list[str], tests: list[Path]) -> Iterator[str]:
+    if not registered and not hooks:
+        yield 'a part or a hook: it adds nothing. Decorate a class with @SLOT.register_module(), SLOT from jrs.registry'
+    for part, slot in provides(place).items():
+        if part not in registered:
+            yield f'{slot}.{part}: decorated in its files, but not registered: __init__.py does not import that file'
+    for slot in SLOTS.values():
+        for name, part in slot.module_dict.items():
+            if owner_of(part) == key and name != part.__name__:
+                yield f'the class name as registered name: {slot.name.upper()} has {part.__name__} as {name!r}'
+            if owner_of(part) == key and not (part.__doc__ or '').strip():
+                yield f'a docstring of {part.__name__}: what it is for, shapes, and each argument'
+    readme = (place if place.is_dir() else place.parent) / 'README.md'
+    if not readme.is_file():
+        yield f'{readme}: one command and its expected result'
+    if not tests:
+        yield f'tests: tests/plugins/test_{key}.py in the repository, or tests/test_*.py in its own folder'
+
+
+def _tests(key: str, place: Path) -> Iterator[Path]:
+    if place.parent == ROOT / 'plugins':
+        yield from (ROOT / 'tests' / 'plugins').glob(f'test_{key}.py')
+    yield from sorted(place.rglob('test_*.py') if place.is_dir() else place.parent.rglob(f'test_{key}.py'))
+
+
+def _folder(module: types.ModuleType) -> Path:
+    """Return the folder of a plugin, or its file where it is one."""
+    if getattr(module, '__file__', None) is None:
+        raise PluginError(f'{module.__name__} is a folder without an __init__.py, so it cannot register anything: add one.')
+    file = Path(module.__file__).resolve()
+    return file.parent if file.name == '__init__.py' else file
+
+
+def _package_folder(value: str) -> Path | None:
+    """Return the folder of the package that an entry point names, without importing it."""
+    spec = find_spec(value.partition(':')[0].partition('.')[0])
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent if Path(spec.origin).name == '__init__.py' else Path(spec.origin)
+
+
+def _owner(folder: Path | None, point) -> str:
+    if point is not None:
+        return f'package {point.dist.name} {point.dist.version}, entry point {point.value}'
+    if folder is not None and folder.parent == ROOT / 'plugins':
+        return 'this repository'
+    return '$JRS_PLUGIN_PATH' if folder is not None and folder.parent in plugin_folders() else 'a config, by path'
+
+
+def _part_lines(parts: dict[str, str]) -> Iterator[str]:
+    by_slot: dict[str, list[str]] = {}
+    for part, slot in sorted(parts.items()):
+        by_slot.setdefault(slot, []).append(part)
+    yield from (f'  provides  {slot}: {", ".join(names)}' for slot, names in sorted(by_slot.items()))
+    if not by_slot:
+        yield '  provides  no part'
