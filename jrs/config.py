@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 
 from jrs import registry as slots
 from jrs.errors import ConfigError, did_you_mean
-from jrs.plugins import arguments_of_unlisted, load_plugins
+from jrs.plugins import absolute, arguments_of_unlisted, load_plugins
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
@@ -51,7 +51,9 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
         PluginError: a plugin that the config names cannot be loaded.
     """
     cfg = read_config(file)
-    load_plugins(cfg.get('plugins') or (), base=Path(file).resolve().parent)
+    base = Path(file).resolve().parent
+    load_plugins(cfg.get('plugins') or (), base)
+    cfg.plugins = absolute(cfg.get('plugins') or (), base)             # a run's config.py is read from another folder
     if profile != 'paper':
         sizes = read_config(profile_file(profile, file))._cfg_dict
         merge(cfg, _without_absent_parts(cfg._cfg_dict, sizes), source=f'profile {profile!r}')

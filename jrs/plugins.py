@@ -79,6 +79,11 @@ def load_plugins(names: Iterable[str], base: Path | None = None) -> pluggy.Plugi
     return plugins
 
 
+def absolute(names: Iterable[str], base: Path) -> list[str]:
+    """Return `names` with the paths among them, which start at `base`, made absolute."""
+    return [str((base / name).resolve()) if _is_path(name) else name for name in names]
+
+
 def plugin_name(name: str) -> str:
     """Return the name by which a plugin is known: the last part of a path, without suffix."""
     return Path(name).stem if _is_path(name) else name

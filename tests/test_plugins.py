@@ -57,6 +57,17 @@ def test_a_plugin_of_ten_lines_outside_the_repository_adds_an_alignment_that_a_c
     assert model.criterion is not None and type(model.alignment).__name__ == 'TotalVariation'
 
 
+def test_the_resolved_config_finds_a_plugin_of_a_relative_path_from_any_folder(tmp_path, fresh):
+    make_plugin(tmp_path, 'total_variation', TEN_LINES.format(name='TotalVariation'))
+    (tmp_path / 'row.py').write_text(f"_base_ = {str(MAIN)!r}\nplugins = ['./total_variation']\n"
+                                     "model = dict(alignment=dict(type='TotalVariation'))\n")
+    resolved = tmp_path / 'run' / 'config.py'
+    resolved.parent.mkdir()
+    resolved.write_text(load_config(tmp_path / 'row.py', 'debug').pretty_text)
+    plugins.manager().unregister(name='total_variation')               # as in a process of its own
+    assert load_config(resolved).plugins == [str(tmp_path / 'total_variation')]
+
+
 def test_a_name_that_an_unlisted_plugin_provides_is_attributed_to_it(tmp_path, fresh, monkeypatch):
     make_plugin(tmp_path, 'total_variation', TEN_LINES.format(name='TotalVariation'))
     monkeypatch.setenv('JRS_PLUGIN_PATH', str(tmp_path))
