@@ -179,6 +179,7 @@ def test_insertions(name):
 @pytest.mark.parametrize('views', [1, 3])
 def test_queries(name, views):
     queries = tiny(slots.QUERIES, name, dim=C, num_layers=LAYERS, dim_in=2 * C)
+    assert queries.num_queries == Q
     of_no_view, per_view = 1, 6
     view_index = torch.cat([torch.full((of_no_view,), -1), torch.arange(views).repeat_interleave(per_view)])
     state = queries.start(2, track_views=True)

@@ -75,7 +75,7 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
         maps = max(maps, _chunk_views(head, size, device, views) * DECODER_MAPS * _map_bytes(head, size))
     if model.queries is not None:
         features = 4 * model.class_head[0].in_features * pixels / model.feature_head.down_ratio ** 2
-        masks = model.queries.tokens.shape[1] * pixels / model.feature_head.down_ratio ** 2 / 8
+        masks = model.queries.num_queries * pixels / model.feature_head.down_ratio ** 2 / 8
     backbone = BLOCK_TOKENS * tokens
     rest = outputs + features + masks
     fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
@@ -99,8 +99,10 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
     block = SAVED_BLOCK_TOKENS * tokens * share
     kept = 2 * 2 * tokens * len(backbone.feature_layers)                       # the taps and their gradients
     kept += backbone.num_query_layers * (tokens if backbone.activation_checkpointing else 2 * block)
-    if queries is not None and not queries.activation_checkpointing:
+    if hasattr(queries, 'cross_layers') and not queries.activation_checkpointing:      # queries inside the backbone
         kept += SAVED_CROSS_TOKENS * tokens * share * len(queries.cross_layers)
+    elif hasattr(queries, 'kept_channels'):        # a decoder after it, in float32
+        kept += tokens * queries.kept_channels / backbone.embed_dim
     if queries is not None:                        # instance features and their gradient
         kept += 2 * 4 * model.class_head[0].in_features * size[0] * size[1] / model.feature_head.down_ratio ** 2
     chunk = 0.0

@@ -88,6 +88,7 @@ class InsertedQueries(nn.Module):
                  token_std: float = 1e-6, mask_attention: dict | None = None,
                  activation_checkpointing: bool = False) -> None:
         super().__init__()
+        self.num_queries = num_queries
         self.activation_checkpointing = activation_checkpointing
         insertion = build(INSERTIONS, insertion or dict(type='AllLayers'), 'model.queries.insertion')
         self_insertion = build(INSERTIONS, self_insertion, 'model.queries.self_insertion') or insertion

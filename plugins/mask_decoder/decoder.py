@@ -105,13 +105,14 @@ class MaskDecoder(nn.Module):
                  hidden: int = 2048, embedding_dim: int = 128, levels: int = 4, mask_threshold: float = 0.5) -> None:
         super().__init__()
         _check_sizes(num_heads, layers, width, mask_threshold)
-        self.levels = levels
+        self.num_queries, self.levels = num_queries, levels
         self.lowest_logit = math.log(mask_threshold / (1 - mask_threshold))
         self.content = nn.Parameter(torch.randn(1, num_queries, width))         # (1, Q, C)
         self.position = nn.Parameter(torch.randn(1, num_queries, width))        # (1, Q, C)
         used = min(levels, layers)
         self.tap_projections = nn.ModuleList(nn.Linear(dim_in, width) for _ in range(used))
         self.level_embedding = nn.Parameter(torch.randn(used, width))
+        self.kept_channels = (3 * layers + used) * width        # per token, for the backward pass: keys, values, their input
         self.layers = nn.ModuleList(DecoderLayer(width, num_heads, hidden) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, embedding_dim)

@@ -173,6 +173,15 @@ def test_levels_have_mask_logits_where_the_final_one_has(model):
     assert not torch.equal(found.auxiliary[0].mask_logits, found.mask_logits)
 
 
+def test_what_memory_a_run_needs_can_be_estimated(model):
+    from jrs.engine.memory import inference_memory, training_memory
+    cpu = torch.device('cpu')
+    assert 0 < inference_memory(model, 2, (56, 56), cpu).total
+    small, large = (training_memory(build(MODELS, dict(load_config(CONFIG, 'debug', {'model.queries.layers': layers}).model),
+                                          'model'), 2, (56, 56), cpu) for layers in (6, 12))
+    assert large.per_view - small.per_view >= 4 * 16 * 3 * 6 * 32               # 16 patches, 6 layers of width 32
+
+
 def test_one_scene_is_learned(model):
     """Overfits: the loss of a fixed batch falls by half in 30 steps."""
     batch = random_batch(2, 2)
