@@ -298,13 +298,21 @@ class PackedMasks(_Moves):
 
     def pixels(self) -> Tensor:
         """Return the number of pixels of each instance in each view, (M, V) int64."""
-        return count_bits(self.bits)[self.rows]
+        counts = [count_bits(mask) for mask in self.bits]                                   # (V,) each
+        return (torch.stack(counts) if counts else self.rows.new_zeros(0, self.bits.shape[1]))[self.rows]
 
 
 def pack_bits(flags: Tensor) -> Tensor:
     """Return `flags` (..., E) bool at eight to a byte, the first in the lowest bit: (..., ceil(E / 8)) uint8."""
     words = torch.nn.functional.pad(flags, (0, -flags.shape[-1] % 8)).contiguous().view(torch.int64)
     return ((words * 0x0102040810204080) >> 56).to(torch.uint8)        # gathers bit 0 of eight bytes in the highest byte
+
+
+def pack_above(values: Tensor, threshold: float) -> Tensor:
+    """Return ``pack_bits(values > threshold)`` of float32 `values`; on a CPU numpy's, which is ten times as fast."""
+    if values.device.type != 'cpu':
+        return pack_bits(values > threshold)
+    return torch.from_numpy(np.packbits(values.numpy() > np.float32(threshold), axis=-1, bitorder='little'))
 
 
 def unpack_bits(bits: Tensor, count: int) -> Tensor:

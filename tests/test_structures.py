@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jrs.structures import Instances, PackedMasks, count_bits, pack_bits, unpack_bits
+from jrs.structures import Instances, PackedMasks, count_bits, pack_above, pack_bits, unpack_bits
 
 
 def masks(count=5, views=3, size=(5, 7), seed=0):
@@ -25,6 +25,13 @@ def test_every_byte_packs_and_counts():
     every = (torch.arange(256)[:, None] >> torch.arange(8) & 1).bool()
     assert torch.equal(pack_bits(every)[:, 0], torch.arange(256, dtype=torch.uint8))
     assert torch.equal(count_bits(pack_bits(every)), every.sum(-1))
+
+
+@pytest.mark.parametrize('threshold', [0.4, 0.5, 0.1])
+def test_packing_above_a_threshold_compares_as_torch_does(threshold):
+    near = torch.full((40,), threshold).nextafter(torch.arange(40) % 3 - 1.0)
+    assert torch.equal(pack_above(near, threshold), pack_bits(near > threshold))
+    assert 0 < count_bits(pack_above(near, threshold)) < 40
 
 
 def test_packed_masks_say_what_the_masks_say():

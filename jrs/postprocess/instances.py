@@ -10,7 +10,7 @@ from torch import Tensor
 from jrs.errors import ConfigError
 from jrs.functional import mask_logits
 from jrs.registry import POSTPROCESSORS
-from jrs.structures import Instances, PackedMasks, QueryPredictions, count_bits, pack_bits
+from jrs.structures import Instances, PackedMasks, QueryPredictions, count_bits, pack_above
 
 CACHED_LOGITS = 2 ** 20                        # a CPU works on so many at a time: they stay in its cache
 
@@ -60,29 +60,30 @@ class QueryMasks:
         probability, best = probability.topk(min(self.top_pairs, len(probability)))
         query, label = query[best], label[best]
         distinct, row = query.unique(return_inverse=True)
-        quality, bits, size = self._measure(_MaskLogits(queries, features, self.max_logits), distinct)
-        pixels = count_bits(bits).sum(dim=1)                                                    # (distinct,)
+        quality, pixels, bits, size = self._measure(_MaskLogits(queries, features, self.max_logits), distinct)
         score = probability * quality[row]
         kept = ((score > self.min_score) & (pixels[row] > self.min_pixels)).nonzero()[:, 0]     # (M,)
         kept = kept[score[kept].argsort(descending=True, stable=True)]
         return Instances(_without_unused(bits, row[kept], size), label[kept], score[kept], query[kept])
 
-    def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Return quality (n,), packed masks (n, V, bytes) and their (h, w) of queries (n,), in one pass over the logits.
+    def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
+        """Return quality and pixels (n,), packed masks (n, V, bytes) and their (h, w) of queries (n,), in one pass.
 
         Quality is the mean probability where logit > 0.
         """
         num_views, *size = source.mask_shape
         probability_sum = torch.zeros(len(query), device=query.device)
-        positive = torch.zeros_like(query)
+        positive, pixels = torch.zeros_like(query), torch.zeros_like(query)
         bits = torch.empty(len(query), num_views, -(-size[0] * size[1] // 8), dtype=torch.uint8, device=query.device)
         for rows, views, logits in source.chunks(query):                                        # (r, v, h*w)
             probability = logits.sigmoid()
-            bits[rows, views] = pack_bits(probability > self.mask_threshold)
-            above = logits > 0
-            positive[rows] += count_bits(pack_bits(above)).sum(dim=1)
-            probability_sum[rows] += probability.mul_(above).sum(dim=(1, 2))
-        return probability_sum / (positive + 1e-6), bits, tuple(size)
+            packed = pack_above(probability, self.mask_threshold)                               # (r, v, bytes)
+            bits[rows, views] = packed
+            pixels[rows] += count_bits(packed).sum(dim=1)
+            above = torch.gt(logits, 0, out=torch.empty_like(logits))       # as 0.0 and 1.0: bool is slow on a CPU
+            positive[rows] += above.sum(dim=(1, 2)).long()
+            probability_sum[rows] += above.mul_(probability).sum(dim=(1, 2))
+        return probability_sum / (positive + 1e-6), pixels, bits, tuple(size)
 
 
 class _MaskLogits:
