@@ -17,6 +17,7 @@ COMMANDS = {
     'convert': 'official checkpoints -> one safetensors file with its licence; checks of key lists',
     'demo': 'rooms, training, scores and a report, in a quarter of an hour',
     'evaluate': "score anybody's prediction files",
+    'benchmark': 'time and memory of inference and training, beside the paper',
     'print_config': 'an experiment with everything it inherits, or what differs from another',
     'plugins': 'list plugins, start a new one, check one',
 }

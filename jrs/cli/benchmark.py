@@ -1,0 +1,135 @@
+"""``tools/benchmark.py``: time and memory, the paper's row beside ours; random weights, random images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from jrs.cli.options import config_from
+
+EXAMPLES = """examples:
+  python tools/benchmark.py --table 5 --device cuda                          10 to 200 views, as the paper
+  python tools/benchmark.py --table 6 --device cuda                          100 views
+  python tools/benchmark.py --fada --device cuda                             training step with and without alignment
+  python tools/benchmark.py --train --views 8 24 48 --device cuda            step time and memory
+  python tools/benchmark.py --table 5 --profile debug --views 2 4 --device cpu
+"""
+DEFAULT_CONFIG = 'configs/segvggt/all24_fada.py'
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog='tools/benchmark.py', description=__doc__, epilog=EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = options.add_mutually_exclusive_group(required=True)
+    what.add_argument('--table', type=int, choices=(5, 6), help='run time and memory of inference, as in the paper')
+    what.add_argument('--fada', action='store_true', help='training step with and without alignment')
+    what.add_argument('--train', action='store_true', help='training step')
+    options.add_argument('--config', default=DEFAULT_CONFIG)
+    options.add_argument('--profile', default='paper', help='paper, rooms, debug')
+    options.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides of the config')
+    options.add_argument('--device', default='auto')
+    options.add_argument('--views', type=int, nargs='+', help="default: the table's; 8 for training")
+    options.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='default: 3:4 at the width of the config')
+    options.add_argument('--steps', type=int, default=20, help='training steps that are counted')
+    options.add_argument('--threads', type=int, help='of the CPU')
+    options.add_argument('--json', type=Path, help='default benchmarks/results/<what>_<device>.json')
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print one line per row, write a JSON record."""
+    args = parser().parse_args(argv)
+    import torch
+
+    from jrs.engine.inference import pick_device
+    cfg, device = config_from(args), pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    size = tuple(args.size) if args.size else default_size(cfg)
+    what = f'table{args.table}' if args.table else 'fada' if args.fada else 'train'
+    rows = inference_rows(args, cfg, device, size) if args.table else training_rows(args, cfg, device, size)
+    record = dict(command=['tools/benchmark.py', *(argv if argv is not None else sys.argv[1:])], config=args.config,
+                  profile=args.profile, size=size, device=device_name(device), threads=torch.get_num_threads(),
+                  torch=torch.__version__, rows=rows)
+    path = args.json or Path('benchmarks/results') / f'{what}_{args.profile}_{device.type}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + '\n')
+    print(f'written: {path}')
+
+
+def inference_rows(args, cfg, device, size) -> list[dict]:
+    """Return measured rows of Table 5 or 6, each with the paper's."""
+    from jrs.engine.benchmark import measure_inference
+    paper = {row['input_frames']: row for row in paper_rows(5)}
+    model = build_for(cfg, teacher=None).eval().narrow()
+    rows = []
+    for views in args.views or ([100] if args.table == 6 else list(paper)):
+        measured = measure_inference(model, views, size, device)
+        rows.append(dict(input_frames=views, ours=measured, paper=paper.get(views)))
+        print(f'{views:4d} views  ' + '  '.join(f'{name} {value:.3f}' + _paper(paper.get(views), name)
+                                               for name, value in measured.items()), flush=True)
+    for row in paper_rows(6) if args.table == 6 else ():
+        print(f'     paper  {row["method"]:20} inference_s {row["inference_s"]}  postprocess_s {row["postprocess_s"]}  '
+              f'total_s {row["total_s"]}  memory_gb {row["memory_gb"]}')
+    return rows
+
+
+def training_rows(args, cfg, device, size) -> list[dict]:
+    """Return step times: with and without alignment, or of the config as it is; the teacher is the ground truth."""
+    from jrs.engine.benchmark import compare_steps, measure_training, random_batch
+    rows = []
+    for views in args.views or [8]:
+        batch = random_batch(views, size, device)
+        model = build_for(cfg, teacher=dict(type='GroundTruthTeacher')).train().to(device)
+        if args.train:
+            measured = dict(step=measure_training(model, batch, args.steps))
+        else:
+            off = dict(cfg.model, matcher=_without(cfg.model.matcher, 'costs'), losses=dict(cfg.model.losses, fada=None),
+                       alignment=None)
+            models = dict(off=build_for(dict(model=off), teacher=dict(type='GroundTruthTeacher')).train().to(device),
+                          on=model)
+            measured = compare_steps(models, batch, args.steps)
+            measured |= {f'memory_{name}': measure_training(each, batch, 1) for name, each in models.items()}
+        rows.append(dict(views=views, **measured))
+        print(f'{views:4d} views  {json.dumps(measured)}', flush=True)
+    return rows
+
+
+def paper_rows(table: int) -> list[dict]:
+    """Return the rows of one of the paper's tables."""
+    import yaml
+    text = files('jrs.report').joinpath('paper_tables.yaml').read_text()
+    return next(entry['rows'] for entry in yaml.safe_load(text)['tables'] if entry['id'] == table)
+
+
+def build_for(cfg, teacher: dict | None):
+    """Return the model with fresh weights."""
+    from jrs.registry import MODELS, build
+    model = cfg['model'] if isinstance(cfg, dict) else cfg.model
+    return build(MODELS, dict(model, teacher=teacher), 'model')
+
+
+def default_size(cfg) -> tuple[int, int]:
+    """Return (H, W) of 3:4 images at the width that the config tests with, in whole patches."""
+    width, patch = cfg.test_dataset.width, cfg.model.backbone.get('patch_size', 14)
+    return round(width * 0.75 / patch) * patch, width
+
+
+def device_name(device) -> str:
+    """Return the accelerator's name, or the processor's."""
+    import torch
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{device.type}: {platform.processor()}'
+
+
+def _without(matcher, key: str) -> dict:
+    return dict(matcher, **{key: dict(matcher[key], fada=None)})
+
+
+def _paper(row: dict | None, name: str) -> str:
+    return f' (paper {row[name]})' if row else ''
