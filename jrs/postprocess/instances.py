@@ -10,7 +10,7 @@ from torch import Tensor
 from jrs.errors import ConfigError
 from jrs.functional import mask_logits
 from jrs.registry import POSTPROCESSORS
-from jrs.structures import Instances, PackedMasks, QueryPredictions, count_bits, pack_above
+from jrs.structures import Instances, PackedMasks, QueryPredictions, pack_above
 
 CACHED_LOGITS = 2 ** 20                        # a CPU works on so many at a time: they stay in its cache
 
@@ -75,12 +75,16 @@ class QueryMasks:
         probability_sum = torch.zeros(len(query), device=query.device)
         positive, pixels = torch.zeros_like(query), torch.zeros_like(query)
         bits = torch.empty(len(query), num_views, -(-size[0] * size[1] // 8), dtype=torch.uint8, device=query.device)
+        scratch = torch.empty(2, 0, device=query.device)                                        # made once: chunks are many
         for rows, views, logits in source.chunks(query):                                        # (r, v, h*w)
-            probability = logits.sigmoid()
-            packed = pack_above(probability, self.mask_threshold)                               # (r, v, bytes)
-            bits[rows, views] = packed
-            pixels[rows] += count_bits(packed).sum(dim=1)
-            above = torch.gt(logits, 0, out=torch.empty_like(logits))       # as 0.0 and 1.0: bool is slow on a CPU
+            if scratch.shape[1] < logits.numel():
+                scratch = scratch.new_empty(2, logits.numel())
+            probability, above = (values[:logits.numel()].view(logits.shape) for values in scratch)
+            torch.sigmoid(logits, out=probability)
+            bits[rows, views] = pack_above(probability, self.mask_threshold)                    # (r, v, bytes)
+            torch.gt(probability, self.mask_threshold, out=above)           # as 0.0 and 1.0: bool is slow on a CPU
+            pixels[rows] += above.sum(dim=(1, 2)).long()
+            torch.gt(logits, 0, out=above)
             positive[rows] += above.sum(dim=(1, 2)).long()
             probability_sum[rows] += above.mul_(probability).sum(dim=(1, 2))
         return probability_sum / (positive + 1e-6), pixels, bits, tuple(size)
