@@ -24,10 +24,10 @@ HEADLINES = {'instance/agnostic_AP25': 'class-agnostic AP25', 'instance/agnostic
              'instance/AP25': 'class-aware AP25', 'instance/AP50': 'class-aware AP50',
              'instance/oracle_agnostic_AP50': 'oracle (true masks), class-agnostic AP50',
              'depth/abs_rel': 'depth Abs Rel', 'depth/delta_1.25': 'depth δ < 1.25'}
-NOTICE = ('These weights were trained for minutes on procedurally generated rooms. No pre-trained weights exist at this size, '
-          'so LoRA and freezing have nothing to stand on: the whole network trained from scratch, with the ground truth as '
-          'teacher. They show that the road works; they are no match for real photos. For those use the released weights '
-          '(README, "Your own photos").')
+NOTICE = ('These weights were trained for minutes on procedurally generated rooms. No pre-trained weights exist at this '
+          'size, so LoRA and freezing have nothing to stand on: the whole network trained from scratch, with the ground '
+          'truth as teacher. They show that the road works; they are no match for real photos. For those use the released '
+          'weights (README, "Your own photos").')
 
 
 def parser() -> argparse.ArgumentParser:

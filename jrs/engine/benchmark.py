@@ -78,7 +78,7 @@ def training_step(model: nn.Module, batch: SceneBatch, optimizer: torch.optim.Op
 def compare_steps(models: dict[str, nn.Module], batch: SceneBatch, steps: int) -> dict[str, dict[str, float]]:
     """Return median seconds of a training step of each model, and of the paired ratio to the first.
 
-    The models take turns, so that a change of the machine's speed meets all alike. On a CPU seconds are those of the process.
+    The models take turns, so that a change of the machine's speed meets all alike. On a CPU seconds are the process's own.
     """
     device = batch.images.device
     optimizers = {name: torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-5)
