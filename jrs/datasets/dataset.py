@@ -206,7 +206,7 @@ def how_to_get(root: Path) -> str:
     """Return the sentence that says how a data set is made, and what runs without it."""
     if 'rooms' in root.parts:
         return f'Generate the rooms: python tools/prepare.py rooms --preset {root.name} --out {root}'
-    return (f'Prepare it from the raw scans: python tools/prepare.py scannet --raw DIR --out {root}. '
+    return (f'Prepare it from the raw scans: python tools/prepare.py scannet --raw DIR --out {root} --every 10. '
             'Without the data, `--profile rooms` runs the same experiment on the built-in rooms.')
 
 
