@@ -358,6 +358,7 @@ class Instances(_Moves):
 
     @masks.setter
     def masks(self, masks: Tensor) -> None:
+        """Pack masks (M, V, h, w) bool."""
         self.packed = PackedMasks.pack(masks)
 
     def select(self, index: list[int] | Tensor) -> Instances:

@@ -55,6 +55,7 @@ class Placed:
 
     @property
     def parts(self) -> list[Part]:
+        """The piece's parts where it stands in the room."""
         return [part.moved(about_z(self.yaw), self.at) for part in self.piece.parts]
 
 
