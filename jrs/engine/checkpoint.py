@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer, MessageHub, print_log
+from mmengine.logging import HistoryBuffer, print_log
 
 from jrs import __version__
 from jrs.errors import DataError, WeightsError
@@ -156,12 +156,6 @@ def last_good_checkpoint(work_dir: Path) -> Path | None:
     if found:
         raise WeightsError(f'none of the {len(found)} checkpoints in {work_dir} loads. Remove them to start again.')
     return None
-
-
-def message_hub_scalars() -> dict[str, float]:
-    """Return the latest value of every scalar that this process logs."""
-    return {key: float(buffer.current()) for key, buffer in MessageHub.get_current_instance().log_scalars.items()
-            if len(buffer.data[0])}
 
 
 def environment_variables() -> dict[str, str]:
