@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.cli.options import add_config_options, config_from
+from jrs.cli.options import add_config_options, config_from, parse_override
 from jrs.errors import DataError
 
 EXAMPLES = """examples:
@@ -22,6 +25,7 @@ EXAMPLES = """examples:
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms --resume     go on after a kill
   torchrun --nproc_per_node 2 tools/train.py configs/segvggt/all24_fada.py --profile debug --launcher pytorch
 """
+MAX_SLUG = 80                                   # characters of the overrides in the name of a run folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog='tools/train.py', description=__doc__, epilog=EXAMPLES,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(options)
-    options.add_argument('--work-dir', type=Path, help='run folder; default work_dirs/<experiment>_<profile>_seed<seed>')
+    options.add_argument('--work-dir', type=Path, help='run folder; default work_dirs/<experiment>_<profile>_seed<seed> '
+                         'with the other overrides behind it')
     options.add_argument('--resume', action='store_true', help='go on from the newest checkpoint that loads')
     options.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
     return options
@@ -39,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     """Train; leaves checkpoints, logs, the resolved config and `weights.safetensors` in the run folder."""
     args = parser().parse_args(argv)
     cfg = config_from(args)
-    work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed)
+    work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
     from jrs.engine.build import build_runner, start_processes
     from jrs.engine.checkpoint import checkpoints
     if not args.resume and checkpoints(work_dir):
@@ -53,9 +58,32 @@ def main(argv: list[str] | None = None) -> None:
         save_result(runner, cfg, work_dir)
 
 
-def default_work_dir(config: str | Path, profile: str, seed: int) -> Path:
-    """Return ``work_dirs/<experiment>_<profile>_seed<seed>``."""
-    return Path('work_dirs') / f'{Path(config).stem}_{profile}_seed{seed}'
+def default_work_dir(config: str | Path, profile: str, seed: int, overrides: Iterable[str] = ()) -> Path:
+    """Return ``work_dirs/<experiment>_<profile>_seed<seed>``, with the overrides behind it: ``_train.iterations-500``.
+
+    Args:
+        config: the experiment's file.
+        profile: its scale.
+        seed: of the run; an override of it is not named again.
+        overrides: `a.b=c` as given to --cfg-options, in any order; a path that is given twice counts with its last value.
+    """
+    name = f'{Path(config).stem}_{profile}_seed{seed}'
+    return Path('work_dirs') / '_'.join([name, *_slug(overrides)])
+
+
+def _slug(overrides: Iterable[str]) -> list[str]:
+    """Return one word per override, sorted by path; a long list is cut and ends in the digest of the whole."""
+    values = {path: str(value) for path, value in sorted(dict(map(parse_override, overrides)).items()) if path != 'seed'}
+    words = [f'{path}-{_word(value)}' for path, value in values.items()]
+    if len('_'.join(words)) <= MAX_SLUG:
+        return words
+    digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+    return ['_'.join(words)[:MAX_SLUG - 9] + f'-{digest}']
+
+
+def _word(value: str) -> str:
+    """Return a value as part of a file name: brackets, quotes and spaces go, other marks become '-'."""
+    return re.sub(r'[^\w.+-]+', '-', re.sub(r'[][(){}\s\'"]', '', value))
 
 
 def write_run_record(cfg: Config, work_dir: Path, command: list[str]) -> None:
