@@ -206,6 +206,26 @@ class CrossAttention(nn.Module):
             output, view_attention = attention_with_view_mass(query, key, value, view_index, num_views, allowed=allowed)
         return self.proj(output.transpose(1, 2).flatten(2)), view_attention     # (B, heads, Q, d) -> (B, Q, C)
 
+    def attention_maps(self, queries: Tensor, tokens: Tensor, allowed: Tensor | None = None,
+                       per_head: bool = False) -> Tensor:
+        """Return the weights that `forward` gives to each token, for pictures: hand in only the queries that are looked at.
+
+        Args:
+            queries, tokens, allowed: as `forward` takes them; n queries.
+            per_head: (B, heads, n, T) instead of the mean over heads.
+
+        Returns:
+            (B, n, T), rows sum to 1, float32 (float64 for float64 tokens); one head's weights are held at a time.
+        """
+        key = self.k_proj(tokens)
+        query, key = (self._normalised(norm, x).to(key.dtype) for norm, x in
+                      ((self.q_norm, self.q_proj(queries)), (self.k_norm, key)))    # (B, heads, n or T, d)
+        with torch.autocast(tokens.device.type, enabled=False):
+            query = query * query.shape[-1] ** -0.5
+            heads = (_logits(query[:, head, None], key[:, head, None], allowed, slice(None)).softmax(dim=-1)[:, 0]
+                     for head in range(self.num_heads))                             # (B, n, T) each
+            return torch.stack(list(heads), dim=1) if per_head else sum(heads) / self.num_heads
+
     def _normalised(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
         return norm(self._heads(x).to(norm.weight.dtype))        # float32 under autocast on every device
 

@@ -128,6 +128,16 @@ class InsertedQueries(nn.Module):
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
+    def attention_maps(self, state: QueryState, layer: LayerState, queries: Tensor, per_head: bool = False) -> Tensor:
+        """Return where `queries` (n,) will look when they `read` an inserted `layer`: (B, n, T), rows sum to 1.
+
+        `per_head` gives (B, heads, n, T) instead of the mean over heads.
+        """
+        block = self.cross_blocks[str(layer.index)]
+        allowed = None if state.allowed is None else state.allowed[:, queries]
+        return block.attn.attention_maps(block.norm_q(state.queries[:, queries]), block.norm_kv(layer.tokens), allowed,
+                                         per_head)
+
     def finish(self, state: QueryState, taps: FeatureTaps | None = None, features: Tensor | None = None) -> QueryPredictions:
         """Return the projected queries (B, Q, D), and view attention (L, B, Q, V) where it was tracked.
 

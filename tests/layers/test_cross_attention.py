@@ -171,3 +171,20 @@ def test_block_trains_under_bf16_autocast_with_float32_residuals(method, monkeyp
 def test_heads_must_divide_the_width():
     with pytest.raises(ConfigError, match='multiple'):
         CrossAttention(10, 4)
+
+
+@pytest.mark.parametrize('hide', [False, True], ids=['all seen', 'some hidden'])
+def test_maps_sum_to_one_and_give_the_masses_and_the_output_of_the_layer(hide):
+    torch.manual_seed(0)
+    layer, views = CrossAttention(24, 3).eval(), torch.tensor(ORDERS['interleaved'])
+    queries, tokens, allowed = torch.randn(2, 7, 24), torch.randn(2, 12, 24), _hide() if hide else None
+    with torch.no_grad():
+        output, mass = layer(queries, tokens, views, 3, allowed)
+        heads = layer.attention_maps(queries, tokens, allowed, per_head=True)               # (B, heads, n, T)
+        read = heads @ layer.v_proj(tokens).unflatten(-1, (3, 8)).transpose(1, 2)
+        chosen = layer.attention_maps(queries[:, [4, 1]], tokens, None if allowed is None else allowed[:, [4, 1]])
+    torch.testing.assert_close(heads.sum(-1), torch.ones(2, 3, 7))
+    torch.testing.assert_close(heads.mean(1)[:, [4, 1]], chosen)
+    torch.testing.assert_close(layer.proj(read.transpose(1, 2).flatten(2)), output, rtol=1e-5, atol=1e-6)
+    per_view = torch.stack([heads.mean(1)[..., views == view].sum(-1) for view in range(3)], dim=-1)
+    torch.testing.assert_close(per_view, mass, rtol=0, atol=1e-6)
