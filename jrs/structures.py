@@ -201,17 +201,24 @@ class InstanceTargets(_Moves):
         masks: (G, V, h, w) bool at the resolution of the mask logits.
         view_visibility: (G, V) float32, share of an instance's pixels in each view; rows sum to 1.
         valid: (V, h, w) bool, False where neither instance nor background is known; None = all valid.
+        ids: (G,) int64 as in the id images; None where nobody needs them.
     """
 
     labels: Tensor
     masks: Tensor
     view_visibility: Tensor
     valid: Tensor | None = None
+    ids: Tensor | None = None
 
     @property
     def num_views(self) -> int:
         """V."""
         return self.view_visibility.shape[1]
+
+    def select(self, index: Tensor) -> InstanceTargets:
+        """Return some of the instances, in the order of `index` (n,) int64."""
+        return InstanceTargets(self.labels[index], self.masks[index], self.view_visibility[index], self.valid,
+                               None if self.ids is None else self.ids[index])
 
     @property
     def flat_valid(self) -> Tensor | None:
@@ -246,6 +253,23 @@ class Match:
     queries: Tensor
     instances: Tensor
     auxiliary: list[Match] = field(default_factory=list)
+
+
+@dataclass
+class MatchedAttention(_Moves):
+    """Where the queries of a scene's true instances look: those that the training matcher assigns to them.
+
+    Attributes:
+        layers: the L layers at which queries read tokens, as the backbone counts them.
+        queries: (n,) int64, one query per matched instance.
+        target: the n matched instances, in that order.
+        view_attention: (L, n, V) attention mass per view, rows over V sum to 1.
+    """
+
+    layers: tuple[int, ...]
+    queries: Tensor
+    target: InstanceTargets
+    view_attention: Tensor
 
 
 @dataclass
@@ -380,6 +404,7 @@ class Reconstruction(_Moves):
         instances: scored instances; None for a geometry-only model.
         view_names: V names.
         view_attention: (L, Q, V) attention mass per view, rows over V sum to 1; None unless asked for.
+        matched: where the queries of the true instances look; None unless asked for (`SegVGGT.reports_matches`).
     """
 
     images: Tensor
@@ -391,3 +416,4 @@ class Reconstruction(_Moves):
     instances: Instances | None
     view_names: list[str]
     view_attention: Tensor | None = None
+    matched: MatchedAttention | None = None

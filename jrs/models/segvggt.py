@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.functional import mask_logits
 from jrs.geometry.camera import decode_cameras
+from jrs.models.attention import matched_attention
 from jrs.models.targets import instance_targets
 from jrs.registry import (
     ALIGNMENTS,
@@ -24,7 +26,15 @@ from jrs.registry import (
     TEACHERS,
     build,
 )
-from jrs.structures import FeatureTaps, Match, Predictions, QueryPredictions, Reconstruction, SceneBatch
+from jrs.structures import (
+    FeatureTaps,
+    Match,
+    MatchedAttention,
+    Predictions,
+    QueryPredictions,
+    Reconstruction,
+    SceneBatch,
+)
 
 
 @MODELS.register_module()
@@ -80,6 +90,7 @@ class SegVGGT(BaseModel):
         self.teacher = build(TEACHERS, teacher, 'model.teacher')
         self.postprocessor = build(POSTPROCESSORS, postprocessor, 'model.postprocessor')
         self.min_target_pixels = min_target_pixels
+        self.reports_matches = False           # True while a metric reads `Reconstruction.matched`
         self.autocast_dtype = _dtype(autocast)
 
     def forward(self, batch: SceneBatch, mode: str = 'tensor') -> Predictions | dict[str, Tensor] | list[Reconstruction]:
@@ -98,10 +109,7 @@ class SegVGGT(BaseModel):
 
     def forward_images(self, images: Tensor, track_views: bool = False) -> Predictions:
         """images (B, V, 3, H, W) in [0, 1] -> Predictions without mask logits: who reads masks makes them in chunks."""
-        state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
-        with self._autocast(images.device):
-            for layer in self.backbone.layers(images):
-                state = self.queries.read(state, layer) if self.queries is not None else None
+        state = self.read_layers(images, track_views)
         taps = self.backbone.features()
         predictions = Predictions(pose_encodings=self.camera_head(taps) if self.camera_head is not None else [])
         if self.depth_head is not None:
@@ -110,6 +118,19 @@ class SegVGGT(BaseModel):
             predictions.features = self.feature_head(taps)                                  # (B, V, D, h, w)
             predictions.queries = self._finish_queries(state, taps, predictions.features)
         return predictions
+
+    def read_layers(self, images: Tensor, track_views: bool = False, watch: Callable | None = None):
+        """Run the backbone over images (B, V, 3, H, W) while the queries read it; return what they know in the end.
+
+        `watch(state, layer)` sees the state of the queries and the `LayerState` of each layer before it is read.
+        """
+        state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
+        with self._autocast(images.device):
+            for layer in self.backbone.layers(images):
+                if watch is not None:
+                    watch(state, layer)
+                state = self.queries.read(state, layer) if self.queries is not None else None
+        return state
 
     def _finish_queries(self, state, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
         queries = self.queries.finish(state, taps, features)
@@ -138,14 +159,16 @@ class SegVGGT(BaseModel):
     @torch.no_grad()
     def reconstruct(self, batch: SceneBatch, track_views: bool = False) -> list[Reconstruction]:
         """Return one Reconstruction per scene: cameras, depth, features and scored instances."""
-        predictions = self.forward_images(batch.images, track_views)
+        reports_matches = self.reports_matches and self.queries is not None
+        predictions = self.forward_images(batch.images, track_views or reports_matches)
         size = batch.images.shape[-2:]
         cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1], size)   # (B, V, 4, 4), (B, V, 3, 3)
-        return [self._scene(batch, predictions, cam_from_world, intrinsics, index)
+        matched = matched_attention(self, predictions.queries, batch) if reports_matches else [None] * len(batch.images)
+        return [self._scene(batch, predictions, cam_from_world, intrinsics, index, matched[index])
                 for index in range(batch.images.shape[0])]
 
     def _scene(self, batch: SceneBatch, predictions: Predictions, cam_from_world: Tensor, intrinsics: Tensor,
-               index: int) -> Reconstruction:
+               index: int, matched: MatchedAttention | None) -> Reconstruction:
         instances = features = attention = None
         if predictions.queries is not None:
             queries, features = predictions.queries.scene(index), predictions.features[index]
@@ -153,7 +176,7 @@ class SegVGGT(BaseModel):
         return Reconstruction(images=batch.images[index], depth=predictions.depth[index],
                               depth_conf=predictions.depth_conf[index], intrinsics=intrinsics[index],
                               cam_from_world=cam_from_world[index], features=features, instances=instances,
-                              view_names=batch.view_names[index], view_attention=attention)
+                              view_names=batch.view_names[index], view_attention=attention, matched=matched)
 
     def _autocast(self, device: torch.device):
         if self.autocast_dtype is None:

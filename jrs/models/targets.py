@@ -55,4 +55,4 @@ def _scene_targets(ids: Tensor, table: InstanceTable, min_pixels: int) -> Instan
     masks = ids == table.ids[kept][:, None, None, None]                 # (G, V, h, w) bool
     valid = ids != IGNORE
     return InstanceTargets(labels=table.labels[kept], masks=masks, view_visibility=view_visibility(masks),
-                           valid=None if valid.all() else valid)
+                           valid=None if valid.all() else valid, ids=table.ids[kept])

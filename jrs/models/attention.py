@@ -1,0 +1,71 @@
+"""Where the queries of true instances look: per view from one pass, per token from a second one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import torch
+from torch import Tensor, nn
+
+from jrs.alignment.cost import required_attention
+from jrs.errors import ConfigError
+from jrs.models.targets import instance_targets
+from jrs.structures import LayerState, MatchedAttention, QueryPredictions, SceneBatch
+
+
+@torch.no_grad()
+def matched_attention(model: nn.Module, queries: QueryPredictions, batch: SceneBatch) -> list[MatchedAttention]:
+    """Return the view attention of the queries that the training matcher assigns to the true instances, per scene.
+
+    Args:
+        model: a SegVGGT with a matcher.
+        queries: its predictions for `batch`, made with `track_views`.
+        batch: B scenes with true instances.
+
+    Raises:
+        ConfigError: the model has no matcher, or its queries do not report view attention.
+        DataError: the batch has no true instances.
+    """
+    if model.matcher is None:
+        raise ConfigError('model.matcher is None: nothing says which query belongs to which true instance.')
+    required_attention(queries, 'The comparison of attention with true instances')
+    targets = instance_targets(batch, queries.features.shape[-2:], model.min_target_pixels)
+    matches, layers = model.match(queries, targets), inserted_layers(model)
+    return [MatchedAttention(layers, match.queries, target.select(match.instances),
+                             queries.view_attention[:, index, match.queries])
+            for index, (target, match) in enumerate(zip(targets, matches, strict=True))]
+
+
+def inserted_layers(model: nn.Module) -> tuple[int, ...]:
+    """Return the L layers at which queries read tokens; queries that do not say read at all layers."""
+    return tuple(getattr(model.queries, 'cross_layers', range(model.backbone.num_query_layers)))
+
+
+@torch.no_grad()
+def watch_tokens(model: nn.Module, images: Tensor, queries: Tensor, layers: Collection[int],
+                 see: Callable[[LayerState, Tensor], None], per_head: bool = False) -> None:
+    """Call ``see(layer, maps)`` with the attention of some queries over all tokens, one layer at a time.
+
+    Args:
+        model: a SegVGGT.
+        images: (1, V, 3, H, W) in [0, 1].
+        queries: (n,) int64.
+        layers: which of the inserted layers.
+        see: gets the LayerState and maps (n, T), or (heads, n, T) `per_head`; rows sum to 1, special tokens included.
+
+    Raises:
+        ConfigError: the queries cannot show maps, or read nothing at one of the layers.
+    """
+    if not hasattr(model.queries, 'attention_maps'):
+        raise ConfigError(f'{type(model.queries).__name__} has no attention_maps: maps are there for queries that read '
+                          'inside the backbone (InsertedQueries).')
+    absent = sorted(set(layers) - set(inserted_layers(model)))
+    if absent:
+        raise ConfigError(f'the queries of this model do not read at the layers {absent}; they read at '
+                          f'{list(inserted_layers(model))}.')
+
+    def watch(state, layer: LayerState) -> None:
+        if layer.index in layers:
+            see(layer, model.queries.attention_maps(state, layer, queries, per_head)[0])
+    model.read_layers(images, watch=watch)
+    model.backbone.features()                                       # hand over, so that the backbone keeps nothing
