@@ -7,12 +7,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jrs.datasets.prepare.check import check_folder
-from jrs.datasets.prepare.scannet import Summary, prepare_scannet
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
-from jrs.synth import GENERATOR_VERSION, PRESETS, generate
+
+# Data sets and rooms are imported where they are needed: with torch they take seconds, and `--help` should not.
+if TYPE_CHECKING:
+    from jrs.datasets.prepare.scannet import Summary
 
 EXAMPLES = """examples:
   python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
                          '(default: 20 pixels of 640 x 480, in proportion to the image, at least 4)')
     scannet.set_defaults(run=_scannet)
     rooms = commands.add_parser('rooms', help='generate the built-in rooms as scene folders')
-    rooms.add_argument('--preset', required=True, help=f'size of the rooms: {", ".join(PRESETS)}')
+    rooms.add_argument('--preset', required=True, help='size of the rooms, e.g. debug or tiny; a wrong name lists all')
     rooms.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/rooms/tiny')
     rooms.add_argument('--rooms', type=int, help='generate this many rooms only (default: all of the preset)')
     rooms.add_argument('--keep-raw', action='store_true', help='keep the raw scans in OUT/raw')
@@ -58,11 +60,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _scannet(options: argparse.Namespace) -> None:
+    from jrs.datasets.prepare.scannet import prepare_scannet
     _finish(prepare_scannet(options.raw, options.out, options.every, options.jobs, options.min_mask_pixels, _say),
             options.out)
 
 
 def _rooms(options: argparse.Namespace) -> None:
+    from jrs.datasets.prepare.scannet import prepare_scannet
+    from jrs.synth import generate
     if _same_rooms(options):
         _say(f'{options.out}: the rooms are there')
         return
@@ -76,6 +81,7 @@ def _rooms(options: argparse.Namespace) -> None:
 
 
 def _wanted_rooms(options: argparse.Namespace) -> dict:
+    from jrs.synth import GENERATOR_VERSION
     return {'preset': options.preset, 'rooms': options.rooms, 'generator_version': GENERATOR_VERSION}
 
 
@@ -98,6 +104,7 @@ def _same_rooms(options: argparse.Namespace) -> bool:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from jrs.datasets.prepare.check import check_folder
     _say(f'{check_folder(options.folder, _say)} scenes are sound')
 
 

@@ -98,3 +98,9 @@ def test_tool_prints_one_message_and_exits_with_2(tmp_path):
     done = subprocess.run([sys.executable, ROOT / 'tools/prepare.py', 'check', tmp_path], cwd=ROOT, capture_output=True,
                           text=True)
     assert done.returncode == 2 and done.stderr.startswith('DataError: ') and 'Traceback' not in done.stderr
+
+
+def test_help_imports_neither_torch_nor_numpy():
+    words = 'import sys; from jrs.cli.prepare import _parser; _parser(); print({"torch", "numpy"} & set(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'set()'
