@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
 from jrs.cli.options import add_config_options, config_from
 from jrs.config import bases_of, load_config
 from jrs.errors import ConfigError
+from jrs.report.differences import difference_lines
 
 EXAMPLES = """examples:
   python tools/print_config.py configs/segvggt/all24_fada.py --profile rooms             what would run, checked
@@ -19,7 +18,6 @@ EXAMPLES = """examples:
   python tools/print_config.py configs/segvggt/all24_fada.py --profile rooms --diff work_dirs/RUN
 """
 PARENT = ''                                     # --diff without OTHER
-ABSENT = object()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,33 +69,3 @@ def load_other(file: Path, profile: str) -> Config:
     """Return the config in `file` at the scale of `profile`; a run's, which inherits nothing, as it ran."""
     resolved = file.is_file() and file.suffix == '.py' and not bases_of(file)
     return load_config(file, 'paper' if resolved else profile)
-
-
-def difference_lines(old: Mapping, new: Mapping) -> Iterator[str]:
-    """Yield for each dotted path that differs its name, then the old and the new value."""
-    for path, before, after in differences(old, new):
-        yield path
-        yield from (f'  {sign} {_text(value)}' for sign, value in (('-', before), ('+', after)) if value is not ABSENT)
-
-
-def differences(old: Any, new: Any, path: str = '') -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted path, old value, new value); ABSENT where one side has none. Parts of another type differ as a whole."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping) and old.get('type') == new.get('type'):
-        for key in [*old, *(key for key in new if key not in old)]:
-            yield from differences(old.get(key, ABSENT), new.get(key, ABSENT), f'{path}.{key}' if path else str(key))
-    elif _plain(old) != _plain(new):
-        yield path, old, new
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists: which of the two a config writes makes no difference."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return repr(value)
-    ordered = sorted(value.items(), key=lambda item: item[0] != 'type')
-    return f'dict({", ".join(f"{key}={_text(item)}" for key, item in ordered)})'

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 
 from mmengine.config import Config
 
 from jrs.cli.options import add_config_options, config_from, parse_override
+from jrs.config import bases_of, load_config
 from jrs.errors import DataError
+from jrs.report.differences import difference_lines
 
 EXAMPLES = """examples:
   python tools/train.py configs/segvggt/all24_fada.py                              the paper's setting
@@ -41,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train; leaves checkpoints, logs, the resolved config and `weights.safetensors` in the run folder."""
+    """Train; leaves checkpoints, logs, `config.py`, `diff.txt`, `run.json` and `weights.safetensors` in the run folder."""
     args = parser().parse_args(argv)
     cfg = config_from(args)
     work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
@@ -52,10 +50,15 @@ def main(argv: list[str] | None = None) -> None:
     start_processes(args.launcher)
     runner = build_runner(cfg, work_dir, args.resume, args.launcher)
     if runner.rank == 0:
-        write_run_record(cfg, work_dir, sys.argv if argv is None else ['tools/train.py', *argv])
+        from jrs.engine.record import RunClock, finish_record, start_record
+        write_config(args, cfg, work_dir)
+        command = sys.argv if argv is None else ['tools/train.py', *argv]
+        start_record(work_dir, command, next(runner.model.parameters()).device, args.resume)
+        runner.register_hook(RunClock(cfg.train.save_every))
     runner.train()
     if runner.rank == 0:
         save_result(runner, cfg, work_dir)
+        finish_record(work_dir)
 
 
 def default_work_dir(config: str | Path, profile: str, seed: int, overrides: Iterable[str] = ()) -> Path:
@@ -86,36 +89,35 @@ def _word(value: str) -> str:
     return re.sub(r'[^\w.+-]+', '-', re.sub(r'[][(){}\s\'"]', '', value))
 
 
-def write_run_record(cfg: Config, work_dir: Path, command: list[str]) -> None:
-    """Save the resolved config, and what made the run: command, code, versions, machine."""
-    from jrs.engine.checkpoint import environment_variables
+def write_config(args: argparse.Namespace, cfg: Config, work_dir: Path) -> None:
+    """Save the resolved config, and in `diff.txt` how it came about."""
     from jrs.io.atomic import atomic_write
-    with atomic_write(work_dir / 'config.py', 'w') as file:
-        file.write(cfg.pretty_text)
-    record = dict(command=command, git=git_state(), python=platform.python_version(), machine=platform.platform(),
-                  cores=os.cpu_count(), environment=environment_variables(),
-                  versions={name: version(name) for name in ('torch', 'mmengine', 'numpy', 'scipy')})
-    with atomic_write(work_dir / 'run.json', 'w') as file:
-        json.dump(record, file, indent=1)
+    for name, text in (('config.py', cfg.pretty_text), ('diff.txt', origin_text(args, cfg))):
+        with atomic_write(work_dir / name, 'w') as file:
+            file.write(text)
 
 
-def git_state() -> str:
-    """Return the commit, with '+changes' where the tree differs from it; 'unknown' outside a repository."""
-    def git(*words: str) -> str:
-        return subprocess.run(['git', *words], capture_output=True, text=True, check=True,
-                              cwd=Path(__file__).parent).stdout.strip()
-    try:
-        return git('rev-parse', '--short=12', 'HEAD') + ('+changes' if git('status', '--porcelain') else '')
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return 'unknown'
+def origin_text(args: argparse.Namespace, cfg: Config) -> str:
+    """Return what the experiment changes in the one it inherits from, and what the command line changed after that."""
+    plain, bases = load_config(args.config, args.profile), bases_of(args.config)
+    lines = [f'profile {args.profile}', f'{args.config} is a complete experiment']
+    if len(bases) == 1:
+        parent = load_config(bases[0], args.profile)
+        lines[1:] = [f'- {bases[0]}', f'+ {args.config}', *difference_lines(parent._cfg_dict, plain._cfg_dict)]
+    changed = list(difference_lines(plain._cfg_dict, cfg._cfg_dict))
+    return '\n'.join([*lines, '', '--cfg-options', *(changed or ['no difference']), ''])
 
 
 def save_result(runner, cfg: Config, work_dir: Path) -> None:
     """Write `weights.safetensors` with a card in its metadata, for tools/test.py and tools/infer.py."""
+    from jrs.engine.record import read_record
     from jrs.io.weights import save_weights
+    code = read_record(work_dir)                               # of the start: files may have changed since
     model = getattr(runner.model, 'module', runner.model)
-    card = dict(origin=f'trained by jrs, {git_state()}', licence=cfg.experiment.weights_licence,
-                trained_on=cfg.experiment.trained_on, experiment=Path(cfg.filename).stem, iterations=cfg.train.iterations,
-                seed=cfg.seed, benchmark=cfg.experiment.benchmark, num_classes=cfg.model.get('num_classes', 0))
+    facts = cfg.experiment
+    card = dict(origin=f'trained by jrs, {code["commit"]}{"+changes" if code["dirty"] else ""}',
+                licence=facts.weights_licence, trained_on=facts.trained_on, experiment=Path(cfg.filename).stem,
+                iterations=cfg.train.iterations, seed=cfg.seed, benchmark=facts.benchmark,
+                num_classes=cfg.model.get('num_classes', 0))
     save_weights(model, work_dir / 'weights.safetensors', card)
     runner.logger.info(f'weights: {work_dir / "weights.safetensors"}')

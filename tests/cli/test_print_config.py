@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from jrs.cli.print_config import ABSENT, differences
 from jrs.config import load_config
+from jrs.report.differences import ABSENT, differences
 from tests._data import MAIN, ROOT, command, tool
 
 NO_FADA = ROOT / 'configs' / 'segvggt' / 'all24_no_fada.py'

@@ -1,0 +1,117 @@
+"""What a run says of itself (`run.json`): command, code, versions and machine; hours and memory as it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import distributions
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+
+from jrs.engine.benchmark import peak_memory_gb
+from jrs.engine.checkpoint import environment_variables
+from jrs.io.atomic import atomic_write
+
+RECORD_FILE = 'run.json'
+UNKNOWN = 'unknown'
+
+
+def start_record(work_dir: Path, command: list[str], device: torch.device, resume: bool) -> None:
+    """Write `run.json`: what made the run. A resumed run keeps its hours and its peak, and names the commands before."""
+    before = read_record(work_dir) if resume else {}
+    state = git_state()
+    earlier = [*before.get('earlier', []), {name: before.get(name) for name in ('command', 'commit')}] if before else []
+    _write(work_dir, dict(
+        finished=False, hours=before.get('hours', 0.0), peak_memory_gb=before.get('peak_memory_gb', 0.0), **state,
+        command=command, earlier=earlier, python=platform.python_version(), machine=platform.platform(),
+        cores=os.cpu_count(), memory_gb=_memory_gb(), device=device_name(device), environment=environment_variables(),
+        versions=dict(sorted((item.name.lower(), item.version) for item in distributions()))))
+
+
+def finish_record(work_dir: Path) -> None:
+    """Say that the run has ended and its weights are written."""
+    _write(work_dir, read_record(work_dir) | dict(finished=True))
+
+
+def read_record(work_dir: Path) -> dict:
+    """Return what `run.json` says, empty where there is none."""
+    path = work_dir / RECORD_FILE
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+class RunClock(Hook):
+    """Keep `hours` and `peak_memory_gb` of `run.json` up to date, with every checkpoint and at the end; for rank 0.
+
+    Hours count training with its validation, over all resumes; what a killed run did after its last checkpoint is done
+    again, and counts once. The peak is that of this process: of its CUDA device where there is one.
+
+    Args:
+        interval: iterations between checkpoints.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+
+    def before_train(self, runner) -> None:
+        """Start the clock where the run that is resumed stopped."""
+        self.started = time.monotonic()
+        self.hours_before = read_record(Path(runner.work_dir)).get('hours', 0.0)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Write after each checkpoint."""
+        if self.every_n_train_iters(runner, self.interval):
+            self.after_train(runner)
+
+    def after_train(self, runner) -> None:
+        """Write."""
+        record = read_record(Path(runner.work_dir))
+        device = next(runner.model.parameters()).device
+        record['hours'] = self.hours_before + (time.monotonic() - self.started) / 3600
+        record['peak_memory_gb'] = max(record.get('peak_memory_gb', 0.0), peak_memory_gb(device))
+        _write(Path(runner.work_dir), record)
+
+
+def git_state() -> dict[str, object]:
+    """Return the `commit`, whether the tree is `dirty`, and a digest of how it differs from the commit.
+
+    Outside a repository the commit is 'unknown'.
+    """
+    def git(*words: str) -> bytes:
+        return subprocess.run(['git', '--no-optional-locks', *words], capture_output=True, check=True,
+                              cwd=Path(__file__).parent).stdout
+    try:
+        commit, status, diff = git('rev-parse', '--short=12', 'HEAD'), git('status', '--porcelain'), git('diff', 'HEAD')
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return dict(commit=UNKNOWN, dirty=None, diff_sha256=None)
+    digest = hashlib.sha256(status + diff).hexdigest() if status else None
+    return dict(commit=commit.decode().strip(), dirty=bool(status), diff_sha256=digest)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of an accelerator, or of the processor."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    cpu = Path('/proc/cpuinfo')
+    names = [line.partition(':')[2].strip() for line in cpu.read_text().splitlines() if line.startswith('model name')] \
+        if cpu.is_file() else []
+    return f'{device.type}: {names[0] if names else platform.processor() or UNKNOWN}'
+
+
+def _memory_gb() -> float | None:
+    try:
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9
+    except (ValueError, OSError):
+        return None
+
+
+def _write(work_dir: Path, record: dict) -> None:
+    with atomic_write(work_dir / RECORD_FILE, 'w') as file:
+        json.dump(record, file, indent=1)

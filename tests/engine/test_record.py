@@ -1,0 +1,85 @@
+"""A run folder says what made the run, how long it took, and what it changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from jrs.engine import record
+from jrs.engine.checkpoint import checkpoints
+from jrs.engine.record import RunClock, git_state, read_record, start_record
+from tests._data import ROOT, command
+
+NO_FADA = ROOT / 'configs' / 'segvggt' / 'all24_no_fada.py'
+CPU = torch.device('cpu')
+
+
+def words(data, work_dir, *flags):
+    return [NO_FADA, '--profile', 'debug', '--work-dir', work_dir, *flags, '--cfg-options', f'data_root={data}', 'seed=4',
+            'train.iterations=4', 'train.save_every=2', 'batches.views=(2,2)', 'batches.max_images=2', 'hooks.pictures=None']
+
+
+@pytest.fixture(scope='module')
+def run(debug_data, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('run')
+    assert command('train', *words(debug_data, work_dir)) == 0
+    return work_dir
+
+
+def test_a_finished_run_names_code_machine_and_versions_and_what_it_took(run):
+    found = read_record(run)
+    assert found['finished'] is True and 0 < found['hours'] < 0.1 and 0.05 < found['peak_memory_gb'] < 20
+    assert found['cores'] >= 1 and found['memory_gb'] > 1 and found['device'].startswith(('cpu: ', 'NVIDIA'))
+    assert {'torch', 'mmengine', 'numpy', 'tensorboard'} <= set(found['versions'])
+    assert found['command'][:2] == ['tools/train.py', str(NO_FADA)] and {'commit', 'dirty', 'diff_sha256'} <= set(found)
+
+
+def test_the_difference_from_the_parent_and_the_overrides_stand_apart(run):
+    experiment, _, overrides = (run / 'diff.txt').read_text().partition('--cfg-options')
+    assert 'all24_fada.py' in experiment and "model.losses.fada\n  - dict(type='ViewAttentionLoss')\n  + None" in experiment
+    assert 'seed' not in experiment and 'seed\n  - 0\n  + 4' in overrides and 'model' not in overrides
+
+
+def test_a_resumed_run_adds_its_hours_and_keeps_the_command_that_started_it(run, debug_data):
+    checkpoints(run)[0].unlink()
+    first = read_record(run)
+    (run / record.RECORD_FILE).write_text(json.dumps(first | dict(hours=5.0, peak_memory_gb=100.0)))
+    assert command('train', *words(debug_data, run, '--resume')) == 0
+    found = read_record(run)
+    assert 5 < found['hours'] < 5.1 and found['peak_memory_gb'] == 100 and found['finished']
+    assert [before['command'] for before in found['earlier']] == [first['command']] and '--resume' in found['command']
+
+
+def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_not_finished(tmp_path, monkeypatch):
+    times = iter([100.0, 3700.0, 7300.0])
+    monkeypatch.setattr(record, 'time', SimpleNamespace(monotonic=lambda: next(times)))
+    start_record(tmp_path, ['x'], CPU, resume=False)
+    runner = SimpleNamespace(work_dir=str(tmp_path), model=torch.nn.Linear(1, 1), iter=0)
+    clock = RunClock(interval=2)
+    clock.before_train(runner)
+    for runner.iter in range(3):
+        clock.after_train_iter(runner, runner.iter)
+    found = read_record(tmp_path)
+    assert found['hours'] == pytest.approx(1.0) and found['finished'] is False
+    start_record(tmp_path, ['x'], CPU, resume=False)                   # started again: nothing of before counts
+    assert read_record(tmp_path)['hours'] == 0 and read_record(tmp_path)['earlier'] == []
+
+
+def test_a_dirty_tree_has_a_digest_of_its_changes_and_no_repository_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, '__file__', str(tmp_path / 'record.py'))
+    monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
+    assert git_state() == dict(commit='unknown', dirty=None, diff_sha256=None)
+    identity = ['-c', 'user.name=x', '-c', 'user.email=x']
+    for line in (['init', '-q'], [*identity, 'commit', '-q', '--allow-empty', '-m', 'x']):
+        subprocess.run(['git', *line], cwd=tmp_path, check=True)
+    clean = git_state()
+    assert len(clean['commit']) == 12 and clean['dirty'] is False and clean['diff_sha256'] is None
+    (tmp_path / 'new.py').write_text('x')
+    subprocess.run(['git', 'add', 'new.py'], cwd=tmp_path, check=True)
+    first = git_state()
+    (tmp_path / 'new.py').write_text('y')
+    assert first['dirty'] and first['commit'] == clean['commit'] and first['diff_sha256'] != git_state()['diff_sha256']
