@@ -20,6 +20,7 @@ from jrs.structures import (
     GeometryTargets,
     InstanceTargets,
     LayerState,
+    MatchedAttention,
     Predictions,
     QueryPredictions,
     Reconstruction,
@@ -67,8 +68,8 @@ TINY = {
     'datasets': dict(SceneDataset=dict(folder='rooms/debug', benchmark='scannet200', width=SIZE)),
     'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0))),
     'transforms': dict(TrainViews={}),
-    'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}),
-    'hooks': dict.fromkeys(('PlainCheckpoint', 'ProgressLog', 'ResourceLog', 'SafeCheckpoint', 'SceneImages',
+    'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}, AttentionMetric={}),
+    'hooks': dict.fromkeys(('MetricNeeds', 'PlainCheckpoint', 'ProgressLog', 'ResourceLog', 'SafeCheckpoint', 'SceneImages',
                             'StepRandomness', 'TermLog')),              # all in the run of test_a_run_has_every_hook
     'loops': dict(ResumableIterLoop=None),
     'functions': dict(collate_scenes=None),                             # in test_datasets_samplers_and_transforms
@@ -320,7 +321,14 @@ def reconstruction(batch: SceneBatch, instances: int) -> Reconstruction:
     queries.mask_logits = torch.randn(instances, views, height // 2, width // 2)
     found = tiny(slots.POSTPROCESSORS, 'QueryMasks')(queries)
     return Reconstruction(batch.images[0], 0.1 + torch.rand(views, height, width), torch.ones(views, height, width),
-                          batch.intrinsics[0], batch.cam_from_world[0], None, found, batch.view_names[0])
+                          batch.intrinsics[0], batch.cam_from_world[0], None, found, batch.view_names[0],
+                          matched=matched(views, instances))
+
+
+def matched(views: int, instances: int) -> MatchedAttention:
+    attention = torch.rand(LAYERS, instances, views) + 0.1
+    return MatchedAttention(tuple(range(LAYERS)), torch.arange(instances), targets(views, instances),
+                            attention / attention.sum(dim=-1, keepdim=True))
 
 
 @each(slots.POSTPROCESSORS)

@@ -70,7 +70,8 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
         model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),
         test_dataloader=scoring_loader(build_dataset(cfg, 'test_dataset'), cfg.train.workers),
         test_evaluator=evaluator, log_processor=dict(by_epoch=False), randomness=dict(seed=cfg.seed),
-        default_hooks=dict(logger=dict(type='ProgressLog'), checkpoint=None, sampler_seed=None),
+        default_hooks=dict(logger=dict(type='ProgressLog'), needs=dict(type='MetricNeeds'), checkpoint=None,
+                           sampler_seed=None),
         cfg=Config(dict(cfg._cfg_dict)))
     metrics = runner.test()
     facts = {}

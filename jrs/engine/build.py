@@ -153,7 +153,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
 def _default_hooks(settings: Mapping) -> dict:
     return dict(logger=dict(type='ProgressLog', interval=settings.log_every), checkpoint=None, sampler_seed=None,
                 randomness=dict(type='StepRandomness'), plain=dict(type='PlainCheckpoint'),
-                terms=dict(type='TermLog'), resources=dict(type='ResourceLog'),
+                terms=dict(type='TermLog'), resources=dict(type='ResourceLog'), needs=dict(type='MetricNeeds'),
                 save=dict(type='SafeCheckpoint', interval=settings.save_every))
 
 

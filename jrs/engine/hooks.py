@@ -93,6 +93,39 @@ def change_percent(value: dict[str, float]) -> float:
 
 
 @HOOKS.register_module()
+class MetricNeeds(Hook):
+    """Let predictions carry what a metric reads beyond the usual, while it is evaluated and not longer.
+
+    A metric with ``reads_matches = True`` reads `Reconstruction.matched`: the attention of the queries that the training
+    matcher assigns to the true instances.
+    """
+
+    priority = 'NORMAL'
+
+    def before_val_epoch(self, runner) -> None:
+        """Ask for what the validation's metrics read."""
+        _report_matches(runner, runner.val_loop)
+
+    def before_test_epoch(self, runner) -> None:
+        """Ask for what the test's metrics read."""
+        _report_matches(runner, runner.test_loop)
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Stop asking."""
+        _report_matches(runner, None)
+
+    def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Stop asking."""
+        _report_matches(runner, None)
+
+
+def _report_matches(runner, loop) -> None:
+    model = getattr(runner.model, 'module', runner.model)
+    metrics = [] if loop is None else loop.evaluator.metrics
+    model.reports_matches = any(getattr(metric, 'reads_matches', False) for metric in metrics)
+
+
+@HOOKS.register_module()
 class ResourceLog(Hook):
     """Log memory, gradient norm and the learning rate of each group beside the losses."""
 

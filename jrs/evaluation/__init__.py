@@ -1,1 +1,1 @@
-from jrs.evaluation import metrics  # noqa: F401
+from jrs.evaluation import attention, metrics  # noqa: F401

@@ -51,7 +51,8 @@ def watch_tokens(model: nn.Module, images: Tensor, queries: Tensor, layers: Coll
         images: (1, V, 3, H, W) in [0, 1].
         queries: (n,) int64.
         layers: which of the inserted layers.
-        see: gets the LayerState and maps (n, T), or (heads, n, T) `per_head`; rows sum to 1, special tokens included.
+        see: gets the LayerState and maps (heads, n, T), rows sum to 1, special tokens included.
+        per_head: False hands over the mean over heads, as one head.
 
     Raises:
         ConfigError: the queries cannot show maps, or read nothing at one of the layers.
@@ -66,6 +67,27 @@ def watch_tokens(model: nn.Module, images: Tensor, queries: Tensor, layers: Coll
 
     def watch(state, layer: LayerState) -> None:
         if layer.index in layers:
-            see(layer, model.queries.attention_maps(state, layer, queries, per_head)[0])
+            maps = model.queries.attention_maps(state, layer, queries, per_head)[0]
+            see(layer, maps if per_head else maps[None])
     model.read_layers(images, watch=watch)
     model.backbone.features()                                       # hand over, so that the backbone keeps nothing
+
+
+def patch_maps(maps: Tensor, layer: LayerState, grid: tuple[int, int]) -> Tensor:
+    """Return maps over tokens (..., T) as maps over patches (..., V, h_p, w_p); special tokens are left out.
+
+    Args:
+        maps: attention over the tokens of `layer`.
+        layer: whose patch tokens stand in the order of the patch grid within each view.
+        grid: (h_p, w_p).
+
+    Raises:
+        ConfigError: a view has not one token per patch (tokens are merged).
+    """
+    patches = layer.is_patch.nonzero().flatten()                                    # (V*h_p*w_p,)
+    views = layer.view_index[patches]
+    if views.bincount(minlength=layer.num_views).tolist() != [grid[0] * grid[1]] * layer.num_views:
+        raise ConfigError(f'maps need one token per patch, {grid[0]} x {grid[1]} in each view, and layer {layer.index} has '
+                          f'others: switch the merging of tokens off.')
+    order = patches[views.argsort(stable=True)]
+    return maps[..., order].unflatten(-1, (layer.num_views, *grid))                 # (..., V, h_p, w_p)

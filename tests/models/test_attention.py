@@ -21,7 +21,7 @@ def test_view_marginals_of_the_maps_are_those_that_the_queries_report():
     model.reports_matches = True
     matched, seen = model(batch, mode='predict')[0].matched, {}
     watch_tokens(model, batch.images, matched.queries, matched.layers,
-                 lambda layer, maps: seen.update({layer.index: (layer.view_index, maps)}))
+                 lambda layer, maps: seen.update({layer.index: (layer.view_index, maps[0])}))
     assert tuple(seen) == matched.layers == (0, 1)
     for index, (view_index, maps) in seen.items():
         torch.testing.assert_close(maps.sum(-1), torch.ones(2))
