@@ -14,7 +14,7 @@ from jrs.io.atomic import atomic_write
 
 # Data sets and rooms are imported where they are needed: with torch they take seconds, and `--help` should not.
 if TYPE_CHECKING:
-    from jrs.datasets.prepare.scannet import Summary
+    from jrs.datasets.prepare.driver import Summary
 
 EXAMPLES = """examples:
   python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2
@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
                          'the lists scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt')
     scannet.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/scannet')
     scannet.add_argument('--every', type=int, default=20, help='take each n-th frame (default: %(default)s)')
+    scannet.add_argument('--frames', type=Path, metavar='DIR', help='read frames that the ScanNet exporter wrote, '
+                         'DIR/<scan>/color depth pose intrinsic, instead of .sens files; without this option they are '
+                         'read where a scan folder has them and no .sens')
+    scannet.add_argument('--masks', default='rendered', metavar='rendered | official', help='2D instances: rendered from '
+                         'the labelled mesh with a depth test (default), or the official _2d-instance-filt.zip of a scan, '
+                         'whose images were filtered, are not tested against the depth and do not quite fit the mesh')
     scannet.add_argument('--min-mask-pixels', type=int, help='smaller masks of a view are marked "ignore" '
                          '(default: 20 pixels of 640 x 480, in proportion to the image, at least 4)')
     scannet.set_defaults(run=_scannet)
@@ -61,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _scannet(options: argparse.Namespace) -> None:
     from jrs.datasets.prepare.scannet import prepare_scannet
-    _finish(prepare_scannet(options.raw, options.out, options.every, options.jobs, options.min_mask_pixels, _say),
-            options.out)
+    _finish(prepare_scannet(options.raw, options.out, options.every, options.jobs, options.min_mask_pixels, _say,
+                            options.frames, options.masks), options.out)
 
 
 def _rooms(options: argparse.Namespace) -> None:

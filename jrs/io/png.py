@@ -36,16 +36,28 @@ def read_png16(path: str | os.PathLike) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f'{path}: cannot be read ({error.strerror}).') from error
-    if data[:8] != SIGNATURE or len(data) < 33:
-        raise DataError(f'{path}: not a PNG; it starts with {data[:8]!r}.')
-    width, height, bits, color_type = struct.unpack('>IIBB', data[16:26])
-    if not 1 <= width * height <= MAX_PIXELS or color_type != 0 or bits not in (8, 16):
-        raise DataError(f'{path}: {width} x {height} pixels, {bits} bits, PNG colour type {color_type}; allowed: 1 to '
-                        f'{MAX_PIXELS} pixels, 8 or 16 bits, type 0 (one channel).')
+    return decode_png16(data, str(path))
+
+
+def decode_png16(data: bytes, where: str) -> np.ndarray:
+    """Do what `read_png16` does with the bytes of a PNG; `where` names them in messages."""
+    height, width, bits, color_type = read_png_header(data, where)
+    if color_type != 0 or bits not in (8, 16):
+        raise DataError(f'{where}: {bits} bits, PNG colour type {color_type}; allowed: 8 or 16 bits, type 0 (one channel).')
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.shape != (height, width) or b'IEND' not in data[-16:]:
-        raise DataError(f'{path}: the PNG cannot be decoded: it is cut off or corrupt.')
+        raise DataError(f'{where}: the PNG cannot be decoded: it is cut off or corrupt.')
     return image.astype(np.uint16)
+
+
+def read_png_header(data: bytes, where: str) -> tuple[int, int, int, int]:
+    """Return height, width, bits and colour type of a PNG of 1 to `MAX_PIXELS` pixels; nothing is decoded."""
+    if data[:8] != SIGNATURE or len(data) < 33:
+        raise DataError(f'{where}: not a PNG; it starts with {data[:8]!r}.')
+    width, height, bits, color_type = struct.unpack('>IIBB', data[16:26])
+    if not 1 <= width * height <= MAX_PIXELS:
+        raise DataError(f'{where}: {width} x {height} pixels; allowed: 1 to {MAX_PIXELS}.')
+    return height, width, bits, color_type
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
@@ -64,8 +76,15 @@ def write_jpeg(path: str | os.PathLike, image: np.ndarray, quality: int = 92) ->
 
 def write_png8(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB or (H, W) uint8 as a PNG."""
+    data = encode_png8(image)
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def encode_png8(image: np.ndarray) -> bytes:
+    """Return (H, W, 3) uint8 RGB or (H, W) uint8 as a PNG."""
     image = np.asarray(image)
-    _write(path, '.png', image if image.ndim == 2 and image.dtype == np.uint8 else _bgr(image), PNG_OPTIONS)
+    return _encode('.png', image if image.ndim == 2 and image.dtype == np.uint8 else _bgr(image), PNG_OPTIONS)
 
 
 def _bgr(image: np.ndarray) -> np.ndarray:

@@ -78,6 +78,11 @@ def _number_or_text(text: str) -> float | str:
         return text
 
 
+def read_matrix(path: str | os.PathLike) -> np.ndarray:
+    """Return the 4 x 4 matrix of a text file of an exported frame, (4, 4) float64; a lost pose is -inf throughout."""
+    return _matrix(_read_text(path), str(path))
+
+
 def write_metadata(path: str | os.PathLike, values: Mapping[str, float | str | np.ndarray]) -> None:
     """Write a scan's `.txt`: `axisAlignment` first and `sceneType` last, as tools expect; the others in their order."""
     first = [key for key in values if key == 'axisAlignment']
@@ -120,21 +125,40 @@ def write_segments(path: str | os.PathLike, scan_id: str, segments: np.ndarray) 
 
 def read_aggregation(path: str | os.PathLike) -> list[SegmentGroup]:
     """Return the objects in file order; a repeated list of segments (val scan scene0217_00) counts once, the first."""
+    return list(_first_of_each(read_groups(path)).values())
+
+
+def repeated_objects(path: str | os.PathLike) -> dict[int, int]:
+    """Return object id -> the id it repeats, for the objects that `read_aggregation` leaves out."""
+    groups = read_groups(path)
+    first = _first_of_each(groups)
+    return {group.object_id: first[group.segments].object_id for group in groups if first[group.segments] is not group}
+
+
+def _first_of_each(groups: Iterable[SegmentGroup]) -> dict[tuple[int, ...], SegmentGroup]:
+    unique = {}
+    for group in groups:
+        unique.setdefault(group.segments, group)
+    return unique
+
+
+def read_groups(path: str | os.PathLike) -> list[SegmentGroup]:
+    """Return every entry of "segGroups" in file order, repeated ones too; ScanNet++'s annotation has the same layout."""
     data = _read_json(path)
     groups = data.get('segGroups') if isinstance(data, dict) else None
     if not isinstance(groups, list):
         raise DataError(f'{path}: no list "segGroups".')
-    unique = {}
-    for index, group in enumerate(groups):
-        try:
-            object_id, label, listed = group['objectId'], group['label'], group['segments']
-        except (KeyError, TypeError) as error:
-            raise DataError(f'{path}: segGroups[{index}] needs objectId, label and segments.') from error
-        if not (isinstance(object_id, int) and isinstance(label, str) and isinstance(listed, list)) or object_id < 0:
-            raise DataError(f'{path}: segGroups[{index}] needs an objectId >= 0, a text label and a list of segments.')
-        segments = tuple(_integers(listed, f'{path}: segGroups[{index}].segments').tolist())
-        unique.setdefault(segments, SegmentGroup(object_id, label, segments))
-    return list(unique.values())
+    return [_parse_group(group, f'{path}: segGroups[{index}]') for index, group in enumerate(groups)]
+
+
+def _parse_group(group: dict, where: str) -> SegmentGroup:
+    try:
+        object_id, label, listed = group['objectId'], group['label'], group['segments']
+    except (KeyError, TypeError) as error:
+        raise DataError(f'{where} needs objectId, label and segments.') from error
+    if not (isinstance(object_id, int) and isinstance(label, str) and isinstance(listed, list)) or object_id < 0:
+        raise DataError(f'{where} needs an objectId >= 0, a text label and a list of segments.')
+    return SegmentGroup(object_id, label, tuple(_integers(listed, f'{where}.segments').tolist()))
 
 
 def write_aggregation(path: str | os.PathLike, scan_id: str, groups: Sequence[SegmentGroup]) -> None:

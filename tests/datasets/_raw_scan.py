@@ -1,13 +1,15 @@
 """A tiny ScanNet-like recording of boxes; its depth is analytic, so that renderers can be compared to it."""
 
+import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from jrs.io import scannet as files
 from jrs.io.ply import write_ply
-from jrs.io.png import encode_jpeg
-from jrs.io.sens import SensFrame, SensHeader, encode_depth, write_sens
+from jrs.io.png import encode_jpeg, write_png16
+from jrs.io.sens import SensFrame, SensHeader, SensReader, encode_depth, write_sens
 
 COLOR_SIZE, DEPTH_SIZE = (72, 96), (48, 64)
 COLOR_K = np.array([[80.0, 0, 48.3], [0, 81.0, 35.1], [0, 0, 1]])
@@ -103,3 +105,33 @@ def _mesh(cells: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 vertices.append(points)
                 owner += [number] * len(points)
     return np.concatenate(vertices), np.concatenate(faces).astype(np.int32), np.array(owner)
+
+
+def export_frames(scan: Path, target: Path, skip: int = 1, shrink: int = 1) -> None:
+    """Write a scan's `.sens` as the Python exporter does; colour `shrink` times smaller, with the old intrinsics."""
+    with SensReader(files.scan_file(scan, files.SENS)) as reader:
+        for part in ('color', 'depth', 'pose', 'intrinsic'):
+            (target / part).mkdir(parents=True)
+        for index in range(0, len(reader), skip):
+            color = reader.color(index)
+            color = cv2.resize(color, (color.shape[1] // shrink, color.shape[0] // shrink), interpolation=cv2.INTER_AREA)
+            (target / 'color' / f'{index}.jpg').write_bytes(encode_jpeg(color))
+            write_png16(target / 'depth' / f'{index}.png', reader.depth(index))
+            np.savetxt(target / 'pose' / f'{index}.txt', reader.world_from_cam[index], fmt='%f')
+        for name in ('intrinsic_color', 'extrinsic_color', 'intrinsic_depth', 'extrinsic_depth'):
+            np.savetxt(target / 'intrinsic' / f'{name}.txt', getattr(reader.header, name), fmt='%f')
+
+
+def write_instance_zip(scan: Path, members: dict[str, bytes]) -> Path:
+    """Write `<scan>_2d-instance-filt.zip` with these members."""
+    path = files.scan_file(scan, '_2d-instance-filt.zip')
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as target:
+        for name, data in members.items():
+            target.writestr(name, data)
+    return path
+
+
+def true_instance_images(num_frames: int) -> dict[str, bytes]:
+    """Return the members of an official zip with the analytic ids of frames 0 .. num_frames - 1."""
+    images = (trace(world_from_cam(index), COLOR_K, COLOR_SIZE)[1].astype(np.uint8) for index in range(num_frames))
+    return {f'instance-filt/{index}.png': cv2.imencode('.png', image)[1].tobytes() for index, image in enumerate(images)}

@@ -1,17 +1,28 @@
 """Raw scans become scene folders: which frames stay, what the masks say, and what survives a kill."""
 
+import errno
 import logging
 
+import cv2
 import numpy as np
 import pytest
 
-from jrs.datasets.prepare import masks
+from jrs.datasets.prepare import driver, masks
 from jrs.datasets.prepare.scannet import prepare_scan, prepare_scannet
 from jrs.datasets.scene import SceneFolder, SceneWriter, check_scene, read_split
 from jrs.errors import DataError
 from jrs.io import scannet as files
 from jrs.io.sens import SensReader
-from tests.datasets._raw_scan import BOXES, COLOR_K, COLOR_SIZE, trace, write_raw
+from tests.datasets._raw_scan import (
+    BOXES,
+    COLOR_K,
+    COLOR_SIZE,
+    export_frames,
+    trace,
+    true_instance_images,
+    write_instance_zip,
+    write_raw,
+)
 
 QUIET = {'progress': lambda line: None}
 
@@ -204,3 +215,107 @@ def test_notes_are_logged(tmp_path, caplog):
     with caplog.at_level(logging.INFO, 'jrs'):
         prepare_scannet(tmp_path / 'raw', tmp_path / 'out', every=1)
     assert '1 of 3 frames dropped' in caplog.text and 'strange thing' in caplog.text
+
+
+def test_exported_frames_give_the_scene_that_the_recording_gives(tmp_path):
+    raw = write_raw(tmp_path / 'raw', num_frames=5, lost=(2,))
+    export_frames(raw / 'scans/scene0000_00', tmp_path / 'exported' / 'scene0000_00')
+    prepare_scannet(raw, tmp_path / 'sens', every=2, **QUIET)
+    prepare_scannet(raw, tmp_path / 'frames', every=2, frames=tmp_path / 'exported', **QUIET)
+    check_scene(tmp_path / 'frames' / 'scene0000_00')
+    ours, theirs = (SceneFolder(tmp_path / name / 'scene0000_00') for name in ('frames', 'sens'))
+    assert [frame.index for frame in ours.frames] == [frame.index for frame in theirs.frames] == [0, 4]
+    for one, other in zip(ours.frames, theirs.frames, strict=True):
+        np.testing.assert_allclose(one.cam_from_world, other.cam_from_world, atol=5e-6)
+        np.testing.assert_array_equal(ours.depth_m(one), theirs.depth_m(other))
+        assert (ours.instance_ids(one) == theirs.instance_ids(other)).mean() > 0.999
+    assert '1 of 3 frames dropped: no valid pose' in ours.record.notes
+
+
+def test_frames_in_the_scan_folder_are_found_without_a_recording(tmp_path):
+    raw = write_raw(tmp_path / 'raw', num_frames=5, lost=())
+    scan = raw / 'scans' / 'scene0000_00'
+    export_frames(scan, scan, skip=2)
+    files.scan_file(scan, files.SENS).unlink()
+    prepare_scannet(raw, tmp_path / 'out', every=1, **QUIET)
+    scene = SceneFolder(tmp_path / 'out' / 'scene0000_00')
+    assert [frame.index for frame in scene.frames] == [0, 2, 4]
+    assert 'frames exported by others: every 2th of the recording' in scene.record.notes
+
+
+def test_resized_frames_get_the_intrinsics_of_their_size(tmp_path):
+    """The exporter leaves the intrinsics of the original size beside resized pictures; ids must fall on the pictures."""
+    raw = write_raw(tmp_path / 'raw', num_frames=1, lost=())
+    scan = raw / 'scans' / 'scene0000_00'
+    export_frames(scan, tmp_path / 'exported' / scan.name, shrink=2)
+    files.write_metadata(files.scan_file(scan, files.METADATA), {'colorHeight': 72.0, 'colorWidth': 96.0})
+    prepare_scannet(raw, tmp_path / 'out', every=1, frames=tmp_path / 'exported', **QUIET)
+    scene = SceneFolder(tmp_path / 'out' / scan.name)
+    half = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
+    np.testing.assert_allclose(scene.camera(scene.frames[0]).color_intrinsics, half @ COLOR_K, atol=1e-5)
+    ids = scene.instance_ids(scene.frames[0])
+    _, truth = trace(np.linalg.inv(scene.frames[0].cam_from_world), half @ COLOR_K, (36, 48))
+    assert (ids == truth)[ids >= 0].mean() > 0.99
+    files.scan_file(scan, files.METADATA).unlink()
+    summary = prepare_scannet(raw, tmp_path / 'again', every=1, frames=tmp_path / 'exported', **QUIET)
+    assert 'principal point' in summary.failed[scan.name]
+
+
+def test_official_images_are_read_and_their_faults_stated(tmp_path):
+    raw = write_raw(tmp_path / 'raw', num_frames=2, lost=(), repeat_objects=True)
+    scan = raw / 'scans' / 'scene0000_00'
+    write_instance_zip(scan, true_instance_images(2))
+    prepare_scannet(raw, tmp_path / 'out', every=1, mask_source='official', **QUIET)
+    scene = SceneFolder(tmp_path / 'out' / scan.name)
+    check_scene(scene.path)
+    _, truth = trace(np.linalg.inv(scene.frames[1].cam_from_world), COLOR_K, COLOR_SIZE)
+    ids = scene.instance_ids(scene.frames[1])
+    np.testing.assert_array_equal(ids[ids >= 0], truth[ids >= 0])
+    assert (ids >= 0).mean() > 0.99 and any('not tested against the depth' in note for note in scene.record.notes)
+
+
+def test_repeated_objects_keep_the_first_id_in_official_images(tmp_path):
+    """scene0217_00 lists every object twice; its images may have either number."""
+    raw = write_raw(tmp_path / 'raw', num_frames=1, lost=(), repeat_objects=True)
+    scan = raw / 'scans' / 'scene0000_00'
+    image = np.zeros(COLOR_SIZE, np.uint8)
+    image[:, :30], image[:, 30:60], image[:, 60:90] = 3, 3 + len(BOXES), 200             # 200: of no object
+    write_instance_zip(scan, {'instance-filt/0.png': cv2.imencode('.png', image)[1].tobytes()})
+    prepare_scannet(raw, tmp_path / 'out', every=1, mask_source='official', **QUIET)
+    scene = SceneFolder(tmp_path / 'out' / scan.name)
+    ids = scene.instance_ids(scene.frames[0])
+    assert ids[0, [0, 30, 60, 95]].tolist() == [3, 3, -1, 0]
+
+
+def test_a_missing_zip_says_what_to_do(tmp_path):
+    raw = write_raw(tmp_path / 'raw', num_frames=1, lost=())
+    summary = prepare_scannet(raw, tmp_path / 'out', every=1, mask_source='official', **QUIET)
+    assert '2d-instance-filt.zip' in summary.failed['scene0000_00']
+
+
+def test_known_defects_are_named(tmp_path):
+    raw = write_raw(tmp_path / 'raw', ('scene0384_00',), num_frames=1, lost=())
+    said = []
+    prepare_scannet(raw, tmp_path / 'out', every=1, progress=said.append)
+    assert any('scene0384_00: its labels.ply has label 149' in line for line in said)
+
+
+def test_what_a_kill_left_is_cleared_and_a_second_run_is_refused(tmp_path):
+    raw = write_raw(tmp_path / 'raw', num_frames=1, lost=())
+    prepare_scannet(raw, tmp_path / 'out', every=1, **QUIET)
+    (tmp_path / 'out/.scene0000_00.old/color').mkdir(parents=True)
+    (tmp_path / 'out/.train.txt.abc.part').write_text('scene')
+    prepare_scannet(raw, tmp_path / 'out', every=1, **QUIET)
+    assert not list((tmp_path / 'out').glob('.*'))
+    with driver._alone(tmp_path / 'out'), pytest.raises(DataError, match='another run'):
+        prepare_scannet(raw, tmp_path / 'out', every=1, **QUIET)
+
+
+def test_a_disk_that_fills_up_is_said_in_words(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    raw = write_raw(tmp_path / 'raw', num_frames=1, lost=())
+    monkeypatch.setattr(SceneWriter, 'depth', full)
+    with pytest.raises(DataError, match='disk is full'):
+        prepare_scannet(raw, tmp_path / 'out', every=1, **QUIET)
+    assert not list((tmp_path / 'out').iterdir())

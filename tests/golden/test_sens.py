@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from jrs.io.frames import ExportedFrames
 from jrs.io.sens import SensReader, write_sens
 from tests.golden._golden import golden_files
 
@@ -72,3 +73,19 @@ def test_the_official_export_agrees(path):
             np.testing.assert_array_equal(sens.depth(index), depth)
             pose = np.loadtxt(folder / 'pose' / f'{index}.txt')
             np.testing.assert_allclose(sens.world_from_cam[index], pose, atol=1e-5)
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_the_official_export_is_read_as_the_recording_is(path):
+    folder = path.with_name(f'{path.stem}_export')
+    if not folder.is_dir():
+        pytest.skip(f'{folder} is not there')
+    frames = ExportedFrames(folder)
+    with SensReader(path) as sens:
+        assert frames.indices == list(range(len(sens)))
+        np.testing.assert_allclose(frames.color_intrinsics, sens.header.intrinsic_color[:3, :3], atol=1e-5)
+        np.testing.assert_allclose(frames.depth_intrinsics, sens.header.intrinsic_depth[:3, :3], atol=1e-5)
+        assert (frames.color_size, frames.depth_size) == (sens.header.color_size, sens.header.depth_size)
+        for index in frames.indices:
+            np.testing.assert_array_equal(frames.depth_mm(index), sens.depth(index))
+            np.testing.assert_allclose(frames.world_from_cam(index), sens.world_from_cam[index], atol=1e-5)

@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import multiprocessing
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from jrs.datasets.prepare import masks
+from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
+from jrs.datasets.prepare.recordings import ExportedRecording, Recording, SensRecording
 from jrs.datasets.scene import (
     MAX_ID,
     RGB,
     Camera,
     Frame,
     Mesh,
-    SceneFolder,
     SceneInstance,
     SceneRecord,
     SceneWriter,
     is_rigid,
 )
+from jrs.datasets.transforms import sample_nearest
 from jrs.errors import DataError
 from jrs.io import scannet as files
+from jrs.io.frames import is_exported
+from jrs.io.images import resize_map
+from jrs.io.instance_zip import InstanceZip, find_instance_zip
 from jrs.io.ply import read_ply
-from jrs.io.sens import SensHeader, SensReader
 
 LOG = logging.getLogger('jrs')
 SPLITS = ('train', 'val', 'test')
-OVERHEAD = 1.1                          # our files over the raw payloads they come from
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run of `prepare_scannet` did: scenes written, scenes that were there, and scan -> why it failed."""
-
-    written: list[str]
-    kept: list[str]
-    failed: dict[str, str]
+MASKS = ('rendered', 'official')
+DEFECTS = {                             # data.md section 1.3; scene0217_00's repeated objects are found by their segments
+    'scene0270_00': 'its labels.ply has label 50, which does not exist',
+    'scene0270_02': 'its labels.ply has label 50, which does not exist',
+    'scene0384_00': 'its labels.ply has label 149, which does not exist',
+}
 
 
 def prepare_scannet(raw: Path, out: Path, every: int = 20, jobs: int = 1, min_mask_pixels: int | None = None,
-                    progress: Callable[[str], None] = LOG.info) -> Summary:
+                    progress: Callable[[str], None] = LOG.info, frames: Path | None = None,
+                    mask_source: str = 'rendered') -> Summary:
     """Write a scene folder for every scan under `raw`, and the split lists. Finished scenes are kept as they are.
 
     Args:
@@ -59,6 +54,10 @@ def prepare_scannet(raw: Path, out: Path, every: int = 20, jobs: int = 1, min_ma
         jobs: processes.
         min_mask_pixels: smaller masks of a view are marked "ignore"; None scales 20 pixels of 640 x 480.
         progress: receives lines for people.
+        frames: folder of `<scan>/color` …, to be read in place of `.sens`; without it a scan's own exported frames are
+            read where it has no `.sens`.
+        mask_source: 'rendered' from the labelled mesh, or 'official', the zips of data.md section 1.6: without a test
+            against the sensor's depth, not aligned with the mesh, and filtered; for comparison only.
 
     Raises:
         DataError: no scans, no label table, or too little disk space. Scans that fail are reported, not raised.
@@ -66,74 +65,96 @@ def prepare_scannet(raw: Path, out: Path, every: int = 20, jobs: int = 1, min_ma
     raw, out = Path(raw), Path(out)
     if every < 1 or jobs < 1:
         raise DataError(f'--every and --jobs must be at least 1, got {every} and {jobs}.')
-    scans = find_scans(raw)
+    if mask_source not in MASKS:
+        raise DataError(f'--masks must be one of {", ".join(MASKS)}, got {mask_source!r}.')
+    scans = find_scans(raw, frames)
     labels = files.read_label_table(_find_label_table(raw))
     settings = {'every': every, 'min_mask_pixels': min_mask_pixels}
-    kept = [scan.name for scan in scans if _is_done(out / scan.name, settings)]
-    todo = [scan for scan in scans if scan.name not in set(kept)]
-    out.mkdir(parents=True, exist_ok=True)
-    _check_disk(todo, every, out, progress)
-    written, failed = [], {}
-    start = time.monotonic()
-    for name, notes, fault in _run([(scan, out, labels, settings) for scan in todo], jobs):
-        if fault:
-            failed[name] = fault
-        else:
-            written.append(name)
-        done = len(written) + len(failed)
-        rate = done / max(time.monotonic() - start, 1e-3)
-        progress(f'{len(kept) + done}/{len(scans)} {name}{": " + fault if fault else ""} '
-                 f'({60 * rate:.1f} scenes/min, {_clock((len(todo) - done) / rate)} left)')
-        for note in notes:
-            LOG.info('%s: %s', name, note)
-    _write_splits(raw, out, [scan.name for scan in scans], progress)
-    return Summary(sorted(written), kept, failed)
+    if mask_source != 'rendered':
+        settings['masks'] = mask_source
+    tasks = [Task(scan.name, settings, partial(_estimate, scan, frames, every),
+                  partial(prepare_scan, scan, out, labels, settings, frames)) for scan in scans]
+    summary = prepare_scenes(tasks, out, jobs, progress)
+    write_splits(out, _split_lists(raw), [scan.name for scan in scans], f'For the official splits put '
+                 f'scannetv2_train.txt, scannetv2_val.txt and scannetv2_test.txt in {raw} and run this again.', progress)
+    return summary
 
 
-def find_scans(raw: Path) -> list[Path]:
-    """Return the scan folders: those with a `.sens` of their own name, in `raw`, `raw/scans` or `raw/scans_test`."""
+def find_scans(raw: Path, frames: Path | None = None) -> list[Path]:
+    """Return the scan folders of `raw`, `raw/scans` and `raw/scans_test`: those with frames that can be read."""
     roots = [raw, raw / 'scans', raw / 'scans_test']
-    scans = [folder for root in roots if root.is_dir() for folder in root.iterdir()
-             if files.scan_file(folder, files.SENS).is_file()]
+    scans = [folder for root in roots if root.is_dir() for folder in root.iterdir() if _frames_of(folder, frames)]
     if not scans:
-        raise DataError(f'{raw}: no scans. A scan is a folder like scene0000_00 with a scene0000_00.sens, here or in '
-                        f'{raw}/scans or {raw}/scans_test.')
+        where = f'frames in {frames}/<scan>/color' if frames else 'a scene0000_00.sens or exported frames (color, depth, ' \
+            'pose, intrinsic)'
+        raise DataError(f'{raw}: no scans. A scan is a folder like scene0000_00 with {where}, here or in {raw}/scans or '
+                        f'{raw}/scans_test.')
     return sorted(scans, key=lambda folder: folder.name)
 
 
-def prepare_scan(scan: Path, out: Path, labels: dict[str, files.LabelRow], settings: dict) -> list[str]:
+def _frames_of(scan: Path, frames: Path | None) -> Path | None:
+    """Return the `.sens`, or the folder of exported frames, that a scan is read from; None without."""
+    sens, exported = files.scan_file(scan, files.SENS), scan if frames is None else Path(frames) / scan.name
+    if frames is None and sens.is_file():
+        return sens
+    return exported if is_exported(exported) else None
+
+
+def prepare_scan(scan: Path, out: Path, labels: dict[str, files.LabelRow], settings: dict,
+                 frames: Path | None = None) -> list[str]:
     """Write the scene folder of one scan.
 
     Args:
         scan: raw scan folder.
         out: folder of the data set.
         labels: raw category -> label table row.
-        settings: `every` and `min_mask_pixels`, as of `prepare_scannet`; kept in the scene.
+        settings: `every`, `min_mask_pixels` and, where they are official, `masks`; kept in the scene.
+        frames: as of `prepare_scannet`.
 
     Returns:
         What was dropped or repaired, for people.
     """
-    notes: list[str] = []
-    with SensReader(files.scan_file(scan, files.SENS)) as reader, SceneWriter(out, scan.name) as writer:
-        frames = _choose_frames(reader, settings['every'], notes)
-        camera = _camera(reader.header, notes)
+    notes = [f'{DEFECTS[scan.name]}; labels come from aggregation and label table'] if scan.name in DEFECTS else []
+    with ExitStack() as stack:
+        recording = stack.enter_context(closing(_open(scan, frames)))
+        writer = stack.enter_context(SceneWriter(out, scan.name))
+        chosen = _choose_frames(recording, settings['every'], notes)
+        notes += recording.notes
         mesh, instances = _read_mesh(scan, labels, notes)
-        renderer = None if instances is None else masks.MeshRenderer(mesh.vertices, mesh.faces)
-        for frame in frames:
-            depth_mm = _write_images(reader, frame, writer)
-            if renderer is not None:
-                ids = _render_ids(renderer, mesh, camera, frame, depth_mm, settings['min_mask_pixels'])
-                writer.instances(frame.name, ids)
+        images = None
+        if instances is not None:
+            official = settings.get('masks') == 'official'
+            images = (OfficialIds(stack.enter_context(InstanceZip(find_instance_zip(scan))), scan, recording.camera, notes)
+                      if official else RenderedIds(mesh, recording.camera))
+        for frame in chosen:
+            writer.color(frame.name, *recording.color(frame.index))
+            depth_mm = recording.depth_mm(frame.index)
+            writer.depth(frame.name, depth_mm)
+            if images is not None:
+                ids = images.ids(frame, depth_mm)
+                writer.instances(frame.name, masks.reject_slivers(ids, _min_pixels(settings, ids.shape)))
         writer.mesh(mesh)
-        writer.finish(SceneRecord(scan.name, 'scannet', [camera], frames, instances, settings, notes))
+        writer.finish(SceneRecord(scan.name, 'scannet', [recording.camera], chosen, instances, settings, notes))
     return notes
 
 
-def _choose_frames(reader: SensReader, every: int, notes: list[str]) -> list[Frame]:
+def _open(scan: Path, frames: Path | None) -> Recording:
+    source = _frames_of(scan, frames)
+    if source is None:
+        raise DataError(f'{scan}: no frames.')
+    return ExportedRecording(source, files.scan_file(scan, files.METADATA)) if source.is_dir() else SensRecording(source)
+
+
+def _min_pixels(settings: dict, size: tuple[int, int]) -> int:
+    least = settings['min_mask_pixels']
+    return masks.default_min_pixels(size) if least is None else least
+
+
+def _choose_frames(recording: Recording, every: int, notes: list[str]) -> list[Frame]:
     """Apply the every-n rule to frame numbers, then drop frames without a pose: this order changes results."""
     frames, lost = [], 0
-    for index in range(0, len(reader), every):
-        world_from_cam = reader.world_from_cam[index].astype(np.float64)
+    for index in (index for index in recording.indices if index % every == 0):
+        world_from_cam = recording.world_from_cam(index)
         if not is_rigid(world_from_cam):
             lost += 1
             continue
@@ -143,34 +164,9 @@ def _choose_frames(reader: SensReader, every: int, notes: list[str]) -> list[Fra
     if lost:
         notes.append(f'{lost} of {lost + len(frames)} frames dropped: no valid pose')
     if not frames:
-        raise DataError(f'{reader.path}: none of {lost} frames has a valid pose; the scan cannot be used.')
+        raise DataError(f'{recording.path}: of {len(recording.indices)} frames {lost} have a number that is a multiple of '
+                        f'{every}, none of them a valid pose; the scan cannot be used so.')
     return frames
-
-
-def _camera(header: SensHeader, notes: list[str]) -> Camera:
-    for name in ('extrinsic_color', 'extrinsic_depth'):
-        if not np.allclose(getattr(header, name), np.eye(4), atol=1e-4):
-            notes.append(f'{name} is not the identity and was not applied')
-    return Camera(header.color_size, _pinhole(header.intrinsic_color), header.depth_size,
-                  _pinhole(header.intrinsic_depth))
-
-
-def _pinhole(matrix: np.ndarray) -> np.ndarray:
-    return np.array([[matrix[0, 0], 0, matrix[0, 2]], [0, matrix[1, 1], matrix[1, 2]], [0, 0, 1]], np.float64)
-
-
-def _write_images(reader: SensReader, frame: Frame, writer: SceneWriter) -> np.ndarray:
-    """Write colour (its bytes as they are) and depth of a frame; return the depth (Hd, Wd) uint16 in millimetres."""
-    if reader.header.color_compression in ('jpeg', 'png'):
-        suffix = {'jpeg': '.jpg', 'png': '.png'}[reader.header.color_compression]
-        writer.color(frame.name, reader.frame(frame.index).color, suffix)
-    else:
-        writer.color_pixels(frame.name, reader.color(frame.index))
-    depth = reader.depth(frame.index)
-    if reader.header.depth_shift != 1000:
-        depth = np.clip(np.rint(depth * (1000.0 / reader.header.depth_shift)), 0, 65535).astype(np.uint16)
-    writer.depth(frame.name, depth)
-    return depth
 
 
 def _read_mesh(scan: Path, labels: dict[str, files.LabelRow],
@@ -198,10 +194,9 @@ def _read_objects(scan: Path, segments: np.ndarray, mesh: Mesh, labels: dict[str
     path = files.scan_file(scan, files.AGGREGATION)
     if not path.is_file():
         return None
-    groups = files.read_aggregation(path)
-    listed = len(json.loads(path.read_text(encoding='utf-8'))['segGroups'])
-    if listed > len(groups):
-        notes.append(f'{listed - len(groups)} of {listed} objects dropped: repeated')
+    groups, repeated = files.read_aggregation(path), files.repeated_objects(path)
+    if repeated:
+        notes.append(f'{len(repeated)} of {len(groups) + len(repeated)} objects dropped: repeated')
     ids = np.array([group.object_id + 1 for group in groups] + [0], np.int64)
     if ids.max() > MAX_ID:
         raise DataError(f'{path}: object id {ids.max() - 1}; ids up to {MAX_ID - 1} can be scored.')
@@ -219,51 +214,42 @@ def _classes(row: files.LabelRow | None) -> dict[str, int]:
     return {} if row is None else {'scannet20': row.nyu40id, 'scannet200': row.id}
 
 
-def _render_ids(renderer: masks.MeshRenderer, mesh: Mesh, camera: Camera, frame: Frame, depth_mm: np.ndarray,
-                min_pixels: int | None) -> np.ndarray:
-    """Return the ids that a frame sees, (H, W) of the colour camera: 0 none, -1 ignore."""
-    rendered, face, corner = renderer.render(camera.color_intrinsics, camera.color_size, frame.cam_from_world)
-    ids = masks.pixel_ids(face, corner, mesh.faces, mesh.instances)
-    ids = masks.reject_by_depth(ids, rendered, depth_mm.astype(np.float32) / 1000, camera.color_from_depth)
-    if min_pixels is None:
-        min_pixels = masks.default_min_pixels(camera.color_size)
-    return masks.reject_slivers(ids, min_pixels)
+class RenderedIds:
+    """The ids that a frame sees, rendered from the labelled mesh and tested against the sensor's depth."""
+
+    def __init__(self, mesh: Mesh, camera: Camera) -> None:
+        self.mesh, self.camera = mesh, camera
+        self.renderer = masks.MeshRenderer(mesh.vertices, mesh.faces)
+
+    def ids(self, frame: Frame, depth_mm: np.ndarray) -> np.ndarray:
+        """Return (H, W) of the colour camera: 0 none, -1 ignore."""
+        rendered, face, corner = self.renderer.render(self.camera.color_intrinsics, self.camera.color_size,
+                                                      frame.cam_from_world)
+        ids = masks.pixel_ids(face, corner, self.mesh.faces, self.mesh.instances)
+        return masks.reject_by_depth(ids, rendered, depth_mm.astype(np.float32) / 1000, self.camera.color_from_depth)
 
 
-def _run(tasks: list[tuple], jobs: int) -> Iterator[tuple[str, list[str], str | None]]:
-    """Yield (scan, notes, why it failed or None) as scans finish."""
-    if jobs == 1 or len(tasks) < 2:
-        yield from map(_attempt, tasks)
-        return
-    # Fresh processes: forking after OpenCV or torch started threads can hang.
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(min(jobs, len(tasks)), context, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
-        futures = [pool.submit(_attempt, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise DataError('A process that prepared scans was killed, probably for want of memory. Scenes that are '
-                            'done stay; run the same command again with fewer --jobs.') from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+class OfficialIds:
+    """The ids of the official 2D images, taken as they are but for objects that the annotation repeats or lacks."""
 
+    def __init__(self, images: InstanceZip, scan: Path, camera: Camera, notes: list[str]) -> None:
+        path = files.scan_file(scan, files.AGGREGATION)
+        repeated, groups = files.repeated_objects(path), files.read_aggregation(path)
+        self.images, self.camera = images, camera
+        self.table = np.full(1 << 16, -1, np.int64)                         # value of a pixel -> id, unknown ones ignored
+        self.table[0] = 0
+        for group in groups:
+            self.table[group.object_id + 1] = group.object_id + 1
+        for object_id, first in repeated.items():
+            self.table[object_id + 1] = first + 1
+        notes.append(f'2D instances are from {images.path.name}, which is filtered, not tested against the depth, and not '
+                     'aligned with the mesh')
 
-def _attempt(task: tuple) -> tuple[str, list[str], str | None]:
-    try:
-        return task[0].name, prepare_scan(*task), None
-    except DataError as error:
-        return task[0].name, [], str(error)
-
-
-def _is_done(folder: Path, settings: dict) -> bool:
-    scene = SceneFolder(folder)
-    if not scene.exists():
-        return False
-    try:
-        return scene.record.settings == settings
-    except DataError:                                                       # an older format: prepare it again
-        return False
+    def ids(self, frame: Frame, depth_mm: np.ndarray) -> np.ndarray:
+        """Return (H, W) of the colour camera: 0 none, -1 ignore; images of resized frames are resized with them."""
+        ids = self.table[self.images.ids(frame.index)]
+        (height, width), (old_height, old_width) = self.camera.color_size, ids.shape
+        return sample_nearest(ids, resize_map(width / old_width, height / old_height, 0, 0), self.camera.color_size)
 
 
 def _find_label_table(raw: Path) -> Path:
@@ -274,41 +260,20 @@ def _find_label_table(raw: Path) -> Path:
     raise DataError(f'{raw}: no {files.LABEL_TABLE}. It comes with the data set; put it there.')
 
 
-def _check_disk(scans: list[Path], every: int, out: Path, progress: Callable[[str], None]) -> None:
-    """Say how much disk space is needed, and stop when there is less."""
-    need = sum(files.scan_file(scan, files.SENS).stat().st_size / every + _size(files.scan_file(scan, files.MESH))
-               for scan in scans) * OVERHEAD
-    free = shutil.disk_usage(out).free
-    progress(f'{len(scans)} scenes to prepare, about {need / 1e9:.2f} GB; {free / 1e9:.1f} GB are free in {out}')
-    if need > free:
-        raise DataError(f'{out}: about {need / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. Make room, use '
-                        'another --out, or a larger --every.')
+def _estimate(scan: Path, frames: Path | None, every: int) -> float:
+    """Return about how many bytes the scene of a scan takes."""
+    source, mesh = _frames_of(scan, frames), file_bytes(files.scan_file(scan, files.MESH))
+    if source.is_file():
+        return source.stat().st_size / every + mesh
+    return sum(_exported_bytes(source / part, every) for part in ('color', 'depth')) + mesh
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+def _exported_bytes(folder: Path, every: int) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.stem.isdecimal() and int(path.stem) % every == 0)
 
 
-def _write_splits(raw: Path, out: Path, scans: list[str], progress: Callable[[str], None]) -> None:
-    """Write the split lists of `raw`, restricted to scenes that are there; without any, `all.txt`."""
-    there = {path.parent.name for path in out.glob('*/scene.json')}
-    found = False
-    for split in SPLITS:
-        names = [raw / f'scannetv2_{split}.txt', raw / f'{split}.txt']
-        path = next((name for name in names if name.is_file()), None)
-        if path is None:
-            continue
-        found = True
-        listed = files.read_list(path)
-        present = [name for name in listed if name in there]
-        files.write_list(out / f'{split}.txt', present)
-        progress(f'split {split}: {len(present)} of {len(listed)} scenes')
-    if not found:
-        files.write_list(out / 'all.txt', [name for name in scans if name in there])
-        progress(f'no split lists in {raw}: all scenes are in the split "all". For the official splits put '
-                 'scannetv2_train.txt, scannetv2_val.txt and scannetv2_test.txt there and run this again.')
-
-
-def _clock(seconds: float) -> str:
-    minutes = int(seconds // 60)
-    return f'{minutes // 60} h {minutes % 60:02d} min' if minutes >= 60 else f'{minutes} min {int(seconds % 60):02d} s'
+def _split_lists(raw: Path) -> dict[str, Path]:
+    """Return split -> its list, of those that are there."""
+    places = {split: (raw / f'scannetv2_{split}.txt', raw / f'{split}.txt') for split in SPLITS}
+    found = {split: next((path for path in paths if path.is_file()), None) for split, paths in places.items()}
+    return {split: path for split, path in found.items() if path is not None}
