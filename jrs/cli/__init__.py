@@ -19,6 +19,7 @@ COMMANDS = {
     'evaluate': "score anybody's prediction files",
     'benchmark': 'time and memory of inference and training, beside the paper',
     'print_config': 'an experiment with everything it inherits, or what differs from another',
+    'compare_runs': 'training runs side by side: curves, scores, configs, time and memory',
     'plugins': 'list plugins, start a new one, check one',
 }
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 
 from mmengine.config import Config
@@ -89,6 +88,8 @@ def score_both(out: Path, run_dir: Path, overrides: dict) -> None:
 def write_demo_report(out: Path, run_dir: Path, cfg: Config) -> None:
     """Write `report.html`: numbers, loss curves, and two held-out rooms in pictures."""
     from jrs.engine.hooks import change_percent
+    from jrs.report.compare import default_window, weighted_terms
+    from jrs.report.runs import read_runs
     from jrs.visualization.html import table
     from jrs.visualization.report import write_report
     scores = {name: read_scores(out / name) for name in ('untrained', 'trained')}
@@ -97,9 +98,10 @@ def write_demo_report(out: Path, run_dir: Path, cfg: Config) -> None:
             for key, words in HEADLINES.items() if scores['trained'].get(key) is not None]
     terms = [[name, value['first'], value['last'], change_percent(value)]
              for name, value in sorted(summary['terms'].items())]
+    runs = read_runs([run_dir])
     numbers = (f'<section><h2>Held-out rooms</h2>{table(["metric (AP in percent)", *scores], rows)}'
                f'<h2>Training</h2>{table(["term", "mean of first 20", "mean of last 20", "change in %"], terms)}'
-               f'{loss_curves(run_dir)}</section>')
+               f'{weighted_terms(runs, default_window(runs))}</section>')
     facts = json.loads((out / 'trained' / 'results.json').read_text())['facts']
     sections = [numbers, *room_sections(run_dir, cfg, count=2)]
     write_report(out / 'report.html', 'jrs demo: SegVGGT on built-in rooms', sections, facts, NOTICE,
@@ -127,28 +129,6 @@ def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
         sections.append(scene_section(scene, get_benchmark(cfg.experiment.benchmark).class_names, truth,
                                       true_geometry=on_true_geometry, title=f'Held-out room {batch.scene_names[0]}'))
     return sections
-
-
-def loss_curves(run_dir: Path, width: int = 720, height: int = 180) -> str:
-    """Return the terms over training as an inline SVG, each divided by its first value and smoothed."""
-    import numpy as np
-
-    from jrs.engine.hooks import TERMS_FILE, read_lines
-    rows = [json.loads(line) for line in read_lines(run_dir / TERMS_FILE)]
-    names = [name for name in rows[0] if name.startswith('loss')]
-    window, lines, labels = max(1, len(rows) // 40), [], []
-    for index, name in enumerate(names):
-        values = np.array([row[name] for row in rows])
-        smooth = np.convolve(values, np.ones(window) / window, mode='valid')
-        share = np.clip(smooth / max(abs(smooth[0]), 1e-9), 0, 1.5)
-        points = ' '.join(f'{x:.1f},{height - y * height / 1.5:.1f}'
-                          for x, y in zip(np.linspace(0, width, len(share)), share, strict=True))
-        colour = f'hsl({index * 360 // len(names)} 65% 45%)'
-        lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        labels.append(f'<span style="color:{colour}">{escape(name)}</span>')
-    return (f'<figure><svg viewBox="0 0 {width} {height}" style="width:100%;max-width:{width}px">{"".join(lines)}</svg>'
-            f'<figcaption>terms over {len(rows)} iterations, each over its first value (top of the picture: 1.5): '
-            f'{" · ".join(labels)}</figcaption></figure>')
 
 
 def print_summary(out: Path, run_dir: Path) -> None:

@@ -1,0 +1,53 @@
+"""``tools/compare_runs.py``: training runs side by side, on one page and in TensorBoard."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jrs.errors import ConfigError
+
+EXAMPLES = """examples:
+  python tools/compare_runs.py work_dirs/all24_fada_rooms_seed0 work_dirs/all24_no_fada_rooms_seed0 --out report.html
+  python tools/compare_runs.py 'work_dirs/*_rooms_seed?' --smooth 100
+  tensorboard --logdir outputs/comparison_tensorboard
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog='tools/compare_runs.py', description=__doc__, epilog=EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument('runs', nargs='+', metavar='RUN', help='a run folder of tools/train.py, or a pattern of them in '
+                         'quotes; all differences are to the first')
+    options.add_argument('--out', type=Path, default=Path('outputs/comparison.html'), help='the page; default %(default)s')
+    options.add_argument('--tensorboard', type=Path, metavar='DIR', help='folder with one log per run; default: beside the '
+                         'page, <page>_tensorboard')
+    options.add_argument('--smooth', type=int, metavar='N', help='iterations in the running mean of training terms, 1 = as '
+                         'they are; default one part in 40 of the longest run')
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the page and the TensorBoard logs; print the final metrics and what to know before comparing."""
+    args = parser().parse_args(argv)
+    if args.smooth is not None and args.smooth < 1:
+        raise ConfigError(f'--smooth takes a number of iterations of at least 1, got {args.smooth}.')
+    from jrs.engine.console import HEADLINE
+    from jrs.report.compare import all_notes, comparison_page, metric_head, metric_rows, write_page, write_scalars
+    from jrs.report.runs import find_runs, read_runs
+    runs = read_runs(find_runs(args.runs))
+    logs = args.tensorboard or args.out.with_name(f'{args.out.stem}_tensorboard')
+    write_page(args.out, comparison_page(runs, args.smooth))
+    write_scalars(runs, logs)
+    names = [name for name in HEADLINE if any(name in run.scores for run in runs)]
+    rows = metric_rows(runs, names, [run.scores for run in runs])
+    print('\n'.join(_aligned([metric_head(runs, 'metric'), *rows])))
+    print(''.join(f'note: {note}\n' for note in all_notes(runs)), end='')
+    print(f'written: {args.out}, {logs}')
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ['  '.join(cell.ljust(width) if column == 0 else cell.rjust(width)
+                      for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
