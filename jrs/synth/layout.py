@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from jrs.synth import textures as tx
+from jrs.synth.floor_plan import FloorPlan, make_plan
 from jrs.synth.furniture import FURNITURE, Piece, about_z
 from jrs.synth.primitives import Part, Solids
 
@@ -15,7 +16,11 @@ Random = np.random.Generator
 ROOM_KINDS = {'living': 0.26, 'bedroom': 0.20, 'office': 0.22, 'dining': 0.14, 'kitchen': 0.10, 'bath': 0.08}
 SCENE_TYPES = {'living': 'Living room / Lounge', 'bedroom': 'Bedroom / Hotel', 'office': 'Office',
                'dining': 'Dining room', 'kitchen': 'Kitchen', 'bath': 'Bathroom'}
+APARTMENT = 'Apartment'                                     # the scene type of rooms of two parts
+NEIGHBOURS = {'living': ('dining', 'kitchen', 'office', 'bedroom'), 'bedroom': ('bath', 'office', 'living'),
+              'office': ('office', 'living', 'dining'), 'dining': ('kitchen', 'living'), 'kitchen': ('dining', 'living')}
 SHARED_STYLE, SHARED_PIECE = 0.65, 0.8                      # chance of a room, and then of a piece, to repeat its type
+CLEAR_PASSAGE = 0.6                                         # metres before an opening in which nothing stands
 SUNK = 0.04                                                 # metres that wall-mounted things may reach into a wall
 # Against the walls, tallest and largest first: (maker, most pieces, chance of each).
 WALL_FURNITURE = {
@@ -135,35 +140,52 @@ def place(piece: Piece, at: Iterable[float], yaw: float) -> Placed:
     return Placed(piece, at, yaw, corners.min(axis=0), corners.max(axis=0))
 
 
-def make_room(random: Random) -> Room:
-    """Return a furnished room: openings, a centre group, wall furniture, what stands on it, hangings and clutter."""
+def make_rooms(random: Random) -> tuple[FloorPlan, list[Room]]:
+    """Return a floor plan and a furnished room, in a frame of its own, for each of its parts."""
     kind = str(random.choice(list(ROOM_KINDS), p=list(ROOM_KINDS.values())))
-    low, high = ((2.4, 2.4), (3.4, 3.4)) if kind == 'bath' else ((3.4, 3.0), (6.2, 5.2))
-    size = np.array([*random.uniform(low, high), random.uniform(2.4, 2.9)])
-    room = Room(kind, size, random, styles={} if random.random() < SHARED_STYLE else None)
-    _openings(room)
-    CENTRES[kind](room)
-    for maker, most, probability in WALL_FURNITURE[kind]:
+    plan = make_plan(kind, random)
+    styles = {} if random.random() < SHARED_STYLE else None
+    rooms = []
+    for part in range(len(plan.parts)):
+        room = Room(kind if part == 0 else tx.pick(random, NEIGHBOURS[kind]), plan.part_size(part), random, styles=styles)
+        if plan.opening is not None:
+            room.kept_free.append(_before_opening(plan, plan.origin(part)))
+        _furnish(room, is_first=part == 0)
+        rooms.append(room)
+    return plan, rooms
+
+
+def _before_opening(plan: FloorPlan, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the box in front of and in the opening, in the frame of a part at `origin` (3,)."""
+    low, high = plan.opening
+    return (np.array([low[0] - CLEAR_PASSAGE, low[1], 0.0]) - origin,
+            np.array([high[0] + CLEAR_PASSAGE, high[1], plan.size[2]]) - origin)
+
+
+def _furnish(room: Room, is_first: bool) -> None:
+    """Add doors and windows, a centre group, wall furniture, what stands on it, hangings and clutter."""
+    _doors_and_windows(room, is_first)
+    CENTRES[room.kind](room)
+    for maker, most, probability in WALL_FURNITURE[room.kind]:
         for _ in range(most):
             if room.chance(probability):
                 _against_wall(room, maker)
-    for maker, most, probability, height in HANGINGS[kind]:
+    for maker, most, probability, height in HANGINGS[room.kind]:
         for _ in range(most):
             if room.chance(probability):
-                room.on_wall(room.make(maker), z=height + random.uniform(-0.05, 0.15), gap=-0.005)
-    for _ in range(int(random.integers(0, 4))):
+                room.on_wall(room.make(maker), z=height + room.random.uniform(-0.05, 0.15), gap=-0.005)
+    for _ in range(int(room.random.integers(0, 3))):
         _clutter(room)
-    return room
 
 
-def _openings(room: Room) -> None:
-    """A door or two with free space before them; windows, mostly with curtain pairs."""
-    for _ in range(1 + room.chance(0.25)):
+def _doors_and_windows(room: Room, is_first: bool) -> None:
+    """Doors with free space before them; windows, mostly with curtain pairs. Only the first part is sure to have them."""
+    for _ in range(1 + room.chance(0.2) if is_first else int(room.chance(0.4))):
         door = room.on_wall(room.make('door'), gap=-0.03)
         if door is not None:
             front = about_z(door.yaw) @ np.array([0.0, -0.45, 0.0]) + door.at
             room.kept_free.append((front - [0.4, 0.4, 0.0], front + [0.4, 0.4, 2.0]))
-    for _ in range(1 + room.chance(0.4)):
+    for _ in range(1 + room.chance(0.2) if is_first else int(room.chance(0.6))):
         window = room.on_wall(room.make('window'), z=room.random.uniform(0.85, 1.0), gap=-0.02)
         if window is not None and room.kind != 'bath' and room.chance(0.65):
             _curtains(room, window)
@@ -355,41 +377,52 @@ class BuiltRoom:
     """A room ready to be rendered.
 
     Attributes:
-        kind: a key of ROOM_KINDS.
-        size: (3,) metres.
+        scene_type: as in the `.txt` of a scan.
+        plan: its floor.
         labels: raw category per object: walls, floor, ceiling, then the things.
         bounds: (O, 2, 3) lowest and highest corner per object.
         num_stuff: how many of the objects are walls, floor and ceiling.
         solids: the primitives; `owner` indexes the objects.
-        lights: (n, 3) positions.
+        lights: (n, 3) positions; `powers` (n,) how bright each is.
     """
 
-    kind: str
-    size: np.ndarray
+    scene_type: str
+    plan: FloorPlan
     labels: list[str]
     bounds: np.ndarray
     num_stuff: int
     solids: Solids
     lights: np.ndarray
+    powers: np.ndarray
+
+    @property
+    def size(self) -> np.ndarray:
+        """(3,) metres."""
+        return self.plan.size
 
 
 def build_room(random: Random) -> BuiltRoom:
     """Return a random furnished room as primitives."""
-    room = make_room(random)
-    pieces = [(piece.label, piece.parts) for piece in _shell(room)]
+    plan, rooms = make_rooms(random)
+    pieces = [(piece.label, piece.parts) for piece in _shell(plan, random)]
     num_stuff = len(pieces)
-    pieces += [(thing.piece.label, thing.parts) for thing in room.things]
+    for part, room in enumerate(rooms):
+        pieces += [(thing.piece.label, replace(thing, at=thing.at + plan.origin(part)).parts) for thing in room.things]
     parts = [part for _, listed in pieces for part in listed]
     owner = np.repeat(np.arange(len(pieces)), [len(listed) for _, listed in pieces])
     corners = [np.concatenate([part.corners for part in listed]) for _, listed in pieces]
     bounds = np.stack([np.stack([points.min(axis=0), points.max(axis=0)]) for points in corners])   # (O, 2, 3)
-    return BuiltRoom(room.kind, room.size, [label for label, _ in pieces], bounds, num_stuff, Solids(parts, owner),
-                     _lights(room))
+    lights = [_lights(room) for room in rooms]
+    powers = [_power(room, len(positions)) for room, positions in zip(rooms, lights, strict=True)]
+    return BuiltRoom(SCENE_TYPES[rooms[0].kind] if len(rooms) == 1 else APARTMENT, plan, [label for label, _ in pieces],
+                     bounds, num_stuff, Solids(parts, owner),
+                     np.concatenate([points + plan.origin(part) for part, points in enumerate(lights)]),
+                     np.concatenate(powers))
 
 
 def _lights(room: Room) -> np.ndarray:
     """One or two lamps under the ceiling, (n, 3)."""
-    if max(room.size[:2]) < 4.2 or room.chance(0.4):
+    if max(room.size[:2]) < 4.7 or room.chance(0.4):
         shares = [0.5 + room.random.uniform(-0.12, 0.12)]
     else:
         shares = [0.27, 0.73]
@@ -399,12 +432,18 @@ def _lights(room: Room) -> np.ndarray:
     return lights
 
 
-def _shell(room: Room) -> list[Piece]:
-    """Return four walls with skirting boards, the floor (sometimes with a rug) and the ceiling.
+def _power(room: Room, count: int) -> np.ndarray:
+    """Return how bright each of `count` lamps (count,) must be to light the room."""
+    area = room.size[0] * room.size[1]
+    return np.full(count, 1.15 / count**0.5 * np.clip(area / 18.0, 0.4, 1.4) ** 0.4)
+
+
+def _shell(plan: FloorPlan, random: Random) -> list[Piece]:
+    """Return the walls with skirting boards, the floor (sometimes with a rug) and the ceiling.
 
     Walls overlap at the corners, so that no ray escapes.
     """
-    random, (length, width, height), thick = room.random, room.size, 0.2
+    (length, width, height), thick = plan.size, 0.2
     paper, board = tx.wall_paper(random), tx.paint(random) if random.random() < 0.7 else tx.plastic(random)
     accent = int(random.integers(4)) if random.random() < 0.4 else -1
     other = tx.wall_paper(random)
@@ -416,11 +455,24 @@ def _shell(room: Room) -> list[Piece]:
         wall.box((wide, deep, height + 2 * thick), (x, y, -thick), other if index == accent else paper)
         wall.box((wide + 0.024 * (index % 2 == 0), deep + 0.024, 0.09), (x, y, 0), board)
         walls.append(wall)
+    walls += [_inner_wall(low, high, paper, board) for low, high in plan.inner]
+    for low, high in plan.lintels:
+        walls.append(Piece('wall'))
+        walls[-1].box(tuple(high - low), (*(low + high)[:2] / 2, low[2]), paper)
     floor, ceiling = Piece('floor'), Piece('ceiling')
     floor.box((length + 2 * thick, width + 2 * thick, thick), (length / 2, width / 2, -thick), tx.flooring(random))
-    if random.random() < 0.4 and room.kind != 'bath':
+    if random.random() < 0.4 and length > 3.4:
         rug = tx.Material('noise', tx.hsv(random, (0.1, 0.5), (0.25, 0.6)), tx.hsv(random, (0.0, 0.3), (0.3, 0.6)), 18.0)
-        floor.box((length * 0.5, width * 0.45, 0.008), (length / 2, width / 2, 0), rug)
+        low, high = plan.parts[int(random.integers(len(plan.parts)))]
+        floor.box((*(high - low) * [0.5, 0.45], 0.008), (*(low + high) / 2, 0), rug)
     white = tx.Material('noise', (0.82, 0.82, 0.8), (0.7, 0.7, 0.69), 20.0)
     ceiling.box((length + 2 * thick, width + 2 * thick, thick), (length / 2, width / 2, height), white)
     return [*walls, floor, ceiling]
+
+
+def _inner_wall(low: np.ndarray, high: np.ndarray, paper: tx.Material, board: tx.Material) -> Piece:
+    """Return a wall between parts, or a filled corner, that fills the box between two corners (3,)."""
+    wall, (wide, deep, height), (x, y) = Piece('wall'), high - low, (low + high)[:2] / 2
+    wall.box((wide, deep, height), (x, y, 0), paper)
+    wall.box((wide + 0.024, deep + 0.024, 0.09), (x, y, 0), board)
+    return wall

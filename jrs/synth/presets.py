@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jrs.errors import ConfigError, did_you_mean
 
-GENERATOR_VERSION = 1                                       # raise it whenever a preset's bytes change
+GENERATOR_VERSION = 2                                       # raise it whenever a preset's bytes change
 
 
 @dataclass(frozen=True)

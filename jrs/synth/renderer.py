@@ -116,19 +116,17 @@ class Renderer:
         albedo = self.solids.albedo(index, local)
         ambient = 0.44 + 0.04 * normals[:, 2]
         light = ambient * self._openness(points, normals)
-        for position, cube in zip(self.room.lights, self.shadows, strict=True):
-            light += self._lamp(position, cube, points, normals)
+        for position, power, cube in zip(self.room.lights, self.room.powers, self.shadows, strict=True):
+            light += power * self._lamp(position, cube, points, normals)
         light[self.solids.materials.emissive[index]] = 1.0
         return albedo * light[:, None]
 
     def _lamp(self, position: np.ndarray, cube: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Return the light (N,) that one lamp sheds on points (N, 3)."""
+        """Return the light (N,) that one lamp of power 1 sheds on points (N, 3)."""
         towards = position - points
         squared = (towards * towards).sum(axis=1)
         cosine = np.maximum((normals * towards).sum(axis=1) / np.sqrt(squared), 0.0)
-        area = self.room.size[0] * self.room.size[1]
-        power = 1.15 / len(self.room.lights) ** 0.5 * np.clip(area / 18.0, 0.4, 1.4) ** 0.4     # as bright as needed
-        lit = cosine * power / (0.55 + 0.16 * squared)
+        lit = cosine / (0.55 + 0.16 * squared)
         chosen = np.flatnonzero(cosine > 0)
         lit[chosen] *= _unshadowed(cube, -towards[chosen] + SHADOW_BIAS * normals[chosen])
         return lit

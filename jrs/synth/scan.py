@@ -18,7 +18,7 @@ from jrs.io.scannet import LabelRow, SegmentGroup
 from jrs.io.sens import SensFrame, SensHeader, encode_depth, write_sens
 from jrs.synth.camera_path import CameraPath, camera_path
 from jrs.synth.furniture import about_z
-from jrs.synth.layout import SCENE_TYPES, BuiltRoom, build_room
+from jrs.synth.layout import BuiltRoom, build_room
 from jrs.synth.mesh import Mesh, scan_mesh
 from jrs.synth.presets import GENERATOR_VERSION, Preset
 from jrs.synth.primitives import apply
@@ -67,7 +67,7 @@ def _write_files(folder: Path, name: str, random: np.random.Generator, preset: P
     renderer = Renderer(room)
     views = [renderer.trace_view(path, view) for view in range(preset.frames)]
     write_sens(folder / f'{name}{scannet.SENS}', _header(path), _frames(renderer, path, views, world_from_room, random))
-    mesh = scan_mesh(renderer, path, [depth for depth, _ in views], preset.spacing, preset.object_vertices)
+    mesh = scan_mesh(renderer, path, [depth for depth, _ in views], preset.spacing, preset.object_vertices, random)
     _write_mesh(folder, name, room, mesh, world_from_room)
     scannet.write_metadata(folder / f'{name}{scannet.METADATA}', _metadata(room, path, world_from_room))
 
@@ -136,4 +136,4 @@ def _metadata(room: BuiltRoom, path: CameraPath, world_from_room: np.ndarray) ->
     cameras = {f'{key}_{sensor}': float(value) for sensor in ('color', 'depth') for key, value in
                (('fx', k[0, 0]), ('fy', k[1, 1]), ('mx', k[0, 2]), ('my', k[1, 2]))}
     counts = {'numColorFrames': count, 'numDepthFrames': count, 'numIMUmeasurements': 0}
-    return {'axisAlignment': alignment, **sizes, **cameras, **counts, 'sceneType': SCENE_TYPES[room.kind]}
+    return {'axisAlignment': alignment, **sizes, **cameras, **counts, 'sceneType': room.scene_type}

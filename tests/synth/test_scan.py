@@ -128,7 +128,7 @@ def test_mesh_vertices_project_into_the_depth_images(tmp_path):
             at = pixel[inside, ::-1].T                                                  # (2, n)
             behind = local[inside, 2] - 1.0 / map_coordinates(1.0 / depth, at, order=1)    # inverse depth is planar
             best[inside] = np.minimum(best[inside], np.abs(behind))
-            edge = maximum_filter(depth, 3) > 1.1 * minimum_filter(depth, 3)
+            edge = maximum_filter(depth, 3) > 1.05 * minimum_filter(depth, 3)
             smooth = map_coordinates(edge.astype(float), at, order=1) == 0
             floating, smooth_hits = floating + (behind[smooth] < -0.05).sum(), smooth_hits + smooth.sum()
     assert (best < 0.02).mean() > 0.8                       # the rest lies on edges, between pixels (see test_mesh)
