@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jrs.errors import DataError
+from jrs.errors import ConfigError, DataError
 from jrs.geometry.camera import decode_cameras, encode_cameras
 from jrs.geometry.normalisation import normalise_scene
 from jrs.geometry.projection import unproject_depth
@@ -26,11 +26,7 @@ class GroundTruthTeacher:
         Raises:
             DataError: the batch lacks one of them.
         """
-        missing = [name for name in ('depth_m', 'intrinsics', 'cam_from_world') if getattr(batch, name) is None]
-        if missing:
-            raise DataError(f'GroundTruthTeacher needs {", ".join(missing)}, which the scenes '
-                            f'{", ".join(batch.scene_names)} do not have: prepare the data with depth and cameras, or use '
-                            'PretrainedTeacher.')
+        _require_geometry(batch, 'GroundTruthTeacher', 'use PretrainedTeacher')
         return geometry_targets(batch.cam_from_world, batch.intrinsics, batch.depth_m, batch.depth_m > MIN_DEPTH)
 
 
@@ -45,27 +41,56 @@ class PretrainedTeacher:
         model: config of a geometry model in ``MODELS``, which maps a SceneBatch to Predictions with cameras and depth.
         checkpoint: its weights: ours, or the official VGGT-1B file; entries that the model does not have are left out.
         autocast: dtype in which the model's backbone runs, unless `model` sets it itself.
+        truth: what the data set gives in the model's place: 'cameras' (with intrinsics), 'depth', or None. The model's part
+            is brought to metres by the ratio of the scene's median depths first, so that both are of one size.
+
+    Raises:
+        ConfigError: another `truth`.
     """
 
-    def __init__(self, model: dict | nn.Module, checkpoint: str, autocast: str | None = 'bfloat16') -> None:
+    def __init__(self, model: dict | nn.Module, checkpoint: str, autocast: str | None = 'bfloat16',
+                 truth: str | None = None) -> None:
+        if truth not in (None, 'cameras', 'depth'):
+            raise ConfigError(f"PretrainedTeacher.truth is None, 'cameras' or 'depth', got {truth!r}. For both use "
+                              'GroundTruthTeacher.')
         self.config = model
         self.checkpoint = checkpoint
         self.autocast = autocast
+        self.truth = truth
         self.model: nn.Module | None = None
 
     @torch.no_grad()
     def __call__(self, batch: SceneBatch) -> GeometryTargets:
-        """Return the targets of a batch of which only the images (B, V, 3, H, W) are read, on their device.
+        """Return the targets of a batch, on the device of its images (B, V, 3, H, W); no more is read without `truth`.
 
         Raises:
             WeightsError: the checkpoint is missing or lacks weights of the model.
+            DataError: the batch lacks the geometry that `truth` names.
         """
         model, device = self._ready(batch.images.device), batch.images.device
         with torch.autocast(device.type, enabled=False):
             predictions = model(SceneBatch(batch.images, batch.scene_names, batch.view_names))
             depth = predictions.depth.float()
             cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1].float(), depth.shape[-2:])
-            return geometry_targets(cam_from_world, intrinsics, depth, torch.ones_like(depth, dtype=torch.bool))
+            valid = torch.ones_like(depth, dtype=torch.bool)
+            if self.truth is not None:
+                cam_from_world, intrinsics, depth, valid = self._with_truth(batch, cam_from_world, intrinsics, depth)
+            return geometry_targets(cam_from_world, intrinsics, depth, valid)
+
+    def _with_truth(self, batch: SceneBatch, cam_from_world: Tensor, intrinsics: Tensor,
+                    depth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return (cam_from_world, intrinsics, depth, valid), one part of them the data set's, in metres."""
+        _require_geometry(batch, 'PretrainedTeacher', 'set its truth to None')
+        measured = batch.depth_m > MIN_DEPTH                                                # (B, V, H, W)
+        true, own = (values.where(measured, torch.nan).flatten(1).nanmedian(dim=1).values   # (B,)
+                     for values in (batch.depth_m, depth))
+        metres = (true / own).nan_to_num(nan=1.0)                                           # (B,); 1 without a reading
+        if self.truth == 'cameras':
+            return (batch.cam_from_world, batch.intrinsics, depth * metres[:, None, None, None],
+                    torch.ones_like(measured))
+        cam_from_world = cam_from_world.clone()
+        cam_from_world[..., :3, 3] *= metres[:, None, None]                                 # (B, V, 3)
+        return cam_from_world, intrinsics, batch.depth_m, measured
 
     def _ready(self, device: torch.device) -> nn.Module:
         """Return the frozen model on `device`, building it once."""
@@ -75,6 +100,13 @@ class PretrainedTeacher:
             model = model.narrow() if hasattr(model, 'narrow') else model
             self.model = model.requires_grad_(False).eval()
         return self.model.to(device)
+
+
+def _require_geometry(batch: SceneBatch, reader: str, way_out: str) -> None:
+    missing = [name for name in ('depth_m', 'intrinsics', 'cam_from_world') if getattr(batch, name) is None]
+    if missing:
+        raise DataError(f'{reader} needs {", ".join(missing)}, which the scenes {", ".join(batch.scene_names)} do not have: '
+                        f'prepare the data with depth and cameras, or {way_out}.')
 
 
 def geometry_targets(cam_from_world: Tensor, intrinsics: Tensor, depth: Tensor, valid: Tensor) -> GeometryTargets:

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from jrs.errors import DataError, WeightsError
+from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import decode_cameras, encode_cameras
 from jrs.geometry.projection import unproject_depth
 from jrs.models.teacher import GroundTruthTeacher, PretrainedTeacher
@@ -34,7 +34,7 @@ class Oracle(nn.Module):
         self.batch = batch
 
     def forward(self, batch):
-        assert batch.depth_m is None and batch.cam_from_world is None
+        assert batch.depth_m is None and batch.cam_from_world is None           # a teacher sees images only
         cam_from_world = self.batch.cam_from_world.clone()
         cam_from_world[..., :3, 3] *= self.scale
         encoding = encode_cameras(cam_from_world, self.batch.intrinsics, SIZE)
@@ -125,3 +125,42 @@ def test_weights_that_do_not_fit_are_refused(checkpoint):
         PretrainedTeacher(Oracle(batch), checkpoint(size=1.0))(batch)
     with pytest.raises(WeightsError, match=r'scale: file \(2,\), model \(\)'):
         PretrainedTeacher(Oracle(batch), checkpoint(scale=[1.0, 2.0]))(batch)
+
+
+@pytest.mark.parametrize('truth', ['cameras', 'depth'])
+def test_truth_replaces_one_part_and_the_other_is_brought_to_its_unit(checkpoint, truth):
+    """A teacher that is right up to its unit gives the truth, whichever part is replaced."""
+    batch = scene_batch()
+    batch.depth_m[0, :, :2] = 0                                     # no reading
+    target, expected = PretrainedTeacher(Oracle(scene_batch(), 3.0), checkpoint(scale=3.0), truth=truth)(batch), \
+        GroundTruthTeacher()(batch if truth == 'depth' else scene_batch())
+    for name in ('pose_encoding', 'depth', 'points'):
+        torch.testing.assert_close(getattr(target, name), getattr(expected, name), atol=1e-3, rtol=1e-2)
+    assert torch.equal(target.valid, batch.depth_m > 0 if truth == 'depth' else torch.ones_like(target.valid))
+
+
+def test_truth_shows_where_the_teacher_is_wrong_only_in_the_other_part(checkpoint):
+    batch, wrong = scene_batch(), scene_batch(seed=1)
+    truth = GroundTruthTeacher()(batch)
+    for part in ('cameras', 'depth'):
+        target = PretrainedTeacher(Oracle(wrong), checkpoint(scale=1.0), truth=part)(batch)
+        rotation_and_view = torch.allclose(target.pose_encoding[..., 3:], truth.pose_encoding[..., 3:], atol=1e-4)
+        shape = target.depth / target.depth.flatten(1).mean(1)[:, None, None, None]
+        true_shape = truth.depth / truth.depth.flatten(1).mean(1)[:, None, None, None]
+        assert rotation_and_view == (part == 'cameras') and torch.allclose(shape, true_shape, atol=1e-4) == (part == 'depth')
+
+
+def test_truth_that_does_not_exist_or_is_not_in_the_data_is_refused(checkpoint):
+    with pytest.raises(ConfigError, match="'cameras' or 'depth', got 'pose'"):
+        PretrainedTeacher(dict(), 'x', truth='pose')
+    batch = scene_batch()
+    batch.depth_m = None
+    with pytest.raises(DataError, match='PretrainedTeacher needs depth_m.*truth'):
+        PretrainedTeacher(Oracle(scene_batch()), checkpoint(scale=1.0), truth='cameras')(batch)
+
+
+def test_a_scene_without_a_reading_keeps_the_teacher_s_unit(checkpoint):
+    batch = scene_batch()
+    batch.depth_m[1] = 0
+    target = PretrainedTeacher(Oracle(scene_batch()), checkpoint(scale=1.0), truth='depth')(batch)
+    assert all(getattr(target, name).isfinite().all() for name in ('pose_encoding', 'depth', 'points'))
