@@ -17,6 +17,7 @@ COMMANDS = {
     'convert': 'official checkpoints -> one safetensors file with its licence; checks of key lists',
     'demo': 'rooms, training, scores and a report, in a quarter of an hour',
     'evaluate': "score anybody's prediction files",
+    'attention': 'where the queries of instances look: maps, and mass per layer on their views and pixels',
     'benchmark': 'time and memory of inference and training, beside the paper',
     'print_config': 'an experiment with everything it inherits, or what differs from another',
     'compare_runs': 'training runs side by side: curves, scores, configs, time and memory',

@@ -48,9 +48,13 @@ class ShownInstance:
 
 
 def paper_layers(inserted: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Return the inserted layers that stand where the paper's 14, 22 and 23 of 24 do in a backbone of `depth`."""
-    wanted = (round(layer / (PAPER_DEPTH - 1) * (depth - 1)) for layer in PAPER_LAYERS)
-    return tuple(sorted({min(inserted, key=lambda layer: (abs(layer - place), -layer)) for place in wanted}))
+    """Return the inserted layers that stand nearest to where the paper's 14, 22 and 23 of 24 do in `depth`."""
+    found: list[int] = []
+    for layer in reversed(PAPER_LAYERS):
+        place = round(layer / (PAPER_DEPTH - 1) * (depth - 1))
+        left = [other for other in inserted if other not in found]
+        found += [min(left, key=lambda other, place=place: (abs(other - place), -other))] if left else []
+    return tuple(sorted(found))
 
 
 def telling_instance(batch: SceneBatch) -> int:

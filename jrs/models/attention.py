@@ -14,7 +14,7 @@ from jrs.structures import LayerState, MatchedAttention, QueryPredictions, Scene
 
 
 @torch.no_grad()
-def matched_attention(model: nn.Module, queries: QueryPredictions, batch: SceneBatch) -> list[MatchedAttention]:
+def matched_attention(model: nn.Module, queries: QueryPredictions | None, batch: SceneBatch) -> list[MatchedAttention]:
     """Return the view attention of the queries that the training matcher assigns to the true instances, per scene.
 
     Args:
@@ -23,11 +23,11 @@ def matched_attention(model: nn.Module, queries: QueryPredictions, batch: SceneB
         batch: B scenes with true instances.
 
     Raises:
-        ConfigError: the model has no matcher, or its queries do not report view attention.
+        ConfigError: the model has no queries or no matcher, or its queries do not report view attention.
         DataError: the batch has no true instances.
     """
-    if model.matcher is None:
-        raise ConfigError('model.matcher is None: nothing says which query belongs to which true instance.')
+    if queries is None or model.matcher is None:
+        raise ConfigError('model.queries or model.matcher is None: no query belongs to a true instance.')
     required_attention(queries, 'The comparison of attention with true instances')
     targets = instance_targets(batch, queries.features.shape[-2:], model.min_target_pixels)
     matches, layers = model.match(queries, targets), inserted_layers(model)

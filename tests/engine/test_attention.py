@@ -96,6 +96,7 @@ def test_the_telling_instance_is_large_and_not_everywhere():
 
 
 @pytest.mark.parametrize(('inserted', 'depth', 'expected'), [
-    (range(24), 24, (14, 22, 23)), (range(12), 12, (7, 11)), (range(1, 24, 2), 24, (15, 23)), (range(12), 24, (11,))])
+    (range(24), 24, (14, 22, 23)), (range(12), 12, (7, 10, 11)), (range(1, 24, 2), 24, (15, 21, 23)),
+    (range(12), 24, (9, 10, 11)), ([1], 2, (1,))])
 def test_the_papers_layers_scale_with_the_backbone(inserted, depth, expected):
     assert paper_layers(tuple(inserted), depth) == expected

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from jrs.errors import ConfigError, DataError
-from jrs.models.attention import matched_attention, watch_tokens
+from jrs.models.attention import matched_attention, patch_maps, watch_tokens
 from jrs.models.targets import instance_targets
 from jrs.registry import MODELS, build
+from jrs.structures import LayerState
 from tests._data import random_batch
 from tests.test_registered import GEOMETRY, MODEL, D, Q
 
@@ -57,6 +58,14 @@ def test_layers_are_numbered_as_the_backbone_counts_them():
         watch_tokens(model, batch.images, matched.queries, (0, 1), print)
 
 
+def test_maps_over_patches_leave_special_tokens_out_whatever_the_order():
+    view_index, is_patch = torch.tensor([1, 0, 1, -1, 0, 1, 0]), torch.tensor([1, 0, 1, 0, 1, 0, 1]).bool()
+    layer = LayerState(5, torch.zeros(1, 7, 4), view_index, is_patch, 2)
+    assert patch_maps(torch.arange(7.0)[None], layer, (1, 2)).tolist() == [[[[4, 6]], [[0, 2]]]]     # (n, V, 1, 2)
+    with pytest.raises(ConfigError, match='one token per patch, 2 x 2 in each view, and layer 5'):
+        patch_maps(torch.zeros(1, 7), layer, (2, 2))
+
+
 def test_what_cannot_be_compared_is_said():
     model, batch = _model(), random_batch()
     model.reports_matches = True
@@ -68,5 +77,5 @@ def test_what_cannot_be_compared_is_said():
         watch_tokens(outside, batch.images, torch.tensor([0]), (), print)
     with torch.no_grad(), pytest.raises(ConfigError, match='these queries report none'):
         matched_attention(outside, outside.forward_images(batch.images, track_views=True).queries, random_batch())
-    with pytest.raises(ConfigError, match='matcher is None'):
+    with pytest.raises(ConfigError, match='model.matcher is None'):
         matched_attention(build(MODELS, GEOMETRY, 'model'), None, batch)

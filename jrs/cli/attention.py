@@ -1,0 +1,335 @@
+"""``tools/attention.py``: where the queries of instances look (Figures 3 and 4), in pictures and in numbers."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mmengine.config import Config
+
+from jrs.cli.options import add_config_options, config_from
+from jrs.cli.test import UNTRAINED
+from jrs.errors import ConfigError, DataError, WeightsError
+
+if TYPE_CHECKING:                               # torch takes seconds, and --help should not
+    from torch import nn
+
+    from jrs.engine.attention import ShownInstance
+    from jrs.evaluation.attention import AttentionSums
+
+EXAMPLES = """examples:
+  python tools/attention.py configs/segvggt/all24_fada.py FADA=RUN/weights.safetensors none=OTHER_RUN/weights.safetensors \\
+      --profile rooms --out outputs/attention
+  python tools/attention.py configs/segvggt/all24_fada.py untrained --profile debug --scene scene0007_00 --instance 3 \\
+      --layers 0 3 --out outputs/attention
+
+The query of an instance is the one that the matcher of the checkpoint's own training assigns to it: a checkpoint with a
+config.py beside it is built from the model in there, others from CONFIG. Data come from CONFIG.
+
+written to OUT: attention.html, which needs nothing else; attention.json and attention.csv with the numbers per layer; maps/
+with a picture per checkpoint and instance (rows = views, columns = layers). Fewer scenes: --cfg-options
+test_dataset.limit_scenes=8.
+"""
+NUMBERS = {                                     # heading of a chart -> the mean that it shows
+    'mass on views that show the instance': 'view_mass', 'mass on pixels that show the instance': 'pixel_mass',
+    'entropy over views (1 = even)': 'entropy', 'JS divergence from the true visibility': 'js'}
+LINES = ('#d9480f', '#1971c2', '#2f9e44', '#9c36b5', '#e8a200', '#0c8599', '#c2255c', '#5f3dc4')
+EVEN = '#868e96'
+MAX_ROWS = 12                                   # views in a picture; more are shown evenly spaced
+NOTE = ('Attention of the query that the training matcher assigns to each true instance, mean over heads; means over all '
+        'matched instances, which are all true ones unless a scene has more of them than there are queries. A patch spreads '
+        'its mass evenly over its pixels. "Even" is attention that gives every token the same weight.')
+MAPS_NOTE = ('The outline is the true mask; the number in a cell is the share of the attention that falls on that view. '
+             'Colours of a column mean the same in all its rows: black is none.')
+
+
+@dataclass
+class Checkpoint:
+    """What is looked at: its name, the file ('untrained' without one), and the config that its model is built from."""
+
+    label: str
+    file: str
+    cfg: Config
+
+
+@dataclass
+class Evidence:
+    """What was found for one checkpoint."""
+
+    checkpoint: Checkpoint
+    sums: AttentionSums
+    shown: list[ShownInstance]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog='tools/attention.py', description=__doc__, epilog=EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_options(options)
+    options.add_argument('weights', nargs='+', metavar='[LABEL=]WEIGHTS', help='checkpoints to stand side by side, or the '
+                         f'word {UNTRAINED!r}')
+    options.add_argument('--out', type=Path, required=True, help='folder for the results')
+    options.add_argument('--scene', help='scene of the pictures; default: the first of the test split')
+    options.add_argument('--instance', type=int, nargs='+', metavar='ID', help='ids of instances of that scene; default: a '
+                         'large one that at most half of the views show')
+    options.add_argument('--layers', type=int, nargs='+', metavar='LAYER', help='layers of the pictures, counted from 0; '
+                         "default: those that stand where the paper's 14, 22 and 23 of 24 do")
+    options.add_argument('--heads', action='store_true', help='also a picture per layer with a column for each head')
+    options.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:N, mps')
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Look at every checkpoint in turn, then write pictures, numbers and the page."""
+    args = parser().parse_args(argv)
+    if args.out.exists() and not args.out.is_dir():
+        raise DataError(f'--out {args.out} is a file; name a folder.')
+    cfg = config_from(args)
+    cfg.weights, cfg.model.teacher = None, None
+    checkpoints = named_checkpoints(args.weights, cfg)
+    from jrs.engine.build import build_dataset, check_ready, scoring_loader
+    from jrs.engine.inference import class_names
+    check_ready(cfg, 'test_dataset')
+    dataset = build_dataset(cfg, 'test_dataset')
+    show = chosen(dataset, args.scene, args.instance)
+    found = []
+    for checkpoint in checkpoints:
+        print(f'{checkpoint.label}: {checkpoint.file}, {len(dataset)} scenes', flush=True)
+        found.append(look(checkpoint, scoring_loader(dataset, cfg.train.workers), show, args))
+    facts = dict(config=args.config, profile=args.profile, split=dataset.split, scenes=len(dataset))
+    names = class_names(cfg, {})
+    write_numbers(args.out, found, facts)
+    pictures = write_pictures(args.out, found, names)
+    page = write_page(args.out, found, facts, pictures)
+    print(f'{format_numbers(found)}\nwritten: {args.out / "attention.json"}, {args.out / "attention.csv"}, '
+          f'{args.out / "maps"}\nLook at: {page}')
+
+
+def named_checkpoints(words: Sequence[str], cfg: Config) -> list[Checkpoint]:
+    """Return what ``[LABEL=]FILE`` names, each with the config beside it, else `cfg`.
+
+    Raises:
+        WeightsError: a file is not there. ConfigError: two have one label.
+    """
+    from jrs.config import load_config
+    found = []
+    for word in words:
+        label, equals, file = word.partition('=')
+        if not equals or Path(word).is_file():
+            label, file = '', word
+        if file != UNTRAINED and not Path(file).is_file():
+            raise WeightsError(f'There is no checkpoint {file}. Name a weights file, or {UNTRAINED!r} for the model before '
+                               'training.')
+        beside = Path(file).parent / 'config.py'
+        own = load_config(beside) if file != UNTRAINED and beside.is_file() else cfg
+        found.append(Checkpoint(label or default_label(file), file, own))
+    labels = [checkpoint.label for checkpoint in found]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ConfigError(f'two checkpoints are called {twice[0]!r}: name them, LABEL=FILE.')
+    return found
+
+
+def default_label(file: str) -> str:
+    """Return the run folder's name for its `weights.safetensors`, else the name of the file."""
+    path = Path(file)
+    return path.resolve().parent.name if path.name == 'weights.safetensors' else path.stem
+
+
+def chosen(dataset, scene: str | None, instances: Sequence[int] | None) -> dict[str, list[int]]:
+    """Return scene -> ids of the instances to draw.
+
+    Raises:
+        DataError: the split has no such scene, or the scene no true instances.
+    """
+    from jrs.engine.attention import telling_instance
+    names = dataset.metainfo['scene_names']
+    scene = scene or names[0]
+    if scene not in names:
+        raise DataError(f'--scene {scene} is not in the test split, which has: {", ".join(names[:40])}.')
+    return {scene: list(dict.fromkeys(instances or [telling_instance(dataset[names.index(scene)])]))}
+
+
+def look(checkpoint: Checkpoint, scenes, show: dict[str, list[int]], args: argparse.Namespace) -> Evidence:
+    """Return the evidence of one checkpoint.
+
+    Raises:
+        ConfigError: its queries do not read at a layer that is asked for.
+    """
+    from jrs.engine.attention import paper_layers, study
+    from jrs.models.attention import inserted_layers
+    model = load(checkpoint, args.device)
+    inserted = inserted_layers(model)
+    layers = tuple(dict.fromkeys(args.layers or paper_layers(inserted, model.backbone.num_query_layers)))
+    absent = sorted(set(layers) - set(inserted))
+    if absent:
+        raise ConfigError(f'--layers: the queries of {checkpoint.label} do not read at the layers {absent}; they read at '
+                          f'{list(inserted)}.')
+    return Evidence(checkpoint, *study(model, scenes, show, layers, args.heads))
+
+
+def load(checkpoint: Checkpoint, device: str) -> nn.Module:
+    """Return the model of a checkpoint on its device, in evaluation mode."""
+    import torch
+
+    from jrs.engine.build import build_model
+    from jrs.engine.inference import load_model, pick_device
+    if checkpoint.file != UNTRAINED:
+        return load_model(checkpoint.cfg, checkpoint.file).to(pick_device(device))
+    torch.manual_seed(checkpoint.cfg.seed)
+    return build_model(checkpoint.cfg).eval().to(pick_device(device))
+
+
+def rows_of(evidence: Evidence) -> list[dict]:
+    """Return one row of numbers per layer; `even_` is what even attention would have."""
+    per_layer, even = evidence.sums.means()
+    return [dict(checkpoint=evidence.checkpoint.label, layer=layer, instances=evidence.sums.instances,
+                 **{name: _plain(values[index]) for name, values in per_layer.items()},
+                 **{f'even_{name}': _plain(value) for name, value in even.items()})
+            for index, layer in enumerate(evidence.sums.layers)]
+
+
+def _plain(value: float) -> float | None:
+    """Return a number for JSON: no NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def write_numbers(out: Path, found: Sequence[Evidence], facts: dict) -> None:
+    """Write `attention.json`, with the instances of the pictures, and `attention.csv`."""
+    from jrs.io.atomic import atomic_write
+    rows = [row for evidence in found for row in rows_of(evidence)]
+    models = {item.checkpoint.label: dict(weights=item.checkpoint.file, costs=costs_of(item.checkpoint)) for item in found}
+    shown = [dict(checkpoint=evidence.checkpoint.label, **record(item)) for evidence in found for item in evidence.shown]
+    with atomic_write(out / 'attention.json', 'w') as file:
+        json.dump(dict(facts=facts, checkpoints=models, layers=rows, shown=shown), file, indent=1)
+    with atomic_write(out / 'attention.csv', 'w') as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def costs_of(checkpoint: Checkpoint) -> list[str]:
+    """Return the names of the costs by which the checkpoint's matcher assigns queries."""
+    return sorted(name for name, cost in checkpoint.cfg.model.matcher.costs.items() if cost is not None)
+
+
+def record(item: ShownInstance) -> dict:
+    """Return the numbers of a drawn instance."""
+    return dict(scene=item.scene, instance=item.instance, query=item.query, views=item.view_names,
+                visibility=item.visibility.tolist(),
+                view_attention={layer: values.tolist() for layer, values in item.view_attention.items()})
+
+
+def format_numbers(found: Sequence[Evidence]) -> str:
+    """Return the table that is printed: one line per layer and checkpoint."""
+    names = list(NUMBERS.values())
+    width = max(10, *(len(evidence.checkpoint.label) for evidence in found))
+    lines = [f'{"checkpoint":{width}} layer ' + ' '.join(f'{name:>10} {"(even)":>8}' for name in names)]
+    for row in (row for evidence in found for row in rows_of(evidence)):
+        cells = [f'{_number(row[name]):>10} {_number(row[f"even_{name}"]):>8}' for name in names]
+        lines.append(f'{row["checkpoint"]:{width}} {row["layer"]:5} ' + ' '.join(cells))
+    return '\n'.join(lines)
+
+
+def _number(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4f}'
+
+
+def write_pictures(out: Path, found: Sequence[Evidence], class_names: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Write `maps/*.png`; return caption -> label of the checkpoint -> picture."""
+    from jrs.io.png import write_png8
+    pictures: dict[str, dict[str, np.ndarray]] = {}
+    for evidence in found:
+        label = evidence.checkpoint.label
+        for item in evidence.shown:
+            name = class_names[item.label] if item.label < len(class_names) else f'class {item.label}'
+            for what, picture in pictures_of(item).items():
+                write_png8(out / 'maps' / f'{_word(f"{item.scene}_{item.instance}_{label}{what}")}.png', picture)
+                caption = f'{name}, instance {item.instance} of {item.scene}{what}'
+                pictures.setdefault(caption, {})[f'{label}: query {item.query}'] = picture
+    return pictures
+
+
+def _word(text: str) -> str:
+    """Return a text as part of a file name."""
+    return re.sub(r'[^\w.+-]+', '-', text)
+
+
+def pictures_of(item: ShownInstance) -> dict[str, np.ndarray]:
+    """Return name -> picture: '' has a column per layer; where heads are kept, each layer has one with a column per head."""
+    means = {layer: maps.mean(0) for layer, maps in item.maps.items()}
+    pictures = {'': draw(item, {heading(item, layer): maps for layer, maps in means.items()},
+                         {heading(item, layer): item.view_attention[layer] for layer in means})}
+    for layer, maps in item.maps.items():
+        if len(maps) > 1:
+            heads = {f'head {head}': values for head, values in enumerate(maps)}
+            shares = {name: values.sum((-1, -2)) for name, values in heads.items()}
+            pictures[f', layer {layer} by head'] = draw(item, heads, shares)
+    return pictures
+
+
+def heading(item: ShownInstance, layer: int) -> str:
+    """Return what stands above the column of a layer."""
+    return f'layer {layer}: {item.view_attention[layer][item.visibility > 0].sum():.0%} on views that show it'
+
+
+def draw(item: ShownInstance, maps: dict, view_attention: dict) -> np.ndarray:
+    """Return the picture of one instance, of at most `MAX_ROWS` of its views."""
+    from jrs.visualization.attention import attention_maps_picture
+    views = np.unique(np.linspace(0, len(item.images) - 1, min(len(item.images), MAX_ROWS)).round().astype(int))
+    return attention_maps_picture(
+        item.images[views], item.mask[views], [item.view_names[view] for view in views],
+        {name: values[views] for name, values in maps.items()},
+        {name: values[views] for name, values in view_attention.items()}, item.visibility[views])
+
+
+def write_page(out: Path, found: Sequence[Evidence], facts: dict, pictures: dict[str, dict[str, np.ndarray]]) -> Path:
+    """Write `attention.html`: curves, maps, numbers."""
+    from jrs.visualization import html
+    from jrs.visualization.report import write_report
+    rows = [row for evidence in found for row in rows_of(evidence)]
+    models = [[item.checkpoint.label, item.checkpoint.file, ', '.join(costs_of(item.checkpoint))] for item in found]
+    cells = [['–' if value is None else value for value in row.values()] for row in rows]
+    sections = [f'<p>{escape(NOTE)}</p>', html.table(['checkpoint', 'weights', 'costs of its matcher'], models),
+                charts(found), f'<h2>Maps</h2><p class="soft">{escape(MAPS_NOTE)}</p>',
+                *(side_by_side(caption, columns) for caption, columns in pictures.items()),
+                '<h2>Numbers</h2>', html.table([name.replace('_', ' ') for name in rows[0]], cells)]
+    return write_report(out / 'attention.html', 'Where queries look', sections, facts)
+
+
+def side_by_side(caption: str, pictures: dict[str, np.ndarray]) -> str:
+    """Return the pictures of one instance, a column per checkpoint."""
+    from jrs.visualization import html
+    cells = [html.image(picture, f'{caption}, {label}') for label, picture in pictures.items()]
+    widest = max(picture.shape[1] for picture in pictures.values())
+    return f'<h3>{escape(caption)}</h3>{html.picture_grid(list(pictures), [cells], widest)}'
+
+
+def charts(found: Sequence[Evidence]) -> str:
+    """Return the curves over layers, one colour per checkpoint; dashed = even attention over the same instances."""
+    from jrs.visualization import html
+    from jrs.visualization.curves import Curve, chart
+    colours = [LINES[index % len(LINES)] for index in range(len(found))]
+    parts = []
+    for title, name in NUMBERS.items():
+        curves = []
+        for evidence, colour in zip(found, colours, strict=True):
+            per_layer, even = evidence.sums.means()
+            layers = np.array(evidence.sums.layers, np.float64)
+            curves.append(Curve(evidence.checkpoint.label, layers, per_layer[name], colour))
+            curves.append(Curve(f'{evidence.checkpoint.label}, even', layers, np.full(len(layers), even[name]), EVEN, '5 4'))
+        curves = [curve for curve in curves if np.isfinite(curve.y).all()]          # NaN without any instance
+        parts += [chart(f'{title}, by layer', curves)] if curves else []
+    key = [f'<span style="color:{colour}">●</span> {escape(evidence.checkpoint.label)} &nbsp; '
+           for evidence, colour in zip(found, colours, strict=True)]
+    return (f'<p>{"".join(key)}<span style="color:{EVEN}">╌</span> even attention</p>'
+            f'{html.picture_grid([""] * 2, [parts], 480)}')
