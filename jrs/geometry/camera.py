@@ -52,6 +52,20 @@ def decode_cameras(encoding: Tensor, image_size: tuple[int, int]) -> tuple[Tenso
     return cam_from_world, intrinsics
 
 
+def relative_to_first(encoding: Tensor) -> Tensor:
+    """Return pose encodings (B, V, 9) with the first camera of each scene as the world.
+
+    Quaternions leave with length 1 and w >= 0; fields of view stay.
+
+    Args:
+        encoding: (B, V, 9), the world of each scene being any frame; quaternions of any non-zero length.
+    """
+    rotation = rotation_from_quaternion(encoding[..., 3:7])
+    cam_from_world = rigid_from_rotation_translation(rotation, encoding[..., :3])           # (B, V, 4, 4)
+    moved = cam_from_world @ invert_rigid(cam_from_world[:, :1])
+    return torch.cat([moved[..., :3, 3], quaternion_from_rotation(moved[..., :3, :3]), encoding[..., 7:]], dim=-1)
+
+
 def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
     """Return rotation matrices (..., 3, 3) of quaternions (..., 4) in the order x, y, z, w, of any non-zero length."""
     x, y, z, w = quaternion.unbind(-1)

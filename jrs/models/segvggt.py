@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.functional import mask_logits
-from jrs.geometry.camera import decode_cameras
+from jrs.geometry.camera import decode_cameras, relative_to_first
 from jrs.models.attention import matched_attention
 from jrs.models.targets import instance_targets
 from jrs.registry import (
@@ -55,6 +55,7 @@ class SegVGGT(BaseModel):
     Args:
         backbone: images -> layer states, then taps for the heads (`BACKBONES`).
         camera_head, depth_head: taps -> cameras, depth (`HEADS`).
+        geometry_head: taps -> cameras, depth and confidence at once, instead of these two (`HEADS`).
         queries: how queries are initialised and updated (`QUERIES`).
         feature_head, class_head: taps -> instance features; embeddings -> class logits (`HEADS`).
         num_classes: K.
@@ -73,13 +74,18 @@ class SegVGGT(BaseModel):
                  queries: dict | None = None, feature_head: dict | None = None, class_head: dict | None = None,
                  num_classes: int = 0, matcher: dict | None = None, losses: dict | None = None,
                  weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
-                 postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None) -> None:
+                 postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None,
+                 geometry_head: dict | None = None) -> None:
         super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
-                      dim_in=self.backbone.feature_dim, num_classes=num_classes)
+                      dim_in=self.backbone.feature_dim, patch_size=self.backbone.patch_size, num_classes=num_classes)
         self.camera_head = build(HEADS, camera_head, 'model.camera_head', **offers)
         self.depth_head = build(HEADS, depth_head, 'model.depth_head', **offers)
+        self.geometry_head = build(HEADS, geometry_head, 'model.geometry_head', **offers)
+        if geometry_head is not None and (camera_head is not None or depth_head is not None):
+            raise ConfigError('model.geometry_head gives cameras and depth: set model.camera_head and model.depth_head to '
+                              'None.')
         self.queries = build(QUERIES, queries, 'model.queries', **offers)
         self.feature_head = build(HEADS, feature_head, 'model.feature_head', **offers)
         self.class_head = build(HEADS, class_head, 'model.class_head', **offers)
@@ -111,13 +117,22 @@ class SegVGGT(BaseModel):
         """images (B, V, 3, H, W) in [0, 1] -> Predictions without mask logits: who reads masks makes them in chunks."""
         state = self.read_layers(images, track_views)
         taps = self.backbone.features()
-        predictions = Predictions(pose_encodings=self.camera_head(taps) if self.camera_head is not None else [])
-        if self.depth_head is not None:
-            predictions.depth, predictions.depth_conf = self.depth_head(taps)               # (B, V, H, W) each
+        predictions = self._geometry(taps)
         if self.queries is not None:
             predictions.features = self.feature_head(taps)                                  # (B, V, D, h, w)
             predictions.queries = self._finish_queries(state, taps, predictions.features)
         return predictions
+
+    def _geometry(self, taps: FeatureTaps) -> Predictions:
+        """Return cameras, depth and confidence, as far as there are heads; the world is the first camera."""
+        if self.geometry_head is not None:
+            encodings, depth, confidence = self.geometry_head(taps)             # [(B, V, 9)], (B, V, H, W), (B, V, H, W)
+        else:
+            encodings = self.camera_head(taps) if self.camera_head is not None else []
+            depth, confidence = self.depth_head(taps) if self.depth_head is not None else (None, None)
+        if not self.backbone.has_reference_view:
+            encodings = [relative_to_first(encoding) for encoding in encodings]
+        return Predictions(encodings, depth, confidence)
 
     def read_layers(self, images: Tensor, track_views: bool = False, watch: Callable | None = None):
         """Run the backbone over images (B, V, 3, H, W) while the queries read it; return what they know in the end.

@@ -9,6 +9,7 @@ from jrs.geometry.camera import (
     encode_cameras,
     invert_rigid,
     quaternion_from_rotation,
+    relative_to_first,
     rigid_from_rotation_translation,
     rotation_from_quaternion,
 )
@@ -82,3 +83,17 @@ def test_quaternion_of_zero_decodes_to_finite_numbers():
 def test_inverse_undoes_a_rigid_transform():
     transform = rigid_from_rotation_translation(random_rotations(5), torch.randn(5, 3).double())
     torch.testing.assert_close(invert_rigid(transform) @ transform, torch.eye(4).double().expand(5, 4, 4))
+
+
+def test_the_first_camera_becomes_the_world_and_the_others_keep_their_place_beside_it():
+    torch.manual_seed(0)
+    encoding = torch.randn(2, 4, 9, dtype=torch.float64, requires_grad=True)
+    moved = relative_to_first(encoding)
+    before, after = (decode_cameras(each, (28, 42))[0] for each in (encoding, moved))
+    torch.testing.assert_close(after, before @ invert_rigid(before[:, :1]))
+    torch.testing.assert_close(after[:, 0], torch.eye(4).double().expand(2, 4, 4))
+    torch.testing.assert_close(moved[..., 3:7].norm(dim=-1), torch.ones(2, 4).double())
+    assert (moved[..., 6] >= 0).all() and torch.equal(moved[..., 7:], encoding[..., 7:])
+    torch.testing.assert_close(relative_to_first(moved), moved)
+    moved.sum().backward()
+    assert encoding.grad.isfinite().all() and (encoding.grad[:, 1:, :7].abs().sum(-1) > 0).all()
