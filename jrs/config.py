@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from jrs import registry as slots
 from jrs.errors import ConfigError, did_you_mean
-from jrs.plugins import absolute, arguments_of_unlisted, load_plugins
+from jrs.plugins import absolute, arguments_of_unlisted, load_plugins, plugin_name, providers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
@@ -29,9 +30,9 @@ GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                   
 # Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
 SLOT_OF_KEY = {
     'model': slots.MODELS, 'backbone': slots.BACKBONES, 'insertion': slots.INSERTIONS, 'queries': slots.QUERIES,
-    'camera_head': slots.HEADS, 'depth_head': slots.HEADS, 'feature_head': slots.HEADS, 'class_head': slots.HEADS,
-    'heads': slots.HEADS, 'alignment': slots.ALIGNMENTS, 'costs': slots.COSTS, 'matcher': slots.MATCHERS,
-    'losses': slots.LOSSES, 'teacher': slots.TEACHERS, 'postprocessor': slots.POSTPROCESSORS,
+    'camera_head': slots.HEADS, 'depth_head': slots.HEADS, 'geometry_head': slots.HEADS, 'feature_head': slots.HEADS,
+    'class_head': slots.HEADS, 'heads': slots.HEADS, 'alignment': slots.ALIGNMENTS, 'costs': slots.COSTS,
+    'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS, 'postprocessor': slots.POSTPROCESSORS,
     'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
     'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'transform': slots.TRANSFORMS, 'metrics': slots.METRICS,
     'hooks': slots.HOOKS, 'optimizer': slots.OPTIMIZERS,
@@ -44,7 +45,8 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
     Args:
         file: a config file.
         profile: a file of `configs/profiles/`, merged over the experiment; 'paper' merges nothing.
-        overrides: dotted path -> value, as from ``--cfg-options a.b=c``.
+        overrides: dotted path -> value, as from ``--cfg-options a.b=c``. A plugin whose part one of them names joins the
+            config's `plugins`.
 
     Raises:
         ConfigError: a missing file, a key that the base does not have, an unknown component or argument.
@@ -57,11 +59,24 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
     if profile != 'paper':
         sizes = read_config(profile_file(profile, file))._cfg_dict
         merge(cfg, _without_absent_parts(cfg._cfg_dict, sizes), source=f'profile {profile!r}')
-    for path, value in (overrides or {}).items():
-        merge(cfg, _nested(path, value), source='--cfg-options')
-    load_plugins(cfg.get('plugins') or ()).hook.jrs_adjust_config(cfg=cfg)
+    changes = [_nested(path, value) for path, value in (overrides or {}).items()]
+    named = providers({str(component['type']) for change in changes for _, component in _components(change, '')})
+    load_plugins(named)
+    for change in changes:
+        merge(cfg, change, source='--cfg-options')
+    _list_plugins(cfg, named)
+    load_plugins(cfg.plugins).hook.jrs_adjust_config(cfg=cfg)
     check_config(cfg)
     return cfg
+
+
+def _list_plugins(cfg: Config, names: list[str]) -> None:
+    """Add the plugins that `cfg` does not list to its `plugins`, and say so."""
+    listed = {plugin_name(name) for name in cfg.get('plugins') or ()}
+    added = [name for name in names if name not in listed]
+    cfg.plugins = [*(cfg.get('plugins') or ()), *added]
+    for name in added:
+        print_log(f'--cfg-options names a part of the plugin `{name}`: added to `plugins`', 'current')
 
 
 def read_config(file: str | Path) -> Config:
@@ -135,9 +150,9 @@ def _without_absent_parts(base: Mapping, sizes: Mapping, path: str = '') -> dict
         if isinstance(value, Mapping) and 'type' not in value:
             if isinstance(base.get(key), Mapping):
                 kept[key] = _without_absent_parts(base[key], value, here)
-            elif key not in base and not _accepts(base, key, path):
+            elif key not in base and not _accepts(base, key, path) and not _of_others(base, key, path):
                 kept[key] = value                                      # nothing is called so: merging refuses it
-        elif key in base or 'type' not in base or not _only_others_have(key, base['type'], path):
+        elif key in base or not _of_others(base, key, path):
             kept[key] = value
     return kept
 
@@ -147,9 +162,9 @@ def _accepts(base: Mapping, key: str, path: str) -> bool:
     return own is None or key in own
 
 
-def _only_others_have(key: str, name: str, path: str) -> bool:
-    """True when the part `name` at `path` has no argument `key`, and another of its slot has, loaded or in a plugin."""
-    own, slot = slots.accepted_keys(_part(name, path)), slot_of(path)
+def _of_others(base: Mapping, key: str, path: str) -> bool:
+    """True when `base` at `path` is a part without an argument `key`, and another of its slot has it, also in a plugin."""
+    own, slot = slots.accepted_keys(_part(base['type'], path)) if 'type' in base else None, slot_of(path)
     if own is None or key in own or slot is None:
         return False
     others = (slots.accepted_keys(slot.get(other)) or () for other in slot.names())

@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -167,6 +167,12 @@ def _slots_of(node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
 def provided_by_unlisted() -> dict[str, str]:
     """Return the names that plugins which are not loaded would register: class name -> plugin."""
     return {part: plugin for plugin, folder in _unlisted() for part in provides(folder)}
+
+
+def providers(names: Collection[str]) -> list[str]:
+    """Return the plugins, loaded or not, whose folder registers one of the class names `names`."""
+    return [plugin for plugin, folder in available().items()
+            if names and folder is not None and not set(provides(folder)).isdisjoint(names)]
 
 
 def arguments_of_unlisted(slot: str) -> set[str]:

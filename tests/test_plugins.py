@@ -75,6 +75,24 @@ def test_a_name_that_an_unlisted_plugin_provides_is_attributed_to_it(tmp_path, f
         load_config(MAIN, 'debug', {'model.alignment': dict(type='TotalVariaton', _delete_=True)})
 
 
+@pytest.mark.parametrize('override', [{'model.alignment.type': 'TotalVariation'},
+                                      {'model.alignment': dict(type='TotalVariation')}])
+def test_an_override_that_names_a_part_of_a_plugin_adds_that_plugin_to_the_config(tmp_path, fresh, monkeypatch, override):
+    make_plugin(tmp_path, 'total_variation', TEN_LINES.format(name='TotalVariation'))
+    make_plugin(tmp_path, 'another', 'raise OSError("never asked for")')
+    monkeypatch.setenv('JRS_PLUGIN_PATH', str(tmp_path))
+    for _ in range(2):                                                  # the second time it is loaded already
+        cfg = load_config(MAIN, 'debug', override)
+        assert cfg.plugins == ['total_variation'] and cfg.model.alignment.type == 'TotalVariation'
+    assert load_config(MAIN, 'debug', {'plugins': ['total_variation'], **override}).plugins == ['total_variation']
+    assert load_config(MAIN, 'debug').plugins == []
+    (tmp_path / 'row.py').write_text(f"_base_ = {str(MAIN)!r}\nmodel = dict(alignment=dict(type='TotalVariation'))\n")
+    plugins.manager().unregister(name='total_variation')
+    ALIGNMENTS._module_dict.pop('TotalVariation')
+    with pytest.raises(ConfigError, match='add it to `plugins`'):       # a config names its plugins itself
+        load_config(tmp_path / 'row.py', 'debug')
+
+
 @pytest.mark.parametrize(('text', 'message'), [
     ('raise OSError("no licence server")', 'failed to load: OSError: no licence server'),
     ('import a_package_that_is_not_there', 'failed to load: ModuleNotFoundError'),
