@@ -22,6 +22,11 @@ def jrs_adjust_config(cfg):
     """Change `cfg` (an mmengine Config) in place, after profile and overrides are merged and before it is checked."""
 
 
+@spec(firstresult=True)
+def jrs_weight_names(keys: list[str]) -> dict[str, str] | None:
+    """Return our name of every key of a weights file, None for a file that is not of this plugin's parts."""
+
+
 @spec
 def jrs_training_step(iteration: int, terms: dict[str, float]):
     """Observe a training step: `terms` are the values that the step logs."""

@@ -20,7 +20,7 @@ from jrs.engine.build import FRESH
 from jrs.errors import ConfigError, WeightsError
 from jrs.io.lean_build import build_on_meta
 from jrs.io.tensor_file import write_tensors
-from jrs.io.weights import LOW_RANK, compare_keys, encode_metadata, first_of, our_name, read_metadata, read_state
+from jrs.io.weights import LOW_RANK, compare_keys, encode_metadata, first_of, our_names, read_metadata, read_state
 from jrs.layers.lora import merged_weight
 from jrs.registry import MODELS, build
 
@@ -29,7 +29,8 @@ EXAMPLES = """examples:
   python tools/convert.py segvggt_scannet200.pt --out weights/segvggt.safetensors --merge-lora
   python tools/convert.py --keys KEYS.txt configs/segvggt/all24_fada.py                     is a model's list of keys right?
 
-A key list has `name shape` per line, such as `depth_head.norm.weight (2048,)`; further shapes after a `|` are as good.
+A key list has `name shape` per line, such as `depth_head.norm.weight (2048,)`; further shapes after a `|` are as good. In
+`blocks.{0..23}.ls{1,2}.gamma [1024]` braces stand for each of the numbers. Lines that begin with `#` are passed over.
 """
 CONFIG = REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py'
 TRACK_HEAD = 'track_head.'
@@ -137,7 +138,7 @@ def convert(args: argparse.Namespace, cfg: Config) -> None:
 
 def look_into(released: Mapping[str, Tensor]) -> tuple[Contents, dict[str, Tensor]]:
     """Return what the tensors of a file are, and the tensors under our names without the track head."""
-    state = {our_name(key): tensor for key, tensor in released.items() if not key.startswith(TRACK_HEAD)}
+    state = {name: released[key] for key, name in our_names(released).items() if not key.startswith(TRACK_HEAD)}
     classes, queries = state.get('class_head.2.bias'), state.get('queries.tokens')
     low_rank = [key for key in state if key.endswith('.lora_a')]
     contents = Contents(
@@ -166,9 +167,10 @@ def check_against(state: Mapping[str, Tensor], contents: Contents, cfg: Config, 
 
 def architecture(contents: Contents, cfg: Config) -> nn.Module:
     """Return the model of `cfg` without values; LoRA, and of released files classes and queries, as the file has them."""
-    parts = {name: cfg.model.get(name) for name in ('type', 'backbone', 'camera_head', 'depth_head', 'queries',
-                                                    'feature_head', 'class_head')}
-    parts['backbone'] = dict(parts['backbone'], lora=dict(rank=contents.rank, alpha=1.0) if contents.rank else None)
+    parts = {name: cfg.model.get(name) for name in ('type', 'backbone', 'camera_head', 'depth_head', 'geometry_head',
+                                                    'queries', 'feature_head', 'class_head')}
+    if contents.rank or 'lora' in parts['backbone']:
+        parts['backbone'] = dict(parts['backbone'], lora=dict(rank=contents.rank, alpha=1.0) if contents.rank else None)
     num_classes = cfg.model.get('num_classes', 0)
     if contents.released and contents.num_queries:
         parts['queries'] = dict(parts['queries'] or {}, num_queries=contents.num_queries)
@@ -234,14 +236,26 @@ def read_key_list(path: Path) -> dict[str, list[tuple[int, ...]]]:
         raise WeightsError(f'There is no key list {path}.')
     listed = {}
     for number, line in enumerate(path.read_text(encoding='utf-8', errors='replace').splitlines(), start=1):
-        if not line.strip():
+        if not line.strip() or line.startswith('#'):
             continue
-        shapes = re.findall(r'\(([\d, ]*)\)', line)
-        if not shapes or not re.match(r'[\w.]+ ', line):
+        shapes = re.findall(r'[([]([\d, ]*)[])]', line)
+        if not shapes or not re.match(r'([\w.]|{[\d,.]+})+ ', line):
             raise WeightsError(f'{path}, line {number}, is not `name shape`, such as `depth_head.norm.weight (2048,)`: '
                                f'{line[:80]}')
-        listed[our_name(line.split()[0])] = [tuple(map(int, re.findall(r'\d+', shape))) for shape in shapes]
-    return listed
+        allowed = [tuple(map(int, re.findall(r'\d+', shape))) for shape in shapes]
+        listed.update(dict.fromkeys(expand(line.split()[0]), allowed))
+    return {name: listed[key] for key, name in our_names(listed).items()}
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the keys that a pattern stands for: `a.{0..2}.b` and `a.{0,2}.b`, several braces in all combinations."""
+    before, brace, rest = pattern.partition('{')
+    if not brace:
+        return [pattern]
+    numbers, _, after = rest.partition('}')
+    first, dots, last = numbers.partition('..')
+    chosen = range(int(first), int(last) + 1) if dots else numbers.split(',')
+    return [f'{before}{number}{end}' for number in chosen for end in expand(after)]
 
 
 def _stored_dtype(tensor: Tensor, name: str | None) -> torch.dtype:

@@ -20,6 +20,7 @@ from jrs.io.lean_build import build_on_meta, build_some
 from jrs.io.released_keys import our_key
 from jrs.io.tensor_file import write_tensors
 from jrs.layers.lora import LoRALinear
+from jrs.plugins import manager
 
 UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError)        # what torch.load raises on broken files
 SKIPPED = ('track_head.', 'point_head.')       # VGGT-1B's heads that a model may not have: known, skipped by name
@@ -130,9 +131,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def our_name(key: str) -> str:
-    """Return the name in our models of a key of any weights file."""
-    return our_key(key) if key.startswith(('aggregator.', 'semantic_head.')) else key
+def our_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return the name in our models of every key of a weights file: ours, VGGT's, SegVGGT's, or one that a plugin knows."""
+    keys = list(keys)
+    known = manager().hook.jrs_weight_names(keys=keys)
+    return known or {key: our_key(key) if key.startswith(('aggregator.', 'semantic_head.')) else key for key in keys}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -161,7 +164,7 @@ def compare_keys(own: Iterable[str], found: Iterable[str], fresh: Sequence[str])
 
     Args:
         own: names of the model.
-        found: names of the file, as `our_name` gives them.
+        found: names of the file, as `our_names` gives them.
         fresh: shell patterns; what fits one may be missing, unless the file has other names that fit it.
     """
     own, found = dict.fromkeys(own), dict.fromkeys(found)
@@ -179,7 +182,8 @@ def first_of(items: Sequence[str], count: int) -> str:
 
 
 def _our_state(path: Path) -> dict[str, Tensor]:
-    return {our_name(key): tensor for key, tensor in read_state(path).items()}
+    state = read_state(path)
+    return {name: state[key] for key, name in our_names(state).items()}
 
 
 def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, fresh: Sequence[str]) -> LoadReport:

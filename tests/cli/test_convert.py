@@ -3,12 +3,13 @@
 import json
 import os
 import pickle
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jrs.cli.convert import CONFIG, Contents, make_card, parser
+from jrs.cli.convert import CONFIG, Contents, expand, make_card, parser
 from jrs.config import load_config
 from jrs.engine.build import build_model
 from jrs.engine.inference import weights_card
@@ -187,6 +188,22 @@ def test_a_model_is_compared_with_a_key_list_without_weights(tmp_path, capsys, m
         said = capsys.readouterr()
         if num_classes == 198:
             assert found == code and words in said.out + said.err, said
+
+
+def test_a_pattern_stands_for_every_combination_of_its_numbers():
+    assert expand('a.b') == ['a.b']
+    assert expand('a.{0..2}.b.{1,3}.c') == [f'a.{first}.b.{second}.c' for first in (0, 1, 2) for second in (1, 3)]
+
+
+def test_a_key_list_may_have_patterns_and_brackets(tmp_path, capsys):
+    def collapsed(lines):
+        names = [line for line in lines if '.frame_blocks.' not in line]
+        first = [line.replace('frame_blocks.0.', 'frame_blocks.{0..3}.') for line in lines if '.frame_blocks.0.' in line]
+        return ['# a comment', *(re.sub(r'\((.*?),?\)', r' [\1]', line) for line in [*names, *first])]
+    listed = write_key_list(tmp_path / 'keys.txt', collapsed, lora=None)
+    assert command('convert', '--keys', listed, MAIN, '--profile', 'debug') == 0
+    printed = capsys.readouterr().out
+    assert f'{len(toy_model().state_dict())} agree in name and shape' in printed and '0 missing in the list' in printed
 
 
 def test_options_that_do_not_fit_are_answered(tmp_path, capsys):
