@@ -137,6 +137,25 @@ def _dice(overlap: Tensor, both: Tensor, smooth: float) -> Tensor:
     return 1 - (2 * overlap + smooth) / (both + smooth)
 
 
+def surest_elements(logits: Tensor | StreamedLogits, valid: Tensor | None = None) -> Tensor:
+    """Return the element at which each query's mask is most likely, (Q,) int64; the first of equals.
+
+    Args:
+        logits: (Q, E).
+        valid: (E,) bool, the elements that may be returned; None = all.
+    """
+    highest = _zeros(logits, logits.shape[0]) - float('inf')                            # (Q,)
+    elements = torch.zeros_like(highest, dtype=torch.int64)
+    for piece in _ranges(logits, logits):
+        values = _real(logits.views(piece) if isinstance(logits, StreamedLogits) else logits[:, piece])     # (Q, e)
+        if valid is not None:
+            values = values.masked_fill(~valid[piece], float('-inf'))
+        best = values.max(dim=1)
+        elements = torch.where(best.values > highest, best.indices + piece.start, elements)
+        highest = torch.maximum(highest, best.values)
+    return elements
+
+
 def js_divergence(p: Tensor, q: Tensor) -> Tensor:
     """Return the Jensen-Shannon divergence over the last axis: natural logarithm, in [0, ln 2] (Eq. 8).
 

@@ -1,4 +1,4 @@
-"""Matching of queries that stand for an element of the scene: each instance takes its cheapest own queries."""
+"""Matching of queries that each stand for one element of the scene: an instance takes its cheapest own queries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from jrs.errors import ConfigError
+from jrs.functional import flat_mask_logits, surest_elements
 from jrs.matching.hungarian import CostMatcher
 from jrs.registry import MATCHERS
 from jrs.structures import InstanceTargets, QueryPredictions
@@ -20,7 +21,8 @@ class SparseMatcher(CostMatcher):
 
     Kept are the queries whose cost is strictly below the (k + 1)-th smallest of the instance, so that ties at that value
     select nobody; with k queries or fewer, all that are eligible. An instance without an eligible query stays unmatched.
-    Instances that do not share elements never share a query.
+    Instances that do not share elements never share a query. A learned query stands for the valid element at which its mask
+    is most likely (ours; the methods with this matcher make their queries from elements).
 
     Args:
         costs, weights, alignment, path: see `CostMatcher`.
@@ -38,15 +40,9 @@ class SparseMatcher(CostMatcher):
         self.k = k
 
     def assign(self, cost: Tensor, pred: QueryPredictions, target: InstanceTargets) -> tuple[Tensor, Tensor]:
-        """Return the kept pairs for `cost` (Q, G), in ascending order of the query.
-
-        Raises:
-            ConfigError: the queries stand for no element (`pred.elements` is None).
-        """
-        if pred.elements is None:
-            raise ConfigError('SparseMatcher matches queries that stand for an element of the scene, and these are learned: '
-                              "they have no `elements`. Use model.matcher type='HungarianMatcher'.")
-        eligible = target.masks.flatten(1)[:, pred.elements].T.to(cost.device)              # (Q, G)
+        """Return the kept pairs for `cost` (Q, G), in ascending order of the query."""
+        elements = pred.elements if pred.elements is not None else surest_elements(flat_mask_logits(pred), target.flat_valid)
+        eligible = target.masks.flatten(1)[:, elements].T.to(cost.device)              # (Q, G)
         cost = cost.masked_fill(~eligible, INELIGIBLE)
         if len(cost) > self.k:
             eligible &= cost < cost.kthvalue(self.k + 1, dim=0).values

@@ -1,5 +1,7 @@
 """Sparse matching: only a query that stands for an element of the instance may answer for it."""
 
+import json
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from jrs.errors import ConfigError
 from jrs.matching.sparse import SparseMatcher
 from jrs.registry import COSTS
 from jrs.structures import InstanceTargets, QueryPredictions
+from tests._data import MAIN, command
 
 
 class Given:
@@ -71,10 +74,30 @@ def test_every_level_is_matched_by_its_own_elements():
     assert found.queries.tolist() == [0] and found.auxiliary[0].queries.tolist() == [1]
 
 
-def test_learned_queries_and_a_senseless_k_are_refused():
-    target = InstanceTargets(torch.zeros(1, dtype=torch.int64), torch.ones(1, 1, 1, 1, dtype=torch.bool), torch.ones(1, 1))
-    with pytest.raises(ConfigError, match='HungarianMatcher'):
-        SparseMatcher(dict(given=Given(torch.zeros(2, 1))))(QueryPredictions(torch.zeros(2, 4)), target)
+@pytest.mark.parametrize('streamed', [False, True])
+def test_a_learned_query_stands_for_the_valid_element_that_it_is_surest_of(streamed):
+    features = torch.tensor([[[[0.0, 9.0]], [[1.0, 0.0]]]])                     # (V, D, h, w)
+    embedding = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])             # surest of the pixels 1, 0 and 0
+    masks = torch.tensor([[[[True, False]]], [[[False, True]]]])                # (G, V, h, w): one pixel each
+    target = InstanceTargets(torch.zeros(2, dtype=torch.int64), masks, torch.ones(2, 1))
+    pred = QueryPredictions(embedding, features=features)
+    if not streamed:
+        pred.mask_logits = torch.einsum('qd,vdhw->qvhw', embedding, features)
+    matcher = SparseMatcher(dict(given=Given(torch.tensor([[2.0, 2.0], [1.0, 1.0], [3.0, 3.0]]))))
+    found = matcher(pred, target)
+    assert list(zip(found.queries.tolist(), found.instances.tolist(), strict=True)) == [(0, 1), (1, 0)]
+    target.valid = torch.tensor([[[True, False]]])                              # now pixel 0 is all that is known
+    assert matcher(pred, target).instances.tolist() == [0]
+
+
+def test_the_main_experiment_learns_with_it_by_one_override(debug_data, tmp_path):
+    words = [MAIN, '--profile', 'debug', '--work-dir', tmp_path, '--cfg-options', 'model.matcher.type=SparseMatcher']
+    assert command('train', *words, f'data_root={debug_data}', 'train.iterations=2', 'hooks.pictures=None') == 0
+    rows = [json.loads(line) for line in (tmp_path / 'terms.jsonl').read_text().splitlines()]
+    assert len(rows) == 2 and all(row['loss_mask_dice'] > 0 for row in rows)
+
+
+def test_a_senseless_k_is_refused():
     with pytest.raises(ConfigError, match='model.matcher.k'):
         SparseMatcher(dict(given=Given(torch.zeros(2, 1))), k=0)
 
