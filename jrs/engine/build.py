@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from jrs.engine.console import JrsRunner
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.io.weights import build_with_weights
-from jrs.registry import DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
+from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
 
 # What fine-tuning from VGGT-1B adds to it; each of these comes from the file as a whole, or starts fresh as a whole.
 FRESH = ('queries.*', 'feature_head.*', 'class_head.*', '*.lora_[ab]')
@@ -31,7 +32,23 @@ HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licens
 
 def build_dataset(cfg: Config, name: str) -> Dataset:
     """Return the data set that `cfg[name]` describes; DataError when its folder is not there."""
-    return build(DATASETS, cfg[name], name, data_root=cfg.data_root, seed=cfg.seed)
+    return build(DATASETS, cfg[name], name, data_root=cfg.data_root, seed=cfg.seed, **patch_size_offer(cfg))
+
+
+def patch_size_offer(cfg: Config) -> dict[str, int]:
+    """Return ``{'patch_size': pixels}`` of the backbone, as the config or its class says; empty where neither does."""
+    part = _backbone_part(cfg)
+    if part is None:
+        return {}
+    argument = inspect.signature(part).parameters.get('patch_size')
+    default = getattr(part, 'patch_size', None) if argument is None else argument.default
+    size = cfg.model.backbone.get('patch_size', default)
+    return {'patch_size': size} if isinstance(size, int) else {}
+
+
+def _backbone_part(cfg: Config) -> type | None:
+    """Return the class of the backbone, None for a model that has no such slot."""
+    return BACKBONES.lookup(cfg.model.backbone.type, 'model.backbone') if cfg.model.get('backbone') else None
 
 
 def check_ready(cfg: Config, *datasets: str) -> None:
@@ -48,9 +65,11 @@ def check_ready(cfg: Config, *datasets: str) -> None:
         except DataError as error:
             faults.setdefault(str(error), []).append(name)
     teacher = cfg.model.get('teacher') or {}
-    for path, file in (('weights', cfg.get('weights')), ('model.teacher.checkpoint', teacher.get('checkpoint'))):
+    own = getattr(_backbone_part(cfg), 'official_weights', OFFICIAL_VGGT)
+    for path, file, advice in (('weights', cfg.get('weights'), own),
+                               ('model.teacher.checkpoint', teacher.get('checkpoint'), OFFICIAL_VGGT)):
         if file and not Path(file).is_file():
-            faults.setdefault(f'no file {file}. {OFFICIAL_VGGT}', []).append(path)
+            faults.setdefault(f'no file {file}. {advice}', []).append(path)
     if faults:
         lines = [f'  - {", ".join(paths)}: {fault}' for fault, paths in faults.items()]
         rooms = any('prepare.py rooms' in fault for fault in faults)
