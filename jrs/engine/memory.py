@@ -98,7 +98,8 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
     share = 0.6 if model.autocast_dtype is not None else 1.0                   # part of a block's tensors is bfloat16
     block = SAVED_BLOCK_TOKENS * tokens * share
     kept = 2 * 2 * tokens * len(backbone.feature_layers)                       # the taps and their gradients
-    kept += backbone.num_query_layers * (tokens if backbone.activation_checkpointing else 2 * block)
+    recomputes = getattr(backbone, 'activation_checkpointing', False)
+    kept += backbone.num_query_layers * (tokens if recomputes else 2 * block)
     if hasattr(queries, 'cross_layers') and not queries.activation_checkpointing:      # queries inside the backbone
         kept += SAVED_CROSS_TOKENS * tokens * share * len(queries.cross_layers)
     elif hasattr(queries, 'kept_channels'):        # a decoder after it, in float32
@@ -113,7 +114,7 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
         else:
             kept += saved
     fixed = parameter_bytes(model) + 12.0 * trainable + teacher_bytes + RUNTIME.get(device.type, 0.0)
-    recomputed = 2 * block if backbone.activation_checkpointing else 0.0       # after the heads' chunk, never beside it
+    recomputed = 2 * block if recomputes else 0.0       # after the heads' chunk, never beside it
     if chunk > recomputed * views:
         return MemoryEstimate(fixed + chunk, kept, views)
     return MemoryEstimate(fixed, kept + recomputed, views)
@@ -191,10 +192,10 @@ def return_freed_memory() -> bool:
 
 
 def _token_bytes(model: nn.Module, size: tuple[int, int]) -> float:
-    """Bytes of the float32 tokens of one view."""
+    """Bytes of the float32 tokens of one view; special tokens of a backbone that does not say how many are left out."""
     backbone = model.backbone
     patches = (size[0] // backbone.patch_size) * (size[1] // backbone.patch_size)
-    return 4.0 * (patches + backbone.num_special) * backbone.embed_dim
+    return 4.0 * (patches + getattr(backbone, 'num_special', 0)) * backbone.embed_dim
 
 
 def _decoders(model: nn.Module) -> list[nn.Module]:
