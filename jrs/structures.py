@@ -54,6 +54,7 @@ class SceneGroundTruth:
         cam_from_world: (V, 4, 4) of the depth cameras.
         input_from_depth: (V, 3, 3) affine map of depth-image pixels (u, v, 1) to pixels of the network input; both
             with pixel centres at integers.
+        excluded: (E,) int64, vertices that do not exist for scoring (ScanNet++'s mesh mask); None = all exist.
     """
 
     scene_name: str
@@ -64,6 +65,7 @@ class SceneGroundTruth:
     depth_intrinsics: np.ndarray
     cam_from_world: np.ndarray
     input_from_depth: np.ndarray
+    excluded: np.ndarray | None = None
 
 
 @dataclass
@@ -346,7 +348,9 @@ def unpack_bits(bits: Tensor, count: int) -> Tensor:
 
 
 def count_bits(bits: Tensor) -> Tensor:
-    """Return how many bits of `bits` (..., n) uint8 are set along the last axis, (...) int64."""
+    """Return how many bits of `bits` (..., n) uint8 are set along the last axis, (...) int64; on a CPU by numpy."""
+    if bits.device.type == 'cpu':
+        return torch.from_numpy(np.asarray(np.bitwise_count(bits.numpy()).sum(axis=-1, dtype=np.int64)))
     pairs = bits - ((bits >> 1) & 0x55)
     fours = (pairs & 0x33) + ((pairs >> 2) & 0x33)
     return ((fours + (fours >> 4)) & 0x0F).sum(dim=-1)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2
   python tools/prepare.py scannet --raw /data/scannet --out data/scannet --every 20 --jobs 16
+  python tools/prepare.py scannetpp --raw /data/scannetpp --out data/scannetpp --jobs 16
   python tools/prepare.py check data/scannet/scene0011_00
 
 A run that was stopped continues when the same command is given again. The layout of a scene folder is described in
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='prepare.py', description=__doc__, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar='scannet | rooms | check')
+    commands = parser.add_subparsers(required=True, metavar='scannet | scannetpp | rooms | check')
     scannet = commands.add_parser('scannet', help='raw ScanNet v2 scans -> scene folders')
     scannet.add_argument('--raw', type=Path, required=True, help='folder with the scans, the label table (tsv) and '
                          'the lists scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt')
@@ -51,18 +52,40 @@ def _parser() -> argparse.ArgumentParser:
     scannet.add_argument('--min-mask-pixels', type=int, help='smaller masks of a view are marked "ignore" '
                          '(default: 20 pixels of 640 x 480, in proportion to the image, at least 4)')
     scannet.set_defaults(run=_scannet)
+    scannetpp = _add_scannetpp(commands)
     rooms = commands.add_parser('rooms', help='generate the built-in rooms as scene folders')
     rooms.add_argument('--preset', required=True, help='size of the rooms, e.g. debug or tiny; a wrong name lists all')
     rooms.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/rooms/tiny')
     rooms.add_argument('--rooms', type=int, help='generate this many rooms only (default: all of the preset)')
     rooms.add_argument('--keep-raw', action='store_true', help='keep the raw scans in OUT/raw')
     rooms.set_defaults(run=_rooms)
-    for command in (scannet, rooms):
+    for command in (scannet, scannetpp, rooms):
         command.add_argument('--jobs', type=int, default=1, help='processes (default: %(default)s)')
     check = commands.add_parser('check', help='read every file of a scene or a data set and explain the first fault')
     check.add_argument('folder', type=Path, help='scene folder, or folder of a data set')
     check.set_defaults(run=_check)
     return parser
+
+
+def _add_scannetpp(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser('scannetpp', help='raw ScanNet++ scenes -> scene folders')
+    command.add_argument('--raw', type=Path, required=True, help='folder with data/<scene>, splits and metadata')
+    command.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/scannetpp')
+    command.add_argument('--camera', default='iphone', metavar='iphone | dslr', help='whose pictures become views; those of '
+                         'both are undistorted (default: %(default)s)')
+    command.add_argument('--every', type=int, help='take frames whose number is a multiple of this; an iPhone\'s are '
+                         'numbered as in the video and about each tenth is posed (default: 10; all pictures of a DSLR)')
+    command.add_argument('--depth', metavar='sensor | rendered', help='LiDAR depth, or depth of the mesh (default: LiDAR '
+                         'where there is some; a DSLR has none)')
+    command.add_argument('--min-mask-pixels', type=int, help='as of scannet')
+    command.set_defaults(run=_scannetpp)
+    return command
+
+
+def _scannetpp(options: argparse.Namespace) -> None:
+    from jrs.datasets.prepare.scannetpp import prepare_scannetpp
+    _finish(prepare_scannetpp(options.raw, options.out, options.camera, options.every, options.jobs,
+                              options.min_mask_pixels, options.depth, _say), options.out)
 
 
 def _scannet(options: argparse.Namespace) -> None:

@@ -175,7 +175,8 @@ class SceneDataset:
             depth_m=np.stack([view.sensor_m for view in views]),                                # (V, Hd, Wd)
             depth_intrinsics=np.stack([scene.camera(frame).depth_intrinsics for frame in frames]),
             cam_from_world=np.stack([frame.cam_from_world for frame in frames]),
-            input_from_depth=np.stack([view.input_from_depth for view in views]))               # (V, 3, 3)
+            input_from_depth=np.stack([view.input_from_depth for view in views]),               # (V, 3, 3)
+            excluded=None if mesh.excluded is None else np.flatnonzero(mesh.excluded))
 
     def _vertex_ids(self, scene: SceneFolder, mesh: Mesh) -> np.ndarray:
         """Return class id * 1000 + instance number of each vertex (N,), 0 = void (data.md section 4.3)."""
@@ -206,7 +207,8 @@ def how_to_get(root: Path) -> str:
     """Return the sentence that says how a data set is made, and what runs without it."""
     if 'rooms' in root.parts:
         return f'Generate the rooms: python tools/prepare.py rooms --preset {root.name} --out {root}'
-    return (f'Prepare it from the raw scans: python tools/prepare.py scannet --raw DIR --out {root} --every 10. '
+    command = 'scannetpp --raw DIR' if 'scannetpp' in root.name else 'scannet --raw DIR --every 10'
+    return (f'Prepare it from the raw scans: python tools/prepare.py {command} --out {root}. '
             'Without the data, `--profile rooms` runs the same experiment on the built-in rooms.')
 
 

@@ -7,7 +7,7 @@
         color/<frame>.jpg          8-bit RGB (or .png)
         depth/<frame>.png          16-bit, millimetres, 0 = no reading; depth camera's resolution
         instances/<frame>.png      16-bit instance ids at colour resolution: 0 none, 65535 ignore
-        mesh.ply                   x y z (metres), red green blue, instance, superpoint; triangles
+        mesh.ply                   x y z (metres), red green blue, instance, superpoint, excluded; triangles
 
     scene.json
       format      1
@@ -23,7 +23,8 @@
 one pose. Ids are the same in all frames and on the mesh, and cover stuff (walls, floors) as well as things: which
 classes are instances is the benchmark's affair; `classes` has its class id under the benchmark's name. Cameras are
 OpenCV's, pixel centres at integers, `cam_from_world` in metres. Without `depth_size` (null) there is no depth folder;
-without instances there is no `instances` folder and no such mesh property.
+without instances there is no `instances` folder and no such mesh property. `excluded` is 1 for vertices that do not
+count for scoring (ScanNet++'s mesh mask); without the property all count.
 """
 
 from __future__ import annotations
@@ -94,13 +95,15 @@ class Mesh:
         faces: (M, 3) int32.
         instances: (N,) int64 instance ids, 0 none; None where the scene is not annotated.
         superpoints: (N,) int64 0 .. S-1 without gaps; None where there are none.
+        excluded: (N,) bool, vertices that do not count for scoring; None where all count.
     """
 
     vertices: np.ndarray
     colors: np.ndarray
     faces: np.ndarray
-    instances: np.ndarray | None
-    superpoints: np.ndarray | None
+    instances: np.ndarray | None = None
+    superpoints: np.ndarray | None = None
+    excluded: np.ndarray | None = None
 
 
 @dataclass
@@ -185,14 +188,24 @@ class SceneFolder:
 
     def mesh(self) -> Mesh:
         """Return the labelled mesh."""
-        path = self.path / 'mesh.ply'
-        values, faces = read_ply(path)
-        missing = {*'xyz', *RGB} - set(values)
-        if missing or faces is None:
-            raise DataError(f'{path}: lacks {sorted(missing) or "faces"}. Prepare the scene again.')
-        return Mesh(np.stack([values[axis] for axis in 'xyz'], axis=1).astype(np.float64),                  # (N, 3)
-                    np.stack([values[name] for name in RGB], axis=1).astype(np.uint8),  # (N, 3)
-                    faces, _optional(values, 'instance'), _optional(values, 'superpoint'))
+        return read_mesh(self.path / 'mesh.ply')
+
+
+def read_mesh(path: Path) -> Mesh:
+    """Return the mesh of a PLY file: x y z, red green blue and triangles it must have, ids it may have.
+
+    Raises:
+        DataError: the file is missing, broken, or lacks one of them.
+    """
+    values, faces = read_ply(path)
+    missing = {*'xyz', *RGB} - set(values)
+    if missing or faces is None:
+        raise DataError(f'{path}: lacks {sorted(missing) or "faces"}; needs x y z, red green blue and triangles.')
+    excluded = _optional(values, 'excluded')
+    return Mesh(np.stack([values[axis] for axis in 'xyz'], axis=1).astype(np.float64),                      # (N, 3)
+                np.stack([values[name] for name in RGB], axis=1).astype(np.uint8),                          # (N, 3)
+                faces, _optional(values, 'instance'), _optional(values, 'superpoint'),
+                None if excluded is None else excluded > 0)
 
 
 def _optional(values: dict[str, np.ndarray], name: str) -> np.ndarray | None:
@@ -294,6 +307,8 @@ class SceneWriter:
         for name, ids in (('instance', mesh.instances), ('superpoint', mesh.superpoints)):
             if ids is not None:
                 values[name] = ids.astype(np.int32)
+        if mesh.excluded is not None:
+            values['excluded'] = mesh.excluded.astype(np.uint8)
         write_ply(self.folder / 'mesh.ply', values, mesh.faces)
 
     def finish(self, record: SceneRecord) -> None:

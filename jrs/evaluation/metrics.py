@@ -112,7 +112,7 @@ class InstanceAPMetric(SceneMetric):
         packed = self.transfer.lift(instances, truth, visible)
         labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)
         matches = assign(truth.vertex_ids, packed, self._class_ids(labels, truth), instances.scores.cpu().numpy(),
-                         self.benchmark)
+                         self.benchmark, truth.excluded)
         scored = {'matches': matches, 'num_views': len(truth.depth_m)}
         if self.class_agnostic:
             scored['agnostic'] = matches.keep_rows(best_row_per_query(instances.queries, instances.scores))
@@ -144,7 +144,7 @@ class InstanceAPMetric(SceneMetric):
     def _oracle(self, instance_ids: Tensor, table: InstanceTable, truth: SceneGroundTruth, visible: Any) -> SceneMatches:
         packed = self.transfer.lift_ids(instance_ids, table.ids, truth, visible)
         labels = self._class_ids(table.labels.cpu().numpy(), truth)
-        return assign(truth.vertex_ids, packed, labels, np.ones(len(packed)), self.benchmark)
+        return assign(truth.vertex_ids, packed, labels, np.ones(len(packed)), self.benchmark, truth.excluded)
 
     def _class_ids(self, labels: np.ndarray, truth: SceneGroundTruth) -> np.ndarray:
         """Return the data set's ids (M,) of class indices (M,)."""

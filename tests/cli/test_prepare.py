@@ -13,6 +13,7 @@ from jrs.cli.prepare import main
 from jrs.datasets.dataset import SceneDataset
 from jrs.datasets.scene import SceneFolder, read_split
 from tests.datasets._raw_scan import write_raw
+from tests.datasets._raw_scannetpp import write_raw as write_scannetpp
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,6 +74,17 @@ def test_scans_are_prepared_with_progress(tmp_path, capsys):
     said = capsys.readouterr().err
     assert 'GB are free' in said and '1/1 scene0000_00' in said and 'scenes/min' in said
     assert [frame.index for frame in SceneFolder(tmp_path / 'out/scene0000_00').frames] == [0, 2]
+
+
+def test_scannetpp_is_prepared_from_either_camera(tmp_path, capsys):
+    raw = write_scannetpp(tmp_path / 'raw', num_frames=2, lost=())
+    for camera in ('iphone', 'dslr'):
+        out = tmp_path / camera
+        assert run(main, ['scannetpp', '--raw', str(raw), '--out', str(out), '--camera', camera, '--depth', 'rendered']) == 0
+        assert run(main, ['check', str(out)]) == 0
+    assert 'depth is rendered from the mesh' in capsys.readouterr().err
+    assert run(main, ['scannetpp', '--raw', str(raw), '--out', str(tmp_path / 'x'), '--camera', 'phone']) == 2
+    assert 'iphone, dslr' in capsys.readouterr().err
 
 
 def test_failed_scan_gives_code_2_after_the_others_are_done(tmp_path, capsys):

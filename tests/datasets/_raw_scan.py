@@ -49,7 +49,12 @@ def world_from_cam(step: float) -> np.ndarray:
 def trace(pose: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return z-depth (H, W) in metres and box number + 1 (H, W) by intersecting rays with the boxes; 0 = nothing."""
     v, u = np.mgrid[:size[0], :size[1]]
-    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(intrinsics).T @ pose[:3, :3].T
+    return trace_rays(pose, np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(intrinsics).T)
+
+
+def trace_rays(pose: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Do the same for rays (H, W, 3) with z = 1 in the camera's frame."""
+    size, rays = rays.shape[:2], rays @ pose[:3, :3].T
     depth, owner = np.full(size, np.inf), np.zeros(size, int)
     for number, (low, high) in enumerate(BOXES.values(), start=1):
         with np.errstate(divide='ignore'):
@@ -73,7 +78,7 @@ def _write_scan(folder: Path, num_frames: int, lost: tuple, shift: float, repeat
     color_k, depth_k = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
     color_k[:3, :3], depth_k[:3, :3] = COLOR_K, DEPTH_K
     write_sens(files.scan_file(folder, files.SENS), SensHeader(color_k, depth_k, COLOR_SIZE, DEPTH_SIZE), frames)
-    vertices, faces, owner = _mesh()
+    vertices, faces, owner = box_mesh()
     values = {axis: vertices[:, column].astype(np.float32) for column, axis in enumerate('xyz')}
     values |= {name: np.full(len(vertices), 128, np.uint8) for name in ('red', 'green', 'blue', 'alpha')}
     write_ply(files.scan_file(folder, files.MESH), values, faces)
@@ -86,7 +91,7 @@ def _write_scan(folder: Path, num_frames: int, lost: tuple, shift: float, repeat
     files.write_aggregation(files.scan_file(folder, files.AGGREGATION), folder.name, groups)
 
 
-def _mesh(cells: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def box_mesh(cells: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return vertices, triangles and the box of each vertex; each side of a box is a grid of its own."""
     vertices, faces, owner = [], [], []
     for number, (low, high) in enumerate(BOXES.values()):

@@ -13,24 +13,13 @@ import numpy as np
 from jrs.datasets.prepare import masks
 from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
 from jrs.datasets.prepare.recordings import ExportedRecording, Recording, SensRecording
-from jrs.datasets.scene import (
-    MAX_ID,
-    RGB,
-    Camera,
-    Frame,
-    Mesh,
-    SceneInstance,
-    SceneRecord,
-    SceneWriter,
-    is_rigid,
-)
+from jrs.datasets.scene import MAX_ID, Camera, Frame, Mesh, SceneInstance, SceneRecord, SceneWriter, is_rigid, read_mesh
 from jrs.datasets.transforms import sample_nearest
 from jrs.errors import DataError
 from jrs.io import scannet as files
 from jrs.io.frames import is_exported
 from jrs.io.images import resize_map
 from jrs.io.instance_zip import InstanceZip, find_instance_zip
-from jrs.io.ply import read_ply
 
 LOG = logging.getLogger('jrs')
 SPLITS = ('train', 'val', 'test')
@@ -172,17 +161,11 @@ def _choose_frames(recording: Recording, every: int, notes: list[str]) -> list[F
 def _read_mesh(scan: Path, labels: dict[str, files.LabelRow],
                notes: list[str]) -> tuple[Mesh, list[SceneInstance] | None]:
     """Return the mesh with ids and superpoints, and the table of instances (None for a scan without annotation)."""
-    path = files.scan_file(scan, files.MESH)
-    values, faces = read_ply(path)
-    if faces is None or not {*'xyz', *RGB} <= set(values):
-        raise DataError(f'{path}: needs x y z, red green blue and faces, has {sorted(values)}.')
-    vertices = np.stack([values[axis] for axis in 'xyz'], axis=1).astype(np.float64)               # (N, 3)
-    colors = np.stack([values[name] for name in RGB], axis=1).astype(np.uint8)                 # (N, 3)
-    mesh = Mesh(vertices, colors, faces, None, None)
+    mesh = read_mesh(files.scan_file(scan, files.MESH))
     segments_path = files.scan_file(scan, files.SEGMENTS)
     if not segments_path.is_file() and not files.scan_file(scan, files.AGGREGATION).is_file():
         return mesh, None
-    segments = files.read_segments(segments_path, len(vertices))
+    segments = files.read_segments(segments_path, len(mesh.vertices))
     mesh.superpoints = np.unique(segments, return_inverse=True)[1].reshape(-1)                     # (N,)
     return mesh, _read_objects(scan, segments, mesh, labels, notes)
 

@@ -1,0 +1,38 @@
+"""Frames of a video by number, in rising order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from jrs.errors import DataError
+
+
+class VideoFrames:
+    """Reads chosen frames; those between are grabbed, not converted, since seeking is not exact in many containers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._capture = cv2.VideoCapture(str(path))
+        self._grabbed = -1
+        if not self._capture.isOpened():
+            raise DataError(f'{path}: no video that OpenCV can read. Extract its frames, and give their folder.')
+
+    def close(self) -> None:
+        """Close the file."""
+        self._capture.release()
+
+    def frame(self, index: int) -> np.ndarray:
+        """Return frame `index`, beyond the last one asked for, (H, W, 3) uint8 RGB."""
+        if index <= self._grabbed:
+            raise ValueError(f'frame {index} was asked for after frame {self._grabbed}')
+        while self._grabbed < index:
+            if not self._capture.grab():
+                raise DataError(f'{self.path}: ends at frame {self._grabbed + 1}, frame {index} is needed. Is it cut off?')
+            self._grabbed += 1
+        done, picture = self._capture.retrieve()
+        if not done:
+            raise DataError(f'{self.path}: frame {index} cannot be decoded.')
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
