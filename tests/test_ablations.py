@@ -99,6 +99,16 @@ def test_a_divergence_with_a_zero_is_what_one_gets_by_hand(name):
     assert alignment(target, target).item() == pytest.approx(0, abs=1e-7)
 
 
+def test_the_pretrained_row_takes_an_official_vggt_file_as_it_is(tmp_path):
+    from jrs.engine.inference import load_model
+    from tests._released import outputs, toy_model, vggt_file
+    cfg = load_config(ROOT / 'configs' / 'geometry' / 'vggt_pretrained.py', 'debug', {'model.teacher': None})
+    torch.save(vggt_file(), tmp_path / 'model.pt')                  # names of VGGT-1B, with heads that the row does not have
+    found, expected = outputs(load_model(cfg, tmp_path / 'model.pt')), outputs(toy_model())
+    assert set(expected) - set(found) == {'class_logits', 'mask_logits'}
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
 def test_every_config_that_the_paper_s_tables_name_for_segvggt_exists():
     import yaml
     tables = yaml.safe_load((ROOT / 'jrs' / 'report' / 'paper_tables.yaml').read_text(encoding='utf-8'))['tables']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from jrs.config import load_config, read_config
+from jrs.config import bases_of, load_config, read_config
 from tests._data import ROOT, forget_runs
 
 CONFIGS = ROOT / 'configs'
@@ -19,17 +20,22 @@ EXPERIMENTS = sorted(path for path in CONFIGS.rglob('*.py')
                      if not path.relative_to(CONFIGS).parts[0].startswith(('_base_', 'profiles')))
 LEAVES = [path for path in EXPERIMENTS if '_base_ = [' not in path.read_text()]
 
+# Small profiles have no pre-trained weights, and one teacher for all: rows that only choose it are their parent there.
+CHOOSE_THE_TEACHER = {f'all24_fada_true_{part}' for part in ('geometry', 'cameras', 'depth')}
+
 
 def named(paths: list[Path]) -> dict:
     return dict(argvalues=paths, ids=[str(path.relative_to(CONFIGS).with_suffix('')) for path in paths])
 
 
 @pytest.mark.parametrize('path', **named(EXPERIMENTS))
-def test_an_experiment_resolves_under_every_profile(path):
+def test_an_experiment_resolves_under_every_profile_and_stays_what_it_is(path):
     """And says in its first line where its number stands."""
     for profile in ('paper', 'rooms', 'debug'):
         cfg = load_config(path, profile)
         assert set(cfg.experiment) == {'benchmark', 'trained_on', 'weights_licence'}
+        kept = path not in LEAVES or different_paths(resolved(bases_of(path)[0], profile), cfg._cfg_dict)
+        assert kept or profile != 'paper' and path.stem in CHOOSE_THE_TEACHER, f'under {profile} it is its parent'
     first = path.read_text().splitlines()[0]
     assert re.match(r'# .*(Tables? \d+|Beside Table \d+)', first), f'the first line names no table: {first}'
 
@@ -84,6 +90,12 @@ def test_a_gradient_that_is_missing_is_noticed(debug_data, tmp_path):
     sum(value for name, value in model(batch, mode='loss').items() if name.startswith('loss_')).backward()
     assert {name for name, value in model.named_parameters() if value.grad is None} == {
         f'class_head.{layer}.{kind}' for layer in (0, 2) for kind in ('weight', 'bias')}
+
+
+@functools.cache
+def resolved(path: Path, profile: str) -> dict:
+    """Return the mappings of an experiment; leaves share few parents."""
+    return load_config(path, profile)._cfg_dict
 
 
 def watch(steps: list[dict[str, float]]):
