@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train; leaves checkpoints, logs, `config.py`, `diff.txt`, `run.json` and `weights.safetensors` in the run folder."""
+    """Train; leaves checkpoints, logs, `config.py`, `diff.txt`, `run.json`, `identity.json`, `weights.safetensors`."""
     args = parser().parse_args(argv)
     cfg = config_from(args)
     work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
@@ -50,11 +50,13 @@ def main(argv: list[str] | None = None) -> None:
     start_processes(args.launcher)
     runner = build_runner(cfg, work_dir, args.resume, args.launcher)
     if runner.rank == 0:
-        from jrs.engine.record import RunClock, finish_record, start_record
+        from jrs.engine.record import RunRecord, finish_record, start_record
+        from jrs.report.identity import training_identity, write_identity
         write_config(args, cfg, work_dir)
+        write_identity(work_dir, training_identity(cfg), args.resume)
         command = sys.argv if argv is None else ['tools/train.py', *argv]
         start_record(work_dir, command, next(runner.model.parameters()).device, args.resume)
-        runner.register_hook(RunClock(cfg.train.save_every))
+        runner.register_hook(RunRecord(cfg.train.save_every))
     runner.train()
     if runner.rank == 0:
         save_result(runner, cfg, work_dir)

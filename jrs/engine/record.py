@@ -1,13 +1,15 @@
-"""What a run says of itself (`run.json`): command, code, versions and machine; hours and memory as it goes on."""
+"""What a run says of itself: command, code, versions, machine, hours and memory (`run.json`), scores (`metrics.jsonl`)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from mmengine.hooks import Hook
 
 from jrs.engine.benchmark import peak_memory_gb
 from jrs.engine.checkpoint import environment_variables
+from jrs.engine.hooks import read_lines
 from jrs.io.atomic import atomic_write
 
 RECORD_FILE = 'run.json'
+METRICS_FILE = 'metrics.jsonl'
 UNKNOWN = 'unknown'
 
 
@@ -45,8 +49,10 @@ def read_record(work_dir: Path) -> dict:
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 
-class RunClock(Hook):
+class RunRecord(Hook):
     """Keep `hours` and `peak_memory_gb` of `run.json` up to date, with every checkpoint and at the end; for rank 0.
+
+    The scores of each validation become a line of `metrics.jsonl`; one that does not exist is null.
 
     Hours count training with its validation, over all resumes; what a killed run did after its last checkpoint is done
     again, and counts once. The peak is that of this process: of its CUDA device where there is one.
@@ -61,7 +67,8 @@ class RunClock(Hook):
         self.interval = interval
 
     def before_train(self, runner) -> None:
-        """Start the clock where the run that is resumed stopped."""
+        """Go on where the run that is resumed stopped; scores of iterations that will be done again are dropped."""
+        self._write_scores(runner)
         self.started = time.monotonic()
         self.hours_before = read_record(Path(runner.work_dir)).get('hours', 0.0)
 
@@ -69,6 +76,17 @@ class RunClock(Hook):
         """Write after each checkpoint."""
         if self.every_n_train_iters(runner, self.interval):
             self.after_train(runner)
+
+    def after_val_epoch(self, runner, metrics: Mapping[str, float] | None = None) -> None:
+        """Add the scores of a validation."""
+        plain = {name: float(value) if math.isfinite(value) else None for name, value in (metrics or {}).items()}
+        self._write_scores(runner, json.dumps(dict(iteration=runner.iter, **plain)) + '\n')
+
+    def _write_scores(self, runner, line: str = '') -> None:
+        path = Path(runner.work_dir) / METRICS_FILE
+        kept = [old for old in read_lines(path) if json.loads(old)['iteration'] <= runner.iter]
+        with atomic_write(path, 'w') as file:
+            file.writelines([*kept, line])
 
     def after_train(self, runner) -> None:
         """Write."""

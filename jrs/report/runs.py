@@ -13,13 +13,13 @@ import numpy as np
 
 from jrs.config import read_config
 from jrs.engine.hooks import TERMS_FILE, read_lines
-from jrs.engine.record import RECORD_FILE, read_record
+from jrs.engine.record import METRICS_FILE, RECORD_FILE, read_record
 from jrs.errors import DataError, did_you_mean
 
 RESULTS = Path('test') / 'results.json'         # where tools/test.py writes beside a run's weights
 LAST = 20                                       # iterations in the mean that stands for a term's final value
 TRAINING = ('time', 'data_time', 'grad_norm', 'memory_gib')         # what the trainer logs beside terms and learning rates
-NOT_DRAWN = ('lr', 'base_lr', 'iter')           # the same as lr_<group>, and the x axis
+CLASS = '/class/'                               # in the names of scores of one class
 
 
 @dataclass(frozen=True)
@@ -112,24 +112,24 @@ def read_run(path: Path, name: str) -> Run:
     """Return the run in `path`; what it lacks becomes a note."""
     try:
         run = Run(name, path, read_config(path / 'config.py')._cfg_dict, read_record(path))
-        run.terms = _terms(path)
+        run.terms = _columns(path / TERMS_FILE, first=1)                # counted from 0 there: iterations before the step
+        run.metrics = {tag: series for tag, series in _columns(path / METRICS_FILE, first=0).items() if CLASS not in tag}
+        run.scores, run.scored = _scores(path, run.metrics)
     except (ValueError, KeyError) as error:
-        raise DataError(f'{path}: {RECORD_FILE} or {TERMS_FILE} is damaged: {error}.') from error
-    logged = _event_scalars(path)
-    for tag, series in logged.items():
-        if tag in TRAINING or tag.startswith('lr_'):
-            run.training[tag] = series
-        elif tag not in run.terms and tag not in NOT_DRAWN and '/class/' not in tag:
-            run.metrics[tag] = series
-    run.scores, run.scored = _scores(path, run.metrics)
+        files = f'{RECORD_FILE}, {TERMS_FILE}, {METRICS_FILE} or {RESULTS}'
+        raise DataError(f'{path}: {files} is damaged ({error}). Leave this run out, or restore the file.') from error
+    run.training = {tag: series for tag, series in _event_scalars(path).items() if tag in TRAINING or tag.startswith('lr_')}
     run.notes = _notes(run)
     return run
 
 
-def _terms(path: Path) -> dict[str, Series]:
-    rows = [json.loads(line) for line in read_lines(path / TERMS_FILE)]
+def _columns(file: Path, first: int) -> dict[str, Series]:
+    """Return each column of a file of rows, over its `iteration` plus `first`; columns without a value are left out."""
+    rows = [json.loads(line) for line in read_lines(file)]
     names = dict.fromkeys(name for row in rows for name in row if name != 'iteration')
-    return {name: _series([(row['iteration'] + 1, row[name]) for row in rows if name in row]) for name in names}
+    columns = {name: _series([(row['iteration'] + first, row[name]) for row in rows if row.get(name) is not None])
+               for name in names}
+    return {name: series for name, series in columns.items() if len(series.x)}
 
 
 def _event_scalars(path: Path) -> dict[str, Series]:
@@ -144,7 +144,8 @@ def _event_scalars(path: Path) -> dict[str, Series]:
         values = {tag: {step: value for step, value in known.items() if step < first} for tag, known in values.items()}
         for tag, series in events.items():
             values.setdefault(tag, {}).update((event.step, event.value) for event in series)
-    return {tag: series for tag, known in values.items() if len((series := _series(sorted(known.items()))).x)}
+    columns = {tag: _series(sorted(known.items())) for tag, known in values.items()}
+    return {tag: series for tag, series in columns.items() if len(series.x)}
 
 
 def _series(pairs: Sequence[tuple[int, float]]) -> Series:
@@ -157,7 +158,7 @@ def _scores(path: Path, metrics: Mapping[str, Series]) -> tuple[dict[str, float]
     """Return the final metrics and their origin: the test of the run's weights, else the last validation."""
     if (path / RESULTS).is_file():
         found = json.loads((path / RESULTS).read_text(encoding='utf-8'))['metrics']
-        return {name: value for name, value in found.items() if value is not None and '/class/' not in name}, 'test'
+        return {name: value for name, value in found.items() if value is not None and CLASS not in name}, 'test'
     if not metrics:
         return {}, 'not scored'
     last = max(series.x[-1] for series in metrics.values())

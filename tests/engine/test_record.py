@@ -11,7 +11,7 @@ import torch
 
 from jrs.engine import record
 from jrs.engine.checkpoint import checkpoints
-from jrs.engine.record import RunClock, git_state, read_record, start_record
+from jrs.engine.record import RunRecord, git_state, read_record, start_record
 from tests._data import ROOT, command
 
 NO_FADA = ROOT / 'configs' / 'segvggt' / 'all24_no_fada.py'
@@ -20,7 +20,8 @@ CPU = torch.device('cpu')
 
 def words(data, work_dir, *flags):
     return [NO_FADA, '--profile', 'debug', '--work-dir', work_dir, *flags, '--cfg-options', f'data_root={data}', 'seed=4',
-            'train.iterations=4', 'train.save_every=2', 'batches.views=(2,2)', 'batches.max_images=2', 'hooks.pictures=None']
+            'train.iterations=4', 'train.save_every=2',
+            'train.validate_every=2', 'batches.views=(2,2)', 'batches.max_images=2', 'hooks.pictures=None']
 
 
 @pytest.fixture(scope='module')
@@ -44,13 +45,17 @@ def test_the_difference_from_the_parent_and_the_overrides_stand_apart(run):
     assert 'seed' not in experiment and 'seed\n  - 0\n  + 4' in overrides and 'model' not in overrides
 
 
-def test_a_resumed_run_adds_its_hours_and_keeps_the_command_that_started_it(run, debug_data):
+def test_a_resumed_run_adds_its_hours_keeps_its_first_command_and_validates_again_what_it_trains_again(run, debug_data):
     checkpoints(run)[0].unlink()
+    scores = (run / record.METRICS_FILE).read_text()
+    rows = [json.loads(line) for line in scores.splitlines()]
+    assert [row['iteration'] for row in rows] == [2, 4] and 0 < rows[0]['depth/abs_rel'] and 'NaN' not in scores
     first = read_record(run)
     (run / record.RECORD_FILE).write_text(json.dumps(first | dict(hours=5.0, peak_memory_gb=100.0)))
     assert command('train', *words(debug_data, run, '--resume')) == 0
     found = read_record(run)
     assert 5 < found['hours'] < 5.1 and found['peak_memory_gb'] == 100 and found['finished']
+    assert (run / record.METRICS_FILE).read_text() == scores
     assert [before['command'] for before in found['earlier']] == [first['command']] and '--resume' in found['command']
 
 
@@ -59,10 +64,10 @@ def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_n
     monkeypatch.setattr(record, 'time', SimpleNamespace(monotonic=lambda: next(times)))
     start_record(tmp_path, ['x'], CPU, resume=False)
     runner = SimpleNamespace(work_dir=str(tmp_path), model=torch.nn.Linear(1, 1), iter=0)
-    clock = RunClock(interval=2)
-    clock.before_train(runner)
+    hook = RunRecord(interval=2)
+    hook.before_train(runner)
     for runner.iter in range(3):
-        clock.after_train_iter(runner, runner.iter)
+        hook.after_train_iter(runner, runner.iter)
     found = read_record(tmp_path)
     assert found['hours'] == pytest.approx(1.0) and found['finished'] is False
     start_record(tmp_path, ['x'], CPU, resume=False)                   # started again: nothing of before counts

@@ -14,15 +14,16 @@ from tests.report._run import make_run
 
 FADA = dict(loss=[4.0, 3.0, 2.0, 1.0], loss_fada=[0.4, 0.3, 0.2, 0.1])
 PLAIN = dict(loss=[4.0, 4.0, 3.0, 3.0])
-LOGGED = {'lr_new': {2: 1e-3, 4: 1e-4}, 'time': {2: 0.5, 4: 0.7}, 'lr': {2: 1.0}, 'loss': {2: 9.0}, 'grad_norm': {4: 2.0},
-          'instance/AP': {2: 0.1, 4: 0.2}, 'instance/class/chair/AP': {4: 1.0}, 'instance/tail_AP': {4: float('nan')}}
+LOGGED = dict(scalars={'lr_new': {2: 1e-3, 4: 1e-4}, 'time': {2: 0.5, 4: 0.7}, 'lr': {2: 1.0}, 'loss': {2: 9.0},
+                       'grad_norm': {4: 2.0, 2: float('nan')}, 'memory_gib': {2: float('nan')}},
+              metrics={'instance/AP': {2: 0.1, 4: 0.2}, 'instance/class/chair/AP': {4: 1.0}, 'instance/tail_AP': {4: None}})
 
 
 @pytest.fixture
 def runs(tmp_path):
-    make_run(tmp_path / 'a' / 'fada', FADA, LOGGED, scores={'instance/AP': 0.30, 'depth/abs_rel': 0.1, 'x': None},
+    make_run(tmp_path / 'a' / 'fada', FADA, **LOGGED, scores={'instance/AP': 0.30, 'depth/abs_rel': 0.1, 'x': None},
              config="model = dict(loss=dict(type='A'), same=1)")
-    make_run(tmp_path / 'b' / 'plain', PLAIN, LOGGED, scores={'instance/AP': 0.25}, hours=2.0,
+    make_run(tmp_path / 'b' / 'plain', PLAIN, **LOGGED, scores={'instance/AP': 0.25}, hours=2.0,
              config='model = dict(loss=None, same=1)')
     return read_runs(find_runs([str(tmp_path / 'a' / 'fada'), str(tmp_path / 'b' / 'plain')]))
 
@@ -32,6 +33,7 @@ def test_terms_rates_and_metrics_are_told_apart_and_values_that_are_not_finite_l
     assert [run.name for run in runs] == ['a/fada', 'b/plain'] and run.iterations == 4
     assert run.terms['loss'].x.tolist() == [1, 2, 3, 4] and run.terms['loss'].y.tolist() == FADA['loss']
     assert set(run.training) == {'lr_new', 'time', 'grad_norm'} and set(run.metrics) == {'instance/AP'}
+    assert run.training['grad_norm'].x.tolist() == [4]
     assert run.scores == {'instance/AP': 0.30, 'depth/abs_rel': 0.1} and run.scored == 'test'
 
 
@@ -56,7 +58,7 @@ def test_the_page_stands_alone_and_shows_curves_scores_settings_time_and_memory(
 
 
 def test_what_only_some_runs_have_and_where_code_differs_is_named(tmp_path, runs):
-    other = read_run(make_run(tmp_path / 'c', PLAIN, LOGGED, commit='def', dirty=True), 'c')
+    other = read_run(make_run(tmp_path / 'c', PLAIN, **LOGGED, commit='def', dirty=True), 'c')
     notes = all_notes([*runs, other])
     assert 'terms of a/fada only: loss_fada' in notes and 'metrics of a/fada only: depth/abs_rel' in notes
     assert 'commits differ: abc, def' in notes and 'scores differ: test, validation at iteration 4' in notes
@@ -64,9 +66,9 @@ def test_what_only_some_runs_have_and_where_code_differs_is_named(tmp_path, runs
 
 
 def test_iterations_that_a_resume_did_again_count_with_their_last_values(tmp_path):
-    make_run(tmp_path, PLAIN, {'instance/AP': {2: 0.1, 4: 0.9, 6: 0.9}}, session='20261122_120000')
-    make_run(tmp_path, PLAIN, {'instance/AP': {4: 0.2}}, session='20261122_130000')
-    series = read_run(tmp_path, 'x').metrics['instance/AP']
+    make_run(tmp_path, PLAIN, {'lr_new': {2: 0.1, 4: 0.9, 6: 0.9}}, session='20261122_120000')
+    make_run(tmp_path, PLAIN, {'lr_new': {4: 0.2}}, session='20261122_130000')
+    series = read_run(tmp_path, 'x').training['lr_new']
     assert series.x.tolist() == [2, 4] and series.y == pytest.approx([0.1, 0.2])
 
 
@@ -86,9 +88,11 @@ def test_a_run_that_stopped_early_or_was_never_closed_is_named(tmp_path):
     assert 'short has 4 of 9 iterations' in read_run(run, 'short').notes
 
 
-@pytest.mark.parametrize(('name', 'content'), [('run.json', '{"hours": '), ('terms.jsonl', '{"iteration": 0, x\n')])
+@pytest.mark.parametrize(('name', 'content'), [
+    ('run.json', '{"hours": '), ('metrics.jsonl', '{"instance/AP": 1}\n'), ('terms.jsonl', '{"iteration": 0, x\n'),
+    ('test/results.json', '{')])
 def test_a_damaged_file_is_named_with_its_folder(tmp_path, name, content):
-    run = make_run(tmp_path / 'broken', PLAIN)
+    run = make_run(tmp_path / 'broken', PLAIN, scores={})
     (run / name).write_text(content)
     with pytest.raises(DataError, match=f'broken.*{name}.*damaged'):
         read_run(run, 'broken')
