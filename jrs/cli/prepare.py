@@ -1,4 +1,4 @@
-"""`tools/prepare.py`: raw scans or built-in rooms -> scene folders; checks scene folders."""
+"""`tools/prepare.py`: raw scans, built-in rooms, photos or a video -> scene folders; checks scene folders."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2
   python tools/prepare.py scannet --raw /data/scannet --out data/scannet --every 20 --jobs 16
   python tools/prepare.py scannetpp --raw /data/scannetpp --out data/scannetpp --jobs 16
+  python tools/prepare.py images walk.mp4 --out data/mine --name kitchen --max-views 48
   python tools/prepare.py check data/scannet/scene0011_00
 
 A run that was stopped continues when the same command is given again. The layout of a scene folder is described in
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='prepare.py', description=__doc__, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar='scannet | scannetpp | rooms | check')
+    commands = parser.add_subparsers(required=True, metavar='scannet | scannetpp | rooms | images | check')
     scannet = commands.add_parser('scannet', help='raw ScanNet v2 scans -> scene folders')
     scannet.add_argument('--raw', type=Path, required=True, help='folder with the scans, the label table (tsv) and '
                          'the lists scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt')
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     rooms.add_argument('--rooms', type=int, help='generate this many rooms only (default: all of the preset)')
     rooms.add_argument('--keep-raw', action='store_true', help='keep the raw scans in OUT/raw')
     rooms.set_defaults(run=_rooms)
+    _add_images(commands)
     for command in (scannet, scannetpp, rooms):
         command.add_argument('--jobs', type=int, default=1, help='processes (default: %(default)s)')
     check = commands.add_parser('check', help='read every file of a scene or a data set and explain the first fault')
@@ -80,6 +82,25 @@ def _add_scannetpp(commands: argparse._SubParsersAction) -> argparse.ArgumentPar
     command.add_argument('--min-mask-pixels', type=int, help='as of scannet')
     command.set_defaults(run=_scannetpp)
     return command
+
+
+def _add_images(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        'images', help='photos or a video -> a scene folder without ground truth',
+        description='Photos or a video -> a scene folder without cameras, depth, instances and mesh. tools/infer.py reads '
+        'photos and videos directly, and scene folders too: this command is for pictures that are read again and again.')
+    command.add_argument('source', nargs='+', metavar='PHOTOS_OR_VIDEO', help='a folder of photos, photos, or one video')
+    command.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/mine')
+    command.add_argument('--name', help='of the scene (default: the name of the folder or of the first file)')
+    command.add_argument('--every', type=int, default=1, help='take each n-th photo or frame')
+    command.add_argument('--max-views', type=int, help='at most so many, evenly spaced (default: all photos, 24 frames of a '
+                         'video)')
+    command.set_defaults(run=_images)
+
+
+def _images(options: argparse.Namespace) -> None:
+    from jrs.datasets.prepare.images import prepare_images
+    _finish(prepare_images(options.source, options.out, options.name, options.every, options.max_views, _say), options.out)
 
 
 def _scannetpp(options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ class _View:
     """One view at network size: image (H, W, 3) uint8, depth (H, W), ids (H, W), and where its pixels came from."""
 
     image: np.ndarray
-    intrinsics: np.ndarray
+    intrinsics: np.ndarray | None
     depth_m: np.ndarray | None
     instance_ids: np.ndarray | None
     input_from_depth: np.ndarray | None
@@ -113,6 +113,9 @@ class SceneDataset:
 
     def _train_item(self, request: SampleRequest) -> SceneBatch:
         scene = self.scenes[request.index]
+        if not scene.record.has_geometry:
+            raise DataError(f'{scene.path}: photos without cameras and instances cannot be trained on; tools/infer.py '
+                            'reconstructs them.')
         rng = np.random.default_rng([self.seed, request.draw])
         frames = self.frames(scene)
         frames = [frames[place] for place in choose_views(len(frames), request.num_views, self.view_spacing, rng)]
@@ -147,14 +150,13 @@ class SceneDataset:
 
     def _batch(self, scene: SceneFolder, frames: list[Frame], views: list[_View]) -> SceneBatch:
         images = np.stack([view.image for view in views]).transpose(0, 3, 1, 2)                 # (V, 3, H, W)
-        poses = np.stack([frame.cam_from_world for frame in frames])                            # (V, 4, 4)
-        intrinsics = np.stack([view.intrinsics for view in views])                              # (V, 3, 3)
         classes = self._class_index(scene)
         return SceneBatch(
             images=_one_scene(images, torch.float32) / 255, scene_names=[scene.name],
             view_names=[[frame.name for frame in frames]],
             depth_m=_optional_stack([view.depth_m for view in views], torch.float32),
-            intrinsics=_one_scene(intrinsics, torch.float32), cam_from_world=_one_scene(poses, torch.float32),
+            intrinsics=_optional_stack([view.intrinsics for view in views], torch.float32),
+            cam_from_world=_optional_stack([frame.cam_from_world for frame in frames], torch.float32),
             instance_ids=_optional_stack([_keep_ids(view.instance_ids, classes) for view in views], torch.int64),
             instances=[InstanceTable(torch.tensor(list(classes), dtype=torch.int64),
                                      torch.tensor(list(classes.values()), dtype=torch.int64))]
@@ -217,7 +219,7 @@ def _view(scene: SceneFolder, frame: Frame, image: np.ndarray, input_from_color:
     camera, size = scene.camera(frame), image.shape[:2]
     sensor, ids = scene.depth_m(frame), scene.instance_ids(frame)
     from_depth = None if sensor is None else input_from_color @ camera.color_from_depth
-    return _View(image, input_from_color @ camera.color_intrinsics,
+    return _View(image, None if camera.color_intrinsics is None else input_from_color @ camera.color_intrinsics,
                  None if sensor is None else sample_nearest(sensor, from_depth, size),
                  None if ids is None else sample_nearest(ids, input_from_color, size), from_depth, sensor)
 

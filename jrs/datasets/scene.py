@@ -23,7 +23,9 @@
 one pose. Ids are the same in all frames and on the mesh, and cover stuff (walls, floors) as well as things: which
 classes are instances is the benchmark's affair; `classes` has its class id under the benchmark's name. Cameras are
 OpenCV's, pixel centres at integers, `cam_from_world` in metres. Without `depth_size` (null) there is no depth folder;
-without instances there is no `instances` folder and no such mesh property. `excluded` is 1 for vertices that do not
+without instances there is no `instances` folder and no such mesh property. A scene of photos has null for the intrinsics
+and for `cam_from_world` of all frames, no depth, no instances and no mesh: it can be reconstructed, not trained on.
+`excluded` is 1 for vertices that do not
 count for scoring (ScanNet++'s mesh mask); without the property all count.
 """
 
@@ -53,10 +55,13 @@ RGB = ('red', 'green', 'blue')
 
 @dataclass(frozen=True)
 class Camera:
-    """Colour and depth camera of a frame: sizes (H, W), intrinsics (3, 3) float64 in pixels; depth may be None."""
+    """Colour and depth camera of a frame: sizes (H, W), intrinsics (3, 3) float64 in pixels; depth may be None.
+
+    `color_intrinsics` is None for photos, of which nothing is known.
+    """
 
     color_size: tuple[int, int]
-    color_intrinsics: np.ndarray
+    color_intrinsics: np.ndarray | None
     depth_size: tuple[int, int] | None
     depth_intrinsics: np.ndarray | None
 
@@ -68,12 +73,15 @@ class Camera:
 
 @dataclass(frozen=True)
 class Frame:
-    """One view of a scene: file stem, number in the recording, place in `cameras`, `cam_from_world` (4, 4) float64."""
+    """One view of a scene: file stem, number in the recording, place in `cameras`, `cam_from_world` (4, 4) float64.
+
+    `cam_from_world` is None for photos, of which nothing is known.
+    """
 
     name: str
     index: int
     camera: int
-    cam_from_world: np.ndarray
+    cam_from_world: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,11 @@ class SceneRecord:
     settings: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
+
+    @property
+    def has_geometry(self) -> bool:
+        """Whether cameras and mesh are known; False for photos."""
+        return all(frame.cam_from_world is not None for frame in self.frames)
 
 
 class SceneFolder:
@@ -237,11 +250,11 @@ def _read_record(path: Path) -> SceneRecord:
 
 
 def _parse_record(data: dict) -> SceneRecord:
-    cameras = [Camera(tuple(item['color_size']), _matrix(item['color_intrinsics'], 3),
+    cameras = [Camera(tuple(item['color_size']), item['color_intrinsics'] and _matrix(item['color_intrinsics'], 3),
                       item['depth_size'] and tuple(item['depth_size']),
                       item['depth_intrinsics'] and _matrix(item['depth_intrinsics'], 3)) for item in data['cameras']]
-    frames = [Frame(str(item['name']), int(item['index']), int(item['camera']), _matrix(item['cam_from_world'], 4))
-              for item in data['frames']]
+    frames = [Frame(str(item['name']), int(item['index']), int(item['camera']),
+                    item['cam_from_world'] and _matrix(item['cam_from_world'], 4)) for item in data['frames']]
     instances = data['instances']
     if instances is not None:
         instances = [SceneInstance(int(item['id']), str(item['label']), dict(item['classes'])) for item in instances]
@@ -349,7 +362,8 @@ def check_scene(path: str | os.PathLike) -> None:
         ids = scene.instance_ids(frame)
         if ids is not None:
             _check_known(ids, known | {-1}, scene.path / 'instances' / f'{frame.name}.png')
-    _check_mesh(scene, known)
+    if record.has_geometry:
+        _check_mesh(scene, known)
 
 
 def _check_instances(record: SceneRecord, where: Path) -> set[int]:
@@ -373,7 +387,18 @@ def _check_frames(record: SceneRecord, where: Path) -> None:
     for frame in record.frames:
         if not 0 <= frame.camera < len(record.cameras):
             raise DataError(f'{where}: frame {frame.name} has camera {frame.camera} of {len(record.cameras)}.')
-        _check_pose(frame.cam_from_world, f'{where}: frame {frame.name}')
+        if record.has_geometry:
+            _check_pose(frame.cam_from_world, f'{where}: frame {frame.name}')
+    if not record.has_geometry:
+        _check_photos(record, where)
+
+
+def _check_photos(record: SceneRecord, where: Path) -> None:
+    known = [frame.name for frame in record.frames if frame.cam_from_world is not None]
+    if known or record.instances is not None or any(camera.depth_size or camera.color_intrinsics is not None
+                                                    for camera in record.cameras):
+        raise DataError(f'{where}: where a frame has no cam_from_world, none may have one, and there can be no intrinsics, '
+                        f'depth or instances. Frames with one: {known[:5]}.')
 
 
 def _check_intrinsics(matrix: np.ndarray | None, where: str) -> None:

@@ -67,8 +67,8 @@ def load_photos(source: str | Path | Sequence[str | Path], width: int = 518, pat
     `valid` marks the padding.
 
     Args:
-        source: a folder of photos (sorted as people count: 2 before 10; videos and other files in it are ignored), one
-            photo, a list of photos, or one video.
+        source: a folder of photos (sorted as people count: 2 before 10; videos and other files in it are ignored), a scene
+            folder (its colour images), one photo, a list of photos, or one video.
         width: width of the network input, a multiple of `patch_size`.
         patch_size: heights are rounded to multiples of it.
         max_views: at most so many views, evenly spaced; None takes all photos, and 24 frames of a video.
@@ -82,7 +82,7 @@ def load_photos(source: str | Path | Sequence[str | Path], width: int = 518, pat
         raise DataError(f'The input width must be a positive multiple of the patch size {patch_size}, got {width}.')
     if every < 1 or (max_views is not None and max_views < 1):
         raise DataError(f'`every` and `max_views` must be at least 1, got every={every}, max_views={max_views}.')
-    video = _as_video(source)
+    video = as_video(source)
     if video is not None:
         names, pictures = _read_video(video, max_views or VIDEO_VIEWS, every)
     else:
@@ -102,6 +102,8 @@ def list_photos(source: str | Path | Sequence[str | Path]) -> list[Path]:
     source = Path(source).expanduser()
     if not source.is_dir():
         return _checked_list([source])
+    if (source / 'scene.json').is_file() and (source / 'color').is_dir():   # a scene folder: its colour images
+        source = source / 'color'
     files = sorted((path for path in source.iterdir() if _is_photo(path)), key=lambda path: natural_key(path.name))
     if not files:
         there = sorted(path.name for path in source.iterdir())
@@ -256,7 +258,7 @@ def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in PHOTO_SUFFIXES and path.is_file() and not path.name.startswith('.')
 
 
-def _as_video(source: str | Path | Sequence[str | Path]) -> Path | None:
+def as_video(source: str | Path | Sequence[str | Path]) -> Path | None:
     """Return the path when `source` names one video file, else None."""
     if not isinstance(source, (str, Path)):
         source = source[0] if len(source) == 1 else ''
@@ -287,7 +289,7 @@ def _read_video(path: Path, max_views: int, every: int) -> tuple[list[str], list
     """Return names and (h, w, 3) uint8 RGB pictures of evenly spaced frames."""
     if not path.exists():
         raise DataError(f'There is no video {path}.')
-    wanted = _pick(range(0, _count_frames(path), every), max_views)
+    wanted = _pick(range(0, count_frames(path), every), max_views)
     if not wanted:
         raise DataError(f'No frame of the video {path} can be decoded: it is empty, damaged, or of a codec that OpenCV '
                         f'cannot read. Extract frames (ffmpeg -i {path.name} frames/%05d.jpg) and give their folder.')
@@ -302,7 +304,7 @@ def _read_video(path: Path, max_views: int, every: int) -> tuple[list[str], list
     return names, pictures
 
 
-def _count_frames(path: Path) -> int:
+def count_frames(path: Path) -> int:
     """Count the frames that decode; the number in a container's header is often wrong."""
     capture, count = cv2.VideoCapture(str(path)), 0
     while capture.isOpened() and capture.grab():

@@ -12,6 +12,7 @@ from jrs.cli import run
 from jrs.cli.prepare import main
 from jrs.datasets.dataset import SceneDataset
 from jrs.datasets.scene import SceneFolder, read_split
+from jrs.io.png import write_png8
 from tests.datasets._raw_scan import write_raw
 from tests.datasets._raw_scannetpp import write_raw as write_scannetpp
 
@@ -57,6 +58,33 @@ def test_rooms_are_not_made_twice(rooms, capsys):
     assert (rooms / 'train.txt').stat().st_mtime_ns == before
 
 
+def test_rooms_are_the_frozen_ones(rooms, capsys):
+    """To the byte with the versions that the fingerprints name, else within the tolerance: anything else is a fault."""
+    assert run(main, ['rooms', '--preset', 'debug', '--rooms', '2', '--out', str(rooms), '--verify']) == 0
+    assert ' 0 different' in capsys.readouterr().err
+
+
+def test_changed_rooms_are_not_the_frozen_ones(rooms, tmp_path, capsys):
+    copy = shutil.copytree(rooms, tmp_path / 'copy')
+    first, second = (copy / read_split(copy, split)[0] for split in ('train', 'val'))
+    shutil.rmtree(first / 'depth')
+    shutil.copytree(second / 'depth', first / 'depth')
+    assert run(main, ['rooms', '--preset', 'debug', '--rooms', '2', '--out', str(copy), '--verify']) == 2
+    assert f'1 rooms are not the frozen ones ({first.name}' in capsys.readouterr().err
+
+
+def test_only_a_preset_as_it_is_can_be_verified(tmp_path, capsys):
+    words = ['rooms', '--preset', 'debug', '--out', str(tmp_path / 'out'), '--verify', '--style', 'shifted']
+    assert run(main, words) == 2
+    assert "{'style': 'shifted'}" in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+def test_rooms_of_another_style_need_another_folder(rooms, capsys):
+    words = ['rooms', '--preset', 'debug', '--rooms', '2', '--out', str(rooms)]
+    assert run(main, [*words, '--depth', 'sensor']) == 2
+    assert "'depth': 'sensor'" in capsys.readouterr().err
+
+
 def test_folder_of_other_rooms_is_refused(rooms, capsys):
     assert run(main, ['rooms', '--preset', 'debug', '--rooms', '3', '--out', str(rooms)]) == 2
     assert 'Use another --out' in capsys.readouterr().err
@@ -85,6 +113,14 @@ def test_scannetpp_is_prepared_from_either_camera(tmp_path, capsys):
     assert 'depth is rendered from the mesh' in capsys.readouterr().err
     assert run(main, ['scannetpp', '--raw', str(raw), '--out', str(tmp_path / 'x'), '--camera', 'phone']) == 2
     assert 'iphone, dslr' in capsys.readouterr().err
+
+
+def test_photos_are_prepared_and_checked(tmp_path):
+    for number in range(3):
+        write_png8(tmp_path / 'photos' / f'{number}.png', np.full((30, 40, 3), number, np.uint8))
+    assert run(main, ['images', str(tmp_path / 'photos'), '--out', str(tmp_path / 'mine'), '--name', 'den']) == 0
+    assert run(main, ['check', str(tmp_path / 'mine')]) == 0
+    assert len(SceneFolder(tmp_path / 'mine' / 'den').frames) == 3
 
 
 def test_failed_scan_gives_code_2_after_the_others_are_done(tmp_path, capsys):

@@ -52,7 +52,8 @@ class MeshRenderer:
         hit = self._scene.run(start, directions.astype(np.float32), query='INTERSECT', output=True)
         depth = hit['tfar'] + np.float32(NEAR_M)                            # directions have z = 1: distance is depth
         face = np.where(depth <= FAR_M, hit['primID'], -1)
-        weights = np.stack([1 - hit['u'] - hit['v'], hit['u'], hit['v']])   # (3, H*W)
+        with np.errstate(invalid='ignore'):                                 # of rays that hit nothing
+            weights = np.stack([1 - hit['u'] - hit['v'], hit['u'], hit['v']])                  # (3, H*W)
         return (np.where(face >= 0, depth, 0).reshape(size), face.reshape(size),
                 weights.argmax(axis=0).reshape(size))                       # (H, W) each
 
