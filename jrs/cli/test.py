@@ -6,9 +6,12 @@ import argparse
 import csv
 import json
 import math
+import sys
+import time
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import get_rank
 
 from jrs.cli.options import add_config_options, config_from
 
@@ -36,11 +39,17 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     cfg = config_from(args)
     out = args.out or default_out(args)
-    metrics, facts = score(cfg, None if args.checkpoint == UNTRAINED else args.checkpoint, out, args.launcher)
-    facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
-    write_results(out, metrics, facts)
-    print(format_results(metrics, facts))
-    print(f'written: {out / "results.json"}, {out / "results.csv"}')
+    checkpoint = None if args.checkpoint == UNTRAINED else args.checkpoint
+    from jrs.engine.record import git_state
+    from jrs.report.identity import scoring_identity
+    origin = dict(identity=scoring_identity(cfg, checkpoint), **git_state(),
+                  command=sys.argv if argv is None else ['tools/test.py', *argv])
+    metrics, facts, record = score(cfg, checkpoint, out, args.launcher)
+    if get_rank() == 0:
+        facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
+        write_results(out, metrics, facts, record | origin)
+        print(format_results(metrics, facts))
+        print(f'written: {out / "results.json"}, {out / "results.csv"}')
 
 
 def default_out(args: argparse.Namespace) -> Path:
@@ -50,8 +59,13 @@ def default_out(args: argparse.Namespace) -> Path:
     return Path(args.checkpoint).parent / 'test'
 
 
-def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none') -> tuple[dict, dict]:
-    """Return the metrics of a checkpoint (None: of the untrained model) on `cfg.test_dataset`, and how they were made."""
+def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none') -> tuple[dict, dict, dict]:
+    """Score a checkpoint (None: the untrained model) on `cfg.test_dataset`.
+
+    Returns:
+        The metrics; by which rules they were made; which scenes they are of, and the hours and memory that they took.
+    """
+    from jrs.engine.benchmark import peak_memory_gb
     from jrs.engine.build import build_dataset, build_evaluator, build_model, check_ready, scoring_loader, start_processes
     from jrs.engine.checkpoint import use_atomic_files
     from jrs.engine.console import JrsRunner
@@ -62,13 +76,15 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     use_atomic_files()
     start_processes(launcher)
     import torch
+    start = time.monotonic()
     torch.manual_seed(cfg.seed)
+    dataset = build_dataset(cfg, 'test_dataset')
     model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint)
     evaluator = build_evaluator(cfg.metrics)
     out.mkdir(parents=True, exist_ok=True)
     runner = JrsRunner(
         model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),
-        test_dataloader=scoring_loader(build_dataset(cfg, 'test_dataset'), cfg.train.workers),
+        test_dataloader=scoring_loader(dataset, cfg.train.workers),
         test_evaluator=evaluator, log_processor=dict(by_epoch=False), randomness=dict(seed=cfg.seed),
         default_hooks=dict(logger=dict(type='ProgressLog'), needs=dict(type='MetricNeeds'), checkpoint=None,
                            sampler_seed=None),
@@ -77,15 +93,17 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     facts = {}
     for metric in evaluator.metrics:
         facts.update(metric.describe())
-    return {name: float(value) for name, value in metrics.items()}, facts
+    record = dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), hours=(time.monotonic() - start) / 3600,
+                  peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
+    return {name: float(value) for name, value in metrics.items()}, facts, record
 
 
-def write_results(out: Path, metrics: dict[str, float], facts: dict) -> None:
-    """Write `results.json` (NaN as null) and `results.csv`, atomically."""
+def write_results(out: Path, metrics: dict[str, float], facts: dict, record: dict) -> None:
+    """Write `results.json` (NaN as null; with the record of the run) and `results.csv`, atomically."""
     from jrs.io.atomic import atomic_write
     plain = {name: None if math.isnan(value) else value for name, value in metrics.items()}
     with atomic_write(out / 'results.json', 'w') as file:
-        json.dump(dict(facts=facts, metrics=plain), file, indent=1)
+        json.dump(dict(facts=facts, metrics=plain, **record), file, indent=1)
     with atomic_write(out / 'results.csv', 'w') as file:
         writer = csv.writer(file)
         writer.writerow(['metric', 'value', *facts])

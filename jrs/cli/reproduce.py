@@ -1,0 +1,240 @@
+"""``tools/reproduce.py``: the paper's tables, filled with our numbers; trains and scores what is not there yet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jrs.errors import ConfigError, DataError, did_you_mean
+
+# Planning reads configs, which brings torch: imported where it is needed, so that `--help` does not take seconds.
+if TYPE_CHECKING:
+    from jrs.report.plan import Plan, Planner, Settings
+    from jrs.report.runner import Runner
+    from jrs.report.tables import Row, Table
+    from jrs.report.work import Work
+
+EXAMPLES = """examples:
+  python tools/reproduce.py --table 3 --dry-run                                what the table needs, and what is missing
+  python tools/reproduce.py --table 3 --profile rooms --seeds 0 1 2            built-in rooms, three seeds, on a CPU
+  python tools/reproduce.py --table 1 2 3 4 7 8 9 --launcher pytorch --processes 8
+  python tools/reproduce.py --table 3 --launcher slurm --processes 8           writes batch scripts, prints sbatch lines
+  python tools/reproduce.py --table 3 --profile rooms --configs my_row.py      a row of your own in the table
+  python tools/reproduce.py --configs my_row.py --profile rooms --vary train.iterations=500,1000,2000
+
+A run that is finished is not run again: it is known by its settings, code, plugins, weights, data and seed (identity.json in
+its folder). One that was cut off is resumed. One that differs is listed, moved aside and run again; where only code differs,
+--any-code uses it. Trainings are shared by all rows, columns and tables that need the same weights.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(prog='tools/reproduce.py', description=__doc__, epilog=EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = options.add_argument_group('what')
+    what.add_argument('--table', type=int, nargs='+', default=[], metavar='N', help='tables of the paper, 1 to 9')
+    what.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these: part of the name of a row, or the '
+                      'name of its config')
+    what.add_argument('--configs', nargs='+', default=[], metavar='FILE', help='further rows: any configs, by path or name; '
+                      'without --table a table of their own')
+    what.add_argument('--plugins', nargs='+', default=[], metavar='NAME', help='plugins that add rows or configs')
+    what.add_argument('--profile', nargs='+', default=['paper'], help='scale: paper, rooms, debug; several are compared')
+    what.add_argument('--seeds', type=int, nargs='+', default=[0], help='each row is trained once per seed (default: 0)')
+    what.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of every run')
+    what.add_argument('--vary', nargs='+', default=[], metavar='a.b=c,d', help='a run per value, for every combination')
+    how = options.add_argument_group('how')
+    how.add_argument('--dry-run', action='store_true', help='list every row: its commands, or what is missing; run nothing')
+    how.add_argument('--any-code', action='store_true', help='use finished runs that other code made; the table says so')
+    how.add_argument('--jobs', type=int, default=1, help='runs side by side; more than one: one thread each')
+    how.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
+    how.add_argument('--processes', type=int, default=1, help='of one run, for --launcher')
+    how.add_argument('--work-dirs', type=Path, default=Path('work_dirs'), help='root of the run folders')
+    how.add_argument('--predictions', type=Path, default=Path('predictions'), help="other methods' prediction files: "
+                     '<method>/<benchmark>/<scene>.txt, and ground_truth/<benchmark>/<scene>.txt')
+    how.add_argument('--out', type=Path, help='folder of the report; default outputs/reproduce/<tables>_<profile>')
+    how.add_argument('--scene-list', type=Path, metavar='FILE', help='write a list of ten scenes, <split>_random10.txt '
+                     'beside <split>.txt, and stop')
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Plan, run what is missing, write the report; returns 1 when a run failed."""
+    args = parser().parse_args(argv)
+    _check(args)
+    from jrs.report.plan import Planner, write_subset
+    from jrs.report.runner import write_slurm_jobs
+    if args.scene_list is not None:
+        print(f'{args.scene_list}: {", ".join(write_subset(args.scene_list))}')
+        return 0
+    settings, tables = settings_from(args), tables_from(args)
+    plan = Planner(settings).plan(tables)
+    if args.dry_run:
+        print('\n'.join(dry_run_lines(plan, args)))
+        return 0
+    out = args.out or Path('outputs/reproduce') / '_'.join([*(table.name for table in tables), *args.profile])
+    runner = _runner(args, out)
+    plan = prepare(plan, Planner(settings), tables, runner)
+    if args.launcher == 'slurm':
+        scripts = write_slurm_jobs(plan.chains(), runner, out / 'slurm')
+        print('\n'.join(f'sbatch {script}' for script in scripts) or 'nothing is left to run')
+    else:
+        runner.run(plan.chains())
+    return report(plan, runner, args, out)
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """Return what all runs share."""
+    import torch
+
+    from jrs.report.plan import Settings, variants
+    return Settings(seeds=tuple(dict.fromkeys(args.seeds)), work_dirs=args.work_dirs, predictions=args.predictions,
+                    variants=variants(args.profile, args.cfg_options, args.vary), jobs=args.jobs,
+                    accelerator=torch.cuda.is_available())
+
+
+def tables_from(args: argparse.Namespace) -> list[Table]:
+    """Return the tables with the rows that were asked for.
+
+    Raises:
+        ConfigError: no such table, config or row.
+    """
+    from jrs.config import read_config
+    from jrs.plugins import load_plugins
+    from jrs.report.tables import extra_row, load_tables, sweep_table
+    if args.configs and 5 in args.table:
+        raise ConfigError('Table 5 is of one experiment. For another: tools/benchmark.py --table 5 --config FILE; or a row '
+                          'of Table 6: --table 6 --configs FILE.')
+    hook = load_plugins(args.plugins).hook
+    files = [find_config(name, [Path(root) for roots in hook.jrs_config_roots() for root in roots]) for name in args.configs]
+    tables = load_tables(args.table) or [sweep_table([])]
+    for table in tables:
+        found = [] if table.id is None else [row for rows in hook.jrs_table_rows(table=table.id) for row in rows]
+        named = [(Path(file).stem, file) for file in files] + [(row['name'], row['config']) for row in found]
+        table.rows += [extra_row(table, name, file, read_config(file).test_dataset.benchmark) for name, file in named]
+    return select_rows(tables, args.rows)
+
+
+def find_config(name: str, roots: list[Path]) -> str:
+    """Return the path of a config given by path, or by name below configs/ or a plugin's folder of configs."""
+    from jrs.config import REPOSITORY
+    from jrs.report.work import shown
+    if Path(name).is_file():
+        return name
+    known = {path.stem: path for root in (REPOSITORY / 'configs', *roots) for path in sorted(root.rglob('*.py'))}
+    if Path(name).name != name or Path(name).stem not in known:
+        raise ConfigError(f'no config {name!r}.{did_you_mean(Path(name).stem, known)}')
+    return shown(known[Path(name).stem])
+
+
+def select_rows(tables: list[Table], wanted: list[str]) -> list[Table]:
+    """Keep the rows whose name contains one of `wanted`, or whose config is called so; all when nothing is wanted."""
+    def matches(row: Row, text: str) -> bool:
+        return text.casefold() in row.label.casefold() or text in {Path(config).stem for config in row.configs.values()}
+    names = [row.label for table in tables for row in table.rows]
+    for text in wanted:
+        if not any(matches(row, text) for table in tables for row in table.rows):
+            raise ConfigError(f'--rows: no row {text!r}.{did_you_mean(text, names)}')
+    kept = [replace(table, rows=[row for row in table.rows if not wanted or any(matches(row, text) for text in wanted)])
+            for table in tables]
+    return [table for table in kept if table.rows]
+
+
+def prepare(plan: Plan, again: Planner, tables: list[Table], runner: Runner) -> Plan:
+    """Make the data that the plan lacks, and return the plan with them.
+
+    Raises:
+        DataError: it could not be made.
+    """
+    needed = plan.preparations if any(map(runner.missing, plan.chains())) else []
+    for preparation in needed:
+        runner.run([[preparation]])
+    for preparation in needed:
+        if id(preparation) in runner.failures:
+            raise DataError(f'{preparation.title}: {runner.failures[id(preparation)]}')
+    return again.plan(tables) if needed else plan
+
+
+def dry_run_lines(plan: Plan, args: argparse.Namespace) -> list[str]:
+    """Return for each row its state, and the commands that fill it or what is missing."""
+    from jrs.report.work import as_typed
+    ready = [chain for chain in plan.chains() if _runner(args, Path()).missing(chain)]
+    first = plan.preparations if ready else []
+    lines = ['first:', *(f'  {as_typed(_command(work, args))}' for work in first), ''] if first else []
+    table, said = None, {}
+    for cell in plan.cells:
+        if cell.table is not table:
+            table = cell.table
+            lines += [f'{table.title}: {table.caption}']
+        label = ', '.join(filter(None, (cell.row.label, cell.benchmark, cell.variant.name)))
+        lines += [f'  {label}', *([f'    missing: {cell.fault}'] if cell.fault else [])]
+        for work in cell.work.values():
+            for one in filter(None, (getattr(work, 'training', None), work)):
+                lines += _work_lines(one, args, said)
+    return [*lines, '', f'{len(ready)} trainings, measurements or files to score are ready to run']
+
+
+def _work_lines(work: Work, args: argparse.Namespace, said: dict[object, str]) -> list[str]:
+    """Return the lines of one command; what was `said` above is only named."""
+    from jrs.report.work import FINISHED, Submission, as_typed
+    state, parts = work.state(args.any_code)
+    line = f'    {state} {", ".join(parts)}'.rstrip() + f': {work.title}'
+    if id(work) in said:
+        return [f'{line} (see above)']
+    said[id(work)] = work.title
+    if state == FINISHED:
+        return [line]
+    command = f'      {as_typed(_command(work, args))}'
+    if not work.fault:
+        return [line, command]
+    missing = f'the same as to {said[work.fault]}' if work.fault in said else work.fault
+    said.setdefault(work.fault, work.title)
+    return [line, f'      missing: {missing}', *([] if isinstance(work, Submission) else [command])]
+
+
+def report(plan: Plan, runner: Runner, args: argparse.Namespace, out: Path) -> int:
+    """Write the report; returns 1 when a run failed."""
+    from jrs.engine.record import git_state
+    from jrs.report.render import sheets, write_report
+    from jrs.report.results import collect
+    entries = collect(plan, runner.failures, args.any_code)
+    state = git_state()
+    overrides = {'overrides': ' '.join(args.cfg_options)} if args.cfg_options else {}
+    facts = dict(profile=', '.join(args.profile), seeds=' '.join(map(str, args.seeds)),
+                 code=f'{state["commit"]}{"+changes" if state["dirty"] else ""}', runs=args.work_dirs, **overrides)
+    paths = write_report(out, sheets(entries), facts)
+    for entry in entries:
+        filled = [number for number in entry.numbers.values() if number.values]
+        numbers = '  '.join(f'{number.column.measure.title} {number.ours}' for number in filled)
+        print(f'{entry.table.title}: {", ".join(entry.cells)}: {numbers or "; ".join(entry.notes)[:160]}')
+    for fault in runner.failures.values():
+        print(f'failed: {fault}', file=sys.stderr)
+    print(f'written: {", ".join(map(str, paths))}')
+    return 1 if runner.failures else 0
+
+
+def _command(work: Work, args: argparse.Namespace) -> list[str]:
+    from jrs.report.work import command_line
+    return command_line(work.words(args.any_code), args.launcher, args.processes)
+
+
+def _runner(args: argparse.Namespace, out: Path) -> Runner:
+    from jrs.report.runner import Runner
+    one_thread = args.jobs * args.processes > 1 or 'paper' not in args.profile and 'OMP_NUM_THREADS' not in os.environ
+    return Runner(launcher=args.launcher, processes=args.processes, jobs=args.jobs, one_thread=one_thread,
+                  any_code=args.any_code, logs=out / 'logs', say=partial(print, flush=True))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot be meant."""
+    if not args.table and not args.configs and args.scene_list is None:
+        raise ConfigError('name what to fill: --table N, or --configs FILE for a table of your own.')
+    if min(args.jobs, args.processes) < 1:
+        raise ConfigError(f'--jobs and --processes must be at least 1, got {args.jobs} and {args.processes}.')
+    if min(args.seeds) < 0:
+        raise ConfigError(f'--seeds must be whole numbers of at least 0, got {args.seeds}.')

@@ -1,0 +1,161 @@
+"""What makes a run's numbers: settings, code, plugins, weights, data, seed. Runs of one identity need to run only once.
+
+Training and scoring have an identity each: what only scoring reads (test data, metrics, post-processing, the code of
+both) does not make a trained network another one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jrs.datasets.scene import read_split
+from jrs.io.atomic import atomic_write
+from jrs.plugins import manager, plugin_name
+
+Identity = dict[str, Any]
+
+IDENTITY_FILE = 'identity.json'
+ABSENT = 'absent'                              # weights or data that are not on this machine: nothing to compare with
+SOURCES = Path(__file__).resolve().parents[1]
+NO_NUMBERS = ('cli', 'report', 'visualization', 'synth', 'datasets/prepare')         # what these make has a mark of its own
+AFTER_TRAINING = ('evaluation', 'postprocess')
+TRAINING_SECTIONS = ('model', 'train_dataset', 'batches', 'train', 'optimizer', 'parameter_groups', 'hooks')
+SCORING_SECTIONS = ('model', 'test_dataset', 'metrics')
+NOT_OF_TRAINING = ('model.postprocessor', 'model.teacher.checkpoint', 'train.workers', 'train.log_every',
+                   'train.validate_every', 'train.save_every', 'hooks.pictures')
+NOT_OF_SCORING = ('model.teacher', 'model.matcher', 'model.losses', 'model.weights', 'model.alignment')
+WHOLE_FILE = 64 * 2**20                        # larger files are read once and remembered by size and time
+
+
+def training_identity(cfg: Mapping) -> Identity:
+    """Return the identity of training `cfg`, a resolved experiment; its plugins must be loaded."""
+    teacher = cfg['model'].get('teacher') or {}
+    return dict(config=digest(_sections(cfg, TRAINING_SECTIONS, NOT_OF_TRAINING)),
+                code=own_code((*NO_NUMBERS, *AFTER_TRAINING)), plugins=plugins_digest(cfg.get('plugins') or ()),
+                weights=weights_digest(cfg.get('weights'), teacher.get('checkpoint')),
+                data=data_digest(cfg, 'train_dataset'), seed=cfg['seed'])
+
+
+def scoring_identity(cfg: Mapping, checkpoint: str | Path | None) -> Identity:
+    """Return the identity of scoring a file of weights (None: an untrained model) on ``cfg['test_dataset']``."""
+    return dict(config=digest(_sections(cfg, SCORING_SECTIONS, NOT_OF_SCORING)), code=own_code(NO_NUMBERS),
+                plugins=plugins_digest(cfg.get('plugins') or ()), weights=weights_digest(checkpoint),
+                data=data_digest(cfg, 'test_dataset'), seed=cfg['seed'])
+
+
+def other_parts(have: Mapping | None, want: Mapping) -> list[str]:
+    """Return which parts of two identities differ; what is not on this machine cannot differ. Without a record: all."""
+    if not have:
+        return list(want)
+    return [part for part in want if want[part] != ABSENT and have.get(part) != want[part]]
+
+
+def write_identity(work_dir: Path, identity: Identity, resume: bool = False) -> None:
+    """Write `identity.json`; a run that goes on with another identity is of both, and equal to neither."""
+    before = read_identity(work_dir) if resume else None
+    if before:
+        identity = {part: value if before.get(part) == value else f'{before.get(part)} then {value}'
+                    for part, value in identity.items()}
+    with atomic_write(work_dir / IDENTITY_FILE, 'w') as file:
+        json.dump(identity, file, indent=1)
+
+
+def read_identity(work_dir: Path) -> Identity | None:
+    """Return what `identity.json` says, None where there is none."""
+    path = work_dir / IDENTITY_FILE
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+
+
+def code_digest(left_out: Collection[str] = (), root: Path = SOURCES) -> str:
+    """Return the digest of the sources and tables below `root`, without the folders that are left out."""
+    files = {path.relative_to(root).as_posix(): path for kind in ('*.py', '*.tsv') for path in root.rglob(kind)}
+    folders = tuple(f'{name}/' for name in left_out)
+    return digest([(name, _sha256(path)) for name, path in sorted(files.items()) if not name.startswith(folders)])
+
+
+@functools.cache
+def own_code(left_out: tuple[str, ...]) -> str:
+    """Return the digest of this program's code as this process found it."""
+    return code_digest(left_out)
+
+
+def plugins_digest(names: Iterable[str]) -> str:
+    """Return the digest of the sources of loaded plugins."""
+    sources = []
+    for name in sorted(map(plugin_name, names)):
+        file = getattr(manager().get_plugin(name), '__file__', None)
+        path = Path(file) if file else None
+        sources.append((name, None if path is None else code_digest(root=path.parent) if path.name == '__init__.py'
+                        else _sha256(path)))
+    return digest(sources)
+
+
+def data_digest(cfg: Mapping, name: str) -> str:
+    """Return the digest of a data set: the marks in its folder, the scenes of its split and the sizes of their files."""
+    settings = cfg[name]
+    root = Path(cfg['data_root']) / settings.get('folder', '')
+    scenes = read_split(root, settings.get('split', ''))
+    if scenes is None:
+        return ABSENT
+    marks = [(path.name, path.read_text(encoding='utf-8')) for path in sorted(root.glob('*.json'))]
+    sizes = [(scene, [_size(root / scene / file) for file in ('scene.json', 'mesh.ply')]) for scene in scenes]
+    return digest([marks, sizes])
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file's contents, 'absent' where there is none.
+
+    That of a large file is kept in ``$XDG_CACHE_HOME/jrs/digests.json`` (``~/.cache``) and made again when its size or time
+    changes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return ABSENT
+    facts = path.stat()
+    if facts.st_size <= WHOLE_FILE:
+        return _sha256(path)
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'jrs' / 'digests.json'
+    known = json.loads(cache.read_text(encoding='utf-8')) if cache.is_file() else {}
+    mark = [facts.st_size, facts.st_mtime_ns]
+    if known.get(str(path.resolve()), [None])[:2] != mark:
+        known[str(path.resolve())] = [*mark, _sha256(path)]
+        with atomic_write(cache, 'w') as file:
+            json.dump(known, file, indent=1)
+    return known[str(path.resolve())][2]
+
+
+def weights_digest(*files: str | Path | None) -> str:
+    """Return the digest of files of weights (None: of none), 'absent' as soon as one of them is."""
+    digests = [None if file is None else file_digest(file) for file in files]
+    return ABSENT if ABSENT in digests else digest(digests)
+
+
+def _sections(cfg: Mapping, names: Iterable[str], left_out: Collection[str]) -> dict:
+    return {name: _plain(cfg[name], name, left_out) for name in names}
+
+
+def _plain(value: Any, path: str, left_out: Collection[str]) -> Any:
+    """Return plain containers without the paths that are left out."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f'{path}.{key}', left_out) for key, item in value.items()
+                if f'{path}.{key}' not in left_out}
+    return [_plain(item, path, left_out) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None

@@ -1,0 +1,367 @@
+"""From the rows of tables to the work that fills them: what trains once serves every row, column and table that needs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+from jrs.cli.options import parse_override
+from jrs.cli.prepare import ROOMS_MARK
+from jrs.cli.train import default_work_dir
+from jrs.config import REPOSITORY, bases_of, load_config
+from jrs.datasets.scene import read_split
+from jrs.engine.build import OFFICIAL_VGGT, check_ready
+from jrs.errors import ConfigError, DataError, JrsError
+from jrs.io.atomic import atomic_write
+from jrs.report.identity import NO_NUMBERS, digest, own_code, scoring_identity, training_identity
+from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row, Table
+from jrs.report.work import Preparation, Scoring, Submission, Timing, Training, Work, read_json, shown, slug
+from jrs.synth import PRESETS
+
+SUBSET_SCENES = 10                             # the paper does not say which ten; ours are drawn with a fixed seed
+SUBSET_SEED = 0
+TIMINGS = Path('benchmarks/results')
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A scale and the overrides of one value of a sweep; `name` is '' where there is only one."""
+
+    profile: str
+    overrides: tuple[str, ...]
+    name: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `--profile` and `--cfg-options` make of a config, for one seed."""
+
+    config: str
+    profile: str
+    options: tuple[str, ...]
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """The name of the config."""
+        return Path(self.config).stem
+
+    def with_options(self, *options: str) -> Experiment:
+        """Return it with further overrides."""
+        return replace(self, options=(*self.options, *options))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all work of a plan shares.
+
+    Attributes:
+        seeds: every training is made once per seed.
+        work_dirs: run folders go here.
+        predictions: root of other methods' prediction files.
+        variants: scales and values of a sweep.
+        accelerator: whether full-size timings can run here.
+        jobs: processes that generate rooms.
+    """
+
+    seeds: tuple[int, ...]
+    work_dirs: Path
+    predictions: Path
+    variants: tuple[Variant, ...]
+    accelerator: bool
+    jobs: int
+
+
+@dataclass
+class Cell:
+    """What fills the columns of one benchmark in one row, in one variant: work by seed."""
+
+    table: Table
+    row: Row
+    benchmark: str
+    variant: Variant
+    work: dict[int, Work] = field(default_factory=dict)
+    fault: str = ''
+
+
+@dataclass
+class Plan:
+    """All cells, and what must be prepared before their work."""
+
+    cells: list[Cell]
+    preparations: list[Preparation]
+
+    def chains(self) -> list[list[Work]]:
+        """Return work that depends on one another, in order: each training with what scores it, or one thing alone."""
+        chains: dict[int, list[Work]] = {}
+        for cell in self.cells:
+            for work in cell.work.values():
+                first = getattr(work, 'training', None) or work
+                chain = chains.setdefault(id(first), [first])
+                chain.extend([work] if all(work is not other for other in chain) else [])
+        return list(chains.values())
+
+
+def variants(profiles: list[str], overrides: list[str], sweeps: list[str]) -> tuple[Variant, ...]:
+    """Return every profile with every combination of the swept values, ``path=v1,v2`` each."""
+    axes = [[f'{path}={value}' for value in values] for path, values in map(split_sweep, sweeps)]
+    found = list(product(profiles, *axes))
+    return tuple(Variant(profile, (*overrides, *values),
+                         ', '.join([*([profile] if len(profiles) > 1 else []), *values]) if len(found) > 1 else '')
+                 for profile, *values in found)
+
+
+def split_sweep(text: str) -> tuple[str, list[str]]:
+    """Split ``path=v1,v2`` at the commas outside brackets."""
+    path, _ = parse_override(text)
+    values, depth = [''], 0
+    for letter in text.partition('=')[2]:
+        depth += (letter in '([{') - (letter in ')]}')
+        if letter == ',' and depth == 0:
+            values.append('')
+        else:
+            values[-1] += letter
+    return path, values
+
+
+class Planner:
+    """Makes a plan; equal trainings and scorings are one object."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.trainings: dict[str, Training] = {}
+        self.scorings: dict[Path, Scoring] = {}
+        self.timings: dict[tuple, Timing] = {}
+        self.preparations: dict[Path, Preparation] = {}
+        self.configs: dict[Experiment, Config] = {}
+
+    def plan(self, tables: list[Table]) -> Plan:
+        """Return the work for `tables`."""
+        cells = [self._cell(table, row, benchmark, variant) for table in tables for row in table.rows
+                 for variant in self.settings.variants for benchmark in row.configs]
+        rooms_first = sorted(self.preparations.values(), key=lambda preparation: preparation.command[0] != 'prepare')
+        return Plan(cells, rooms_first)
+
+    def _cell(self, table: Table, row: Row, benchmark: str, variant: Variant) -> Cell:
+        cell = Cell(table, row, benchmark, variant)
+        config = config_path(row.configs[benchmark])
+        try:
+            if table.id in TIMING_TABLES:
+                cell.work = {0: self._timing(table, row, config, variant)}
+            elif row.kind == 'external' or not Path(config).is_file():
+                cell.work = {0: self._submission(table, row, benchmark, config)}
+            else:
+                cell.work = self._scorings(table, config, variant)
+        except DataError as error:
+            cell.fault = one_line(error)
+        return cell
+
+    def _scorings(self, table: Table, config: str, variant: Variant) -> dict[int, Work]:
+        experiments = [Experiment(config, variant.profile, variant.overrides, seed) for seed in self.settings.seeds]
+        if Path(config).stem in UNTRAINED:
+            return {experiments[0].seed: self._scoring(table, experiments[0], None)}
+        return {one.seed: self._scoring(table, one, self._training(one)) for one in experiments}
+
+    def _scoring(self, table: Table, one: Experiment, training: Training | None) -> Scoring:
+        """Return the scoring, on what the table scores, of a training's weights or of the published ones."""
+        changed = one.with_options(*(f'{path}={value}' for path, value in SCORING.get(table.id, {}).items()))
+        if table.subset:
+            split = self._base_split(one, table.subset)
+            fault = self._fault(one.with_options(f'test_dataset.split={split}'), 'test_dataset')
+            changed = changed.with_options(f'test_dataset.split={self._subset(one, split, fault)}')
+        else:
+            fault = self._fault(one, 'test_dataset')
+        run, checkpoint = self._run_folder(one, ()), self._config(one).get('weights') or 'none'
+        own_name = [f'table{table.id}'] if changed != one else []
+        named = self._that_matter(scoring_identity, one)
+        if training is not None:
+            run, checkpoint = training.folder, training.weights
+            own_name += [one.stem] if one.stem != Path(training.config).stem else []
+            named = [option for option in named if option not in training.named]
+        folder = run / ('_'.join(['test', *own_name]) + _suffix(named))
+        if folder not in self.scorings:
+            self.scorings[folder] = Scoring(
+                title=f'score {run.name}, {folder.name}', folder=folder, config=one.config,
+                fault=fault or ('' if training else self._published_fault(one)), profile=one.profile, seed=one.seed,
+                overrides=changed.options, identity=scoring_identity(self._config(changed), None),
+                checkpoint=Path(checkpoint), training=training)
+        return self.scorings[folder]
+
+    def _training(self, one: Experiment) -> Training:
+        """Return the training that makes a config's weights, named after the most general config that trains the same."""
+        cfg = self._config(one)
+        identity = training_identity(cfg)
+        key = json.dumps(identity, sort_keys=True)
+        if key not in self.trainings:
+            named = tuple(self._that_matter(training_identity, one))
+            while (parent := self._same_training(one, identity)) is not None:
+                one = parent
+            folder = self._run_folder(one, named)
+            self.trainings[key] = Training(
+                title=f'train {folder.name}', folder=folder, fault=self._fault(one, 'train_dataset', 'val_dataset'),
+                config=one.config, profile=one.profile, seed=one.seed, overrides=one.options, named=named, identity=identity)
+        return self.trainings[key]
+
+    def _same_training(self, one: Experiment, identity: dict) -> Experiment | None:
+        """Return the experiment that this one inherits from where it trains the same network."""
+        bases = bases_of(one.config)
+        if len(bases) != 1:
+            return None
+        parent = replace(one, config=shown(bases[0]))
+        try:
+            return parent if training_identity(self._config(parent)) == identity else None
+        except ConfigError:
+            return None                                        # an override that only the child has
+
+    def _that_matter(self, identity_of: Callable, one: Experiment) -> list[str]:
+        """Return the overrides without which `identity_of` the experiment would be another."""
+        whole, options = self._identity(identity_of, one), dict.fromkeys(one.options)
+        return [option for option in options if whole != self._identity(
+            identity_of, replace(one, options=tuple(other for other in options if other != option)))]
+
+    def _identity(self, identity_of: Callable, one: Experiment) -> dict | None:
+        try:
+            cfg = self._config(one)
+        except ConfigError:
+            return None                                        # without an override that makes another one possible
+        return training_identity(cfg) if identity_of is training_identity else scoring_identity(cfg, None)
+
+    def _config(self, one: Experiment) -> Config:
+        if one not in self.configs:
+            options = dict(map(parse_override, (f'seed={one.seed}', *one.options)))
+            self.configs[one] = load_config(one.config, one.profile, options)
+        return self.configs[one]
+
+    def _run_folder(self, one: Experiment, named: Iterable[str]) -> Path:
+        return self.settings.work_dirs / default_work_dir(one.config, one.profile, one.seed, named).name
+
+    def _fault(self, one: Experiment, *datasets: str) -> str:
+        """Return what is missing, '' when nothing is; rooms that can be generated are planned instead."""
+        cfg = self._config(one)
+        if any([self._generates(cfg, name) for name in datasets]):
+            return ''
+        if 'train_dataset' not in datasets:
+            cfg = Config(dict(cfg._cfg_dict, weights=None, model=dict(cfg.model, teacher=None)))   # scoring reads neither
+        try:
+            check_ready(cfg, *datasets)
+        except JrsError as error:
+            return one_line(error)
+        return ''
+
+    def _published_fault(self, one: Experiment) -> str:
+        """Return why published weights cannot be scored, '' when they can."""
+        weights = self._config(one).get('weights')
+        if not weights:
+            return f'no published weights exist at the size of profile {one.profile!r}'
+        return '' if Path(weights).is_file() else f'no file {weights}. {OFFICIAL_VGGT}'
+
+    def _generates(self, cfg: Config, name: str) -> bool:
+        """Return whether a data set is rooms that are not all there; plans to generate them."""
+        settings = cfg[name]
+        root = Path(cfg.data_root) / settings.get('folder', '')
+        there = read_split(root, settings.get('split', '')) is not None
+        if 'rooms' not in root.parts or root.name not in PRESETS or there and _complete(root):
+            return False
+        words = ('prepare', 'rooms', '--preset', root.name, '--out', str(root), '--jobs', str(self.settings.jobs))
+        self.preparations.setdefault(root, Preparation(title=f'generate {root}', folder=root, command=words))
+        return True
+
+    def _base_split(self, one: Experiment, split: str) -> str:
+        """Return the split that ten scenes are drawn from; rooms have only those that their config names."""
+        settings = self._config(one).test_dataset
+        return settings.split if 'rooms' in Path(settings.folder).parts else split
+
+    def _subset(self, one: Experiment, split: str, fault: str) -> str:
+        """Return the name of the list of ten scenes; plans to write it where the scenes are there."""
+        cfg = self._config(one)
+        root, name = Path(cfg.data_root) / cfg.test_dataset.folder, subset_name(split)
+        path = root / f'{name}.txt'
+        if not fault and read_split(root, name) is None:
+            self.preparations.setdefault(path, Preparation(
+                title=f'draw {path}', folder=root, command=('reproduce', '--scene-list', str(path))))
+        return name
+
+    def _submission(self, table: Table, row: Row, benchmark: str, config: str) -> Submission:
+        """Return the scoring of prediction files, for methods whose code or config is not here."""
+        benchmark = benchmark or 'scannet200'
+        part = f'{benchmark}_{subset_name(table.subset)}' if table.subset else benchmark
+        predictions, truth = (self.settings.predictions / name / part for name in (slug(row.method), 'ground_truth'))
+        lacking = [f'{what} ({folder}/<scene>.txt)' for what, folder in
+                   (('prediction files', predictions), ('ground truth', truth)) if not any(folder.glob('*.txt'))]
+        no_config = '' if row.kind == 'external' else f'the config {config} does not exist yet, and '
+        agnostic = table.columns[0].measure.key.startswith('instance/agnostic')
+        return Submission(
+            title=f'evaluate {row.method} on {part}', predictions=predictions, ground_truth=truth,
+            fault=f'{no_config}there are no {" and no ".join(lacking)}' if lacking else '',
+            folder=self.settings.work_dirs / 'predictions' / slug(row.method) / part, class_agnostic=agnostic,
+            benchmark=BENCHMARKS[benchmark][1], identity=submission_identity(predictions, truth))
+
+    def _timing(self, table: Table, row: Row, config: str, variant: Variant) -> Timing:
+        frames = int(row.cells[0]) if table.id == 5 else 100
+        key = (table.id, config, variant)
+        if key not in self.timings:
+            here = variant.profile != 'paper' or self.settings.accelerator
+            fault = '' if Path(config).is_file() else f'the config {config} does not exist yet'
+            self.timings[key] = Timing(
+                title=f'time table {table.id}, {Path(config).stem}', folder=TIMINGS, table=table.id, config=config,
+                fault=fault or ('' if here else 'needs an accelerator, and none is here'), profile=variant.profile,
+                overrides=variant.overrides, frames=())
+        self.timings[key].frames = (*self.timings[key].frames, frames)
+        return self.timings[key]
+
+
+def config_path(name: str) -> str:
+    """Return a config's path as commands name it; those of the repository are found from any folder."""
+    return name if Path(name).is_file() or Path(name).is_absolute() else shown(REPOSITORY / name)
+
+
+def submission_identity(predictions: Path, ground_truth: Path) -> dict:
+    """Return the identity of prediction files: names, sizes and times, and the code that scores them."""
+    files = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
+             for folder in (predictions, ground_truth) for path in sorted(folder.rglob('*')) if path.is_file()]
+    return dict(files=digest(files), code=own_code(NO_NUMBERS))
+
+
+def subset_name(split: str) -> str:
+    """Return the name of the list of ten scenes of a split."""
+    return f'{split}_random{SUBSET_SCENES}'
+
+
+def write_subset(path: Path) -> list[str]:
+    """Write the list of ten scenes of a split, drawn with a fixed seed; returns their names.
+
+    Raises:
+        DataError: the split's own list is not there.
+    """
+    split = path.stem.removesuffix(f'_random{SUBSET_SCENES}')
+    names = read_split(path.parent, split)
+    if names is None or path.name != f'{subset_name(split)}.txt':
+        raise DataError(f'{path}: a list of scenes is <split>_random{SUBSET_SCENES}.txt beside <split>.txt; there is no '
+                        f'{path.parent / split}.txt.')
+    drawn = np.random.default_rng(SUBSET_SEED).permutation(sorted(names))[:SUBSET_SCENES]
+    names = sorted(map(str, drawn))
+    with atomic_write(path, 'w') as file:
+        file.write(''.join(f'{name}\n' for name in names))
+    return names
+
+
+def one_line(error: JrsError) -> str:
+    """Return what is missing, from an error over several lines."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return '; '.join(line.removeprefix('- ') for line in lines if line.startswith('- ')) or ' '.join(lines)
+
+
+def _complete(root: Path) -> bool:
+    """Return whether rooms were generated to the end; a folder without a mark is somebody's own."""
+    return read_json(root / ROOMS_MARK).get('complete', True)
+
+
+def _suffix(options: Iterable[str]) -> str:
+    """Return overrides as `default_work_dir` writes them into a name, '_' before them."""
+    return default_work_dir('', '', 0, options).name.removeprefix(default_work_dir('', '', 0).name)

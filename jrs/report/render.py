@@ -1,0 +1,214 @@
+"""Filled tables as Markdown, CSV, LaTeX (booktabs) and one HTML page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+from jrs.io.atomic import atomic_write
+from jrs.report.results import Entry, Number, Verdict, judge
+from jrs.report.tables import Column, Table
+from jrs.visualization.html import Raw, page
+from jrs.visualization.html import table as html_table
+
+SMALL = ('Profile {}: a small network on small data. These numbers show that the experiments run and let rows of one table '
+         'be compared; they are not of the scale of the paper, and differences from it mean nothing.')
+HTML_HEADS = ('row', 'hours', 'memory (GB)', 'code', 'what is missing', 'commands')
+LATEX = {'&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}', '~': r'\textasciitilde{}',
+         '^': r'\textasciicircum{}', '\\': r'\textbackslash{}', '±': r'$\pm$', '−': '$-$', '–': '--', '<': '$<$', '>': '$>$',
+         'δ': r'$\delta$'}
+
+
+@dataclass
+class Sheet:
+    """A filled table, ready to be written."""
+
+    table: Table
+    entries: list[Entry]
+    verdicts: list[tuple[str, Verdict]]          # name of the variant, claim
+
+
+def sheets(entries: list[Entry]) -> list[Sheet]:
+    """Group rows by table, and judge each table's claims in each variant."""
+    found = []
+    for _, group in groupby(entries, key=lambda entry: id(entry.table)):
+        rows = list(group)
+        variants = dict.fromkeys(entry.variant for entry in rows)
+        verdicts = [(variant.name, verdict) for variant in variants
+                    for verdict in judge(entry for entry in rows if entry.variant == variant)]
+        found.append(Sheet(rows[0].table, rows, verdicts))
+    return found
+
+
+def write_report(folder: Path, filled: list[Sheet], facts: dict[str, object]) -> list[Path]:
+    """Write `report.md`, `report.html`, and `<table>.csv` and `.tex` of each table; returns the paths."""
+    notice = notices(filled)
+    texts = {'report.md': markdown(filled, facts, notice), 'report.html': web_page(filled, facts, notice)}
+    for sheet in filled:
+        texts |= {f'{sheet.table.name}.csv': comma_separated(sheet), f'{sheet.table.name}.tex': latex(sheet)}
+    for name, text in texts.items():
+        with atomic_write(folder / name, 'w') as file:
+            file.write(text)
+    return [folder / name for name in texts]
+
+
+def notices(filled: list[Sheet]) -> str:
+    """Return what a reader must know before the numbers."""
+    profiles = dict.fromkeys(entry.variant.profile for sheet in filled for entry in sheet.entries)
+    return '\n'.join(SMALL.format(profile) for profile in profiles if profile != 'paper')
+
+
+def markdown(filled: list[Sheet], facts: dict[str, object], notice: str) -> str:
+    """Return all tables as Markdown."""
+    lines = ['# Tables of the paper, and ours', '', *(f'- {name}: {value}' for name, value in facts.items()), '', notice, '']
+    for sheet in filled:
+        columns = _columns(sheet)
+        lines += [f'## {sheet.table.title}', '', sheet.table.caption, '', *_pipes(_heads(sheet, columns), [
+            [*entry.cells, *_numbers(entry, columns)] for entry in sheet.entries]), '']
+        if sheet.verdicts:
+            lines += [*_pipes(('claim of the paper', 'ours', 'numbers'), _claims(sheet)), '']
+        lines += [*_pipes(HTML_HEADS[:-1], [_costs(entry) for entry in sheet.entries]), '']
+        for entry in sheet.entries:
+            lines += [f'{_name(entry)}:', '', *(f'    {command}' for command in entry.commands), '']
+        lines += [*(f'- {name}: {value}' for name, value in _rules(sheet).items()), '']
+    return '\n'.join(lines)
+
+
+def comma_separated(sheet: Sheet) -> str:
+    """Return one line per row: labels, per column paper, mean, standard deviation, seeds, difference; then the costs."""
+    parts = ('paper', 'ours', 'std', 'seeds', 'difference')
+    heads = [*sheet.table.heads, 'variant', *(f'{column.name} {part}' for column in sheet.table.columns for part in parts),
+             *HTML_HEADS[1:]]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(heads)
+    for entry in sheet.entries:
+        numbers = [value for column in sheet.table.columns for value in _plain(entry.numbers[column.name])]
+        writer.writerow([*entry.row.cells, entry.variant.name, *numbers, *_costs(entry)[1:], ' && '.join(entry.commands)])
+    return text.getvalue()
+
+
+def latex(sheet: Sheet) -> str:
+    """Return a booktabs table: ours, and the paper's number in brackets."""
+    columns = _columns(sheet)
+    heads = [*sheet.table.heads, *(_head(column) for column in columns)]
+    rows = [[*entry.cells, *(_beside(entry.numbers[column.name]) for column in columns)] for entry in sheet.entries]
+    body = [' & '.join(map(_tex, row)) + r' \\' for row in rows]
+    return '\n'.join([
+        '% needs \\usepackage{booktabs}; ours, the paper\'s number in brackets', r'\begin{table}', r'\centering',
+        rf'\begin{{tabular}}{{{"l" * len(sheet.table.heads)}{"r" * len(columns)}}}', r'\toprule',
+        ' & '.join(map(_tex, heads)) + r' \\', r'\midrule', *body, r'\bottomrule', r'\end{tabular}',
+        rf'\caption{{{_tex(sheet.table.caption)}}}', rf'\label{{tab:{sheet.table.name}}}', r'\end{table}', ''])
+
+
+def web_page(filled: list[Sheet], facts: dict[str, object], notice: str) -> str:
+    """Return all tables as one self-contained page."""
+    sections = []
+    for sheet in filled:
+        columns = _columns(sheet)
+        rows = [[*entry.cells, *(_stacked(entry.numbers[column.name]) for column in columns)] for entry in sheet.entries]
+        parts = [f'<h2>{escape(sheet.table.title)}</h2><p class="soft">{escape(sheet.table.caption)}</p>',
+                 html_table([*map(_words, sheet.table.heads), *(_head(column) for column in columns)], rows)]
+        if sheet.verdicts:
+            parts += ['<h3>What the paper claims</h3>',
+                      html_table(('claim', 'ours', 'numbers'), [[claim, Raw(f'<b>{escape(status)}</b>'), numbers]
+                                                                for claim, status, numbers in _claims(sheet)])]
+        costs = [[*_costs(entry)[:-1], _wrapped(entry.notes), _wrapped(entry.commands, 'code')] for entry in sheet.entries]
+        rules = ''.join(f'<li>{escape(name)}: {escape(value)}</li>' for name, value in _rules(sheet).items())
+        parts += [f'<details open><summary>runs</summary>{html_table(HTML_HEADS, costs)}</details>',
+                  f'<details><summary>how it was scored</summary><ul>{rules}</ul></details>' if rules else '']
+        sections.append(f'<section>{"".join(parts)}</section>')
+    return page('Tables of the paper, and ours', '\n'.join(sections), facts, notice)
+
+
+def _columns(sheet: Sheet) -> list[Column]:
+    """Return the columns to show: of a table that is not the paper's those that have a number, or the first three."""
+    if sheet.table.id is not None:
+        return sheet.table.columns
+    used = [column for column in sheet.table.columns if any(entry.numbers[column.name].values for entry in sheet.entries)]
+    return used or sheet.table.columns[:3]
+
+
+def _heads(sheet: Sheet, columns: list[Column]) -> list[str]:
+    triple = ('paper', 'ours', 'difference') if sheet.table.id is not None else ('',)
+    return [*map(_words, sheet.table.heads), *(f'{_head(column)} {part}'.strip() for column in columns for part in triple)]
+
+
+def _numbers(entry: Entry, columns: list[Column]) -> list[str]:
+    cells = [entry.numbers[column.name] for column in columns]
+    if entry.table.id is None:
+        return [cell.ours for cell in cells]
+    return [text for cell in cells for text in (cell.text(cell.paper), cell.ours, cell.difference)]
+
+
+def _head(column: Column) -> str:
+    return f'{column.benchmark} {column.measure.title}'.strip()
+
+
+def _costs(entry: Entry) -> list[str]:
+    """Return row, hours, memory, code and what is missing."""
+    return [_name(entry), '–' if entry.hours is None else f'{entry.hours:.3g}',
+            '–' if entry.memory_gb is None else f'{entry.memory_gb:.2f}', ', '.join(entry.commits) or '–',
+            '; '.join(entry.notes) or '–']
+
+
+def _claims(sheet: Sheet) -> list[list[str]]:
+    return [[f'{verdict.text} ({name})' if name else verdict.text, verdict.status, verdict.numbers or '–']
+            for name, verdict in sheet.verdicts]
+
+
+def _rules(sheet: Sheet) -> dict[str, str]:
+    """Return by which rules the rows were scored; where rows differ, whose."""
+    rules: dict[str, dict[str, list[str]]] = {}
+    for entry in sheet.entries:
+        for name, value in entry.rules.items():
+            rules.setdefault(name, {}).setdefault(value, []).append(_name(entry))
+    return {name: next(iter(values)) if len(values) == 1 else '; '.join(f'{value} ({", ".join(rows)})'
+                                                                        for value, rows in values.items())
+            for name, values in rules.items()}
+
+
+def _plain(number: Number) -> list[object]:
+    difference = '' if number.mean is None or number.paper is None else number.mean - number.paper
+    return ['' if value is None else value for value in (number.paper, number.mean, number.spread, len(number.values),
+                                                         difference)]
+
+
+def _name(entry: Entry) -> str:
+    return f'{entry.row.label} ({entry.variant.name})' if entry.variant.name else entry.row.label
+
+
+def _words(name: str) -> str:
+    return name.replace('_', ' ')
+
+
+def _beside(number: Number) -> str:
+    return number.ours if number.paper is None else f'{number.ours} ({number.text(number.paper)})'
+
+
+def _stacked(number: Number) -> Raw:
+    """Return ours above the paper's number and the difference."""
+    below = '' if number.paper is None else f'paper {number.text(number.paper)}'
+    below += f', {number.difference}' if below and number.mean is not None else ''
+    return Raw(f'<b>{escape(number.ours)}</b><br><span class="soft">{escape(below) or "&nbsp;"}</span>')
+
+
+def _wrapped(lines: Sequence[str], tag: str = 'span') -> Raw:
+    """Return lines of text in a cell of limited width."""
+    text = '<br>'.join(f'<{tag}>{escape(line)}</{tag}>' for line in lines) or '–'
+    return Raw(f'<div style="white-space:normal;overflow-wrap:anywhere;min-width:220px;max-width:460px">{text}</div>')
+
+
+def _pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a Markdown table."""
+    lines = [heads, ['---'] * len(heads), *rows]
+    return ['| ' + ' | '.join(str(cell).replace('|', r'\|') for cell in line) + ' |' for line in lines]
+
+
+def _tex(text: str) -> str:
+    return ''.join(LATEX.get(letter, letter) for letter in text)

@@ -1,0 +1,214 @@
+"""Runs what is missing: one process per command, several chains side by side, one line when something happens."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from statistics import mean
+
+from jrs.errors import JrsError
+from jrs.io.atomic import atomic_write
+from jrs.report.identity import write_identity
+from jrs.report.work import OTHER, Scoring, Submission, Training, Work, command_line, shown
+
+LOG = 'reproduce.log'
+QUIET_SECONDS = 20                             # between two lines that show where a child is
+ERROR = re.compile(r'^\w*(Error|Interrupt|Exit): .+')
+NOTHING = 'it ended without a word'
+
+
+@dataclass
+class Runner:
+    """Runs chains of work.
+
+    Attributes:
+        launcher, processes: for trainings and scorings, as `--launcher` means them.
+        jobs: chains side by side.
+        one_thread: give each process one thread; small networks on a busy CPU are many times slower with more.
+        any_code: work by other code counts as done, or is gone on with.
+        logs: folder for the output of commands that have no run folder.
+        say: shows a line.
+        failures: id of the work that failed -> the last line of its error.
+    """
+
+    launcher: str
+    processes: int
+    jobs: int
+    one_thread: bool
+    any_code: bool
+    logs: Path
+    say: Callable[[str], None]
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def run(self, chains: list[list[Work]]) -> None:
+        """Run what is not settled and can run; a failure ends its chain, not the others."""
+        todo = {id(chain): self.missing(chain) for chain in chains}
+        self.progress = _Progress([type(work) for works in todo.values() for work in works], self.jobs)
+        self.stop = threading.Event()
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
+            for future in [pool.submit(self._chain, works) for works in todo.values() if works]:
+                future.result()
+        except BaseException:
+            self.stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
+
+    def missing(self, chain: list[Work]) -> list[Work]:
+        """Return what of a chain is to be run: nothing behind a training that cannot run."""
+        if isinstance(chain[0], Training) and chain[0].fault and not chain[0].settled(self.any_code):
+            return []
+        return [work for work in chain if not work.fault and not work.settled(self.any_code)]
+
+    def _chain(self, works: list[Work]) -> None:
+        for work in works:
+            if self.stop.is_set() or isinstance(work, Scoring) and id(work.training) in self.failures:
+                self.progress.skip(type(work))
+                continue
+            number = self.progress.begin()
+            self.say(f'{number} {work.title}')
+            start = time.monotonic()
+            fault = self._attempt(work)
+            left = self.progress.end(type(work), time.monotonic() - start)
+            if fault:
+                self.failures[id(work)] = fault
+            self.say(f'{number} {work.title}: {fault or "done"} in {_clock(time.monotonic() - start)}{left}')
+
+    def _attempt(self, work: Work) -> str:
+        """Run one command; returns what went wrong, '' when nothing did."""
+        run = work.training if isinstance(work, Scoring) and work.training else work
+        try:
+            with _only_one(run.folder) if isinstance(run, Training) else nullcontext() as lock:
+                if work.settled(self.any_code):
+                    return ''                                  # by another process, in the meantime
+                if isinstance(work, Training):
+                    make_room(work, self.any_code, self.say)
+                log = (work.folder if isinstance(work, (Training, Scoring)) else self.logs) / LOG
+                code, last = self._stream(work, log, lock)
+        except JrsError as error:
+            return f'{type(error).__name__}: {error}'
+        if code != 0:
+            return f'{last} (exit code {code}; {shown(log)})'
+        if isinstance(work, Submission):
+            write_identity(work.folder, work.identity)
+        return ''
+
+    def _stream(self, work: Work, log: Path, lock: int | None) -> tuple[int, str]:
+        """Run a command, its output into `log`; returns the exit code and the line that says why it failed."""
+        command = command_line(work.words(self.any_code), self.launcher, self.processes)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        last, error, shown_at = '', '', time.monotonic()
+        with log.open('a', encoding='utf-8') as file, subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
+                env=self._environment(), pass_fds=() if lock is None else (lock,)) as process:
+            file.write(f'$ {shlex.join(command)}\n')
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                last = line.strip() or last
+                error = line.strip() if ERROR.match(line) else error
+                if time.monotonic() - shown_at > QUIET_SECONDS:
+                    self.say(f'      {work.title}: {last.rpartition("INFO - ")[2][:90]}')
+                    shown_at = time.monotonic()
+        return process.returncode, error or last or NOTHING
+
+    def _environment(self) -> dict[str, str]:
+        threads = {'OMP_NUM_THREADS': '1'} if self.one_thread else {}
+        return {**os.environ, **threads, 'PYTHONWARNINGS': 'ignore', 'PYTHONUNBUFFERED': '1'}
+
+
+class _Progress:
+    """Counts commands and tells how long the rest will take, from those of the same kind that have ended."""
+
+    def __init__(self, kinds: list[type], jobs: int) -> None:
+        self.left, self.total, self.jobs, self.begun = list(kinds), len(kinds), jobs, 0
+        self.seconds: dict[type, list[float]] = {}
+        self.lock = threading.Lock()
+
+    def begin(self) -> str:
+        with self.lock:
+            self.begun += 1
+            return f'[{self.begun}/{self.total}]'
+
+    def skip(self, kind: type) -> None:
+        with self.lock:
+            self.left.remove(kind)
+            self.total -= 1
+
+    def end(self, kind: type, seconds: float) -> str:
+        """Return how much time is left, in words; '' at the end."""
+        with self.lock:
+            self.left.remove(kind)
+            self.seconds.setdefault(kind, []).append(seconds)
+            overall = mean(second for values in self.seconds.values() for second in values)
+            rest = sum(mean(self.seconds.get(kind, [overall])) for kind in self.left) / self.jobs
+            return f', about {_clock(rest)} left' if self.left else ''
+
+
+def make_room(training: Training, any_code: bool, say: Callable[[str], None]) -> None:
+    """Move a run of another identity aside, under a name that says so; nothing is deleted."""
+    state, parts = training.state(any_code)
+    if state != OTHER:
+        return
+    number = 1
+    while (aside := training.folder.with_name(f'{training.folder.name}.other{number}')).exists():
+        number += 1
+    training.folder.rename(aside)
+    say(f'      {shown(training.folder)} is by other {", ".join(parts)}: moved to {aside.name}')
+
+
+def write_slurm_jobs(chains: list[list[Work]], runner: Runner, folder: Path) -> list[Path]:
+    """Write one batch script per chain that is not settled; partition, account and time come from sbatch or SBATCH_*."""
+    scripts = []
+    for works in map(runner.missing, chains):
+        if not works:
+            continue
+        first, lines = works[0], []
+        for work in works:
+            if isinstance(work, Training):
+                make_room(work, runner.any_code, runner.say)
+            words = [word for word in work.words(runner.any_code) if word != '--resume']
+            resume = f' $(ls {shlex.quote(str(work.folder))}/iter_*.pth > /dev/null 2>&1 && echo --resume)'
+            line = shlex.join(command_line(words, 'slurm', runner.processes))
+            lines.append(line.replace(' --launcher', f'{resume} --launcher', 1) if isinstance(work, Training) else line)
+        name = first.folder.name if isinstance(first, Training) else first.title.replace(' ', '_').replace('/', '_')
+        path = folder / f'{name}.sh'
+        head = ['#!/bin/bash', f'#SBATCH --job-name={name}', f'#SBATCH --ntasks={runner.processes}',
+                '#SBATCH --gpus-per-task=1', '#SBATCH --requeue', f'#SBATCH --output={folder.absolute() / name}-%j.log',
+                'set -e', f'cd {shlex.quote(str(Path.cwd()))}']
+        with atomic_write(path, 'w') as file:
+            file.write('\n'.join([*head, *lines, '']))
+        scripts.append(path)
+    return scripts
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[int]:
+    """Hold the lock of a run folder; the child inherits it, so that it lasts as long as either lives."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder.with_name(f'.{folder.name}.lock'), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise JrsError(f'another process works in {shown(folder)}; this one leaves it alone') from None
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

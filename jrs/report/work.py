@@ -1,0 +1,222 @@
+"""What fills a cell: a training, a scoring, a measurement of time, prediction files; each knows whether it is done."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jrs.config import REPOSITORY
+from jrs.report.identity import Identity, other_parts, read_identity, weights_digest
+
+NEW, CUT_OFF, FINISHED, OTHER = 'not run', 'cut off', 'finished', 'by other'
+CODE = {'code', 'plugins'}                     # the parts of an identity that `--any-code` overlooks
+WEIGHTS = 'weights.safetensors'
+RESULTS = 'results.json'
+
+
+@dataclass(kw_only=True)
+class Work:
+    """One command and where its result lies.
+
+    Attributes:
+        title: for people.
+        folder: where the result and the log of the command go.
+        fault: what is missing before it can run; '' when nothing is.
+    """
+
+    title: str
+    folder: Path
+    fault: str = ''
+
+    def state(self, any_code: bool = False) -> tuple[str, list[str]]:
+        """Return NEW, CUT_OFF, FINISHED or OTHER, and the parts in which the identity of what is there differs."""
+        raise NotImplementedError
+
+    def words(self, any_code: bool = False) -> list[str]:
+        """Return the command line behind `python`."""
+        raise NotImplementedError
+
+    def settled(self, any_code: bool) -> bool:
+        """Return whether there is nothing to do."""
+        return self.state(any_code)[0] == FINISHED
+
+
+@dataclass(kw_only=True)
+class Training(Work):
+    """`tools/train.py` for one config, profile, seed and overrides; `named` are those that its folder is called after."""
+
+    config: str
+    profile: str
+    seed: int
+    overrides: tuple[str, ...]
+    named: tuple[str, ...]
+    identity: Identity = field(repr=False)
+
+    @property
+    def weights(self) -> Path:
+        """The file that the training ends with."""
+        return self.folder / WEIGHTS
+
+    def state(self, any_code: bool = False) -> tuple[str, list[str]]:
+        """See `Work`; a run that was cut off has a checkpoint to go on from."""
+        begun = any(self.folder.glob('iter_*.pth'))
+        done = self.weights.is_file() and read_json(self.folder / 'run.json').get('finished', False)
+        if not begun and not done:
+            return NEW, []
+        others = other_parts(read_identity(self.folder), self.identity)
+        if others and not (any_code and set(others) <= CODE):
+            return OTHER, others
+        return FINISHED if done else CUT_OFF, others
+
+    def words(self, any_code: bool = False) -> list[str]:
+        """See `Work`; what was cut off is resumed."""
+        resume = ['--resume'] if self.state(any_code)[0] == CUT_OFF else []
+        return [_tool('train'), self.config, '--profile', self.profile, '--work-dir', str(self.folder), *resume,
+                '--cfg-options', f'seed={self.seed}', *self.overrides]
+
+
+@dataclass(kw_only=True)
+class Scoring(Work):
+    """`tools/test.py` for the weights of a training, or (`training` None) for a file that is there."""
+
+    config: str
+    profile: str
+    seed: int
+    overrides: tuple[str, ...]
+    identity: Identity = field(repr=False)     # without weights: they may not exist yet
+    checkpoint: Path
+    training: Training | None
+
+    def state(self, any_code: bool = False) -> tuple[str, list[str]]:
+        """See `Work`; weights by other code make a result by other code."""
+        before, others = (FINISHED, []) if self.training is None else self.training.state(any_code)
+        found = read_json(self.folder / RESULTS)
+        if before != FINISHED or not found:
+            return NEW, []
+        own = other_parts(found.get('identity'), self.identity | dict(weights=weights_digest(self.checkpoint)))
+        if own and not (any_code and set(own) <= CODE):
+            return OTHER, own
+        return FINISHED, list(dict.fromkeys([*others, *own]))
+
+    def words(self, any_code: bool = False) -> list[str]:
+        """See `Work`."""
+        return [_tool('test'), self.config, str(self.checkpoint), '--profile', self.profile, '--out', str(self.folder),
+                '--cfg-options', f'seed={self.seed}', *self.overrides]
+
+
+@dataclass(kw_only=True)
+class Submission(Work):
+    """`tools/evaluate.py` for prediction files that a method's own code wrote."""
+
+    predictions: Path
+    ground_truth: Path
+    benchmark: str
+    class_agnostic: bool
+    identity: Identity = field(repr=False)
+
+    def state(self, any_code: bool = False) -> tuple[str, list[str]]:
+        """See `Work`."""
+        if not (self.folder / 'instance_ap.json').is_file():
+            return NEW, []
+        others = other_parts(read_identity(self.folder), self.identity)
+        used = not others or any_code and set(others) <= CODE
+        return FINISHED if used else OTHER, others
+
+    def words(self, any_code: bool = False) -> list[str]:
+        """See `Work`."""
+        return [_tool('evaluate'), '--predictions', str(self.predictions), '--ground-truth', str(self.ground_truth),
+                '--benchmark', self.benchmark, *(['--class-agnostic'] if self.class_agnostic else []),
+                '--out', str(self.folder)]
+
+
+@dataclass(kw_only=True)
+class Timing(Work):
+    """`tools/benchmark.py` for a table of run times; `frames` are the rows that its record must have."""
+
+    table: int
+    config: str
+    profile: str
+    overrides: tuple[str, ...]
+    frames: tuple[int, ...]
+
+    def record(self) -> dict:
+        """Return the newest record in the folder that is of this config, profile and overrides; empty without one."""
+        found = [read_json(path) | dict(path=str(path)) for path in sorted(
+            self.folder.glob(f'table{self.table}_*.json'), key=lambda path: path.stat().st_mtime, reverse=True)]
+        return next((record for record in found if self._is_ours(record)), {})
+
+    def state(self, any_code: bool = False) -> tuple[str, list[str]]:
+        """See `Work`; a record is of the machine and day it names, and counts until it is removed."""
+        return (FINISHED if self.record() else NEW), []
+
+    def words(self, any_code: bool = False) -> list[str]:
+        """See `Work`."""
+        name = '_'.join([f'table{self.table}', Path(self.config).stem, self.profile, *map(slug, self.overrides)])
+        options = ['--cfg-options', *self.overrides] if self.overrides else []
+        return [_tool('benchmark'), '--table', str(self.table), '--config', self.config, '--profile', self.profile,
+                '--json', str(self.folder / f'{name}.json'), *options]
+
+    def _is_ours(self, record: dict) -> bool:
+        command = record.get('command', [])
+        options = command[command.index('--cfg-options') + 1:] if '--cfg-options' in command else []
+        frames = {row['input_frames'] for row in record.get('rows', [])}
+        return (Path(record.get('config', '')).stem == Path(self.config).stem and record.get('profile') == self.profile
+                and list(self.overrides) == options[:len(self.overrides)] and bool(options) == bool(self.overrides)
+                and frames >= set(self.frames))
+
+
+@dataclass(kw_only=True)
+class Preparation(Work):
+    """A command (its first word names the tool) that makes data; done when the plan no longer lists it."""
+
+    command: tuple[str, ...]
+
+    def state(self, any_code: bool = False) -> tuple[str, list[str]]:
+        """See `Work`."""
+        return NEW, []
+
+    def words(self, any_code: bool = False) -> list[str]:
+        """See `Work`."""
+        return [_tool(self.command[0]), *self.command[1:]]
+
+
+def command_line(words: list[str], launcher: str = 'none', processes: int = 1) -> list[str]:
+    """Return the whole command for this machine; trainings and scorings go through the launcher."""
+    if launcher == 'none' or Path(words[0]).stem not in ('train', 'test'):
+        return [sys.executable, *words]
+    at = words.index('--cfg-options')
+    words = [*words[:at], '--launcher', launcher, *words[at:]]
+    if launcher == 'slurm':
+        return ['srun', sys.executable, *words]
+    return [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes), *words]
+
+
+def as_typed(command: list[str]) -> str:
+    """Return a command as a shell line; the interpreter by the name that finds it here."""
+    python = shutil.which('python')
+    same = python is not None and Path(python).absolute() == Path(sys.executable).absolute()
+    return shlex.join('python' if word == sys.executable and same else shown(word) for word in command)
+
+
+def shown(path: str | Path) -> str:
+    """Return a path relative to the current folder where it lies below it."""
+    text = str(path)
+    return text.removeprefix(f'{Path.cwd()}/') if text.startswith('/') else text
+
+
+def slug(text: str) -> str:
+    """Return a text as part of a file name: lower case, anything else than letters and digits as '_'."""
+    return '_'.join(''.join(letter if letter.isalnum() else ' ' for letter in text.lower()).split())
+
+
+def read_json(path: Path) -> dict:
+    """Return what a JSON file holds, empty where there is none."""
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+def _tool(name: str) -> str:
+    return shown(REPOSITORY / 'tools' / f'{name}.py')
