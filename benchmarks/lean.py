@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jrs.backbones  # noqa: E402
 import jrs.heads  # noqa: E402
 import jrs.models  # noqa: E402,F401
-from jrs.engine.memory import return_freed_memory  # noqa: E402
+from jrs.engine.memory import lean_allocations  # noqa: E402
 from jrs.io.lean_build import build_on_meta  # noqa: E402
+from jrs.layers import block, dpt  # noqa: E402
 from jrs.postprocess.instances import QueryMasks  # noqa: E402
 from jrs.registry import MODELS, build  # noqa: E402
 from jrs.structures import QueryPredictions, SceneBatch  # noqa: E402
@@ -55,7 +56,10 @@ def geometry_model(dtype: str) -> nn.Module:
 
 def forward(args: argparse.Namespace) -> dict:
     """Measure one pass over `args.views` views of 392 x 518."""
-    return_freed_memory()                                          # as Reconstructor does on a CPU
+    if args.plain:
+        block.HIDDEN_VALUES = dpt.CPU_VALUES = 2 ** 62             # every layer whole, as one would write it down
+    else:
+        lean_allocations()                                      # as Reconstructor does on a CPU
     model = geometry_model(args.dtype)
     images = torch.rand(1, args.views, 3, *IMAGE_SIZE, generator=torch.Generator().manual_seed(0))
     batch = SceneBatch(images, ['scene'], [[str(view) for view in range(args.views)]])
@@ -93,6 +97,7 @@ def main() -> None:
     parser.add_argument('what', choices=('forward', 'postprocess'))
     parser.add_argument('--views', type=int, default=4)
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+    parser.add_argument('--plain', action='store_true', help='forward without chunks and without returning freed memory')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()

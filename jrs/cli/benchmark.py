@@ -81,11 +81,15 @@ def inference_rows(args, cfg, device, size) -> list[dict]:
 
 
 def training_rows(args, cfg, device, size) -> list[dict]:
-    """Return step times: with and without alignment, or of the config as it is; the teacher is the ground truth."""
+    """Return step times: with and without alignment, or of the config as it is; the teacher is the ground truth.
+
+    A step has as many scenes as the config's batches of so many views.
+    """
     from jrs.engine.benchmark import compare_steps, measure_training, random_batch
     rows = []
     for views in args.views or [8]:
-        batch = random_batch(views, size, device)
+        scenes = max(1, cfg.batches.max_images // views)
+        batch = random_batch(views, size, device, scenes)
         model = build_for(cfg, teacher=dict(type='GroundTruthTeacher')).train().to(device)
         if args.train:
             measured = dict(step=measure_training(model, batch, args.steps))
@@ -96,8 +100,8 @@ def training_rows(args, cfg, device, size) -> list[dict]:
                           on=model)
             measured = compare_steps(models, batch, args.steps)
             measured |= {f'memory_{name}': measure_training(each, batch, 1) for name, each in models.items()}
-        rows.append(dict(views=views, **measured))
-        print(f'{views:4d} views  {json.dumps(measured)}', flush=True)
+        rows.append(dict(views=views, scenes=scenes, **measured))
+        print(f'{scenes} x {views:4d} views  {json.dumps(measured)}', flush=True)
     return rows
 
 

@@ -21,9 +21,9 @@ from jrs.engine.memory import (
     announce,
     free_memory,
     inference_memory,
+    lean_allocations,
     naming_views_that_fit,
     parameter_bytes,
-    return_freed_memory,
 )
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
@@ -123,6 +123,8 @@ class Reconstructor:
         checkpoint = Path(checkpoint) if checkpoint is not None else default_weights()
         self.cfg = load_config(config or config_beside(checkpoint), profile)
         self.device = pick_device(device)
+        if self.device.type == 'cpu':
+            lean_allocations()
         _choose_ranking(self.cfg, agnostic, keep_all)
         self.model = load_model(self.cfg, checkpoint).to(self.device)
         self.weights = weights_card(checkpoint)
@@ -160,8 +162,6 @@ class Reconstructor:
         views, size = batch.images.shape[1], tuple(batch.images.shape[-2:])
         estimate = inference_memory(self.model, views, size, self.device)
         loaded, free = parameter_bytes(self.model) + RUNTIME.get(self.device.type, 0.0), free_memory(self.device)
-        if self.device.type == 'cpu':
-            return_freed_memory()
         if (words := announce(estimate, loaded, free)) is not None:
             print_log(f'memory: {words}', 'current')
         with naming_views_that_fit(estimate, None if free is None else free + loaded):

@@ -29,11 +29,10 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (..., out_dim) for `tokens` (..., dim); without gradients the wide middle is made for few at a time."""
-        step = max(1, HIDDEN_VALUES // self.fc1.out_features)
-        count = tokens.shape[:-1].numel()
-        if torch.is_grad_enabled() or count <= step:
+        parts = -(-tokens.shape[:-1].numel() * self.fc1.out_features // HIDDEN_VALUES)
+        if torch.is_grad_enabled() or parts <= 1:
             return self._run(tokens)
-        chunks = tokens.flatten(0, -2).split(step)                              # (n, dim) each
+        chunks = tokens.flatten(0, -2).chunk(parts)                             # (n, dim) each, n all but equal
         return torch.cat([self._run(chunk) for chunk in chunks]).unflatten(0, tokens.shape[:-1])
 
     def _run(self, tokens: Tensor) -> Tensor:

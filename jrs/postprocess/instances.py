@@ -10,9 +10,9 @@ from torch import Tensor
 from jrs.errors import ConfigError
 from jrs.functional import mask_logits
 from jrs.registry import POSTPROCESSORS
-from jrs.structures import Instances, PackedMasks, QueryPredictions, pack_above
+from jrs.structures import Instances, PackedMasks, QueryPredictions, count_bits, pack_above
 
-CACHED_LOGITS = 2 ** 20                        # a CPU works on so many at a time: they stay in its cache
+CACHED_LOGITS = 2 ** 19                        # a CPU works on so many at a time: they stay in its cache
 
 
 @POSTPROCESSORS.register_module()
@@ -81,10 +81,9 @@ class QueryMasks:
                 scratch = scratch.new_empty(2, logits.numel())
             probability, above = (values[:logits.numel()].view(logits.shape) for values in scratch)
             torch.sigmoid(logits, out=probability)
-            bits[rows, views] = pack_above(probability, self.mask_threshold)                    # (r, v, bytes)
-            torch.gt(probability, self.mask_threshold, out=above)           # as 0.0 and 1.0: bool is slow on a CPU
-            pixels[rows] += above.sum(dim=(1, 2)).long()
-            torch.gt(logits, 0, out=above)
+            bits[rows, views] = packed = pack_above(probability, self.mask_threshold)           # (r, v, bytes)
+            pixels[rows] += count_bits(packed).sum(dim=1)
+            torch.gt(logits, 0, out=above)                                  # as 0.0 and 1.0: bool is slow on a CPU
             positive[rows] += above.sum(dim=(1, 2)).long()
             probability_sum[rows] += above.mul_(probability).sum(dim=(1, 2))
         return probability_sum / (positive + 1e-6), pixels, bits, tuple(size)
