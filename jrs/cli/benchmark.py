@@ -83,12 +83,12 @@ def inference_rows(args, cfg, device, size) -> list[dict]:
 def training_rows(args, cfg, device, size) -> list[dict]:
     """Return step times: with and without alignment, or of the config as it is; the teacher is the ground truth.
 
-    A step has as many scenes as the config's batches of so many views.
+    `--train` takes one scene, `--fada` as many as the config's batches of so many views have.
     """
     from jrs.engine.benchmark import compare_steps, measure_training, random_batch
     rows = []
     for views in args.views or [8]:
-        scenes = max(1, cfg.batches.max_images // views)
+        scenes = 1 if args.train else max(1, cfg.batches.max_images // views)
         batch = random_batch(views, size, device, scenes)
         model = build_for(cfg, teacher=dict(type='GroundTruthTeacher')).train().to(device)
         if args.train:
