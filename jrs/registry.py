@@ -27,12 +27,13 @@ class Slot(Registry):
 
     def _register_module(self, module, module_name=None, force=False) -> None:
         name = module_name or module.__name__
+        owner = 'jrs' if module.__module__.startswith('jrs.') else _owner      # a plugin may be the first to import a room
         if name in self._module_dict and not force:
             taken = self._module_dict[name]
             raise PluginError(f'{self.name.upper()} already has a {name!r}: it belongs to {owner_of(taken)!r} '
-                              f'({inspect.getsourcefile(taken)}), and {_owner!r} registers it again. Rename one.')
+                              f'({inspect.getsourcefile(taken)}), and {owner!r} registers it again. Rename one.')
         super()._register_module(module, module_name, force)
-        _owners[module] = _owner
+        _owners[module] = owner
 
     def names(self) -> list[str]:
         """Return the registered names, those of the parent registry included."""

@@ -112,6 +112,13 @@ def test_an_unknown_plugin_is_refused_with_near_spellings(tmp_path, fresh, monke
         plugins.load_plugins(['mask_decodr'])
 
 
+def test_parts_of_jrs_that_a_plugin_is_the_first_to_import_stay_its_own():
+    import subprocess
+    code = ('from jrs.plugins import load_plugins; from jrs.registry import BACKBONES, owner_of; load_plugins(["pi3"]); '
+            'assert [owner_of(BACKBONES.get(name)) for name in ("VGGT", "Pi3")] == ["jrs", "pi3"]')
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
 def test_importing_jrs_loads_no_plugin_and_no_torch():
     import subprocess
     code = ('import sys, jrs.config, jrs.cli, jrs.plugins; assert "torch" not in sys.modules; '
