@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jrs.errors import DataError
+from jrs.errors import ConfigError, DataError
 from jrs.io.atomic import atomic_write
 
 # Data sets and rooms are imported where they are needed: with torch they take seconds, and `--help` should not.
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from jrs.datasets.prepare.driver import Summary
 
 EXAMPLES = """examples:
-  python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2
+  python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2 --verify
+  python tools/prepare.py rooms --preset tiny --style shifted --depth sensor --poses drift --out data/rooms/tiny_shifted
   python tools/prepare.py scannet --raw /data/scannet --out data/scannet --every 20 --jobs 16
   python tools/prepare.py scannetpp --raw /data/scannetpp --out data/scannetpp --jobs 16
   python tools/prepare.py images walk.mp4 --out data/mine --name kitchen --max-views 48
@@ -58,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     rooms.add_argument('--preset', required=True, help='size of the rooms, e.g. debug or tiny; a wrong name lists all')
     rooms.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/rooms/tiny')
     rooms.add_argument('--rooms', type=int, help='generate this many rooms only (default: all of the preset)')
+    rooms.add_argument('--style', default='usual', help='how rooms look: usual or shifted (default: %(default)s); shifted = '
+                       'another palette, other sizes and shapes, for tests on rooms unlike those of training')
+    rooms.add_argument('--depth', default='exact', help='exact or sensor (default: %(default)s); sensor = noise and holes')
+    rooms.add_argument('--poses', default='exact', help='exact or drift (default: %(default)s); drift = slowly wrong poses')
+    rooms.add_argument('--verify', action='store_true', help='compare the rooms with the frozen ones: to the byte, or, made '
+                       'by other library versions, within a tolerance')
     rooms.add_argument('--keep-raw', action='store_true', help='keep the raw scans in OUT/raw')
     rooms.set_defaults(run=_rooms)
     _add_images(commands)
@@ -117,22 +124,42 @@ def _scannet(options: argparse.Namespace) -> None:
 
 def _rooms(options: argparse.Namespace) -> None:
     from jrs.datasets.prepare.scannet import prepare_scannet
-    from jrs.synth import generate
+    from jrs.synth import find_preset, generate
+    departures = find_preset(options.preset, _departures(options)).departures
+    if options.verify and departures:
+        raise ConfigError(f'--verify knows only the rooms of a preset as it is, not with {departures}.')
     if _same_rooms(options):
         _say(f'{options.out}: the rooms are there')
-        return
-    raw = options.out / 'raw'
-    generate(options.preset, raw, options.jobs, rooms=options.rooms, progress=_say)
-    _mark_rooms(options, complete=False)
-    _finish(prepare_scannet(raw, options.out, every=1, jobs=options.jobs, progress=_say), options.out)
-    _mark_rooms(options, complete=True)
-    if not options.keep_raw:
-        shutil.rmtree(raw)
+    else:
+        raw = options.out / 'raw'
+        generate(options.preset, raw, options.jobs, rooms=options.rooms, progress=_say, departures=departures)
+        _mark_rooms(options, complete=False)
+        _finish(prepare_scannet(raw, options.out, every=1, jobs=options.jobs, progress=_say), options.out)
+        _mark_rooms(options, complete=True)
+        if not options.keep_raw:
+            shutil.rmtree(raw)
+    if options.verify:
+        _verify(options)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    """Say how near the rooms are to the frozen ones; raise when some are others."""
+    from jrs.synth import TOLERANCE, compare
+    found = compare(options.preset, sorted(path.parent for path in options.out.glob('*/scene.json')))
+    _say(f'{options.out}: ' + ', '.join(f'{len(names)} {how}' for how, names in found.items()))
+    if found['different']:
+        raise DataError(f'{len(found["different"])} rooms are not the frozen ones ({", ".join(found["different"][:5])} …): '
+                        f'results on them cannot be compared with others. Allowed is: {TOLERANCE}.')
+
+
+def _departures(options: argparse.Namespace) -> dict[str, str]:
+    return {name: getattr(options, name) for name in ('style', 'depth', 'poses')}
 
 
 def _wanted_rooms(options: argparse.Namespace) -> dict:
-    from jrs.synth import GENERATOR_VERSION
-    return {'preset': options.preset, 'rooms': options.rooms, 'generator_version': GENERATOR_VERSION}
+    from jrs.synth import GENERATOR_VERSION, find_preset
+    departures = find_preset(options.preset, _departures(options)).departures
+    return {'preset': options.preset, 'rooms': options.rooms, 'generator_version': GENERATOR_VERSION, **departures}
 
 
 def _mark_rooms(options: argparse.Namespace, complete: bool) -> None:

@@ -1,6 +1,8 @@
 """Procedural furnished rooms, written as raw ScanNet scans."""
 
+from jrs.synth.fingerprint import TOLERANCE, compare
 from jrs.synth.generate import generate
-from jrs.synth.presets import GENERATOR_VERSION, PRESETS
+from jrs.synth.presets import DEPTHS, GENERATOR_VERSION, POSES, PRESETS, find_preset
+from jrs.synth.styles import STYLES
 
-__all__ = ['GENERATOR_VERSION', 'PRESETS', 'generate']
+__all__ = ['DEPTHS', 'GENERATOR_VERSION', 'POSES', 'PRESETS', 'STYLES', 'TOLERANCE', 'compare', 'find_preset', 'generate']

@@ -11,7 +11,6 @@ TWO_PARTS = 0.65                                            # chance of a room t
 CORNERED = 0.45                                             # chance of a second part to be narrower: an L
 SMALL, USUAL = ((2.4, 2.4), (3.4, 3.4)), ((3.6, 3.2), (6.2, 5.2))              # (length, width) of a room of one part
 FIRST, SECOND = ((2.9, 3.0), (4.2, 4.6)), (2.5, 3.7)        # (length, width) of the first part, length of the second
-HEIGHT = (2.4, 2.9)
 THICKNESS = (0.10, 0.16)
 OPENING = (1.05, 1.7)
 LINTEL = 2.12                                               # metres, lower edge
@@ -44,14 +43,14 @@ class FloorPlan:
         return np.array([*self.parts[part, 0], 0.0])
 
 
-def make_plan(kind: str, random: Random) -> FloorPlan:
-    """Return a random floor plan for a kind of room."""
-    height = random.uniform(*HEIGHT)
+def make_plan(kind: str, random: Random, scale: float, height: tuple[float, float]) -> FloorPlan:
+    """Return a random floor plan for a kind of room, with `scale` times the usual sides and a height within bounds."""
+    height = random.uniform(*height)
     if kind == 'bath' or random.random() >= TWO_PARTS:
         low, high = SMALL if kind == 'bath' else USUAL
-        size = np.array([*random.uniform(low, high), height])
+        size = np.array([*scale * random.uniform(low, high), height])
         return FloorPlan(size, np.array([[[0.0, 0.0], size[:2]]]))
-    (length, width), second = random.uniform(*FIRST), random.uniform(*SECOND)
+    (length, width), second = scale * random.uniform(*FIRST), scale * random.uniform(*SECOND)
     thick, narrow = random.uniform(*THICKNESS), random.random() < CORNERED
     share = random.uniform(0.6, 0.85) if narrow else 1.0
     start = (1.0 - share) * width * float(random.integers(2))

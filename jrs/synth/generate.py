@@ -22,10 +22,12 @@ THREAD_VARIABLES = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'
 
 
 def generate(preset: str, raw_folder: str | os.PathLike, jobs: int = 1, rooms: int | None = None,
-             progress: Callable[[str], None] | None = None, seed: int | None = None) -> list[Path]:
+             progress: Callable[[str], None] | None = None, seed: int | None = None,
+             departures: dict[str, str] | None = None) -> list[Path]:
     """Write a preset's rooms as raw ScanNet scans, with the label table and the split lists; return the scan folders.
 
-    The bytes depend on preset, seed and GENERATOR_VERSION only, not on `jobs`. Finished scans are left as they are.
+    The bytes depend on preset, seed, departures and GENERATOR_VERSION only, not on `jobs`. Finished scans stay as they
+    are.
 
     Args:
         preset: a name in PRESETS.
@@ -34,12 +36,13 @@ def generate(preset: str, raw_folder: str | os.PathLike, jobs: int = 1, rooms: i
         rooms: at most so many rooms, in the preset's proportion of training and validation; None = all.
         progress: receives a line for people after each room.
         seed: other rooms of the same kind; None = the preset's own.
+        departures: other `style`, `depth` or `poses` than the preset's.
 
     Raises:
-        ConfigError: unknown preset, or numbers below 1.
+        ConfigError: unknown preset or departure, or numbers below 1.
         DataError: the folder holds rooms of another preset, seed or version; or a process died.
     """
-    chosen = find_preset(preset)
+    chosen = find_preset(preset, departures)
     if jobs < 1 or (rooms is not None and rooms < 2):
         raise ConfigError(f'jobs is {jobs} and rooms is {rooms}; jobs must be at least 1, rooms at least 2 (one per '
                           f'split).')
@@ -69,7 +72,8 @@ def split_sizes(preset: Preset, rooms: int | None) -> tuple[int, int]:
 
 def _claim(raw_folder: Path, preset: Preset, seed: int) -> None:
     """Note in the folder what its rooms are; refuse one that holds others."""
-    wanted = {'preset': preset.name, 'seed': seed, 'generator_version': GENERATOR_VERSION}
+    wanted = {'preset': preset.name, 'seed': seed, 'generator_version': GENERATOR_VERSION,
+              **preset.departures}
     manifest = raw_folder / MANIFEST
     if manifest.exists():
         try:

@@ -11,6 +11,7 @@ from jrs.synth import textures as tx
 from jrs.synth.floor_plan import FloorPlan, make_plan
 from jrs.synth.furniture import FURNITURE, Piece, about_z
 from jrs.synth.primitives import Part, Solids
+from jrs.synth.styles import STYLES, Style
 
 Random = np.random.Generator
 ROOM_KINDS = {'living': 0.26, 'bedroom': 0.20, 'office': 0.22, 'dining': 0.14, 'kitchen': 0.10, 'bath': 0.08}
@@ -73,14 +74,16 @@ class Room:
     random: Random
     things: list[Placed] = field(default_factory=list)
     kept_free: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    styles: dict[str, int] | None = None                    # maker -> seed, in rooms that share their style
+    seeds: dict[str, int] | None = None                     # maker -> seed, in rooms whose pieces are alike
+    style: Style = STYLES['usual']
 
     def make(self, maker: str) -> Piece:
-        """Return a new piece; in a room that shares its style mostly the same one again."""
+        """Return a new piece; in a room whose pieces are alike mostly the same one again."""
         seed = int(self.random.integers(1 << 40))
-        if self.styles is not None and self.random.random() < SHARED_PIECE:
-            seed = self.styles.setdefault(maker, seed)
-        return FURNITURE[maker](np.random.default_rng(seed))
+        if self.seeds is not None and self.random.random() < SHARED_PIECE:
+            seed = self.seeds.setdefault(maker, seed)
+        piece = FURNITURE[self.style.makers.get(maker, maker)](np.random.default_rng(seed))
+        return repainted(piece, self.style)
 
     def is_free(self, low: np.ndarray, high: np.ndarray, ignore: Iterable[Placed] = ()) -> bool:
         """Whether a box lies in the room (walls may be dented by SUNK) and touches no thing and no kept-free box."""
@@ -133,6 +136,13 @@ class Room:
         return bool(self.random.random() < probability)
 
 
+def repainted(piece: Piece, style: Style) -> Piece:
+    """Return the piece with the style's materials."""
+    if style.repaint is not None:
+        piece.parts = [replace(part, material=style.repaint(part.material)) for part in piece.parts]
+    return piece
+
+
 def place(piece: Piece, at: Iterable[float], yaw: float) -> Placed:
     """Return the piece at a point (3,), turned by `yaw` degrees, with its bounds."""
     at = np.asarray(at, float)
@@ -140,14 +150,15 @@ def place(piece: Piece, at: Iterable[float], yaw: float) -> Placed:
     return Placed(piece, at, yaw, corners.min(axis=0), corners.max(axis=0))
 
 
-def make_rooms(random: Random) -> tuple[FloorPlan, list[Room]]:
+def make_rooms(random: Random, style: Style) -> tuple[FloorPlan, list[Room]]:
     """Return a floor plan and a furnished room, in a frame of its own, for each of its parts."""
     kind = str(random.choice(list(ROOM_KINDS), p=list(ROOM_KINDS.values())))
-    plan = make_plan(kind, random)
-    styles = {} if random.random() < SHARED_STYLE else None
+    plan = make_plan(kind, random, style.scale, style.height)
+    seeds = {} if random.random() < SHARED_STYLE else None
     rooms = []
     for part in range(len(plan.parts)):
-        room = Room(kind if part == 0 else tx.pick(random, NEIGHBOURS[kind]), plan.part_size(part), random, styles=styles)
+        room = Room(kind if part == 0 else tx.pick(random, NEIGHBOURS[kind]), plan.part_size(part), random, seeds=seeds,
+                    style=style)
         if plan.opening is not None:
             room.kept_free.append(_before_opening(plan, plan.origin(part)))
         _furnish(room, is_first=part == 0)
@@ -401,10 +412,10 @@ class BuiltRoom:
         return self.plan.size
 
 
-def build_room(random: Random) -> BuiltRoom:
+def build_room(random: Random, style: Style = STYLES['usual']) -> BuiltRoom:
     """Return a random furnished room as primitives."""
-    plan, rooms = make_rooms(random)
-    pieces = [(piece.label, piece.parts) for piece in _shell(plan, random)]
+    plan, rooms = make_rooms(random, style)
+    pieces = [(piece.label, repainted(piece, style).parts) for piece in _shell(plan, random)]
     num_stuff = len(pieces)
     for part, room in enumerate(rooms):
         pieces += [(thing.piece.label, replace(thing, at=thing.at + plan.origin(part)).parts) for thing in room.things]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jrs.errors import ConfigError, did_you_mean
+from jrs.synth.styles import find_style
 
-GENERATOR_VERSION = 2                                       # raise it whenever a preset's bytes change
+GENERATOR_VERSION = 2                                       # 2 is "rooms v1", frozen; raise it whenever bytes change
+DEPTHS, POSES = ('exact', 'sensor'), ('exact', 'drift')
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of rooms; data is reproducible from (GENERATOR_VERSION, preset, seed).
+    """A named set of rooms; data is reproducible from (GENERATOR_VERSION, preset, seed, departures).
 
     Attributes:
         train, val: rooms of the two splits; validation rooms have the higher scan ids.
@@ -19,6 +21,9 @@ class Preset:
         size: (height, width) of colour and depth.
         spacing: metres between mesh vertices on large surfaces.
         object_vertices: aimed at on smaller objects, before hidden faces are dropped.
+        style: a key of STYLES.
+        depth: 'exact', or with the holes, noise and steps of a 'sensor'.
+        poses: 'exact', or with the 'drift' of a tracker; the mesh is exact in either case.
     """
 
     name: str
@@ -29,6 +34,15 @@ class Preset:
     spacing: float = 0.12
     object_vertices: int = 550
     seed: int = 0
+    style: str = 'usual'
+    depth: str = 'exact'
+    poses: str = 'exact'
+
+    @property
+    def departures(self) -> dict[str, str]:
+        """What is not as in the named preset: style, depth, poses."""
+        usual = {'style': 'usual', 'depth': 'exact', 'poses': 'exact'}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
 
 PRESETS = {preset.name: preset for preset in (
@@ -38,12 +52,17 @@ PRESETS = {preset.name: preset for preset in (
 )}
 
 
-def find_preset(name: str) -> Preset:
-    """Return a preset by name.
+def find_preset(name: str, departures: dict[str, str] | None = None) -> Preset:
+    """Return a preset by name, with other `style`, `depth` or `poses` where `departures` names them.
 
     Raises:
-        ConfigError: no such preset; says which there are.
+        ConfigError: no such preset, style, depth or poses; says which there are.
     """
     if name not in PRESETS:
         raise ConfigError(f'There is no set of rooms {name!r}.{did_you_mean(name, PRESETS)}')
-    return PRESETS[name]
+    preset = replace(PRESETS[name], **departures or {})
+    find_style(preset.style)
+    for what, value, allowed in (('depth', preset.depth, DEPTHS), ('poses', preset.poses, POSES)):
+        if value not in allowed:
+            raise ConfigError(f'There is no {what} {value!r} of rooms.{did_you_mean(value, allowed)}')
+    return preset

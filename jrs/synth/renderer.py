@@ -99,15 +99,20 @@ class Renderer:
 
     def colour(self, path: CameraPath, view: int, depth: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Return linear RGB (H, W, 3) from what `trace_view` found."""
-        x, y = half_pixel_rays(path)
-        pose = path.world_from_cam[view]
-        rays = np.stack([np.broadcast_to(x, depth.shape), np.broadcast_to(y[:, None], depth.shape),
-                         np.ones(depth.shape)], axis=-1).reshape(-1, 3)                 # (h*w, 3)
-        flat, hit = depth.reshape(-1), index.reshape(-1)                                # (h*w,)
-        points = apply(pose[:3, :3], rays * np.where(hit >= 0, flat, 1.0)[:, None]) + pose[:3, 3]
+        points, hit = _surface(path, view, depth, index)
         shaded = self.shade(np.maximum(hit, 0), points)
         shaded[hit < 0] = 0.0
         return _tent(shaded.reshape(*depth.shape, 3))                                   # (H, W, 3)
+
+    def reflection(self, path: CameraPath, view: int, depth: np.ndarray, index: np.ndarray
+                   ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a depth sensor's light meets at the pixels: cosine (H, W) to the normal, brightness (H, W), 0 to 1."""
+        points, hit = _surface(path, view, depth, index)
+        local = self.solids.to_local(np.maximum(hit, 0), points)
+        back = path.world_from_cam[view, :3, 3] - points
+        cosine = (self.solids.normals(np.maximum(hit, 0), local) * back).sum(axis=1) / np.linalg.norm(back, axis=1)
+        brightness = self.solids.albedo(np.maximum(hit, 0), local).mean(axis=1)
+        return at_pixels(cosine.reshape(depth.shape)), at_pixels(brightness.reshape(depth.shape))
 
     def shade(self, index: np.ndarray, points: np.ndarray, normals: np.ndarray | None = None) -> np.ndarray:
         """Return linear RGB (N, 3) of surface points (N, 3) of the solids `index` (N,), with given or own normals."""
@@ -141,6 +146,16 @@ class Renderer:
         cells = np.clip((points[on_floor, :2] / FLOOR_CELL).astype(int), 0, np.array(self.footprint.shape) - 1)
         openness[on_floor] *= 1.0 - 0.6 * self.footprint[cells[:, 0], cells[:, 1]]
         return openness
+
+
+def _surface(path: CameraPath, view: int, depth: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points (h * w, 3) that the rays of a traced view end at, and the solids (h * w,) there, -1 = none."""
+    x, y = half_pixel_rays(path)
+    pose = path.world_from_cam[view]
+    rays = np.stack([np.broadcast_to(x, depth.shape), np.broadcast_to(y[:, None], depth.shape),
+                     np.ones(depth.shape)], axis=-1).reshape(-1, 3)                     # (h*w, 3)
+    flat, hit = depth.reshape(-1), index.reshape(-1)                                    # (h*w,)
+    return apply(pose[:3, :3], rays * np.where(hit >= 0, flat, 1.0)[:, None]) + pose[:3, 3], hit
 
 
 def half_pixel_rays(path: CameraPath) -> tuple[np.ndarray, np.ndarray]:

@@ -23,9 +23,12 @@ from jrs.synth.mesh import Mesh, scan_mesh
 from jrs.synth.presets import GENERATOR_VERSION, Preset
 from jrs.synth.primitives import apply
 from jrs.synth.renderer import Renderer, at_pixels, develop
+from jrs.synth.sensor import drifted, sensor_depth
+from jrs.synth.styles import find_style
 
 FRAME_MICROSECONDS = 33333
 JPEG_QUALITY = 92
+DEPTH_STREAM, POSE_STREAM, STYLE_STREAM = 1, 2, 3           # of random numbers, besides the room's own
 
 
 def label_table() -> dict[str, LabelRow]:
@@ -51,7 +54,7 @@ def write_scan(raw_folder: str | os.PathLike, index: int, preset: Preset, seed: 
         return False
     hidden = Path(tempfile.mkdtemp(prefix=f'.{final.name}.', dir=raw_folder))
     try:
-        _write_files(hidden, final.name, np.random.default_rng([GENERATOR_VERSION, seed, index]), preset)
+        _write_files(hidden, final.name, [GENERATOR_VERSION, seed, index], preset)
         hidden.chmod(0o755)
         hidden.rename(final)
     except BaseException:
@@ -60,13 +63,20 @@ def write_scan(raw_folder: str | os.PathLike, index: int, preset: Preset, seed: 
     return True
 
 
-def _write_files(folder: Path, name: str, random: np.random.Generator, preset: Preset) -> None:
-    room = build_room(random)
+def _write_files(folder: Path, name: str, seeds: list[int], preset: Preset) -> None:
+    """Write the files of a scan. What departs from the preset draws from streams of its own, so that without it the bytes
+    stay as they are."""
+    random = np.random.default_rng(seeds if preset.style == 'usual' else [*seeds, STYLE_STREAM])
+    room = build_room(random, find_style(preset.style))
     path = camera_path(room, preset.frames, preset.size, random)
     world_from_room = _world_from_room(room, random)
     renderer = Renderer(room)
     views = [renderer.trace_view(path, view) for view in range(preset.frames)]
-    write_sens(folder / f'{name}{scannet.SENS}', _header(path), _frames(renderer, path, views, world_from_room, random))
+    poses = np.stack([world_from_room @ pose for pose in path.world_from_cam])          # (V, 4, 4)
+    if preset.poses == 'drift':
+        poses = drifted(poses, np.random.default_rng([*seeds, POSE_STREAM]))
+    sensor = np.random.default_rng([*seeds, DEPTH_STREAM]) if preset.depth == 'sensor' else None
+    write_sens(folder / f'{name}{scannet.SENS}', _header(path), _frames(renderer, path, views, poses, random, sensor))
     mesh = scan_mesh(renderer, path, [depth for depth, _ in views], preset.spacing, preset.object_vertices, random)
     _write_mesh(folder, name, room, mesh, world_from_room)
     scannet.write_metadata(folder / f'{name}{scannet.METADATA}', _metadata(room, path, world_from_room))
@@ -86,18 +96,21 @@ def _header(path: CameraPath) -> SensHeader:
     return SensHeader(intrinsics, intrinsics.copy(), path.size, path.size)
 
 
-def _frames(renderer: Renderer, path: CameraPath, views: list[tuple[np.ndarray, np.ndarray]],
-            world_from_room: np.ndarray, random: np.random.Generator) -> Iterator[SensFrame]:
+def _frames(renderer: Renderer, path: CameraPath, views: list[tuple[np.ndarray, np.ndarray]], poses: np.ndarray,
+            random: np.random.Generator, sensor: np.random.Generator | None) -> Iterator[SensFrame]:
     """Yield the encoded frames: depth in millimetres, colour with the exposure and the noise of a small sensor."""
     exposure = 1.15 + 0.08 * np.sin(np.arange(len(views)) / 5.0 + random.uniform(0, 6.3)) * random.random()
     for view, (depth, index) in enumerate(views):
         noise = random.normal(0.0, 0.008, (*path.size, 3))                              # (H, W, 3)
         colour = develop(renderer.colour(path, view, depth, index), exposure[view] * random.uniform(0.97, 1.03), noise)
         metres = at_pixels(depth)                                                       # (H, W)
-        millimetres = np.rint(np.where(np.isfinite(metres), metres, 0.0) * 1000.0).astype(np.uint16)
-        pose = (world_from_room @ path.world_from_cam[view]).astype(np.float32)
+        metres = np.where(np.isfinite(metres), metres, 0.0)
+        if sensor is not None:
+            metres = sensor_depth(metres, *renderer.reflection(path, view, depth, index), sensor)
+        millimetres = np.rint(metres * 1000.0).astype(np.uint16)
         time = view * FRAME_MICROSECONDS
-        yield SensFrame(pose, encode_jpeg(colour, JPEG_QUALITY), encode_depth(millimetres), time, time)
+        yield SensFrame(poses[view].astype(np.float32), encode_jpeg(colour, JPEG_QUALITY), encode_depth(millimetres), time,
+                        time)
 
 
 def _write_mesh(folder: Path, name: str, room: BuiltRoom, mesh: Mesh, world_from_room: np.ndarray) -> None:

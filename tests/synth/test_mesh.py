@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from jrs.synth import mesh as meshes
 from jrs.synth.camera_path import camera_path
 from jrs.synth.layout import build_room
-from jrs.synth.mesh import scan_mesh, tessellate
+from jrs.synth.mesh import Mesh, bleed, scan_mesh, tessellate
 from jrs.synth.renderer import Renderer, at_pixels, develop, trace
 
 
@@ -61,3 +62,38 @@ def test_a_vertex_has_the_colour_that_the_camera_sees(scanned):
     close = np.abs(at_pixels(depth)[row, column] - local[good, 2]) < 0.01
     difference = np.abs(image[row, column][close] - develop(mesh.colours, 1.0)[good][close])
     assert close.sum() > 100 and np.median(difference) < 12
+
+
+def flat(side, owner, first, shift):
+    """A sheet of side x side vertices, 5 cm apart, as one segment."""
+    x, y = np.meshgrid(np.arange(side), np.arange(side))
+    points = np.stack([x.ravel() * 0.05 + shift, y.ravel() * 0.05, np.zeros(side * side)], axis=1)
+    count = len(points)
+    return points, np.tile([0.0, 0.0, 1.0], (count, 1)), np.full(count, owner), np.full(count, first)
+
+
+def two_sheets(gap=0.05, up=0.0, more=9):
+    """A large sheet of object 0 and, beside it in the same plane, a sheet of object 1 that has more elsewhere."""
+    sheets = [flat(10, 0, 0, 0.0), flat(5, 1, 100, 0.45 + gap), flat(more, 1, 125, 5.0)]
+    points, normals, owner, segments = (np.concatenate(arrays) for arrays in zip(*sheets, strict=True))
+    points[100:125, 2] += up
+    return Mesh(points, normals, np.zeros((0, 3), int), owner, owner, segments)
+
+
+@pytest.mark.parametrize(('changes', 'bleeds'), [
+    ({}, True), ({'gap': 0.2}, False), ({'up': 0.05}, False), ({'more': 5}, False)])
+def test_a_segment_bleeds_into_a_larger_one_beside_it_in_its_plane_unless_its_object_loses_too_much(
+        changes, bleeds, monkeypatch):
+    monkeypatch.setattr(meshes, 'BLEED', 1.0)
+    monkeypatch.setattr(meshes, 'BLEED_SHARE', 0.3)
+    mesh = two_sheets(**changes)
+    bleed(mesh, np.random.default_rng(0))
+    assert (mesh.owner[100:125] == (0 if bleeds else 1)).all() and (mesh.owner[125:] == 1).all()
+    assert len(np.unique(mesh.segments)) == (2 if bleeds else 3)
+    for segment in np.unique(mesh.segments):
+        assert len(np.unique(mesh.owner[mesh.segments == segment])) == 1
+
+
+def test_hardly_anything_of_a_room_bleeds(scanned):
+    mesh = scanned[-1]
+    assert 0.95 < (mesh.owner == scanned[0].solids.owner[mesh.solid]).mean() <= 1.0

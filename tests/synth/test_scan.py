@@ -6,7 +6,7 @@ from jrs.errors import ConfigError, DataError
 from jrs.io import scannet
 from jrs.io.ply import read_ply
 from jrs.io.sens import SensReader
-from jrs.synth import PRESETS, generate
+from jrs.synth import PRESETS, find_preset, generate
 from jrs.synth.camera_path import PITCH
 from jrs.synth.generate import split_sizes
 from jrs.synth.presets import Preset
@@ -37,7 +37,7 @@ def read_mesh(scan):
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_processes(raw, tmp_path):
-    generate('debug', tmp_path, jobs=2, rooms=ROOMS)
+    generate('debug', tmp_path, jobs=8, rooms=ROOMS)
     first, second = contents(raw), contents(tmp_path)
     assert first.keys() == second.keys() and len(first) == ROOMS * 7 + 4 - ROOMS
     assert [name for name in first if first[name] != second[name]] == []
@@ -47,6 +47,26 @@ def test_another_seed_gives_other_rooms(raw, tmp_path):
     generate('debug', tmp_path, rooms=2, seed=1)
     name = 'scene0000_00/scene0000_00.sens'
     assert (tmp_path / name).read_bytes() != (raw / name).read_bytes()
+
+
+@pytest.fixture(scope='module')
+def imperfect(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('imperfect')
+    write_scan(folder, 0, find_preset('debug', {'depth': 'sensor', 'poses': 'drift'}), seed=0)
+    return folder / 'scene0000_00'
+
+
+def test_an_imperfect_scan_shows_the_same_room_with_holes_in_depth_and_wrong_poses(raw, imperfect):
+    exact, found = (SensReader(scannet.scan_file(folder, scannet.SENS)) for folder in (raw / imperfect.name, imperfect))
+    with exact, found:
+        assert all(exact.frame(view).color == found.frame(view).color for view in range(len(exact)))
+        true, depth = (np.stack([sens.depth(view) for view in range(len(sens))]).astype(float) for sens in (exact, found))
+        offset = np.linalg.norm(exact.world_from_cam[:, :3, 3] - found.world_from_cam[:, :3, 3], axis=1)
+    assert 0.02 < (depth == 0).mean() < 0.3
+    assert 1 < np.abs(depth - true)[depth > 0].mean() < 25                              # millimetres
+    assert offset[0] == 0 and 0.01 < offset.max() < 0.3
+    name = imperfect.name + scannet.MESH
+    assert (imperfect / name).read_bytes() == (raw / imperfect.name / name).read_bytes()
 
 
 def test_finished_scans_are_kept_and_missing_ones_made_again(raw, tmp_path):
@@ -69,6 +89,10 @@ def test_a_folder_with_other_rooms_is_refused(raw):
 
 
 def test_wrong_requests_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="'shifted'"):
+        generate('debug', tmp_path, departures={'style': 'shiftet'})
+    with pytest.raises(ConfigError, match="'sensor'"):
+        generate('debug', tmp_path, departures={'depth': 'senser'})
     with pytest.raises(ConfigError, match="'tiny'"):
         generate('tinny', tmp_path)
     with pytest.raises(ConfigError, match='jobs is 0'):
@@ -158,7 +182,8 @@ def test_the_axis_alignment_turns_the_floor_flat_and_the_walls_square(scan):
     groups = scannet.read_aggregation(scannet.scan_file(scan, scannet.AGGREGATION))
     labels = np.array([group.label for group in groups])[scannet.vertex_objects(segments, groups)]
     assert np.abs(aligned[labels == 'floor', 2]).max() < 0.02
-    walls = aligned[labels == 'wall']
-    span = np.abs(walls[:, :2]).max(axis=0)
-    assert (np.abs(np.abs(walls[:, :2]) - span).min(axis=1) < 0.05).mean() > 0.98
+    _, _, faces = read_mesh(scan)
+    walls = aligned[faces[(labels[faces] == 'wall').all(axis=1)]]                       # (n, 3 corners, 3)
+    normals = np.abs(np.cross(walls[:, 1] - walls[:, 0], walls[:, 2] - walls[:, 0]))
+    assert (normals.max(axis=1) > 0.999 * np.linalg.norm(normals, axis=1)).mean() > 0.97
     assert metadata['numColorFrames'] == PRESETS['debug'].frames and isinstance(metadata['sceneType'], str)
