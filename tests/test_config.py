@@ -109,7 +109,7 @@ def test_a_misspelt_or_misplaced_size_of_a_profile_is_refused(tmp_path, text, wo
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-@pytest.mark.parametrize('name', ['rooms', 'debug'])
+@pytest.mark.parametrize('name', ['rooms', 'rooms_small', 'debug'])
 def test_of_the_repository_s_profiles_only_the_decoder_s_sizes_are_not_the_main_experiment_s(name):
     cfg, sizes = read_config(MAIN)._cfg_dict, read_config(profile_file(name, MAIN))._cfg_dict
     kept = _without_absent_parts(cfg, sizes)
