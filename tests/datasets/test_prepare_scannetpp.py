@@ -224,9 +224,19 @@ def test_wrong_options_are_explained(raw, tmp_path, options, message):
         prepare_scannetpp(raw, tmp_path / 'out', **options, **QUIET)
 
 
+def test_a_data_set_that_is_not_there_names_the_right_command(tmp_path):
+    with pytest.raises(DataError, match=r'prepare.py scannetpp --raw DIR --out .*scannetpp\.'):
+        SceneDataset('scannetpp', 'val', 'scannetpp', width=56, data_root=tmp_path)
+
+
 def test_faults_of_a_scene_are_named(tmp_path):
     raw = write_raw(tmp_path / 'raw', num_frames=1, lost=())
     folder = raw / 'data' / SCENES[0]
+    segments = folder / 'scans/segments.json'
+    right = segments.read_text()
+    segments.write_text(right.replace('[0, 1', '[1, 0'))
+    assert 'wrong vertices' in prepare_scannetpp(raw, tmp_path / 'out', **QUIET).failed[SCENES[0]]
+    segments.write_text(right)
     (folder / 'iphone/rgb/frame_000000.jpg').unlink()
     assert 'no picture' in prepare_scannetpp(raw, tmp_path / 'out', **QUIET).failed[SCENES[0]]
     (folder / 'iphone/colmap/cameras.txt').unlink()

@@ -62,6 +62,20 @@ def test_perfect_masks_score_what_the_oracle_scores():
     assert all(isinstance(value, float) for value in numbers.values())
 
 
+def test_excluded_vertices_do_not_count():
+    """An object of which fewer than 100 vertices stay is none; masks on excluded vertices are no false positives."""
+    batch = make_batch(BENCHMARK)
+    truth = batch.ground_truth[0]
+    gone = np.flatnonzero(truth.vertex_ids // 1000 == BENCHMARK.class_ids[2])
+    assert len(gone) > 150
+    truth.excluded = gone[50:]
+    metric = _metric()
+    _process(metric, batch, true_instances)
+    numbers = metric.evaluate(1)
+    assert numbers['instance/finite_classes'] == 2
+    assert numbers['instance/AP50'] == numbers['instance/oracle_AP50'] == 1.0
+
+
 def test_repeating_a_query_under_other_classes_leaves_the_agnostic_score():
     batch = make_batch(BENCHMARK)
     metric = _metric(oracle=False)

@@ -20,7 +20,7 @@ from jrs.datasets.scene import MAX_ID, Camera, Frame, Mesh, SceneInstance, Scene
 from jrs.errors import DataError
 from jrs.io import scannetpp as files
 from jrs.io.png import encode_jpeg
-from jrs.io.scannet import SegmentGroup, read_groups
+from jrs.io.scannet import SegmentGroup, read_groups, read_segments
 from jrs.io.submission import read_vertex_numbers
 
 LOG = logging.getLogger('jrs')
@@ -189,6 +189,7 @@ def _read_scan(scene: Path, class_of_name: Mapping[str, int | None],
     path = scene / files.ANNOTATION
     if not path.is_file():
         return mesh, None
+    _check_segments(scene / files.SEGMENTS, len(mesh.vertices))
     groups = read_groups(path)
     if len(groups) > MAX_ID:
         raise DataError(f'{path}: {len(groups)} objects; up to {MAX_ID} can be scored.')
@@ -201,6 +202,13 @@ def _read_scan(scene: Path, class_of_name: Mapping[str, int | None],
                      f'{", …" if len(unknown) > 8 else ""}')
     return mesh, [SceneInstance(index + 1, group.label, _classes(class_of_name.get(group.label)))
                   for index, group in enumerate(groups)]
+
+
+def _check_segments(path: Path, num_vertices: int) -> None:
+    """Objects list segments; raise unless each vertex is its own segment, so that they can be read as vertices."""
+    if path.is_file() and (read_segments(path, num_vertices) != np.arange(num_vertices)).any():
+        raise DataError(f'{path}: segIndices must be 0 .. {num_vertices - 1} in order, one segment per vertex; else objects '
+                        'are put on the wrong vertices.')
 
 
 def _classes(class_id: int | None) -> dict[str, int]:
