@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jrs.datasets.prepare import driver, masks
+from jrs.datasets.prepare import driver, masks, scannet
 from jrs.datasets.prepare.scannet import prepare_scan, prepare_scannet
 from jrs.datasets.scene import SceneFolder, SceneWriter, check_scene, read_split
 from jrs.errors import DataError
@@ -208,6 +208,13 @@ def test_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
     with pytest.raises(DataError, match='are needed'):
         prepare_scannet(raw, tmp_path / 'out', **QUIET)
     assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_the_estimate_is_near_what_is_written(prepared):
+    for name in ('scene0000_00', 'scene0001_00'):
+        written = sum(path.stat().st_size for path in (prepared / name).rglob('*') if path.is_file())
+        estimate = driver.OVERHEAD * scannet._estimate(prepared.parent / 'raw/scans' / name, None, 1)
+        assert 0.5 < estimate / written < 2
 
 
 def test_notes_are_logged(tmp_path, caplog):

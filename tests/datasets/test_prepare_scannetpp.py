@@ -9,7 +9,7 @@ import pytest
 from jrs.datasets.dataset import SceneDataset
 from jrs.datasets.prepare import driver
 from jrs.datasets.prepare.devices import read_shots
-from jrs.datasets.prepare.scannetpp import prepare_scannetpp, read_classes, vertex_owner
+from jrs.datasets.prepare.scannetpp import _estimate, prepare_scannetpp, read_classes, vertex_owner
 from jrs.datasets.prepare.undistort import Undistorter
 from jrs.datasets.scene import SceneFolder, check_scene, read_split
 from jrs.errors import DataError
@@ -245,6 +245,12 @@ def test_faults_of_a_scene_are_named(tmp_path):
     assert not list((tmp_path / 'out').glob(f'*{SCENES[0]}*'))
     with pytest.raises(DataError, match='no scenes'):
         prepare_scannetpp(tmp_path / 'nowhere', tmp_path / 'out', **QUIET)
+
+
+def test_the_estimate_is_near_what_is_written(raw, scene):
+    written = sum(path.stat().st_size for path in scene.path.rglob('*') if path.is_file())
+    estimate = driver.OVERHEAD * _estimate(raw / 'data' / scene.name, scene.record.settings)
+    assert 0.5 < estimate / written < 2
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(raw, tmp_path, monkeypatch):

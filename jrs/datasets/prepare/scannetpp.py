@@ -26,7 +26,7 @@ from jrs.io.submission import read_vertex_numbers
 LOG = logging.getLogger('jrs')
 BENCHMARK = 'scannetpp'
 GROUPS_PER_VERTEX = 3                   # the official preparation keeps so many, first come first served
-COLOR_BYTES, DEPTH_BYTES = 0.5, 0.5     # of a pixel of our JPEG, of our rendered depth; LiDAR depth is small beside them
+COLOR_BYTES, RENDERED_BYTES, ID_BYTES = 0.5, 0.3, 0.02       # of a pixel of our JPEG and PNG; LiDAR depth is small
 
 
 def prepare_scannetpp(raw: Path, out: Path, camera: str = 'iphone', every: int | None = None, jobs: int = 1,
@@ -59,7 +59,7 @@ def prepare_scannetpp(raw: Path, out: Path, camera: str = 'iphone', every: int |
     scenes = find_scenes(raw)
     class_of_name = read_classes(raw, progress)
     settings = {'camera': camera, 'every': every, 'min_mask_pixels': min_mask_pixels, 'depth': depth}
-    tasks = [Task(scene.name, settings, partial(_estimate, scene, camera, every),
+    tasks = [Task(scene.name, settings, partial(_estimate, scene, settings),
                   partial(prepare_scene, scene, out, class_of_name, settings)) for scene in scenes]
     summary = prepare_scenes(tasks, out, jobs, progress)
     lists = {split: raw / name for split, name in files.SPLITS.items() if (raw / name).is_file()}
@@ -254,7 +254,8 @@ def vertex_owner(groups: Sequence[SegmentGroup], known: np.ndarray, num_vertices
     return owner
 
 
-def _estimate(scene: Path, camera: str, every: int) -> float:
+def _estimate(scene: Path, settings: dict) -> float:
     """Return about how many bytes a scene takes."""
-    count, pixels = count_shots(scene / camera, every)
-    return count * pixels * (COLOR_BYTES + DEPTH_BYTES) + file_bytes(scene / files.MESH)
+    count, pixels = count_shots(scene / settings['camera'], settings['every'])
+    rendered = settings['depth'] == 'rendered' or settings['camera'] == 'dslr'
+    return count * pixels * (COLOR_BYTES + ID_BYTES + rendered * RENDERED_BYTES) + file_bytes(scene / files.MESH)
