@@ -26,7 +26,8 @@ class VGGT(AlternatingBackbone):
         depth: number of pairs of a frame and a global block.
         num_heads: attention heads of these blocks.
         mlp_ratio: hidden width of their MLPs over C.
-        patch_embed: 'conv', or the name of an image encoder (`jrs.layers.vit.VIT_SIZES`).
+        patch_embed: 'conv'; 'vit', an encoder of this width; or the name of a released one (`jrs.layers.vit.VIT_SIZES`).
+        encoder_depth: blocks of the encoder 'vit'.
         num_register_tokens: register tokens per view, beside one camera token.
         rope_base: base of the rotary position embedding.
         init_values: initial LayerScale.
@@ -47,7 +48,7 @@ class VGGT(AlternatingBackbone):
 
     def __init__(self, img_size: int = 518, patch_size: int = 14, embed_dim: int = 1024, depth: int = 24,
                  num_heads: int = 16, mlp_ratio: float = 4.0, patch_embed: str = 'dinov2_vitl14_reg',
-                 num_register_tokens: int = 4, rope_base: float = 100.0, init_values: float = 0.01,
+                 encoder_depth: int = 4, num_register_tokens: int = 4, rope_base: float = 100.0, init_values: float = 0.01,
                  feature_layers: Sequence[int] = (4, 11, 17, 23), activation_checkpointing: bool = False,
                  lora: dict | None = None, freeze: dict | None = None) -> None:
         super().__init__(embed_dim, depth, num_heads, img_size, patch_size, 1 + num_register_tokens, rope_base,
@@ -56,7 +57,7 @@ class VGGT(AlternatingBackbone):
         def blocks() -> nn.ModuleList:
             return nn.ModuleList(Block(embed_dim, num_heads, mlp_ratio, qk_norm=True, init_values=init_values)
                                  for _ in range(depth))
-        self.patch_embed = build_patch_embed(patch_embed, embed_dim, img_size, patch_size)
+        self.patch_embed = build_patch_embed(patch_embed, embed_dim, img_size, patch_size, encoder_depth, num_heads)
         self.camera_token = nn.Parameter(1e-6 * torch.randn(1, 2, 1, embed_dim))
         self.register_token = nn.Parameter(1e-6 * torch.randn(1, 2, num_register_tokens, embed_dim))
         self.frame_blocks = blocks()

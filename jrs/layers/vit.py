@@ -117,22 +117,26 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
-def build_patch_embed(name: str, embed_dim: int, img_size: int, patch_size: int) -> nn.Module:
+def build_patch_embed(name: str, embed_dim: int, img_size: int, patch_size: int, depth: int = 4,
+                      num_heads: int = 4) -> nn.Module:
     """Return the module that turns normalised images (N, 3, H, W) into patch tokens (N, h_p * w_p, embed_dim).
 
     Args:
-        name: 'conv' for one convolution, or one of `VIT_SIZES`.
+        name: 'conv' for one convolution, 'vit' for an encoder of any size, or one of `VIT_SIZES`.
         embed_dim: width that is needed.
         img_size: side of the images that a positional table is made for.
         patch_size: side of a patch in pixels.
+        depth, num_heads: of the encoder 'vit'.
 
     Raises:
         ConfigError: unknown name, or an encoder of another width or patch size.
     """
     if name == 'conv':
         return PatchEmbed(patch_size, embed_dim)
+    if name == 'vit':
+        return VisionTransformer(embed_dim, depth, num_heads, img_size, patch_size)
     if name not in VIT_SIZES:
-        raise ConfigError(f'There is no patch embedding {name!r}.{did_you_mean(name, ["conv", *VIT_SIZES])}')
+        raise ConfigError(f'There is no patch embedding {name!r}.{did_you_mean(name, ["conv", "vit", *VIT_SIZES])}')
     size = VIT_SIZES[name]
     if (embed_dim, patch_size) != (size.embed_dim, 14):
         raise ConfigError(f'{name} makes tokens of width {size.embed_dim} from patches of 14 pixels; embed_dim='

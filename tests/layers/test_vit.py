@@ -65,3 +65,12 @@ def test_unknown_encoder_is_met_with_a_suggestion():
 def test_encoder_of_another_width_is_refused():
     with pytest.raises(ConfigError, match='width 384'):
         build_patch_embed('dinov2_vits14_reg', 64, 518, 14)
+
+
+def test_an_encoder_of_any_size_knows_where_a_patch_stands():
+    encoder = build_patch_embed('vit', 16, 56, 14, depth=1, num_heads=2)
+    with torch.no_grad():
+        encoder.pos_embed.normal_()
+        tokens = encoder(torch.zeros(1, 3, 42, 56))                     # one colour everywhere: 3 x 4 equal patches
+    assert tokens.shape == (1, 12, 16)
+    assert torch.pdist(tokens[0]).min() > 0.1
