@@ -35,7 +35,7 @@ def walked():
         random = np.random.default_rng(seed)
         room = build_room(random)
         path = camera_path(room, VIEWS, (84, 112), random)
-        rays = ((np.arange(0, side, 3) - (side - 1) / 2) / path.intrinsics[0, 0] for side in (112, 84))
+        rays = ((np.arange(0, side, 5) - (side - 1) / 2) / path.intrinsics[0, 0] for side in (112, 84))
         x, y = rays
         visible = np.zeros((VIEWS, len(room.labels)), bool)
         for view, pose in enumerate(path.world_from_cam):
