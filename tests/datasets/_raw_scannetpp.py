@@ -117,10 +117,15 @@ def _write_dslr(folder: Path, num_frames: int, lost: tuple) -> None:
         path = folder / 'resized_images' / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_jpeg(_picture('dslr', pose), 98))
-    mask = np.full(SIZES['dslr'], 255, np.uint8)
-    mask[50:60, 80:100] = 0
-    write_png8(folder / 'resized_anon_masks' / 'DSC01234.png', mask)
+    write_png8(folder / 'resized_anon_masks' / 'DSC01234.png', _mask('dslr'))
     _write_cameras(folder, 'dslr', names, poses, lost)
+
+
+def _mask(device: str) -> np.ndarray:
+    """Return the anonymisation mask (H, W) uint8 of the first picture: a dark rectangle in white."""
+    mask = np.full(SIZES[device], 255, np.uint8)
+    mask[50:60, 80:100] = 0
+    return mask
 
 
 def _write_iphone(folder: Path, num_frames: int, lost: tuple, video: bool, lidar: str | None) -> None:
@@ -129,13 +134,16 @@ def _write_iphone(folder: Path, num_frames: int, lost: tuple, video: bool, lidar
     pictures = [_picture('iphone', pose) for pose in poses]
     (folder / ('' if video else 'rgb')).mkdir(parents=True)
     if video:
-        writer = cv2.VideoWriter(str(folder / 'rgb.mkv'), cv2.VideoWriter_fourcc(*'MJPG'), 60, SIZES['iphone'][::-1])
-        for number in range(10 * num_frames - 9):
-            writer.write(pictures[number // 10][..., ::-1] if number % 10 == 0 else np.zeros_like(pictures[0]))
-        writer.release()
+        masks = [np.repeat(_mask('iphone')[..., None], 3, axis=2)] + [np.full_like(pictures[0], 255)] * (num_frames - 1)
+        for name, images in (('rgb.mkv', pictures), ('rgb_mask.mkv', masks)):
+            writer = cv2.VideoWriter(str(folder / name), cv2.VideoWriter_fourcc(*'MJPG'), 60, SIZES['iphone'][::-1])
+            for number in range(10 * num_frames - 9):
+                writer.write(images[number // 10][..., ::-1] if number % 10 == 0 else np.zeros_like(images[0]))
+            writer.release()
     else:
         for name, picture in zip(names, pictures, strict=True):
             (folder / 'rgb' / name).write_bytes(encode_jpeg(picture, 98))
+        write_png8(folder / 'rgb_masks' / 'frame_000000.png', _mask('iphone'))
     size = (27, 36) if lidar == 'png' else LIDAR_SIZE
     depths = [trace_rays(pose, rays_of('iphone', size))[0] for pose in poses] if lidar else []
     if lidar == 'png':
