@@ -31,7 +31,7 @@ def named(paths: list[Path]) -> dict:
 @pytest.mark.parametrize('path', **named(EXPERIMENTS))
 def test_an_experiment_resolves_under_every_profile_and_stays_what_it_is(path):
     """And says in its first line where its number stands."""
-    for profile in ('paper', 'rooms', 'debug'):
+    for profile in ('paper', 'rooms', 'rooms_small', 'debug'):
         cfg = load_config(path, profile)
         assert set(cfg.experiment) == {'benchmark', 'trained_on', 'weights_licence'}
         kept = path not in LEAVES or different_paths(resolved(bases_of(path)[0], profile), cfg._cfg_dict)

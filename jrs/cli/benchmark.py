@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument('--fada', action='store_true', help='training step with and without alignment')
     what.add_argument('--train', action='store_true', help='training step')
     options.add_argument('--config', default=DEFAULT_CONFIG)
-    options.add_argument('--profile', default='paper', help='paper, rooms, debug')
+    options.add_argument('--profile', default='paper', help='paper, rooms_small, rooms, debug')
     options.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides of the config')
     options.add_argument('--device', default='auto')
     options.add_argument('--views', type=int, nargs='+', help="default: the table's; 8 for training")

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--out', type=Path, required=True, help='folder for the results')
     options.add_argument('--config', help='experiment of the weights; default: config.py beside the checkpoint')
     options.add_argument('--checkpoint', help='weights; default: the newest of outputs/demo and weights')
-    options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms, debug')
+    options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms_small, rooms, debug')
     views = options.add_argument_group('views')
     views.add_argument('--max-views', type=_positive, help='at most so many, evenly spaced; default: all photos, '
                        'a few frames of a video')

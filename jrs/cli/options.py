@@ -15,8 +15,8 @@ from jrs.errors import ConfigError
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG, --profile and --cfg-options."""
     parser.add_argument('config', help='an experiment, e.g. configs/segvggt/all24_fada.py')
-    parser.add_argument('--profile', default='paper', help='scale: paper (as in the config), rooms (built-in rooms, CPU in '
-                        'minutes), debug (seconds)')
+    parser.add_argument('--profile', default='paper', help='scale: paper (as in the config), rooms_small (built-in '
+                        'rooms, one GPU), rooms (built-in rooms, CPU in minutes), debug (seconds)')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides, e.g. seed=3 '
                         'train.iterations=500; a key that the config does not have is refused')
 
