@@ -1,6 +1,7 @@
 """Raw ScanNet++ scenes become scene folders: undistorted pictures agree with their cameras, ids in 2D and 3D agree."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -189,6 +190,30 @@ def test_videos_and_raw_depth_give_the_scene_that_extracted_files_give(tmp_path)
         assert scene.depth_m(frame).shape == LIDAR_SIZE and scene.color(frame).max() > 150
         truth, _ = trace(world_from_cam(number), scene.camera(frame).depth_intrinsics, LIDAR_SIZE)
         assert np.median(np.abs(scene.depth_m(frame) - truth)) < 0.01
+
+
+def test_pictures_that_are_undistorted_already_are_taken_as_they_are(raw, tmp_path):
+    """What we undistort, written as the official tool leaves it, gives the same scene again, without the lens."""
+    prepare_scannetpp(raw, tmp_path / 'out', 'dslr', **QUIET)
+    first = SceneFolder(tmp_path / 'out' / SCENES[0])
+    shutil.copytree(raw, tmp_path / 'raw')
+    folder = tmp_path / 'raw' / 'data' / SCENES[0] / 'dslr'
+    shutil.rmtree(folder / 'resized_images')
+    (folder / 'resized_undistorted_images').mkdir()
+    for frame in first.frames:
+        shutil.copy(first.color_path(frame), folder / 'resized_undistorted_images' / f'{frame.name}.JPG')
+    data = json.loads((folder / 'nerfstudio/transforms.json').read_text())
+    k = first.camera(first.frames[0]).color_intrinsics
+    data |= {'camera_model': 'PINHOLE', 'fl_x': k[0, 0], 'fl_y': k[1, 1], 'cx': k[0, 2] + 0.5, 'cy': k[1, 2] + 0.5}
+    (folder / 'nerfstudio/transforms_undistorted.json').write_text(json.dumps(data))
+    assert prepare_scannetpp(tmp_path / 'raw', tmp_path / 'again', 'dslr', **QUIET).failed == {}
+    again = SceneFolder(tmp_path / 'again' / SCENES[0])
+    check_scene(again.path)
+    np.testing.assert_allclose(again.camera(again.frames[0]).color_intrinsics, k)
+    assert '1 of 4 frames dropped: no picture' in again.record.notes
+    for one, other in zip(first.frames[1:], again.frames[1:], strict=True):
+        np.testing.assert_allclose(one.cam_from_world, other.cam_from_world, atol=1e-9)
+        assert (first.instance_ids(one) == again.instance_ids(other)).mean() > 0.99
 
 
 def test_splits_are_those_of_the_benchmark(tmp_path):

@@ -18,6 +18,7 @@ from jrs.io.png import read_png16
 from jrs.io.scannetpp import read_transforms
 from jrs.io.video import VideoFrames
 
+UNDISTORTED = ('resized_undistorted_images', 'resized_undistorted_masks')
 FRAME_NAME = re.compile(r'frame_([0-9]+)')
 
 
@@ -32,20 +33,24 @@ class Shot:
     bad: bool
 
 
-def read_shots(folder: Path) -> tuple[Lens, list[Shot]]:
+def read_shots(folder: Path, undistorted: bool = False) -> tuple[Lens, list[Shot]]:
     """Return the lens and the posed pictures of a device's folder, from COLMAP's model, else from nerfstudio's file.
 
     Pictures are in order of their numbers: those of the video for `frame_000010`, else their place among all names.
 
+    Args:
+        undistorted: of the pictures that the official tool undistorted; their lens is in a file of its own.
+
     Raises:
         DataError: neither is there, several lenses, or a picture that is posed twice.
     """
-    colmap, transforms = folder / 'colmap', folder / 'nerfstudio' / 'transforms.json'
+    colmap, transforms = folder / 'colmap', folder / 'nerfstudio' / ('transforms_undistorted.json' if undistorted else
+                                                                     'transforms.json')
     bad = frozenset()
     if transforms.is_file():
         found = read_transforms(transforms)
         lens, images, bad = found.lens, found.images, frozenset(map(_file_name, found.bad))
-    if is_model(colmap):
+    if is_model(colmap) and not undistorted:
         images, lenses = read_poses(colmap / 'images.txt'), read_lenses(colmap / 'cameras.txt')
         used = {image.camera for image in images}
         if len(used) != 1 or not used <= set(lenses):
@@ -53,7 +58,7 @@ def read_shots(folder: Path) -> tuple[Lens, list[Shot]]:
                             'of one.')
         lens = lenses[used.pop()]
     elif not transforms.is_file():
-        raise DataError(f'{folder}: neither colmap/cameras.txt and colmap/images.txt nor nerfstudio/transforms.json.')
+        raise DataError(f'{folder}: neither colmap/cameras.txt and colmap/images.txt nor nerfstudio/{transforms.name}.')
     images = sorted(images, key=lambda image: natural_key(_file_name(image.name)))
     shots = [Shot(PurePosixPath(file).stem, file, _number(file, place), image.cam_from_world, file in bad)
              for place, image in enumerate(images) for file in [_file_name(image.name)]]
@@ -65,7 +70,7 @@ def read_shots(folder: Path) -> tuple[Lens, list[Shot]]:
 def count_shots(folder: Path, every: int) -> tuple[int, int]:
     """Return about how many pictures stay with the every-n rule, and their pixels; (0, 0) where nothing can be read."""
     try:
-        lens, shots = read_shots(folder)
+        lens, shots = read_shots(folder, undistorted=_only_undistorted(folder))
     except DataError:
         return 0, 0
     return sum(shot.index % every == 0 for shot in shots), lens.size[0] * lens.size[1]
@@ -81,8 +86,14 @@ def _number(file: str, place: int) -> int:
     return int(match[1]) if match else place
 
 
+def _only_undistorted(folder: Path) -> bool:
+    """Whether a DSLR's folder has the official tool's undistorted pictures and not those of the lens."""
+    return (folder / UNDISTORTED[0]).is_dir() and not (folder / 'resized_images').is_dir()
+
+
 class Dslr:
-    """Fisheye pictures, `dslr/resized_images`; without a depth sensor.
+    """Fisheye pictures, `dslr/resized_images`, or, where only those are there, `dslr/resized_undistorted_images` as the
+    official tool made them; without a depth sensor.
 
     Attributes:
         lens: of all pictures.
@@ -95,19 +106,22 @@ class Dslr:
 
     def __init__(self, scene: Path) -> None:
         self.folder = scene / 'dslr'
-        self.lens, self.shots = read_shots(self.folder)
+        undistorted = _only_undistorted(self.folder)
+        self.lens, self.shots = read_shots(self.folder, undistorted)
+        pictures, masks = UNDISTORTED if undistorted else ('resized_images', 'resized_anon_masks')
+        self._pictures, self._masks = self.folder / pictures, self.folder / masks
 
     def has(self, shot: Shot) -> bool:
         """Whether the picture is there."""
-        return (self.folder / 'resized_images' / shot.file).is_file()
+        return (self._pictures / shot.file).is_file()
 
     def picture(self, shot: Shot) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB."""
-        return _of_size(read_photo(self.folder / 'resized_images' / shot.file), self.lens.size, shot.file)
+        return _of_size(read_photo(self._pictures / shot.file), self.lens.size, shot.file)
 
     def mask(self, shot: Shot) -> np.ndarray | None:
         """Return (H, W) uint8, less than 255 where the picture is anonymised; None without a mask."""
-        return _read_mask(self.folder / 'resized_anon_masks' / f'{shot.name}.png', self.lens.size)
+        return _read_mask(self._masks / f'{shot.name}.png', self.lens.size)
 
     def close(self) -> None:
         """Nothing is open."""
