@@ -16,6 +16,7 @@ COMMANDS = {
     'prepare': 'raw scans, built-in rooms, photos or a video -> scene folders; check a scene folder',
     'convert': 'official checkpoints -> one safetensors file with its licence; checks of key lists',
     'demo': 'rooms, training, scores and a report, in a quarter of an hour',
+    'reproduce': 'the tables of the paper, filled: trains and scores what is missing',
     'evaluate': "score anybody's prediction files",
     'attention': 'where the queries of instances look: maps, and mass per layer on their views and pixels',
     'benchmark': 'time and memory of inference and training, beside the paper',

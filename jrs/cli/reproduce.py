@@ -210,7 +210,7 @@ def report(plan: Plan, runner: Runner, args: argparse.Namespace, out: Path) -> i
     paths = write_report(out, sheets(entries), facts)
     for entry in entries:
         filled = [number for number in entry.numbers.values() if number.values]
-        numbers = '  '.join(f'{number.column.measure.title} {number.ours}' for number in filled)
+        numbers = '  '.join(f'{number.column.title} {number.ours}' for number in filled)
         print(f'{entry.table.title}: {", ".join(entry.cells)}: {numbers or "; ".join(entry.notes)[:160]}')
     for fault in runner.failures.values():
         print(f'failed: {fault}', file=sys.stderr)

@@ -28,7 +28,7 @@ AFTER_TRAINING = ('evaluation', 'postprocess')
 TRAINING_SECTIONS = ('model', 'train_dataset', 'batches', 'train', 'optimizer', 'parameter_groups', 'hooks')
 SCORING_SECTIONS = ('model', 'test_dataset', 'metrics')
 NOT_OF_TRAINING = ('model.postprocessor', 'model.teacher.checkpoint', 'train.workers', 'train.log_every',
-                   'train.validate_every', 'train.save_every', 'hooks.pictures')
+                   'train.validate_every', 'train.save_every', 'train.timeout', 'hooks.pictures')
 NOT_OF_SCORING = ('model.teacher', 'model.matcher', 'model.losses', 'model.weights', 'model.alignment')
 WHOLE_FILE = 64 * 2**20                        # larger files are read once and remembered by size and time
 

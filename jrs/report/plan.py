@@ -185,12 +185,14 @@ class Planner:
             own_name += [one.stem] if one.stem != Path(training.config).stem else []
             named = [option for option in named if option not in training.named]
         folder = run / ('_'.join(['test', *own_name]) + _suffix(named))
+        identity = scoring_identity(self._config(changed), None)
+        if folder in self.scorings and self.scorings[folder].identity != identity:
+            folder = folder.with_name(f'{folder.name}_{digest(identity)[:8]}')
         if folder not in self.scorings:
             self.scorings[folder] = Scoring(
                 title=f'score {run.name}, {folder.name}', folder=folder, config=one.config,
                 fault=fault or ('' if training else self._published_fault(one)), profile=one.profile, seed=one.seed,
-                overrides=changed.options, identity=scoring_identity(self._config(changed), None),
-                checkpoint=Path(checkpoint), training=training)
+                overrides=changed.options, identity=identity, checkpoint=Path(checkpoint), training=training)
         return self.scorings[folder]
 
     def _training(self, one: Experiment) -> Training:
@@ -203,6 +205,8 @@ class Planner:
             while (parent := self._same_training(one, identity)) is not None:
                 one = parent
             folder = self._run_folder(one, named)
+            if folder in {other.folder for other in self.trainings.values()}:      # two configs of one name
+                folder = folder.with_name(f'{folder.name}_{digest(identity)[:8]}')
             self.trainings[key] = Training(
                 title=f'train {folder.name}', folder=folder, fault=self._fault(one, 'train_dataset', 'val_dataset'),
                 config=one.config, profile=one.profile, seed=one.seed, overrides=one.options, named=named, identity=identity)
@@ -220,10 +224,11 @@ class Planner:
             return None                                        # an override that only the child has
 
     def _that_matter(self, identity_of: Callable, one: Experiment) -> list[str]:
-        """Return the overrides without which `identity_of` the experiment would be another."""
-        whole, options = self._identity(identity_of, one), dict.fromkeys(one.options)
+        """Return the overrides without which `identity_of` the experiment would be another; where data lie is none."""
+        options = [option for option in dict.fromkeys(one.options) if not option.startswith('data_root=')]
+        whole = self._identity(identity_of, one)
         return [option for option in options if whole != self._identity(
-            identity_of, replace(one, options=tuple(other for other in options if other != option)))]
+            identity_of, replace(one, options=tuple(other for other in one.options if other != option)))]
 
     def _identity(self, identity_of: Callable, one: Experiment) -> dict | None:
         try:

@@ -18,7 +18,7 @@ from jrs.visualization.html import table as html_table
 
 SMALL = ('Profile {}: a small network on small data. These numbers show that the experiments run and let rows of one table '
          'be compared; they are not of the scale of the paper, and differences from it mean nothing.')
-HTML_HEADS = ('row', 'hours', 'memory (GB)', 'code', 'what is missing', 'commands')
+COSTS = ('row', 'hours', 'memory (GB)', 'code', 'notes')
 LATEX = {'&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}', '~': r'\textasciitilde{}',
          '^': r'\textasciicircum{}', '\\': r'\textbackslash{}', '±': r'$\pm$', '−': '$-$', '–': '--', '<': '$<$', '>': '$>$',
          'δ': r'$\delta$'}
@@ -72,7 +72,7 @@ def markdown(filled: list[Sheet], facts: dict[str, object], notice: str) -> str:
             [*entry.cells, *_numbers(entry, columns)] for entry in sheet.entries]), '']
         if sheet.verdicts:
             lines += [*_pipes(('claim of the paper', 'ours', 'numbers'), _claims(sheet)), '']
-        lines += [*_pipes(HTML_HEADS[:-1], [_costs(entry) for entry in sheet.entries]), '']
+        lines += [*_pipes(COSTS, [_costs(entry) for entry in sheet.entries]), '']
         for entry in sheet.entries:
             lines += [f'{_name(entry)}:', '', *(f'    {command}' for command in entry.commands), '']
         lines += [*(f'- {name}: {value}' for name, value in _rules(sheet).items()), '']
@@ -83,7 +83,7 @@ def comma_separated(sheet: Sheet) -> str:
     """Return one line per row: labels, per column paper, mean, standard deviation, seeds, difference; then the costs."""
     parts = ('paper', 'ours', 'std', 'seeds', 'difference')
     heads = [*sheet.table.heads, 'variant', *(f'{column.name} {part}' for column in sheet.table.columns for part in parts),
-             *HTML_HEADS[1:]]
+             *COSTS[1:], 'commands']
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(heads)
@@ -96,11 +96,12 @@ def comma_separated(sheet: Sheet) -> str:
 def latex(sheet: Sheet) -> str:
     """Return a booktabs table: ours, and the paper's number in brackets."""
     columns = _columns(sheet)
-    heads = [*sheet.table.heads, *(_head(column) for column in columns)]
+    heads = [*sheet.table.heads, *(column.title for column in columns)]
     rows = [[*entry.cells, *(_beside(entry.numbers[column.name]) for column in columns)] for entry in sheet.entries]
     body = [' & '.join(map(_tex, row)) + r' \\' for row in rows]
     return '\n'.join([
-        '% needs \\usepackage{booktabs}; ours, the paper\'s number in brackets', r'\begin{table}', r'\centering',
+        r'% needs \usepackage{booktabs}; ours (mean, standard deviation over seeds), in brackets the number of the paper',
+        r'\begin{table}', r'\centering',
         rf'\begin{{tabular}}{{{"l" * len(sheet.table.heads)}{"r" * len(columns)}}}', r'\toprule',
         ' & '.join(map(_tex, heads)) + r' \\', r'\midrule', *body, r'\bottomrule', r'\end{tabular}',
         rf'\caption{{{_tex(sheet.table.caption)}}}', rf'\label{{tab:{sheet.table.name}}}', r'\end{table}', ''])
@@ -113,14 +114,15 @@ def web_page(filled: list[Sheet], facts: dict[str, object], notice: str) -> str:
         columns = _columns(sheet)
         rows = [[*entry.cells, *(_stacked(entry.numbers[column.name]) for column in columns)] for entry in sheet.entries]
         parts = [f'<h2>{escape(sheet.table.title)}</h2><p class="soft">{escape(sheet.table.caption)}</p>',
-                 html_table([*map(_words, sheet.table.heads), *(_head(column) for column in columns)], rows)]
+                 html_table([*map(_words, sheet.table.heads), *(column.title for column in columns)], rows)]
         if sheet.verdicts:
             parts += ['<h3>What the paper claims</h3>',
                       html_table(('claim', 'ours', 'numbers'), [[claim, Raw(f'<b>{escape(status)}</b>'), numbers]
                                                                 for claim, status, numbers in _claims(sheet)])]
-        costs = [[*_costs(entry)[:-1], _wrapped(entry.notes), _wrapped(entry.commands, 'code')] for entry in sheet.entries]
+        costs = [[*_costs(entry)[:-1], _wrapped(entry.notes)] for entry in sheet.entries]
+        commands = ''.join(f'<h3>{escape(_name(entry))}</h3>{_code(entry.commands)}' for entry in sheet.entries)
         rules = ''.join(f'<li>{escape(name)}: {escape(value)}</li>' for name, value in _rules(sheet).items())
-        parts += [f'<details open><summary>runs</summary>{html_table(HTML_HEADS, costs)}</details>',
+        parts += [f'<h3>Runs</h3>{html_table(COSTS, costs)}', f'<details><summary>commands</summary>{commands}</details>',
                   f'<details><summary>how it was scored</summary><ul>{rules}</ul></details>' if rules else '']
         sections.append(f'<section>{"".join(parts)}</section>')
     return page('Tables of the paper, and ours', '\n'.join(sections), facts, notice)
@@ -136,7 +138,7 @@ def _columns(sheet: Sheet) -> list[Column]:
 
 def _heads(sheet: Sheet, columns: list[Column]) -> list[str]:
     triple = ('paper', 'ours', 'difference') if sheet.table.id is not None else ('',)
-    return [*map(_words, sheet.table.heads), *(f'{_head(column)} {part}'.strip() for column in columns for part in triple)]
+    return [*map(_words, sheet.table.heads), *(f'{column.title} {part}'.strip() for column in columns for part in triple)]
 
 
 def _numbers(entry: Entry, columns: list[Column]) -> list[str]:
@@ -146,12 +148,8 @@ def _numbers(entry: Entry, columns: list[Column]) -> list[str]:
     return [text for cell in cells for text in (cell.text(cell.paper), cell.ours, cell.difference)]
 
 
-def _head(column: Column) -> str:
-    return f'{column.benchmark} {column.measure.title}'.strip()
-
-
 def _costs(entry: Entry) -> list[str]:
-    """Return row, hours, memory, code and what is missing."""
+    """Return row, hours, memory, code and what is not there, and why."""
     return [_name(entry), '–' if entry.hours is None else f'{entry.hours:.3g}',
             '–' if entry.memory_gb is None else f'{entry.memory_gb:.2f}', ', '.join(entry.commits) or '–',
             '; '.join(entry.notes) or '–']
@@ -188,7 +186,7 @@ def _words(name: str) -> str:
 
 
 def _beside(number: Number) -> str:
-    return number.ours if number.paper is None else f'{number.ours} ({number.text(number.paper)})'
+    return number.with_spread if number.paper is None else f'{number.with_spread} ({number.text(number.paper)})'
 
 
 def _stacked(number: Number) -> Raw:
@@ -198,10 +196,15 @@ def _stacked(number: Number) -> Raw:
     return Raw(f'<b>{escape(number.ours)}</b><br><span class="soft">{escape(below) or "&nbsp;"}</span>')
 
 
-def _wrapped(lines: Sequence[str], tag: str = 'span') -> Raw:
+def _wrapped(lines: Sequence[str]) -> Raw:
     """Return lines of text in a cell of limited width."""
-    text = '<br>'.join(f'<{tag}>{escape(line)}</{tag}>' for line in lines) or '–'
-    return Raw(f'<div style="white-space:normal;overflow-wrap:anywhere;min-width:220px;max-width:460px">{text}</div>')
+    text = '<br>'.join(map(escape, lines)) or '–'
+    return Raw(f'<div style="white-space:normal;overflow-wrap:anywhere;min-width:320px;max-width:760px">{text}</div>')
+
+
+def _code(commands: Sequence[str]) -> str:
+    text = '\n'.join(commands) or 'none'
+    return f'<pre style="overflow-x:auto">{escape(text)}</pre>'
 
 
 def _pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -51,13 +51,18 @@ class Number:
         return '–' if value is None else f'{value:.{self.column.measure.digits}f}'
 
     @property
-    def ours(self) -> str:
-        """Mean and spread in words: ± the sample standard deviation, with two seeds the range; then how many seeds."""
-        if not self.values:
-            return '–'
+    def with_spread(self) -> str:
+        """The mean with ± the sample standard deviation, with two seeds the range."""
+        if len(self.values) < 2:
+            return self.text(self.mean)
         low, high = min(self.values.values()), max(self.values.values())
-        spread = {1: '', 2: f' [{self.text(low)}..{self.text(high)}]'}.get(len(self.values), f' ± {self.text(self.spread)}')
-        return f'{self.text(self.mean)}{spread} (n={len(self.values)})'
+        spread = f'[{self.text(low)}..{self.text(high)}]' if len(self.values) == 2 else f'± {self.text(self.spread)}'
+        return f'{self.text(self.mean)} {spread}'
+
+    @property
+    def ours(self) -> str:
+        """Mean and spread, and of how many seeds."""
+        return f'{self.with_spread} (n={len(self.values)})' if self.values else '–'
 
     @property
     def difference(self) -> str:

@@ -31,6 +31,11 @@ class Column:
     measure: Measure
     benchmark: str = ''
 
+    @property
+    def title(self) -> str:
+        """What its head says."""
+        return f'{self.benchmark} {self.measure.title}'.strip()
+
 
 @dataclass(frozen=True)
 class Row:

@@ -1,0 +1,104 @@
+"""Tables from nothing to a report: planned, trained, scored, known again, and told when something fails."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from jrs.cli.reproduce import main, parser
+from jrs.report import runner
+from jrs.report.identity import read_identity, write_identity
+from tests._data import MAIN, command
+
+SMALL = ('train.iterations=2', 'hooks.pictures=None', 'batches.views=(2,2)', 'test_dataset.max_views=2')
+
+
+@pytest.fixture(scope='module')
+def place(debug_data, tmp_path_factory):
+    """A folder in which the three-line config `mine` has been run for Table 4."""
+    folder = tmp_path_factory.mktemp('reproduce')
+    file = folder / 'mine.py'
+    file.write_text(f"_base_ = {str(MAIN)!r}\nmodel = dict(queries=dict(insertion=dict(_delete_=True, type='ListedLayers', "
+                    'layers=[0, 3])))\n')
+    assert run(folder, debug_data) == 0
+    return folder
+
+
+def run(folder, data, *words):
+    return command('reproduce', '--table', '4', '--configs', folder / 'mine.py', '--rows', 'mine', '--profile', 'debug',
+                   '--work-dirs', folder / 'runs', '--out', folder / 'out', *words,
+                   '--cfg-options', f'data_root={data}', *SMALL)
+
+
+def only_run(place):
+    return next(path for path in (place / 'runs').iterdir() if path.name.startswith('mine_debug_seed0') and path.is_dir())
+
+
+def test_a_row_of_ones_own_appears_in_a_table_of_the_paper(place):
+    text = (place / 'out/report.md').read_text()
+    assert '| mine | – |' in text and '(n=1)' in text and 'tools/train.py' in text
+    assert {'report.html', 'table4.csv', 'table4.tex'} <= {path.name for path in (place / 'out').iterdir()}
+
+
+def test_results_say_what_they_are_of(place):
+    record = json.loads(next(only_run(place).glob('test*/results.json')).read_text())
+    assert record['identity'].keys() == read_identity(only_run(place)).keys() == {
+        'config', 'code', 'plugins', 'weights', 'data', 'seed'}
+    assert record['scenes'] and record['hours'] > 0 and record['peak_memory_gb'] > 0 and record['commit']
+
+
+def test_a_finished_run_is_not_run_again(place, debug_data, capfd):
+    before = (only_run(place) / 'run.json').stat().st_mtime_ns
+    assert run(place, debug_data) == 0
+    assert '[1/' not in capfd.readouterr().out and (only_run(place) / 'run.json').stat().st_mtime_ns == before
+
+
+def test_a_run_by_other_code_is_listed_and_used_only_when_asked_for(place, debug_data, tmp_path, capfd):
+    copy = shutil.copytree(place, tmp_path / 'copy')
+    write_identity(only_run(copy), read_identity(only_run(copy)) | dict(code='older'))
+    assert run(copy, debug_data, '--dry-run') == 0
+    assert 'by other code' in capfd.readouterr().out
+    assert run(copy, debug_data, '--any-code') == 0
+    assert 'made by other code' in (copy / 'out/report.md').read_text()
+    assert run(copy, debug_data, '--dry-run', '--any-code') == 0
+    assert 'by other' not in capfd.readouterr().out
+
+
+def test_a_failed_run_is_in_the_table_and_in_the_exit_code(place, debug_data, tmp_path, monkeypatch, capfd):
+    broken = [sys.executable, '-c', "raise SystemExit('WeightsError: broken file')"]
+    monkeypatch.setattr(runner, 'command_line', lambda *arguments: broken)
+    assert run(place, debug_data, '--work-dirs', tmp_path / 'runs', '--out', tmp_path / 'out') == 1
+    assert 'failed: train mine_debug_seed0' in (tmp_path / 'out/report.md').read_text()
+    assert 'WeightsError: broken file (exit code 1;' in capfd.readouterr().err
+
+
+def test_a_dry_run_of_all_tables_names_every_row_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command('reproduce', '--table', *range(1, 10), '--dry-run') == 0
+    text = capsys.readouterr().out
+    for table in range(1, 10):
+        assert f'Table {table}: ' in text
+    assert text.count('tools/train.py') == 12 and text.count('tools/test.py') == 17 and text.count('tools/evaluate.py') == 0
+    assert 'data/scannet' in text and 'weights/VGGT-1B/model.pt' in text and 'does not exist yet' in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_meant_is_refused(capsys, tmp_path):
+    for words, said in ((['--profile', 'debug'], '--table'), (['--table', '3', '--jobs', '0'], '--jobs'),
+                        (['--table', '3', '--seeds', '-1'], '--seeds'), (['--table', '12'], 'no table 12'),
+                        (['--table', '3', '--rows', 'nothing'], 'no row'), (['--configs', 'all24_fad'], 'all24_fada'),
+                        (['--table', '5', '--configs', str(MAIN)], 'Table 5')):
+        assert command('reproduce', *words) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_ten_scenes_are_listed_on_demand(tmp_path, capsys):
+    (tmp_path / 'val.txt').write_text('a\nb\n')
+    assert main(['--scene-list', str(tmp_path / 'val_random10.txt')]) == 0
+    assert (tmp_path / 'val_random10.txt').read_text() == 'a\nb\n'
+
+
+def test_help_names_a_command_for_every_use():
+    text = parser().format_help()
+    assert all(word in text for word in ('--dry-run', '--vary', '--launcher slurm', '--configs my_row.py', '--any-code'))

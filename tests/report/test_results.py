@@ -1,0 +1,104 @@
+"""Spread over seeds, verdicts on claims, and what a report shows of them."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from jrs.report.plan import Variant
+from jrs.report.render import Sheet, comma_separated, latex, markdown, sheets, web_page, write_report
+from jrs.report.results import FAILS, HOLDS, UNKNOWN, Entry, Number, judge
+from jrs.report.tables import load_tables
+
+PAPER = Variant('paper', (), '')
+
+
+def entries(number, *values):
+    """Return a table's rows; `values` per row: column -> our values by seed."""
+    table = load_tables([number])[0]
+    filled = []
+    for row, own in zip(table.rows, [*values, *[{}] * len(table.rows)], strict=False):
+        numbers = {column.name: Number(column, row.paper[column.name], dict(enumerate(own.get(column.name, ()))))
+                   for column in table.columns}
+        filled.append(Entry(table, row, PAPER, numbers))
+    return filled
+
+
+def test_spread_is_none_a_range_or_a_sample_standard_deviation():
+    number = entries(3, {'map': (30.0,)})[0].numbers['map']
+    assert number.ours == '30.0 (n=1)' and number.spread is None and number.difference == '+3.3'
+    assert entries(3, {'map': (30.0, 31.0)})[0].numbers['map'].ours == '30.5 [30.0..31.0] (n=2)'
+    number = entries(3, {'map': (1.0, 2.0, 3.0)})[0].numbers['map']
+    assert number.ours == '2.0 ± 1.0 (n=3)' and number.spread == pytest.approx(1.0)
+    assert entries(3)[0].numbers['map'].ours == '–' == entries(3)[0].numbers['map'].difference
+
+
+@pytest.mark.parametrize(('first', 'second', 'status', 'words'), [
+    ((20.0, 21.0), (30.0, 31.0), HOLDS, '= +10.0 ± 1.0'), ((30.0, 31.0), (20.0, 21.0), FAILS, '= -10.0'),
+    ((20.0, 30.0), (21.0, 31.0), FAILS, 'within spread'), ((20.0,), (30.0,), HOLDS, 'spread unknown'),
+    ((20.0,), (), UNKNOWN, 'paper +4.4')])
+def test_a_difference_holds_with_the_same_sign_beyond_its_spread(first, second, status, words):
+    verdict = judge(entries(3, {'map': first}, {'map': second}))[0]
+    assert verdict.status == status and words in verdict.numbers
+
+
+@pytest.mark.parametrize(('values', 'status'), [((1.0, 2.0, 5.0, 3.0), HOLDS), ((2.0, 1.0, 5.0, 3.0), FAILS)])
+def test_an_order_holds_between_the_means(values, status):
+    assert judge(entries(4, *({'map': (value,)} for value in values)))[0].status == status
+
+
+def test_an_order_of_errors_goes_down():
+    assert judge(entries(9, *({'abs_rel': (value,)} for value in (0.02, 0.04, 0.03))))[0].status == HOLDS
+    assert judge(entries(9, *({'abs_rel': (value,)} for value in (0.04, 0.02, 0.03))))[0].status == FAILS
+
+
+def test_parts_of_a_time_add_up():
+    row = dict(inference_s=(1.0,), postprocess_s=(2.0,), total_s=(3.0,), memory_gb=(1.0,))
+    assert judge(entries(6, row))[0].status == HOLDS
+    assert judge(entries(6, row | dict(total_s=(4.0,))))[0].status == FAILS
+    assert judge(entries(6))[0].status == UNKNOWN
+
+
+@pytest.fixture
+def sheet():
+    filled = entries(8, {'map': (10.0, 12.0, 14.0)}, {}, {}, {'map': (20.0, 20.0, 20.0)})
+    filled[0].commands.append('python tools/train.py a_b.py')
+    filled[0].commits.append('abc+changes')
+    filled[1].notes.append('failed: WeightsError: broken <file> & more')
+    filled[0].hours, filled[0].memory_gb = 1.5, 7.25
+    return sheets(filled)[0]
+
+
+def test_markdown_shows_paper_ours_and_difference(sheet):
+    text = markdown([sheet], {'seeds': '0 1 2'}, '')
+    assert '| VGGT (FT) + mask decoder | 6 | 22.4 | 12.0 ± 2.0 (n=3) | -10.4 |' in text
+    assert '| 1.5 | 7.25 | abc+changes |' in text and '    python tools/train.py a_b.py' in text
+    assert 'failed: WeightsError: broken <file> & more' in text and 'does not hold' not in text.split('claim')[0]
+
+
+def test_csv_keeps_full_numbers(sheet):
+    rows = list(csv.DictReader(io.StringIO(comma_separated(sheet))))
+    assert float(rows[0]['map ours']) == 12.0 and float(rows[0]['map std']) == 2.0 and rows[0]['map seeds'] == '3'
+    assert rows[1]['map ours'] == '' and rows[1]['map paper'] == '23.4' and rows[0]['commands']
+
+
+def test_latex_has_no_bare_special_letter(sheet):
+    text = latex(sheet)
+    body = text[text.index(r'\midrule'):text.index(r'\bottomrule')]
+    assert r'12.0 $\pm$ 2.0 (22.4)' in body and all(line.endswith(r'\\') for line in body.splitlines()[1:] if line)
+    assert not re.search(r'(?<!\\)[_%#]', text.partition('\n')[2]) and text.count('&') == 4 * 5
+
+
+def test_the_page_escapes_texts_and_marks_small_profiles(sheet):
+    text = web_page([sheet], {}, '')
+    assert 'broken &lt;file&gt; &amp; more' in text and '<b>12.0 ± 2.0 (n=3)</b>' in text and 'paper 22.4, -10.4' in text
+
+
+def test_a_report_warns_that_small_profiles_are_not_the_paper(sheet, tmp_path):
+    assert 'mean nothing' not in write_report(tmp_path, [sheet], {})[0].read_text()
+    for entry in sheet.entries:
+        entry.variant = Variant('debug', (), '')
+    paths = write_report(tmp_path, [Sheet(sheet.table, sheet.entries, [])], {})
+    assert {path.name for path in paths} == {'report.md', 'report.html', 'table8.csv', 'table8.tex'}
+    assert 'mean nothing' in paths[0].read_text() and 'mean nothing' in paths[1].read_text()

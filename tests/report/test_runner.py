@@ -1,0 +1,156 @@
+"""Commands are run once, side by side where asked; a failure is told and stops nothing else."""
+
+import fcntl
+import json
+import os
+import sys
+import threading
+import time
+
+import pytest
+
+from jrs.report.identity import write_identity
+from jrs.report.runner import LOG, Runner, make_room, write_slurm_jobs
+from jrs.report.work import FINISHED, NEW, Scoring, Training, Work
+
+
+class Script(Work):
+    """A Python program that writes a file."""
+
+    def __init__(self, folder, name, code='', fault=''):
+        Work.__init__(self, title=name, folder=folder, fault=fault)
+        self.result, self.code = folder / name, code
+
+    def state(self, any_code=False):
+        return (FINISHED if self.result.is_file() else NEW), []
+
+    def words(self, any_code=False):
+        return ['-c', f'{self.code}\nopen({str(self.result)!r}, "a").write("x")']
+
+
+class Run(Script, Training):
+    """A script that passes for a training."""
+
+    def __init__(self, folder, code=''):
+        Script.__init__(self, folder, 'weights', code)
+        self.identity = dict(seed=0)
+
+
+@pytest.fixture
+def runner(tmp_path):
+    def made(**changes):
+        lines = []
+        made = Runner(**dict(launcher='none', processes=1, jobs=1, one_thread=True, any_code=False, logs=tmp_path / 'logs',
+                             say=lines.append) | changes)
+        made.lines = lines
+        return made
+    return made
+
+
+def test_what_is_finished_or_cannot_run_is_left_alone(runner, tmp_path):
+    there, blocked, missing = Script(tmp_path, 'a'), Script(tmp_path, 'b', fault='no data'), Script(tmp_path, 'c')
+    there.result.touch()
+    first = runner()
+    first.run([[there], [blocked], [missing]])
+    assert not there.result.read_text() and not blocked.result.exists() and missing.result.read_text() == 'x'
+    assert not first.failures and first.lines[0] == '[1/1] c'
+    runner().run([[missing]])
+    assert missing.result.read_text() == 'x'
+
+
+def test_a_failure_says_its_error_and_the_others_go_on(runner, tmp_path):
+    code = "print('words'); print('DataError: no such scene'); print('a hint below'); raise SystemExit(3)"
+    bad, good = Script(tmp_path, 'bad', code), Script(tmp_path, 'good')
+    silent = Script(tmp_path, 'silent', 'raise SystemExit(4)')
+    ran = runner()
+    ran.run([[bad], [good], [silent]])
+    assert good.result.is_file() and set(ran.failures) == {id(bad), id(silent)}
+    assert ran.failures[id(bad)].startswith('DataError: no such scene (exit code 3;')
+    assert 'without a word' in ran.failures[id(silent)]
+    assert 'a hint below' in (tmp_path / 'logs' / LOG).read_text()
+
+
+def test_nothing_is_scored_after_a_training_that_failed(runner, tmp_path):
+    training = Run(tmp_path / 'run', 'raise SystemExit(1)')
+    scoring = Scoring(title='score', folder=tmp_path / 'run/test', config='c', profile='debug', seed=0, overrides=(),
+                      identity={}, checkpoint=training.weights, training=training)
+    ran = runner()
+    ran.run([[training, scoring]])
+    assert set(ran.failures) == {id(training)} and not scoring.folder.exists()
+
+
+def test_two_jobs_run_at_the_same_time_with_one_thread_each(runner, tmp_path):
+    meet = f'''
+import os, time, pathlib
+here = pathlib.Path({str(tmp_path)!r})
+assert os.environ["OMP_NUM_THREADS"] == "1"
+(here / f"started_{{os.getpid()}}").touch()
+end = time.monotonic() + 20
+while len(list(here.glob("started_*"))) < 2:
+    assert time.monotonic() < end
+    time.sleep(0.02)'''
+    ran = runner(jobs=2)
+    ran.run([[Script(tmp_path, 'a', meet)], [Script(tmp_path, 'b', meet)]])
+    assert not ran.failures
+    assert any('left' in line for line in ran.lines)
+
+
+def test_a_run_folder_belongs_to_one_process(runner, tmp_path):
+    training = Run(tmp_path / 'run')
+    tmp_path.joinpath('run').mkdir()
+    handle = os.open(tmp_path / '.run.lock', os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    ran = runner()
+    ran.run([[training]])
+    assert 'another process works in' in ran.failures[id(training)] and not training.result.exists()
+    os.close(handle)
+    runner().run([[training]])
+    assert training.result.is_file()
+
+
+def test_the_lock_outlives_a_killed_parent(runner, tmp_path):
+    training = Run(tmp_path / 'run', f'import time, pathlib\nwhile not pathlib.Path({str(tmp_path / "go")!r}).exists(): '
+                                     'time.sleep(0.02)')
+    (tmp_path / 'run').mkdir()
+    thread = threading.Thread(target=runner().run, args=([[training]],))
+    thread.start()
+    end = time.monotonic() + 20
+    while not (tmp_path / '.run.lock').is_file() and time.monotonic() < end:
+        time.sleep(0.02)
+    handle = os.open(tmp_path / '.run.lock', os.O_RDWR)
+    with pytest.raises(BlockingIOError):
+        for _ in range(1000):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+            time.sleep(0.01)
+    (tmp_path / 'go').touch()
+    thread.join()
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def training(folder, **identity):
+    return Training(title='train', folder=folder, config='mine.py', profile='debug', seed=0, overrides=('a.b=1',), named=(),
+                    identity=dict(config='1', code='1') | identity)
+
+
+def test_a_run_of_another_identity_is_moved_aside_and_kept(tmp_path):
+    said = []
+    for content in ('first', 'second'):
+        (tmp_path / 'run').mkdir()
+        (tmp_path / 'run/weights.safetensors').write_text(content)
+        (tmp_path / 'run/run.json').write_text(json.dumps(dict(finished=True)))
+        write_identity(tmp_path / 'run', dict(config='1', code='2'))
+        make_room(training(tmp_path / 'run'), True, said.append)
+        assert (tmp_path / 'run').is_dir() and not said
+        make_room(training(tmp_path / 'run'), False, said.append)
+        assert not (tmp_path / 'run').exists() and 'by other code' in said.pop()
+    assert (tmp_path / 'run.other1/weights.safetensors').read_text() == 'first'
+    assert (tmp_path / 'run.other2/weights.safetensors').read_text() == 'second'
+
+
+def test_batch_scripts_resume_by_themselves(runner, tmp_path):
+    one = training(tmp_path / 'run')
+    scripts = write_slurm_jobs([[one]], runner(launcher='slurm', processes=4), tmp_path / 'slurm')
+    text = scripts[0].read_text()
+    assert '#SBATCH --ntasks=4' in text and f'srun {sys.executable}' in text
+    assert f'$(ls {tmp_path}/run/iter_*.pth > /dev/null 2>&1 && echo --resume) --launcher slurm' in text
