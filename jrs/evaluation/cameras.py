@@ -41,6 +41,7 @@ def camera_scores(predicted: np.ndarray, true: np.ndarray, thresholds: tuple[int
                   ) -> dict[str, float]:
     """Return `auc<t>`, `rra<t>` and `rta<t>` of one sequence, and `pairs` / `static_pairs` that did and did not count.
 
+    `rotation_median` is in degrees; `rotation_median_identity` is what cameras that all look one way would have.
     Args as `relative_pose_errors`. Pairs without a true baseline are left out; scores are NaN where none is left.
     """
     rotation, translation, moving = relative_pose_errors(predicted, true)
@@ -50,6 +51,9 @@ def camera_scores(predicted: np.ndarray, true: np.ndarray, thresholds: tuple[int
         scores[f'auc{degrees}'] = area_under_curve(rotation, translation, degrees)
         scores[f'rra{degrees}'] = _share_below(rotation, degrees)
         scores[f'rta{degrees}'] = _share_below(translation, degrees)
+    identity, _, _ = relative_pose_errors(np.broadcast_to(np.eye(4), (len(true), 4, 4)), true)
+    scores['rotation_median'], scores['rotation_median_identity'] = (
+        float(np.median(errors)) if len(errors) else float('nan') for errors in (rotation, identity[moving]))
     return scores | {'pairs': float(moving.sum()), 'static_pairs': float((~moving).sum())}
 
 

@@ -89,3 +89,12 @@ def test_static_pairs_are_left_out_and_counted():
 def test_auc_is_the_mean_of_cumulative_shares_and_its_last_bin_is_closed():
     errors = np.array([0.5, 2.0, 3.0, 3.5])
     assert area_under_curve(errors, np.zeros(4), 3) == pytest.approx((1 + 1 + 3) / 4 / 3)
+
+
+def test_the_error_of_identity_cameras_stands_beside():
+    true = np.tile(np.eye(4), (3, 1, 1))
+    true[:, :3, :3] = Rotation.from_euler('y', [0, 10, 40], degrees=True).as_matrix()
+    true[:, 0, 3] = [0, 1, 2]
+    scores = camera_scores(true, true)
+    assert scores['rotation_median'] == pytest.approx(0, abs=1e-6)
+    assert scores['rotation_median_identity'] == pytest.approx(30)      # of 10, 40 and 30 degrees
