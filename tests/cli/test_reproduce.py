@@ -4,9 +4,11 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from jrs.cli.reproduce import main, parser
+from jrs.io.submission import write_vertex_numbers
 from jrs.report import runner
 from jrs.report.identity import read_identity, write_identity
 from tests._data import MAIN, command
@@ -102,3 +104,33 @@ def test_ten_scenes_are_listed_on_demand(tmp_path, capsys):
 def test_help_names_a_command_for_every_use():
     text = parser().format_help()
     assert all(word in text for word in ('--dry-run', '--vary', '--launcher slurm', '--configs my_row.py', '--any-code'))
+
+
+def test_prediction_files_of_another_method_fill_its_row(tmp_path, capsys):
+    truth, mine = tmp_path / 'ground_truth/scannet200', tmp_path / 'open_yolo_3d/scannet200'
+    for folder in (truth, mine / 'masks'):
+        folder.mkdir(parents=True)
+    write_vertex_numbers(truth / 'scene.txt', np.repeat([2001, 0], 150))                 # one chair
+    write_vertex_numbers(mine / 'masks/one.txt', np.repeat([1, 0], 150))
+    (mine / 'scene.txt').write_text('masks/one.txt 2 0.9\n')
+    words = ('reproduce', '--table', '1', '--rows', 'Open-YOLO', '--predictions', tmp_path, '--work-dirs', tmp_path / 'runs',
+             '--out', tmp_path / 'out')
+    assert command(*words) == 0
+    assert '100.0 (n=1) | +75.3' in (tmp_path / 'out/report.md').read_text()
+    capsys.readouterr()
+    assert command(*words, '--dry-run') == 0
+    assert 'finished: evaluate Open-YOLO 3D' in capsys.readouterr().out
+
+
+def test_a_plugin_adds_a_row_and_configs_by_name(tmp_path, capsys):
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs/theirs.py').write_text(f'_base_ = {str(MAIN)!r}\n')
+    (tmp_path / 'row_source.py').write_text(
+        'from jrs.plugins import hook\n\n\n@hook\ndef jrs_config_roots():\n'
+        f'    return [{str(tmp_path / "configs")!r}]\n\n\n@hook\ndef jrs_table_rows(table):\n'
+        f"    return [dict(name='of a plugin', config={str(tmp_path / 'configs/theirs.py')!r})] if table == 3 else []\n")
+    words = ('--plugins', tmp_path / 'row_source.py', '--profile', 'debug', '--dry-run')
+    assert command('reproduce', '--table', '3', '--rows', 'of a plugin', *words) == 0
+    assert 'of a plugin' in capsys.readouterr().out
+    assert command('reproduce', '--configs', 'theirs', *words) == 0
+    assert 'configs/theirs.py' in capsys.readouterr().out
