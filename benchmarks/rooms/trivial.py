@@ -32,9 +32,8 @@ def main() -> None:
     cfg = config_from(args)
     cfg.weights = cfg.model.teacher = None
     check_ready(cfg, 'test_dataset')
-    training = cfg.copy()
-    training.test_dataset.update(split='train', limit_scenes=None)
-    depth = mean_depth(build_dataset(training, 'test_dataset'))
+    cfg.training_views = dict(cfg.test_dataset, split='train', limit_scenes=None)
+    depth = mean_depth(build_dataset(cfg, 'training_views'))
     evaluator = build_evaluator(dict(depth=cfg.metrics.depth, cameras=cfg.metrics.cameras))
     scenes = build_dataset(cfg, 'test_dataset')
     for index in range(len(scenes)):

@@ -93,7 +93,7 @@ def test_auc_is_the_mean_of_cumulative_shares_and_its_last_bin_is_closed():
 
 def test_the_error_of_identity_cameras_stands_beside():
     true = np.tile(np.eye(4), (3, 1, 1))
-    true[:, :3, :3] = Rotation.from_euler('y', [0, 10, 40], degrees=True).as_matrix()
+    true[:, :3, :3] = Rotation.from_euler('y', [[0], [10], [40]], degrees=True).as_matrix()
     true[:, 0, 3] = [0, 1, 2]
     scores = camera_scores(true, true)
     assert scores['rotation_median'] == pytest.approx(0, abs=1e-6)
