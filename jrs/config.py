@@ -44,7 +44,8 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
 
     Args:
         file: a config file.
-        profile: a file of `configs/profiles/`, merged over the experiment; 'paper' merges nothing.
+        profile: a file of `configs/profiles/`, merged over the experiment; 'paper' merges nothing. What the experiment names
+            under `profiles` for it (``profiles = dict(rooms=dict(...))``) comes on top.
         overrides: dotted path -> value, as from ``--cfg-options a.b=c``. A plugin whose part one of them names joins the
             config's `plugins`.
 
@@ -56,9 +57,12 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
     base = Path(file).resolve().parent
     load_plugins(cfg.get('plugins') or (), base)
     cfg.plugins = absolute(cfg.get('plugins') or (), base)             # a run's config.py is read from another folder
+    own_sizes = {name: (profile_file(name, file), sizes) for name, sizes in (cfg.pop('profiles', None) or {}).items()}
     if profile != 'paper':
         sizes = read_config(profile_file(profile, file))._cfg_dict
         merge(cfg, _without_absent_parts(cfg._cfg_dict, sizes), source=f'profile {profile!r}')
+    if profile in own_sizes:
+        merge(cfg, own_sizes[profile][1], source=f'{file}: profiles.{profile}')
     changes = [_nested(path, value) for path, value in (overrides or {}).items()]
     named = providers({str(component['type']) for change in changes for _, component in _components(change, '')})
     load_plugins(named)
@@ -316,7 +320,7 @@ def _check_child_keys(path: Path, tree: ast.Module) -> None:
         name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ''
         if name == 'plugins':
             load_plugins(ast.literal_eval(node.value), base=path.parent)
-        if name and not name.startswith('_'):
+        if name and not name.startswith('_') and name != 'profiles':
             own[name] = _literal(node.value)
     _check_known(parent._cfg_dict, own, path='', source=str(path))
 

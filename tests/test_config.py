@@ -140,3 +140,19 @@ def test_the_paper_setting_is_the_paper_s():
 def test_a_config_is_checked_in_a_fresh_process_where_nothing_is_imported_yet():
     code = f'from jrs.config import load_config; load_config({str(MAIN)!r}, "rooms")'
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_an_experiment_may_change_a_profile_and_only_that_profile(tmp_path):
+    path = leaf(tmp_path, 'profiles = dict(rooms=dict(train=dict(iterations=7)))')
+    child = tmp_path / 'child.py'
+    child.write_text("_base_ = './leaf.py'\nseed = 1\n")
+    assert load_config(path, 'rooms').train.iterations == load_config(child, 'rooms').train.iterations == 7
+    for other in ('paper', 'debug'):
+        assert load_config(path, other).train.iterations == load_config(MAIN, other).train.iterations
+
+
+def test_a_misspelt_change_of_a_profile_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match='profiles.rooms.*train.iteration.*iterations'):
+        load_config(leaf(tmp_path, 'profiles = dict(rooms=dict(train=dict(iteration=7)))'), 'rooms')
+    with pytest.raises(ConfigError, match="no profile 'room'"):
+        load_config(leaf(tmp_path, 'profiles = dict(room=dict(train=dict(iterations=7)))'))

@@ -7,7 +7,7 @@ weights = None
 model = dict(
     autocast=None,                                  # bfloat16 pays on a CPU from width 128 on (rooms.md section B)
     backbone=dict(
-        img_size=112, patch_embed='conv', feature_layers=(2, 5, 8, 11), init_values=0.2, activation_checkpointing=False,
+        img_size=112, patch_embed='vit', feature_layers=(2, 5, 8, 11), init_values=0.2, activation_checkpointing=False,
         lora=None, freeze=dict(patch_embed=False), **_sizes),
     camera_head=dict(num_heads=4, trunk_depth=2, init_values=0.2),
     depth_head=_dense,

@@ -6,7 +6,7 @@ _dense = dict(features=32, out_channels=(32, 32, 48, 48), views_per_chunk=96, ac
 weights = None
 model = dict(                                       # bfloat16 as in the experiment: it pays from width 128 on
     backbone=dict(
-        img_size=112, patch_embed='conv', feature_layers=(5, 11, 17, 23), init_values=0.2, activation_checkpointing=False,
+        img_size=112, patch_embed='vit', feature_layers=(5, 11, 17, 23), init_values=0.2, activation_checkpointing=False,
         lora=None, freeze=dict(patch_embed=False), **_sizes),
     camera_head=dict(num_heads=4, trunk_depth=2, init_values=0.2),
     depth_head=_dense,
