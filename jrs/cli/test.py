@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import get_rank
 
 from jrs.cli.options import add_config_options, config_from
 
@@ -40,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     cfg = config_from(args)
     out = args.out or default_out(args)
     checkpoint = None if args.checkpoint == UNTRAINED else args.checkpoint
+    from mmengine.dist import get_rank
+
     from jrs.engine.record import git_state
     from jrs.report.identity import scoring_identity
     origin = dict(identity=scoring_identity(cfg, checkpoint), **git_state(),

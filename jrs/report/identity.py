@@ -149,6 +149,7 @@ def _plain(value: Any, path: str, left_out: Collection[str]) -> Any:
 
 
 def digest(value: Any) -> str:
+    """Return the digest of plain values, in which the order of keys is nothing."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
 
