@@ -33,5 +33,5 @@ def parse_override(item: str) -> tuple[str, Any]:
         raise ConfigError(f'--cfg-options takes a.b=value, got {item!r}.')
     try:
         return path, ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):      # all that literal_eval may raise
         return path, text

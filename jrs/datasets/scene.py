@@ -44,10 +44,12 @@ from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
 from jrs.io.images import read_photo
 from jrs.io.ply import read_ply, write_ply
-from jrs.io.png import read_png16, write_png8, write_png16
+from jrs.io.png import MAX_PIXELS, read_png16, write_png8, write_png16
+from jrs.io.text import read_json, read_text
 
 FORMAT = 1
 IGNORE_PIXEL = 65535                            # in the PNG files; -1 in arrays
+MAX_NAME = 200                                  # bytes of a file's name, with room for suffixes
 MAX_ID = 999                                    # instance numbers share an integer with the class id, data.md 4.3
 COLOR_SUFFIXES = ('.jpg', '.png')
 RGB = ('red', 'green', 'blue')
@@ -201,7 +203,11 @@ class SceneFolder:
 
     def mesh(self) -> Mesh:
         """Return the labelled mesh."""
-        return read_mesh(self.path / 'mesh.ply')
+        mesh = read_mesh(self.path / 'mesh.ply')
+        ids = mesh.instances
+        if ids is not None and ids.size and not 0 <= ids.min() <= ids.max() <= MAX_ID:
+            raise DataError(f'{self.path / "mesh.ply"}: ids from {ids.min()} to {ids.max()}; allowed: 0 to {MAX_ID}')
+        return mesh
 
 
 def read_mesh(path: Path) -> Mesh:
@@ -214,15 +220,24 @@ def read_mesh(path: Path) -> Mesh:
     missing = {*'xyz', *RGB} - set(values)
     if missing or faces is None:
         raise DataError(f'{path}: lacks {sorted(missing) or "faces"}; needs x y z, red green blue and triangles.')
-    excluded = _optional(values, 'excluded')
+    instances, superpoints, excluded = (_optional(values, name, path) for name in ('instance', 'superpoint', 'excluded'))
+    colors = np.stack([_integers(values, name, path) for name in RGB], axis=1)                             # (N, 3)
+    if ((colors < 0) | (colors > 255)).any():
+        raise DataError(f'{path}: red, green and blue must be integers in 0..255.')
     return Mesh(np.stack([values[axis] for axis in 'xyz'], axis=1).astype(np.float64),                      # (N, 3)
-                np.stack([values[name] for name in RGB], axis=1).astype(np.uint8),                          # (N, 3)
-                faces, _optional(values, 'instance'), _optional(values, 'superpoint'),
-                None if excluded is None else excluded > 0)
+                colors.astype(np.uint8), faces, instances, superpoints, None if excluded is None else excluded > 0)
 
 
-def _optional(values: dict[str, np.ndarray], name: str) -> np.ndarray | None:
-    return values[name].astype(np.int64) if name in values else None
+def _optional(values: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray | None:
+    return _integers(values, name, path) if name in values else None
+
+
+def _integers(values: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    """Return a property as (N,) int64; other programs may write whole numbers as floats."""
+    given = values[name]
+    if given.dtype.kind == 'f' and not (np.abs(given) < 1 << 31).all() or (given != np.trunc(given)).any():
+        raise DataError(f'{path}: {name} must be integers, got {given.dtype}, such as {given[:3].tolist()}.')
+    return given.astype(np.int64)
 
 
 def _of_size(image: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
@@ -233,35 +248,66 @@ def _of_size(image: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray
 
 
 def _read_record(path: Path) -> SceneRecord:
-    try:
-        data = json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror}). A scene folder has a scene.json; prepare the '
-                        'scene with tools/prepare.py.') from error
-    except ValueError as error:
-        raise DataError(f'{path}: not JSON ({error}).') from error
+    if not path.is_file():
+        raise DataError(f'{path}: cannot be read: there is no such file. A scene folder has a scene.json; prepare the '
+                        'scene with tools/prepare.py.')
+    data = read_json(path)
     if not isinstance(data, dict) or data.get('format') != FORMAT:
         found = data.get('format') if isinstance(data, dict) else None
         raise DataError(f'{path}: format {found!r}; this version of jrs reads {FORMAT}. Prepare the scene again.')
     try:
-        return _parse_record(data)
-    except (KeyError, TypeError, ValueError) as error:
+        record = _parse_record(data)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f'{path}: an entry is missing or has the wrong type ({error!r}).') from error
+    _check_instances(record, path)
+    _check_cameras(record, path)
+    return record
 
 
 def _parse_record(data: dict) -> SceneRecord:
-    cameras = [Camera(tuple(item['color_size']), item['color_intrinsics'] and _matrix(item['color_intrinsics'], 3),
-                      item['depth_size'] and tuple(item['depth_size']),
-                      item['depth_intrinsics'] and _matrix(item['depth_intrinsics'], 3)) for item in data['cameras']]
-    frames = [Frame(str(item['name']), int(item['index']), int(item['camera']),
-                    item['cam_from_world'] and _matrix(item['cam_from_world'], 4)) for item in data['frames']]
+    cameras = [Camera(_size(item['color_size']), _matrix(item['color_intrinsics'], 3),
+                      None if item['depth_size'] is None else _size(item['depth_size']),
+                      _matrix(item['depth_intrinsics'], 3)) for item in data['cameras']]
+    frames = [Frame(_file_stem(item['name']), _whole(item['index']), _whole(item['camera']),
+                    _matrix(item['cam_from_world'], 4)) for item in data['frames']]
     instances = data['instances']
     if instances is not None:
-        instances = [SceneInstance(int(item['id']), str(item['label']), dict(item['classes'])) for item in instances]
-    return SceneRecord(data['name'], data['source'], cameras, frames, instances, data['settings'], data['notes'])
+        instances = [SceneInstance(_whole(item['id']), str(item['label']),
+                                   {str(space): _whole(number) for space, number in item['classes'].items()})
+                     for item in instances]
+    settings = dict(data['settings'])
+    if settings.get('every') is not None and _whole(settings['every']) < 1:
+        raise ValueError(f'settings.every must be at least 1, got {settings["every"]}')
+    return SceneRecord(str(data['name']), str(data['source']), cameras, frames, instances, settings, list(data['notes']))
 
 
-def _matrix(rows: list, side: int) -> np.ndarray:
+def _whole(value: int) -> int:
+    if type(value) is not int or abs(value) >= 1 << 31:
+        raise ValueError(f'{str(value)[:40]!r} is not a whole number, or is too large')
+    return value
+
+
+def _size(sides: list) -> tuple[int, int]:
+    height, width = map(_whole, sides)
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise ValueError(f'an image of {height} x {width} cannot be read; at most {MAX_PIXELS} pixels are allowed')
+    return height, width
+
+
+def _file_stem(name: str) -> str:
+    if not isinstance(name, str) or not _is_plain(name):
+        raise ValueError(f'{str(name)[:40]!r} cannot name a file')
+    return name
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name that data give is that of a file or folder, and of none outside the one that it is looked up in."""
+    return name not in ('', '.', '..') and not set(name) & set('/\\\0') and len(os.fsencode(name)) <= MAX_NAME
+
+
+def _matrix(rows: list | None, side: int) -> np.ndarray | None:
+    if rows is None:
+        return None
     matrix = np.array(rows, np.float64)
     if matrix.shape != (side, side):
         raise ValueError(f'a matrix must be {side} x {side}, got {matrix.shape}')
@@ -339,11 +385,19 @@ class SceneWriter:
 
 
 def read_split(root: str | os.PathLike, split: str) -> list[str] | None:
-    """Return the scene names of `<root>/<split>.txt`; None where there is no such list."""
+    """Return the scene names of `<root>/<split>.txt`; None where there is no such list.
+
+    Raises:
+        DataError: the list is no text, or a name leads out of `root`.
+    """
     path = Path(root) / f'{split}.txt'
     if not path.is_file():
         return None
-    return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    wrong = [name for name in names if not _is_plain(name)]
+    if wrong:
+        raise DataError(f'{path}: {wrong[0][:80]!r} is not the name of a folder beside the list.')
+    return names
 
 
 def check_scene(path: str | os.PathLike) -> None:
@@ -353,8 +407,8 @@ def check_scene(path: str | os.PathLike) -> None:
     where = scene.path / 'scene.json'
     if record.name != scene.name:
         raise DataError(f'{where}: the scene is named {record.name!r}, its folder {scene.name!r}.')
-    known = _check_instances(record, where)
     _check_frames(record, where)
+    known = {0, *(item.id for item in record.instances or [])}
     _check_counts(scene)
     for frame in record.frames:
         scene.color(frame)
@@ -366,30 +420,34 @@ def check_scene(path: str | os.PathLike) -> None:
         _check_mesh(scene, known)
 
 
-def _check_instances(record: SceneRecord, where: Path) -> set[int]:
-    """Return the ids that may occur, 0 among them."""
+def _check_instances(record: SceneRecord, where: Path) -> None:
     ids = [item.id for item in record.instances or []]
     wrong = [number for number in ids if not 1 <= number <= MAX_ID]
     if wrong or len(set(ids)) != len(ids):
         raise DataError(f'{where}: instance ids must be different and in 1..{MAX_ID}, got {wrong or sorted(ids)}.')
-    return {0, *ids}
+
+
+def _check_cameras(record: SceneRecord, where: Path) -> None:
+    for number, camera in enumerate(record.cameras):
+        for what in ('color', 'depth'):
+            _check_intrinsics(getattr(camera, f'{what}_intrinsics'), f'{where}: cameras[{number}].{what}_intrinsics')
+        if camera.depth_size is not None and (camera.depth_intrinsics is None or camera.color_intrinsics is None):
+            raise DataError(f'{where}: cameras[{number}] has depth, and lacks intrinsics.')
+    for frame in record.frames:
+        if not 0 <= frame.camera < len(record.cameras):
+            raise DataError(f'{where}: frame {frame.name} has camera {frame.camera} of {len(record.cameras)}.')
 
 
 def _check_frames(record: SceneRecord, where: Path) -> None:
     if not record.frames:
         raise DataError(f'{where}: the scene has no frames.')
-    for number, camera in enumerate(record.cameras):
-        for what in ('color', 'depth'):
-            _check_intrinsics(getattr(camera, f'{what}_intrinsics'), f'{where}: cameras[{number}].{what}_intrinsics')
     indices = [frame.index for frame in record.frames]
     if sorted(set(indices)) != indices or len({frame.name for frame in record.frames}) != len(indices):
         raise DataError(f'{where}: frames must have rising indices and different names.')
-    for frame in record.frames:
-        if not 0 <= frame.camera < len(record.cameras):
-            raise DataError(f'{where}: frame {frame.name} has camera {frame.camera} of {len(record.cameras)}.')
-        if record.has_geometry:
+    if record.has_geometry:
+        for frame in record.frames:
             _check_pose(frame.cam_from_world, f'{where}: frame {frame.name}')
-    if not record.has_geometry:
+    else:
         _check_photos(record, where)
 
 

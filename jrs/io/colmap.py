@@ -12,6 +12,7 @@ import torch
 
 from jrs.errors import DataError
 from jrs.geometry.camera import rotation_from_quaternion
+from jrs.io.png import MAX_PIXELS
 
 FOCALS = {'SIMPLE_PINHOLE': 1, 'PINHOLE': 2, 'OPENCV': 2, 'OPENCV_FISHEYE': 2}     # model -> number of focal lengths
 DISTORTION = {'OPENCV': 4, 'OPENCV_FISHEYE': 4}                                    # k1 k2 p1 p2; k1 k2 k3 k4
@@ -49,7 +50,7 @@ def make_lens(model: str, size: tuple[int, int], parameters: list[float], where:
         raise DataError(f'{where}: camera model {model!r}; {", ".join(FOCALS)} can be read.')
     focals, values = FOCALS[model], np.array(parameters, np.float64)
     if len(values) != focals + 2 + DISTORTION.get(model, 0) or not np.isfinite(values).all() or min(values[:focals]) <= 0 \
-            or min(size) < 1:
+            or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise DataError(f'{where}: a camera {model} of size {size} cannot have the parameters {parameters}.')
     fx, fy = values[0], values[focals - 1]
     cx, cy = values[focals:focals + 2] - 0.5                                # centres at half-integers -> at integers

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from jrs.errors import DataError
-from jrs.io.images import resize_map
-from jrs.io.png import read_png16, read_png_header
+from jrs.io.images import PHOTO_FORMATS, resize_map
+from jrs.io.png import BROKEN_PICTURE, read_png16, read_png_header
 from jrs.io.scannet import read_matrix
 
 COLOR_SUFFIXES = ('.jpg', '.png')
@@ -128,7 +128,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
         if path.suffix.lower() == '.png':
             with open(path, 'rb') as file:
                 return read_png_header(file.read(64), str(path))[:2]
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PHOTO_FORMATS) as picture:
             return picture.size[::-1]
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except BROKEN_PICTURE as error:
         raise DataError(f'{path}: not a readable picture ({error}).') from error

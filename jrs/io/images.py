@@ -8,8 +8,6 @@ pixel went: a 3 x 3 affine map of (u, v, 1), pixel centres at integers, so that 
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +19,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from jrs.errors import DataError
+from jrs.io.png import BROKEN_PICTURE
 
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')     # no others are tried: PIL runs programs for some (EPS)
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v')
 VIDEO_VIEWS = 24                               # frames taken from a video when nobody says how many
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 Resize = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
 
@@ -123,9 +122,9 @@ def read_photo(path: str | Path) -> np.ndarray:
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f'The photo {path} is an empty file (0 bytes); remove it or copy it again.')
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PHOTO_FORMATS) as picture:
             return np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
-    except _BROKEN as error:
+    except BROKEN_PICTURE as error:
         raise DataError(f'The photo {path} cannot be read ({error}); remove it or copy it again.') from error
 
 

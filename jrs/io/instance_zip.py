@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +18,8 @@ ENDINGS = ('_2d-instance-filt.zip', '_2d-instance.zip')     # the filtered image
 MEMBER = re.compile(r'instance(?:-filt)?/(0|[1-9][0-9]{0,8})\.png')
 MAX_BYTES = 1 << 24                                         # of one image; real ones have some 20 kB
 MAX_PIXELS = 1 << 24
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)        # others reserve what their header asks for
+_BROKEN = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
 
 
 class InstanceZip:
@@ -33,7 +36,7 @@ class InstanceZip:
         self.path = Path(path)
         try:
             self._zip = zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        except _BROKEN as error:
             raise DataError(f'{self.path}: not a readable zip ({error}). Download it again.') from error
         self._members: dict[int, zipfile.ZipInfo] = {}
         for member in self._zip.infolist():
@@ -66,10 +69,12 @@ class InstanceZip:
     def _unpack(self, member: zipfile.ZipInfo, where: str) -> bytes:
         if member.file_size > MAX_BYTES:
             raise DataError(f'{where}: {member.file_size} bytes are announced; at most {MAX_BYTES} are allowed.')
+        if member.compress_type not in PACKINGS:
+            raise DataError(f'{where}: packed by method {member.compress_type}; allowed: stored and deflated, {PACKINGS}.')
         try:
             with self._zip.open(member) as file:
                 data = file.read(MAX_BYTES + 1)
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except _BROKEN as error:
             raise DataError(f'{where}: cannot be unpacked ({error}). Download the zip again.') from error
         if len(data) > MAX_BYTES:
             raise DataError(f'{where}: more than {MAX_BYTES} bytes when unpacked.')

@@ -15,6 +15,7 @@ from jrs.errors import DataError
 SIZE = (192, 256)                                           # (H, W) of every frame
 _METRES, _MILLIMETRES = SIZE[0] * SIZE[1] * 4, SIZE[0] * SIZE[1] * 2       # bytes of a frame as float32, as uint16
 CHUNK = 1 << 20
+LEAST, MOST = 128, 2 * _METRES                              # bytes of a payload: a byte makes 1032 at most, and none grows
 
 
 class LidarDepth:
@@ -62,6 +63,8 @@ class LidarDepth:
         while at + 4 <= end:
             self._file.seek(at)
             length, = struct.unpack('<I', self._file.read(4))
+            if not LEAST <= length <= MOST:
+                return None
             found.append((at + 4, length))
             at += 4 + length
         return found if at == end and found else None
@@ -70,7 +73,7 @@ class LidarDepth:
         """Yield frames of the one stream; never holds more than a few of them."""
         stream, held = zlib.decompressobj(-15), b''
         try:
-            while chunk := stream.unconsumed_tail or self._file.read(CHUNK):
+            while not stream.eof and (chunk := stream.unconsumed_tail or self._file.read(CHUNK)):
                 held += stream.decompress(chunk, CHUNK)
                 while len(held) >= _METRES:
                     yield held[:_METRES]

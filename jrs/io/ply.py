@@ -102,10 +102,13 @@ def read_ply(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], np.ndarray
         raise DataError(f'{path}: no vertex element with scalar properties.')
     if faces is not None:
         _check_faces(faces, len(next(iter(vertices.values()), ())), path)
+        faces = faces.astype(np.int32)
     return vertices, faces
 
 
 def _check_faces(faces: np.ndarray, num_vertices: int, path: str | os.PathLike) -> None:
+    if faces.dtype.kind == 'f':
+        raise DataError(f'{path}: face indices are of a floating type; they must be integers.')
     if faces.size and (faces.min() < 0 or faces.max() >= num_vertices):
         raise DataError(f'{path}: face indices span {faces.min()} to {faces.max()}; there are {num_vertices} vertices.')
 
@@ -129,6 +132,7 @@ def _parse_header(data: bytes, path: Path) -> tuple[str, list[_Element], int]:
                 elements.append(_Element(words[1], _count(words[2])))
             elif words[0] == 'property':
                 elements[-1].properties.append(_property(words))
+                _check_distinct(elements[-1])
         except (KeyError, IndexError, ValueError) as error:
             raise DataError(f'{path}: header line {line!r} is not understood.') from error
     if order is None:
@@ -143,8 +147,16 @@ def _count(word: str) -> int:
     return count
 
 
+def _check_distinct(element: _Element) -> None:
+    names = [name for name, _ in element.properties]
+    if len(set(names)) != len(names):
+        raise ValueError(f'{names[-1]} stands twice')
+
+
 def _property(words: list[str]) -> tuple[str, str | tuple[str, str]]:
     if words[1] == 'list':
+        if TYPES[words[2]].startswith('f'):
+            raise ValueError('a list cannot have a fractional length')
         return words[4], (TYPES[words[2]], TYPES[words[3]])
     return words[2], TYPES[words[1]]
 
@@ -161,7 +173,7 @@ class _BinaryBody:
         return {name: table[name].astype(kind) for name, kind in element.properties}
 
     def lists(self, element: _Element) -> np.ndarray:
-        """Return the first list property as triangles (M, 3) int32."""
+        """Return the list property as triangles (M, 3) of its own type."""
         before, kinds, after = _split_at_list(element, self.path)
         triangle = np.dtype([*((f'b{i}', self.order + kind) for i, kind in enumerate(before)),
                              ('count', self.order + kinds[0]), ('index', self.order + kinds[1], 3),
@@ -170,7 +182,7 @@ class _BinaryBody:
             table = np.frombuffer(self.data, triangle, element.count, self.at)
             if (table['count'] == 3).all():
                 self.at += table.nbytes
-                return table['index'].astype(np.int32)
+                return table['index']
         return self._polygons(element, before, kinds, after)
 
     def _polygons(self, element: _Element, before: list[str], kinds: tuple[str, str], after: list[str]) -> np.ndarray:
@@ -183,7 +195,7 @@ class _BinaryBody:
             polygon = self._some(item, count, element)
             self.at += skip_after
             fans.append(_fan(polygon))
-        return np.concatenate(fans) if fans else np.zeros((0, 3), np.int32)
+        return np.concatenate(fans) if fans else np.zeros((0, 3), item)
 
     def _take(self, dtype: np.dtype, element: _Element) -> np.ndarray:
         return self._some(dtype, element.count, element)
@@ -216,25 +228,38 @@ class _AsciiBody:
         rows = self._take(element)
         try:
             table = np.array(rows, np.float64).reshape(len(rows), len(element.properties))  # (count, properties)
-            return {name: table[:, i].astype(kind) for i, (name, kind) in enumerate(element.properties)}
+            return {name: _cast(table[:, i], kind) for i, (name, kind) in enumerate(element.properties)}
         except ValueError as error:
             raise DataError(f'{self.path}: a line of {element.name!r} is not {len(element.properties)} '
-                            f'numbers.') from error
+                            f'numbers of their types.') from error
 
     def lists(self, element: _Element) -> np.ndarray:
-        """Return the first list property as triangles (M, 3) int32."""
-        before = len(_split_at_list(element, self.path)[0])
-        fans = [np.zeros((0, 3), np.int32)]
+        """Return the list property as triangles (M, 3) of its own type."""
+        before, (_, kind), _ = _split_at_list(element, self.path)
+        fans = [np.zeros((0, 3), kind)]
         try:
             for row in self._take(element):
-                count = int(row[before])
-                polygon = np.array(row[before + 1:before + 1 + count], np.int64)
+                count = int(row[len(before)])
+                polygon = _cast(np.array(row[len(before) + 1:len(before) + 1 + count], np.float64), kind)
                 if len(polygon) != count:
                     raise ValueError(row)
                 fans.append(_fan(polygon))
         except (ValueError, IndexError) as error:
-            raise DataError(f'{self.path}: a line of {element.name!r} is not a list of indices.') from error
+            raise DataError(f'{self.path}: a line of {element.name!r} is not a list of numbers of its type.') from error
         return np.concatenate(fans)
+
+
+def _cast(numbers: np.ndarray, kind: str) -> np.ndarray:
+    """Return float64 numbers as a type; raises a ValueError where it cannot hold one of them."""
+    with np.errstate(invalid='ignore', over='ignore'):
+        values = numbers.astype(kind)
+    if kind.startswith('f'):
+        same = np.isfinite(values) == np.isfinite(numbers)
+    else:
+        same = values == numbers
+    if not same.all():
+        raise ValueError(f'{numbers[~same][0]} is no {NAMES[kind]}')
+    return values
 
 
 def _split_at_list(element: _Element, path: Path) -> tuple[list[str], tuple[str, str], list[str]]:
@@ -248,7 +273,7 @@ def _split_at_list(element: _Element, path: Path) -> tuple[list[str], tuple[str,
 
 
 def _fan(polygon: np.ndarray) -> np.ndarray:
-    """Cut a polygon (k,) into k - 2 triangles that share its first corner, (k - 2, 3) int32."""
+    """Cut a polygon (k,) into k - 2 triangles that share its first corner, (k - 2, 3)."""
     count = max(len(polygon) - 2, 0)
     first = np.repeat(polygon[:1], count)
-    return np.stack([first, polygon[1:1 + count], polygon[2:2 + count]], axis=1).astype(np.int32)
+    return np.stack([first, polygon[1:1 + count], polygon[2:2 + count]], axis=1)

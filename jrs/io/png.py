@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
 
-MAX_PIXELS = 1 << 28
+MAX_PIXELS = 1 << 26                                      # of an image; a picture of a good camera has half of them
 PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 6]            # OpenCV's default makes smooth depth twice as large
+# What PIL raises on broken pictures: its readers check little.
+BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
+                  NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError)
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
@@ -44,7 +49,10 @@ def decode_png16(data: bytes, where: str) -> np.ndarray:
     height, width, bits, color_type = read_png_header(data, where)
     if color_type != 0 or bits not in (8, 16):
         raise DataError(f'{where}: {bits} bits, PNG colour type {color_type}; allowed: 8 or 16 bits, type 0 (one channel).')
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise DataError(f'{where}: the PNG cannot be decoded ({error.err}).') from error
     if image is None or image.shape != (height, width) or b'IEND' not in data[-16:]:
         raise DataError(f'{where}: the PNG cannot be decoded: it is cut off or corrupt.')
     return image.astype(np.uint16)

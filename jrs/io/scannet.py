@@ -12,6 +12,7 @@ import numpy as np
 
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
+from jrs.io.text import read_json, read_text
 
 SENS, METADATA = '.sens', '.txt'
 MESH, MESH_LABELS = '_vh_clean_2.ply', '_vh_clean_2.labels.ply'
@@ -20,6 +21,7 @@ LABEL_TABLE = 'scannetv2-labels.combined.tsv'
 LABEL_COLUMNS = ('id', 'raw_category', 'category', 'count', 'nyu40id', 'eigen13id', 'nyuClass', 'nyu40class',
                  'eigen13class', 'ModelNet40', 'ModelNet10', 'ShapeNetCore55', 'synsetoffset', 'wnsynsetid',
                  'wnsynsetkey', 'mpcat40', 'mpcat40index')
+MAX_OBJECTS = 65535                                         # objectId + 1 is a pixel of a 16-bit image
 MATRICES = ('axisAlignment', 'colorToDepthExtrinsics')      # 16 numbers, row-major
 
 
@@ -51,7 +53,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, float | str | np.ndarray
     """Return a scan's `.txt`: numbers as float, `axisAlignment` and `colorToDepthExtrinsics` as (4, 4) float64, other
     values as text. Missing keys are missing: no `axisAlignment` means identity."""
     found = {}
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         key, separator, value = (part.strip() for part in line.partition('='))
@@ -80,7 +82,7 @@ def _number_or_text(text: str) -> float | str:
 
 def read_matrix(path: str | os.PathLike) -> np.ndarray:
     """Return the 4 x 4 matrix of a text file of an exported frame, (4, 4) float64; a lost pose is -inf throughout."""
-    return _matrix(_read_text(path), str(path))
+    return _matrix(read_text(path), str(path))
 
 
 def write_metadata(path: str | os.PathLike, values: Mapping[str, float | str | np.ndarray]) -> None:
@@ -107,7 +109,7 @@ def read_segments(path: str | os.PathLike, num_vertices: int | None = None) -> n
     Args:
         num_vertices: N of the mesh that the file belongs to, checked when given.
     """
-    data = _read_json(path)
+    data = read_json(path)
     indices = data.get('segIndices') if isinstance(data, dict) else None
     if not isinstance(indices, list):
         raise DataError(f'{path}: no list "segIndices".')
@@ -144,7 +146,7 @@ def _first_of_each(groups: Iterable[SegmentGroup]) -> dict[tuple[int, ...], Segm
 
 def read_groups(path: str | os.PathLike) -> list[SegmentGroup]:
     """Return every entry of "segGroups" in file order, repeated ones too; ScanNet++'s annotation has the same layout."""
-    data = _read_json(path)
+    data = read_json(path)
     groups = data.get('segGroups') if isinstance(data, dict) else None
     if not isinstance(groups, list):
         raise DataError(f'{path}: no list "segGroups".')
@@ -156,8 +158,8 @@ def _parse_group(group: dict, where: str) -> SegmentGroup:
         object_id, label, listed = group['objectId'], group['label'], group['segments']
     except (KeyError, TypeError) as error:
         raise DataError(f'{where} needs objectId, label and segments.') from error
-    if not (isinstance(object_id, int) and isinstance(label, str) and isinstance(listed, list)) or object_id < 0:
-        raise DataError(f'{where} needs an objectId >= 0, a text label and a list of segments.')
+    if not (type(object_id) is int and 0 <= object_id < MAX_OBJECTS and isinstance(label, str) and isinstance(listed, list)):
+        raise DataError(f'{where} needs an objectId from 0 to {MAX_OBJECTS - 1}, a text label and a list of segments.')
     return SegmentGroup(object_id, label, tuple(_integers(listed, f'{where}.segments').tolist()))
 
 
@@ -180,7 +182,7 @@ def vertex_objects(segments: np.ndarray, groups: Sequence[SegmentGroup]) -> np.n
 
 def read_label_table(path: str | os.PathLike) -> dict[str, LabelRow]:
     """Return raw category -> LabelRow of `scannetv2-labels.combined.tsv`; columns are found by name."""
-    lines = [line.split('\t') for line in _read_text(path).splitlines() if line.strip()]
+    lines = [line.split('\t') for line in read_text(path).splitlines() if line.strip()]
     missing = {'id', 'raw_category', 'nyu40id'} - set(lines[0] if lines else ())
     if missing:
         raise DataError(f'{path}: the first line lacks the columns {sorted(missing)}; it must be tab-separated.')
@@ -207,29 +209,13 @@ def write_label_table(path: str | os.PathLike, table: Mapping[str, LabelRow]) ->
 
 def read_list(path: str | os.PathLike) -> list[str]:
     """Return the scan ids of a split list, one per line; empty lines are skipped."""
-    return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def write_list(path: str | os.PathLike, names: Iterable[str]) -> None:
     """Write a split list, one scan id per line."""
     with atomic_write(path, 'w') as file:
         file.writelines(f'{name}\n' for name in names)
-
-
-def _read_text(path: str | os.PathLike) -> str:
-    try:
-        return Path(path).read_text(encoding='utf-8')
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror}).') from error
-    except UnicodeDecodeError as error:
-        raise DataError(f'{path}: not UTF-8 text ({error.reason} at byte {error.start}).') from error
-
-
-def _read_json(path: str | os.PathLike):
-    try:
-        return json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f'{path}: not JSON ({error}); it may be cut off.') from error
 
 
 def _write_json(path: str | os.PathLike, data: dict) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from jrs.errors import DataError
 from jrs.io.colmap import Lens, PosedImage, make_lens
+from jrs.io.text import read_json
 
 MESH, EXCLUDED = 'scans/mesh_aligned_0.05.ply', 'scans/mesh_aligned_0.05_mask.txt'
 SEGMENTS, ANNOTATION = 'scans/segments.json', 'scans/segments_anno.json'
@@ -32,12 +31,7 @@ class Transforms:
 
 def read_transforms(path: str | os.PathLike) -> Transforms:
     """Read `transforms.json`; poses come back as `cam_from_world` in the frame of the mesh, OpenCV axes."""
-    try:
-        data = json.loads(Path(path).read_text(encoding='utf-8'))
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror}).') from error
-    except ValueError as error:
-        raise DataError(f'{path}: not JSON ({error}).') from error
+    data = read_json(path)
     try:
         model = data['camera_model']
         parameters = [data[key] for key in ('fl_x', 'fl_y', 'cx', 'cy', *DISTORTION_KEYS.get(model, ()))]
@@ -45,7 +39,7 @@ def read_transforms(path: str | os.PathLike) -> Transforms:
         listed = [*data['frames'], *data.get('test_frames', ())]
         images = [PosedImage(str(frame['file_path']), 0, _cam_from_world(frame['transform_matrix'])) for frame in listed]
         bad = frozenset(str(frame['file_path']) for frame in listed if frame.get('is_bad'))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f'{path}: an entry is missing or has the wrong type ({error!r}).') from error
     return Transforms(lens, images, bad)
 

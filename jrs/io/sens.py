@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
+from jrs.io.png import BROKEN_PICTURE, MAX_PIXELS
 
 COLOR_CODES = {-1: 'unknown', 0: 'raw', 1: 'png', 2: 'jpeg'}
 DEPTH_CODES = {-1: 'unknown', 0: 'raw', 1: 'zlib', 2: 'occi'}
@@ -189,6 +190,9 @@ class SensReader:
         if min(sides) < 1 or max(sides) > MAX_SIDE:
             raise DataError(f'{self.path}: image sides (colour width, height, depth width, height) are {sides}; each '
                             f'must be 1 to {MAX_SIDE}.')
+        if max(sides[0] * sides[1], sides[2] * sides[3]) > MAX_PIXELS:
+            raise DataError(f'{self.path}: image sides (colour width, height, depth width, height) are {sides}; at most '
+                            f'{MAX_PIXELS} pixels are allowed.')
         if not (np.isfinite(depth_shift) and depth_shift > 0):
             raise DataError(f'{self.path}: depth shift {depth_shift}; it must be positive.')
 
@@ -222,13 +226,12 @@ def _decode_image(payload: bytes, size: tuple[int, int], where: str) -> np.ndarr
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(payload))
+            image = Image.open(io.BytesIO(payload), formats=('JPEG', 'PNG'))
         if image.size != (size[1], size[0]):
             raise DataError(f'{where}: the image is {image.size[0]} x {image.size[1]}, the header says '
                             f'{size[1]} x {size[0]}.')
         return np.asarray(image.convert('RGB'))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:
+    except (*BROKEN_PICTURE, Image.DecompressionBombWarning) as error:
         raise DataError(f'{where}: not a readable image ({error}).') from error
 
 

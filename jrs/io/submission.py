@@ -18,8 +18,12 @@ import numpy as np
 
 from jrs.errors import ConfigError, DataError, did_you_mean
 from jrs.io.atomic import atomic_write
+from jrs.io.text import read_bytes, read_json
 
 _NEWLINE, _ZERO, _NINE = b'\n09'
+MAX_POINTS = 1 << 26                             # vertices of a mesh; real ones have some millions
+MAX_NUMBER = 2 ** 53                            # what a float counts up to: no class id or confidence is larger
+MAX_DIGITS = 20                                 # of an integer of 64 bits, sign included
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,11 @@ def read_vertex_numbers(path: str | os.PathLike, num_points: int | None = None) 
     Raises:
         DataError: no such file, something that is no integer, or not `num_points` lines.
     """
-    data = _read_bytes(Path(path))
+    data = read_bytes(path)
     numbers = _single_digits(data)
     if numbers is None:
         try:
-            numbers = np.array(data.split(), dtype=np.bytes_).astype(np.int64)
+            numbers = _integers(data.split())
         except (ValueError, OverflowError) as error:
             raise DataError(f'{path}: must hold one integer per line ({error}).') from None
     _check_length(path, len(numbers), num_points)
@@ -72,18 +76,21 @@ def read_run_lengths(path: str | os.PathLike, num_points: int | None = None) -> 
     Raises:
         DataError: no such file, another structure, runs outside the mask, or not `num_points` long.
     """
+    content = read_json(path)
     try:
-        content = json.loads(_read_bytes(Path(path)))
-        length, runs = int(content['length']), np.array(content['counts'].split(), dtype=np.int64)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        length, runs = content['length'], _integers(content['counts'].encode().split())
+        if type(length) is not int or not 0 <= length <= MAX_POINTS:
+            raise ValueError(f'length must be 0 to {MAX_POINTS}')
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f'{path}: must be JSON {{"length": N, "counts": "start count start count ..."}} '
                         f'({type(error).__name__}: {error}).') from None
     _check_length(path, length, num_points)
     if len(runs) % 2:
         raise DataError(f'{path}: "counts" has {len(runs)} numbers; it needs a start and a count for each run.')
-    starts, stops = runs[0::2] - 1, runs[0::2] - 1 + runs[1::2]
-    if len(runs) and (starts.min() < 0 or runs[1::2].min() < 0 or stops.max() > length):
+    if len(runs) and (runs[0::2].min() < 1 or runs[1::2].min() < 0 or max(runs[0::2].max() - 1, runs[1::2].max()) > length
+                      or (runs[0::2] - 1 + runs[1::2]).max() > length):
         raise DataError(f'{path}: a run leaves the mask of {length} vertices; starts count from 1.')
+    starts, stops = runs[0::2] - 1, runs[0::2] - 1 + runs[1::2]
     opened_minus_closed = np.bincount(starts, minlength=length + 1) - np.bincount(stops, minlength=length + 1)
     return np.cumsum(opened_minus_closed)[:length] > 0                          # runs may overlap
 
@@ -144,7 +151,7 @@ def read_submission(folder: str | os.PathLike, scene_name: str, layout: Submissi
         DataError: names the file and line that is wrong.
     """
     path = Path(folder) / f'{scene_name}.txt'
-    lines = _read_bytes(path).decode('utf-8', errors='replace').splitlines()
+    lines = read_bytes(path).decode('utf-8', errors='replace').splitlines()
     entries = dict(_parse_line(line, f'{path}:{number}', layout)
                    for number, line in enumerate(lines, start=1) if line.strip())
     masks = np.zeros((len(entries), -(-num_points // 8)), dtype=np.uint8)
@@ -196,9 +203,17 @@ def _number(text: str, what: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f'{what} {text!r} is not a number.')
+    if not abs(value) <= MAX_NUMBER:
+        raise DataError(f'{what} {text[:40]!r} is not a number, or is too large.')
     return value
+
+
+def _integers(words: list[bytes]) -> np.ndarray:
+    """Return words as (n,) int64; raises a ValueError or OverflowError for one that is no such integer."""
+    longest = max(map(len, words), default=0)                   # numpy gives each word the room of the longest
+    if longest > MAX_DIGITS:
+        raise ValueError(f'a number of {longest} characters')
+    return np.array(words, dtype=np.bytes_).astype(np.int64)
 
 
 def _single_digits(data: bytes) -> np.ndarray | None:
@@ -213,10 +228,3 @@ def _single_digits(data: bytes) -> np.ndarray | None:
 def _check_length(path: str | os.PathLike, length: int, num_points: int | None) -> None:
     if num_points is not None and length != num_points:
         raise DataError(f'{path}: has {length} entries, but the mesh of this scene has {num_points} vertices.')
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise DataError(f'There is no file {path}.') from None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from pickle import UnpicklingError
+from types import NoneType
 
 import torch
 from mmengine.logging import print_log
@@ -22,7 +24,9 @@ from jrs.io.tensor_file import write_tensors
 from jrs.layers.lora import LoRALinear
 from jrs.plugins import manager
 
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError)        # what torch.load raises on broken files
+# What torch.load raises on broken files: its unpickler checks neither stack nor arguments.
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+              ArithmeticError, MemoryError, struct.error, UnpicklingError)
 SKIPPED = ('track_head.', 'point_head.')       # VGGT-1B's heads that a model may not have: known, skipped by name
 LOW_RANK = ('.lora_a', '.lora_b')
 # What is no checkpoint, by how the file begins.
@@ -54,9 +58,9 @@ class LoadReport:
                 + (f', {len(self.skipped)} of {heads} skipped' if heads else ''))
 
 
-def save_weights(model: nn.Module, path: Path, metadata: Mapping) -> None:
-    """Write the model's state to `path` as safetensors, atomically, with `metadata` (origin, licence, ...)."""
-    write_tensors(path, model.state_dict(), encode_metadata(metadata))
+def save_weights(model: nn.Module | Mapping[str, Tensor], path: Path, metadata: Mapping) -> None:
+    """Write the state of a model, or such a state, to `path` as safetensors, atomically, with `metadata` (origin, ...)."""
+    write_tensors(path, model.state_dict() if isinstance(model, nn.Module) else model, encode_metadata(metadata))
 
 
 def encode_metadata(card: Mapping) -> dict[str, str]:
@@ -70,7 +74,12 @@ def read_metadata(path: Path) -> dict:
         return {}
     with _opened(path) as file:
         stated = file.metadata() or {}
-    return {key: _plain(value) for key, value in stated.items() if key != 'format'}
+    card = {key: _plain(value) for key, value in stated.items() if key != 'format'}
+    lora = card.get('lora')
+    if lora is not None and not (isinstance(lora, dict) and type(lora.get('alpha')) in (int, float, NoneType)):
+        raise WeightsError(f'{path}: its metadata "lora" must be {{"rank": number, "alpha": number}}, and is '
+                           f'{str(lora)[:80]!r}.')
+    return card
 
 
 def build_with_weights(make: Callable[[], nn.Module], path: str | Path, fresh: Sequence[str] = ()) -> nn.Module:
@@ -156,7 +165,17 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f'{path} holds a {type(state).__name__}; a checkpoint is a mapping of names to tensors.')
     for wrapping in ('model', 'state_dict'):
         state = state[wrapping] if isinstance(state.get(wrapping), dict) else state
-    return {str(key).removeprefix('module.'): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
+    found = {str(key).removeprefix('module.'): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
+    _check_held(found, path)
+    return found
+
+
+def _check_held(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors whose numbers are not all in the file: a few bytes can announce any size by a stride of 0."""
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested or tensor.is_quantized \
+                or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(f'{path}: {key} {tuple(tensor.shape)} is no plain tensor whose numbers are all in the file.')
 
 
 def compare_keys(own: Iterable[str], found: Iterable[str], fresh: Sequence[str]) -> tuple[LoadReport, list[str]]:
@@ -264,5 +283,5 @@ def _plain(text: str):
     """Return the value of a metadata entry; other programs write text where ours is JSON."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -19,7 +19,7 @@ from jrs.datasets.prepare.driver import Summary, Task, prepare_scenes, write_spl
 from jrs.datasets.sampling import spread_views
 from jrs.datasets.scene import COLOR_SUFFIXES, Camera, Frame, SceneRecord, SceneWriter
 from jrs.errors import DataError
-from jrs.io.images import VIDEO_VIEWS, as_video, count_frames, distinct_names, list_photos, read_photo
+from jrs.io.images import PHOTO_FORMATS, VIDEO_VIEWS, as_video, count_frames, distinct_names, list_photos, read_photo
 from jrs.io.png import encode_jpeg, encode_png8
 from jrs.io.video import VideoFrames
 
@@ -96,7 +96,7 @@ def _photos(files: list[tuple[int, Path]]) -> Iterator[Picture]:
 
 def _is_plain(path: Path) -> bool:
     """Whether a file is in the format of its suffix: phones rename other kinds to .jpg."""
-    with Image.open(path) as picture:
+    with Image.open(path, formats=PHOTO_FORMATS) as picture:
         return picture.format == {'.png': 'PNG'}.get(path.suffix.lower(), 'JPEG')
 
 
