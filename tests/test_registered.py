@@ -64,7 +64,7 @@ TINY = {
     'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
                    PointLoss={}, Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
     'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),
-    'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}),
+    'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}, UnposedTransfer={}),
     'models': dict(SegVGGT=MODEL, ScenePreprocessor={}),
     'datasets': dict(SceneDataset=dict(folder='rooms/debug', benchmark='scannet200', width=SIZE)),
     'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0))),
@@ -336,11 +336,12 @@ def matched(views: int, instances: int) -> MatchedAttention:
 @sizes
 def test_postprocessors(name, views, instances, scored):
     part, batch = tiny(slots.POSTPROCESSORS, name), one_scene(scored, views)
-    instances = reconstruction(batch, instances).instances
+    scene = reconstruction(batch, instances)
+    instances = scene.instances
     assert instances.masks.dtype == torch.bool and instances.masks.shape[1] == views
     if hasattr(part, 'lift'):
         truth = batch.ground_truth[0]
-        visible = part.visible_pixels(truth, batch.images.shape[-2:], instances.masks.shape[-2:])
+        visible = part.visible_pixels(truth, batch.images.shape[-2:], instances.masks.shape[-2:], scene)
         packed = part.lift(instances, truth, visible)
         assert packed.shape == (len(instances.scores), -(-len(truth.vertices) // 8))
     else:

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from jrs.datasets.dataset import SceneDataset
 from jrs.datasets.prepare.scannet import prepare_scannet
@@ -40,13 +42,29 @@ def true_instances(batch, step: int) -> Instances:
     return Instances(targets.masks, targets.labels, torch.linspace(1.0, 0.9, count), torch.arange(count))
 
 
-def scores(batch, instances: Instances) -> dict[str, float]:
+def moved_geometry(batch, noise: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """True depth (V, H, W) and cameras (V, 4, 4) in a world of random turn, place and scale.
+
+    `noise` moves each camera by so many metres, turns it by so many radians and changes each depth by such a share.
+    """
+    rng = np.random.default_rng(seed)
+    scale, turn, shift = rng.uniform(0.1, 3), Rotation.random(random_state=seed).as_matrix(), rng.normal(0, 5, 3)
+    cameras = batch.cam_from_world[0].double().numpy().copy()
+    for camera in cameras:
+        centre = -camera[:3, :3].T @ camera[:3, 3] + rng.normal(0, noise, 3)
+        camera[:3, :3] = Rotation.from_rotvec(rng.normal(0, noise, 3)).as_matrix() @ camera[:3, :3] @ turn.T
+        camera[:3, 3] = -camera[:3, :3] @ (scale * turn @ centre + shift)
+    depth = batch.depth_m[0].double().numpy() * scale
+    return torch.from_numpy(depth * (1 + rng.normal(0, noise, depth.shape))).float(), torch.from_numpy(cameras).float()
+
+
+def scores(batch, instances: Instances, transfer: str = 'PosedTransfer', geometry=None) -> dict[str, float]:
     forget_runs()
-    metric = InstanceAPMetric(benchmark='scannet200', transfer=dict(type='PosedTransfer', depth_tolerance_m=0.10))
+    metric = InstanceAPMetric(benchmark='scannet200', transfer=dict(type=transfer))
     views, _, height, width = batch.images.shape[1:]
-    scene = Reconstruction(batch.images[0], torch.ones(views, height, width), torch.ones(views, height, width),
-                           torch.eye(3).expand(views, 3, 3), torch.eye(4).expand(views, 4, 4), None, instances,
-                           batch.view_names[0])
+    depth, cameras = geometry or (torch.ones(views, height, width), torch.eye(4).expand(views, 4, 4))
+    scene = Reconstruction(batch.images[0], depth, torch.ones(views, height, width), batch.intrinsics[0], cameras, None,
+                           instances, batch.view_names[0])
     metric.process(batch, [scene])
     return metric.evaluate(size=1)
 
@@ -69,3 +87,21 @@ def test_masks_of_other_instances_and_masks_of_other_views_score_nothing(batch):
     wrong.masks = wrong.masks.roll(20, dims=1)
     found = scores(batch, wrong)
     assert found['instance/agnostic_AP50'] < 0.2 and not math.isnan(found['instance/agnostic_AP50'])
+
+
+@pytest.mark.parametrize(('noise', 'seed'), [(0.0, 0), (0.0, 1), (0.001, 2)])
+@pytest.mark.parametrize('step', [1, 2])
+def test_true_geometry_in_another_world_scores_unposed_what_it_scores_posed(batch, noise, seed, step):
+    instances = true_instances(batch, step)
+    posed = scores(batch, instances)
+    unposed = scores(batch, instances, 'UnposedTransfer', moved_geometry(batch, noise, seed))
+    for name in ('AP', 'AP50', 'AP25', 'agnostic_AP', 'agnostic_AP50', 'agnostic_AP25'):
+        assert abs(unposed[f'instance/{name}'] - posed[f'instance/{name}']) <= 0.01, (name, posed, unposed)
+
+
+def test_wrong_geometry_costs_unposed_score(batch):
+    instances = true_instances(batch, 1)
+    depth, cameras = moved_geometry(batch, 0.0, 0)
+    bent = depth * torch.linspace(0.7, 1.3, len(depth))[:, None, None]
+    assert scores(batch, instances, 'UnposedTransfer', (bent, cameras))['instance/AP'] < 0.7
+    assert scores(batch, instances, 'PosedTransfer', (bent, cameras))['instance/AP'] > 0.9

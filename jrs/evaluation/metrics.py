@@ -68,7 +68,8 @@ class InstanceAPMetric(SceneMetric):
 
     Args:
         benchmark: name in `jrs.benchmarks`; class indices of predictions are positions among its classes.
-        transfer: what moves masks to the mesh, from `POSTPROCESSORS`; None = `PosedTransfer` with its defaults.
+        transfer: what moves masks to the mesh, from `POSTPROCESSORS`; None = `PosedTransfer` with its defaults,
+            `UnposedTransfer` goes through the model's own cameras and depth, and the oracle with it.
         class_aware: score classes; False where the model's classes are not the benchmark's (a ScanNet200 model on
             ScanNet++): labels are then ignored.
         class_agnostic: also score all classes as one, each query once with its best score (evaluation.md section 5).
@@ -108,7 +109,7 @@ class InstanceAPMetric(SceneMetric):
         truth = _required(batch.ground_truth, 'ground_truth', batch, index)
         instances = _required(reconstruction.instances, 'predicted instances', batch, index, per_scene=False)
         mask_size = instances.packed.size
-        visible = self.transfer.visible_pixels(truth, tuple(batch.images.shape[-2:]), mask_size)
+        visible = self.transfer.visible_pixels(truth, tuple(batch.images.shape[-2:]), mask_size, reconstruction)
         packed = self.transfer.lift(instances, truth, visible)
         labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)
         matches = assign(truth.vertex_ids, packed, self._class_ids(labels, truth), instances.scores.cpu().numpy(),

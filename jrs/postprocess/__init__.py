@@ -1,1 +1,1 @@
-from jrs.postprocess import instances, lift  # noqa: F401
+from jrs.postprocess import instances, lift, unposed  # noqa: F401

@@ -1,26 +1,28 @@
-"""Masks in views -> masks on mesh vertices, through true poses and sensor depth (evaluation.md section 7).
+"""Masks in views -> masks on mesh vertices (evaluation.md section 7).
 
-Predicted geometry is not used. Which mask pixel shows which vertex is found once per scene and shared by all masks.
+Which mask pixel shows which vertex is found once per scene and shared by all masks: here through true poses and sensor
+depth (`PosedTransfer`), in `unposed.py` through the model's own geometry. How the views then vote is the same for both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from jrs.errors import ConfigError, DataError, did_you_mean
 from jrs.geometry.projection import project_points
 from jrs.registry import POSTPROCESSORS
-from jrs.structures import Instances, SceneGroundTruth
+from jrs.structures import Instances, Reconstruction, SceneGroundTruth
 
 NEAREST_M = 0.05                                   # vertices closer to a camera than this are not seen
 VOTES = ('majority', 'any')
 ROUNDINGS = ('nearest', 'floor')
-SUPERPOINT_VOTES = ('all_points', 'observed', None)
+SUPERPOINT_VOTES = ('all_points', 'observed', 'mode', None)
 
 
 @dataclass(frozen=True)
@@ -44,67 +46,46 @@ class VisiblePixels:
         """N."""
         return len(self.num_seeing)
 
+    @classmethod
+    def of_views(cls, vertices: list[np.ndarray], pixels: list[np.ndarray], num_points: int,
+                 mask_shape: tuple[int, int, int]) -> VisiblePixels:
+        """Join what each view sees: V arrays (n,) of vertices and of pixels."""
+        vertex, pixel = np.concatenate(vertices), np.concatenate(pixels)
+        return cls(vertex, pixel, np.bincount(vertex, minlength=num_points), mask_shape)
 
-@POSTPROCESSORS.register_module()
-class PosedTransfer:
-    """Moves masks from views to the benchmark mesh through its true poses and depth images.
 
-    The defaults are the released program's (segvggt_release.md section 10), used for every row of the paper's
-    tables; `depth_tolerance_m=0.05, relative_tolerance=0.02` is the stricter rule that others use.
+class MaskTransfer:
+    """Base of transfers: how views and superpoints vote. A subclass gives `visible_pixels` and `describe`.
 
     Args:
-        depth_tolerance_m: a vertex is visible where its depth is less than this from the sensor's reading.
-        relative_tolerance: share of the reading that the tolerance grows to; 0 = absolute only.
         vote: 'majority' (inside in more than half of the views that see the vertex) or 'any'.
-        rounding: 'nearest' takes the pixel whose centre is nearest; 'floor' cuts projected coordinates off and
-            scales pixel corners, as programs do that multiply pixel numbers by the ratio of sizes.
         superpoint_vote: 'all_points' (a superpoint belongs to a mask if more than half of its points do), 'observed'
-            (of its points that any view sees), or None. Without superpoints in the ground truth nothing is voted.
+            (of its points that any view sees), 'mode' (each point first goes to the best-scored query whose mask has it,
+            then each superpoint to the query that most of its points went to), or None. Without superpoints in the ground
+            truth nothing is voted.
     """
 
-    def __init__(self, depth_tolerance_m: float = 0.10, relative_tolerance: float = 0.0, vote: str = 'majority',
-                 rounding: str = 'nearest', superpoint_vote: str | None = 'all_points') -> None:
-        for name, value, allowed in (('vote', vote, VOTES), ('rounding', rounding, ROUNDINGS),
-                                     ('superpoint_vote', superpoint_vote, SUPERPOINT_VOTES)):
-            if value not in allowed:
-                raise ConfigError(f'PosedTransfer has no {name} {value!r}.'
-                                  f'{did_you_mean(str(value), map(str, allowed))}')
-        self.depth_tolerance_m = depth_tolerance_m
-        self.relative_tolerance = relative_tolerance
+    def __init__(self, vote: str, superpoint_vote: str | None) -> None:
+        self._check_choice('vote', vote, VOTES)
+        self._check_choice('superpoint_vote', superpoint_vote, SUPERPOINT_VOTES)
         self.vote = vote
-        self.rounding = rounding
         self.superpoint_vote = superpoint_vote
 
     def describe(self) -> dict[str, str]:
         """Return the rule in words, for tables of results."""
-        relative = f' or {self.relative_tolerance:g} of depth' if self.relative_tolerance else ''
-        return {'depth_tolerance': f'{self.depth_tolerance_m:g} m{relative}', 'vote': self.vote,
-                'rounding': self.rounding, 'superpoint_vote': str(self.superpoint_vote).lower()}
+        return {'vote': self.vote, 'superpoint_vote': str(self.superpoint_vote).lower()}
 
-    def visible_pixels(self, scene: SceneGroundTruth, input_size: tuple[int, int],
-                       mask_size: tuple[int, int]) -> VisiblePixels:
+    def visible_pixels(self, scene: SceneGroundTruth, input_size: tuple[int, int], mask_size: tuple[int, int],
+                       reconstruction: Reconstruction | None = None) -> VisiblePixels:
         """Find where each vertex is seen.
 
         Args:
             scene: mesh, poses and depth of V views.
             input_size: (H, W) of the network input, that `scene.input_from_depth` maps to.
             mask_size: (h, w) of the masks.
-
-        Raises:
-            DataError: poses, intrinsics and depth images of different numbers of views.
+            reconstruction: what the model made of these views, for transfers that go through its own geometry.
         """
-        _check_views(scene)
-        num_views, (height, width) = len(scene.depth_m), mask_size
-        vertices, pixels = [], []
-        for view in range(num_views):
-            vertex, u, v = self._seen_in_view(scene, view)
-            row, column = self._mask_pixel(scene.input_from_depth[view], u, v, input_size, mask_size)
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)      # cropped pixels show nothing
-            vertices.append(vertex[inside])
-            pixels.append((view * height + row[inside]) * width + column[inside])
-        vertex, pixel = np.concatenate(vertices), np.concatenate(pixels)
-        return VisiblePixels(vertex, pixel, np.bincount(vertex, minlength=len(scene.vertices)),
-                             (num_views, height, width))
+        raise NotImplementedError
 
     def lift(self, instances: Instances, scene: SceneGroundTruth, visible: VisiblePixels) -> np.ndarray:
         """Return the vertices of each instance, (M, ceil(N / 8)) uint8 as `np.packbits(masks, axis=1)` makes them."""
@@ -114,7 +95,7 @@ class PosedTransfer:
         device = instances.scores.device
         pixel = torch.from_numpy(visible.pixel).to(device)
         inside = (mask.flatten().index_select(0, pixel) for mask in instances.packed)    # (E,) each
-        return self._transfer(inside, device, scene, visible)
+        return self._transfer(inside, device, scene, visible, instances.queries.tolist())
 
     def lift_ids(self, instance_ids: Tensor, ids: Tensor, scene: SceneGroundTruth,
                  visible: VisiblePixels) -> np.ndarray:
@@ -132,7 +113,97 @@ class PosedTransfer:
                             f'for (V, h, w) = {visible.mask_shape}.')
         pixel = torch.from_numpy(visible.pixel).to(instance_ids.device)
         seen_id = instance_ids.flatten().index_select(0, pixel)                          # (E,)
-        return self._transfer((seen_id == number for number in ids.tolist()), seen_id.device, scene, visible)
+        numbers = ids.tolist()
+        return self._transfer((seen_id == number for number in numbers), seen_id.device, scene, visible, numbers)
+
+    def _check_choice(self, name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
+        if value not in allowed:
+            raise ConfigError(f'{type(self).__name__} has no {name} {value!r}.'
+                              f'{did_you_mean(str(value), map(str, allowed))}')
+
+    def _transfer(self, inside: Iterable[Tensor], device: torch.device, scene: SceneGroundTruth, visible: VisiblePixels,
+                  owners: list[int]) -> np.ndarray:
+        """Vote over views and superpoints; one mask is unpacked at a time.
+
+        Args:
+            inside: one (E,) bool per mask, best mask first.
+            owners: the query of each mask, M numbers; only the mode of superpoints asks.
+        """
+        vertex = torch.from_numpy(visible.vertex).to(device)
+        threshold = visible.num_seeing / 2 if self.vote == 'majority' else np.zeros(visible.num_points)
+        votes = (torch.bincount(vertex[hits], minlength=visible.num_points).cpu().numpy() for hits in inside)  # (N,) each
+        masks = (counts > threshold for counts in votes)
+        if self.superpoint_vote == 'mode' and scene.superpoints is not None:
+            masks = _superpoint_mode(masks, scene.superpoints, owners)
+        else:
+            masks = map(self._superpoint_majority(scene.superpoints, visible.num_seeing), masks)
+        packed = [np.packbits(mask) for mask in masks]
+        return np.stack(packed) if packed else np.zeros((0, -(-visible.num_points // 8)), dtype=np.uint8)
+
+    def _superpoint_majority(self, superpoints: np.ndarray | None,
+                             num_seeing: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what turns a mask (N,) into one of whole superpoints: those of which more than half is inside."""
+        if self.superpoint_vote is None or superpoints is None:
+            return lambda mask: mask
+        voters = superpoints[num_seeing > 0] if self.superpoint_vote == 'observed' else superpoints
+        half = 0.5 * np.bincount(voters, minlength=superpoints.max() + 1)
+        return lambda mask: (np.bincount(superpoints[mask], minlength=len(half)) > half)[superpoints]
+
+
+@POSTPROCESSORS.register_module()
+class PosedTransfer(MaskTransfer):
+    """Moves masks from views to the benchmark mesh through its true poses and depth images.
+
+    The defaults are the released program's (segvggt_release.md section 10), used for every row of the paper's
+    tables; `depth_tolerance_m=0.05, relative_tolerance=0.02` is the stricter rule that others use. Predicted geometry is
+    not used.
+
+    Args:
+        depth_tolerance_m: a vertex is visible where its depth is less than this from the sensor's reading.
+        relative_tolerance: share of the reading that the tolerance grows to; 0 = absolute only.
+        vote: as `MaskTransfer` says.
+        rounding: 'nearest' takes the pixel whose centre is nearest; 'floor' cuts projected coordinates off and
+            scales pixel corners, as programs do that multiply pixel numbers by the ratio of sizes.
+        superpoint_vote: as `MaskTransfer` says.
+        edge_m: pixels show nothing where readings among their eight neighbours and themselves differ by more than this;
+            None = depth edges count like all other pixels.
+    """
+
+    def __init__(self, depth_tolerance_m: float = 0.10, relative_tolerance: float = 0.0, vote: str = 'majority',
+                 rounding: str = 'nearest', superpoint_vote: str | None = 'all_points',
+                 edge_m: float | None = None) -> None:
+        super().__init__(vote, superpoint_vote)
+        self._check_choice('rounding', rounding, ROUNDINGS)
+        self.depth_tolerance_m = depth_tolerance_m
+        self.relative_tolerance = relative_tolerance
+        self.rounding = rounding
+        self.edge_m = edge_m
+
+    def describe(self) -> dict[str, str]:
+        """Return the rule in words, for tables of results."""
+        relative = f' or {self.relative_tolerance:g} of depth' if self.relative_tolerance else ''
+        edges = '' if self.edge_m is None else f', no edges above {self.edge_m:g} m'
+        return {'transfer': 'posed: true poses and sensor depth',
+                'depth_tolerance': f'{self.depth_tolerance_m:g} m{relative}{edges}', 'rounding': self.rounding,
+                **super().describe()}
+
+    def visible_pixels(self, scene: SceneGroundTruth, input_size: tuple[int, int], mask_size: tuple[int, int],
+                       reconstruction: Reconstruction | None = None) -> VisiblePixels:
+        """Find where each vertex is seen; arguments as `MaskTransfer` says. `reconstruction` is not read.
+
+        Raises:
+            DataError: poses, intrinsics and depth images of different numbers of views.
+        """
+        check_views(scene)
+        num_views, (height, width) = len(scene.depth_m), mask_size
+        vertices, pixels = [], []
+        for view in range(num_views):
+            vertex, u, v = self._seen_in_view(scene, view)
+            row, column = self._mask_pixel(scene.input_from_depth[view], u, v, input_size, mask_size)
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)      # cropped pixels show nothing
+            vertices.append(vertex[inside])
+            pixels.append((view * height + row[inside]) * width + column[inside])
+        return VisiblePixels.of_views(vertices, pixels, len(scene.vertices), (num_views, height, width))
 
     def _seen_in_view(self, scene: SceneGroundTruth, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the vertices that `view` sees and their depth-image pixel: (n,) each of vertex, column, row."""
@@ -147,6 +218,8 @@ class PosedTransfer:
         reading = depth_m[v, u].astype(np.float64)
         tolerance = np.maximum(self.depth_tolerance_m, self.relative_tolerance * reading)
         seen = (reading > 0) & (np.abs(z - reading) < tolerance)
+        if self.edge_m is not None:
+            seen &= ~_depth_edges(depth_m, self.edge_m)[v, u]
         return vertex[seen], u[seen], v[seen]
 
     def _mask_pixel(self, input_from_depth: np.ndarray, u: np.ndarray, v: np.ndarray, input_size: tuple[int, int],
@@ -162,29 +235,36 @@ class PosedTransfer:
         column = np.floor((x + 0.5) * mask_size[1] / input_size[1] + 1e-9).astype(np.int64)
         return row, column
 
-    def _transfer(self, inside: Iterable[Tensor], device: torch.device, scene: SceneGroundTruth,
-                  visible: VisiblePixels) -> np.ndarray:
-        """Vote over views and superpoints. `inside` yields one (E,) bool per mask; one mask is unpacked at a time."""
-        vertex = torch.from_numpy(visible.vertex).to(device)
-        threshold = visible.num_seeing / 2 if self.vote == 'majority' else np.zeros(visible.num_points)
-        widen = self._superpoint_majority(scene.superpoints, visible.num_seeing)
-        packed = []
-        for hits in inside:
-            votes = torch.bincount(vertex[hits], minlength=visible.num_points).cpu().numpy()            # (N,)
-            packed.append(np.packbits(widen(votes > threshold)))
-        return np.stack(packed) if packed else np.zeros((0, -(-visible.num_points // 8)), dtype=np.uint8)
 
-    def _superpoint_majority(self, superpoints: np.ndarray | None,
-                             num_seeing: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Return what turns a mask (N,) into one of whole superpoints: those of which more than half is inside."""
-        if self.superpoint_vote is None or superpoints is None:
-            return lambda mask: mask
-        voters = superpoints if self.superpoint_vote == 'all_points' else superpoints[num_seeing > 0]
-        half = 0.5 * np.bincount(voters, minlength=superpoints.max() + 1)
-        return lambda mask: (np.bincount(superpoints[mask], minlength=len(half)) > half)[superpoints]
+def _superpoint_mode(masks: Iterable[np.ndarray], superpoints: np.ndarray, owners: list[int]) -> Iterator[np.ndarray]:
+    """Return for each mask (N,) the superpoints that its query wins: masks of one query share them.
+
+    A point goes to the first query, best first, that has it. A superpoint goes to the query of most of its points, the
+    better one of equals; points of no query do not vote.
+    """
+    rank_of_owner = {owner: rank for rank, owner in enumerate(dict.fromkeys(owners))}
+    ranks = [rank_of_owner[owner] for owner in owners]
+    taken = np.full(len(superpoints), -1)
+    for rank, mask in zip(ranks, masks, strict=True):
+        taken[mask & (taken < 0)] = rank
+    chosen = np.flatnonzero(taken >= 0)
+    pairs, counts = np.unique(superpoints[chosen] * max(1, len(rank_of_owner)) + taken[chosen], return_counts=True)
+    superpoint, rank = np.divmod(pairs, max(1, len(rank_of_owner)))
+    order = np.lexsort((rank, -counts, superpoint))
+    first = order[np.unique(superpoint[order], return_index=True)[1]]                    # the winner of each superpoint
+    winner = np.full(superpoints.max() + 1, -1)
+    winner[superpoint[first]] = rank[first]
+    return ((winner == rank)[superpoints] for rank in ranks)
 
 
-def _check_views(scene: SceneGroundTruth) -> None:
+def _depth_edges(depth_m: np.ndarray, edge_m: float) -> np.ndarray:
+    """Return which pixels (H, W) have readings further than `edge_m` apart in their 3 x 3 neighbourhood."""
+    nearest = ndimage.minimum_filter(np.where(depth_m > 0, depth_m, np.inf), size=3)
+    return ndimage.maximum_filter(depth_m, size=3) - nearest > edge_m
+
+
+def check_views(scene: SceneGroundTruth) -> None:
+    """Raise a DataError where a scene has not one pose, depth image and pair of matrices per view."""
     lengths = {name: len(getattr(scene, name)) for name in
                ('depth_m', 'depth_intrinsics', 'cam_from_world', 'input_from_depth')}
     if len(set(lengths.values())) != 1 or lengths['depth_m'] == 0:

@@ -85,6 +85,36 @@ def test_superpoints_vote_over_all_or_over_observed_points():
     assert _lift(PosedTransfer(superpoint_vote=None), scene, masks)[0].tolist() == [True] + [False] * 5
 
 
+def test_mode_of_superpoints_gives_each_to_the_query_of_most_points():
+    """Better query first: points 0, 1 of query 4, point 1, 2, 3 of query 9 under two labels, point 5 of none."""
+    points = [[column, 0, 1.0] for column in range(6)]
+    scene = _pixels_scene(points, np.ones((4, 6)), superpoints=np.array([0, 0, 0, 1, 1, 1]))
+    masks = np.zeros((3, 1, 4, 6), dtype=bool)
+    masks[0, 0, 0, :2] = True                                  # superpoint 0: two points against the other's one
+    masks[1:, 0, 0, 1:4] = True                                # superpoint 1: one point, and nobody else has any
+    transfer = PosedTransfer(superpoint_vote='mode')
+    visible = transfer.visible_pixels(scene, (4, 6), (4, 6))
+    instances = Instances(torch.from_numpy(masks), torch.tensor([0, 1, 2]), torch.ones(3), torch.tensor([4, 9, 9]))
+    found = np.unpackbits(transfer.lift(instances, scene, visible), axis=1, count=6).astype(bool)
+    assert found.tolist() == [[True] * 3 + [False] * 3, *[[False] * 3 + [True] * 3] * 2]
+    scene.superpoints = None                                   # nothing to vote on
+    found = np.unpackbits(transfer.lift(instances, scene, visible), axis=1, count=6).astype(bool)
+    assert (found == masks[:, 0, 0]).all()
+
+
+def test_depth_edges_show_nothing_when_asked():
+    readings = np.full((4, 6), 2.0)
+    readings[:, 3:] = 3.0
+    readings[0, 0] = 0.0                                       # no reading is no edge
+    points = np.array([[column, 1, 1.0] for column in range(6)]) * np.array([2.0, 2, 2, 3, 3, 3])[:, None]
+    scene = _pixels_scene(points, readings)
+    assert _lift(PosedTransfer(), scene, np.ones((1, 1, 4, 6))).all()
+    seen = _lift(PosedTransfer(edge_m=0.5), scene, np.ones((1, 1, 4, 6)))
+    assert seen.tolist() == [[True, True, False, False, True, True]]
+    assert _lift(PosedTransfer(edge_m=1.5), scene, np.ones((1, 1, 4, 6))).all()
+    assert 'no edges above 0.5 m' in PosedTransfer(edge_m=0.5).describe()['depth_tolerance']
+
+
 @pytest.mark.parametrize('superpoints', [True, False])
 @pytest.mark.parametrize('vote', ['majority', 'any'])
 def test_true_images_through_the_transfer_are_nearly_perfect(superpoints, vote):

@@ -1,0 +1,211 @@
+"""Masks in views -> masks on mesh vertices through the model's own cameras and depth (segvggt_release.md section 13).
+
+What it scores is mask quality times reconstruction quality, so its numbers and those of `PosedTransfer` do not share a
+column. True cameras only say where the reconstruction lies as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from jrs.errors import ConfigError, DataError, JrsError
+from jrs.geometry.alignment import COINCIDENT, COLLINEAR, Similarity, fit_similarity, nearest_rotation, spread
+from jrs.geometry.cloud import nearest_index
+from jrs.geometry.projection import unproject_depth
+from jrs.postprocess.lift import MaskTransfer, PosedTransfer, VisiblePixels, check_views
+from jrs.registry import POSTPROCESSORS
+from jrs.structures import Reconstruction, SceneGroundTruth
+
+LOG = logging.getLogger('jrs')
+PAIRINGS = ('vertex', 'pixel')
+FEWEST_ICP_POINTS = 100
+ICP_VERTICES = 20000                   # a fixed random choice where the mesh has more
+
+
+@POSTPROCESSORS.register_module()
+class UnposedTransfer(MaskTransfer):
+    """Moves masks from views to the benchmark mesh through predicted depth and cameras, as FAST3DIS scores.
+
+    Pixels are unprojected with their predicted depth and cameras, then moved onto the mesh by one similarity per scene:
+    that of predicted to true camera centres (`align_cameras`, which also says what stands in where centres do not fix
+    it), refined by iterative closest points between the reconstruction and the mesh. With true geometry the default is
+    `PosedTransfer`. Published notes give no radii, no number of points and no vote: these defaults are ours.
+
+    Args:
+        radius_m: a point and a vertex further apart than this have nothing to do with each other.
+        pairing: 'vertex' (a vertex looks, in each view, at the pixel that it projects to in the moved camera; both must
+            agree in depth) or 'pixel' (each pixel votes for the vertex nearest to its point, as published notes put it:
+            vertices between coarse pixels stay unseen).
+        vote: as `MaskTransfer` says; with pairing 'pixel' pixels vote, not views.
+        superpoint_vote: as `MaskTransfer` says.
+        drop_percent: so many percent of each scene's pixels, the least confident, show nothing.
+        icp_radii_m: vertices further than this from the reconstruction are left out; one run per radius, none = no
+            refinement.
+        icp_points: at most so many points of the reconstruction, a fixed random choice, take part.
+    """
+
+    def __init__(self, radius_m: float = 0.10, pairing: str = 'vertex', vote: str = 'majority',
+                 superpoint_vote: str | None = 'all_points', drop_percent: float = 0.0,
+                 icp_radii_m: Sequence[float] = (0.3, 0.1), icp_points: int = 200000) -> None:
+        super().__init__(vote, superpoint_vote)
+        self._check_choice('pairing', pairing, PAIRINGS)
+        if min([radius_m, *icp_radii_m]) <= 0 or not 0 <= drop_percent < 100 or icp_points < FEWEST_ICP_POINTS:
+            raise ConfigError(f'UnposedTransfer: radii must be positive, drop_percent in [0, 100) and icp_points at least '
+                              f'{FEWEST_ICP_POINTS}, got radius_m {radius_m}, icp_radii_m {tuple(icp_radii_m)}, '
+                              f'drop_percent {drop_percent} and icp_points {icp_points}.')
+        self.radius_m = radius_m
+        self.pairing = pairing
+        self.drop_percent = drop_percent
+        self.icp_radii_m = tuple(icp_radii_m)
+        self.icp_points = icp_points
+
+    def describe(self) -> dict[str, str]:
+        """Return the rule in words, for tables of results."""
+        icp = f', then ICP within {", ".join(f"{radius:g}" for radius in self.icp_radii_m)} m' if self.icp_radii_m else ''
+        pair = 'a vertex and its pixel' if self.pairing == 'vertex' else 'a pixel and its nearest vertex'
+        return {'transfer': f'unposed: own depth and cameras, Sim(3) from camera centres{icp}',
+                'radius': f'{self.radius_m:g} m between {pair}', 'drop_percent': f'{self.drop_percent:g}',
+                **super().describe()}
+
+    def visible_pixels(self, scene: SceneGroundTruth, input_size: tuple[int, int], mask_size: tuple[int, int],
+                       reconstruction: Reconstruction | None = None) -> VisiblePixels:
+        """Find which mask pixel shows which vertex, in the reconstruction moved onto the mesh.
+
+        Args are those of `MaskTransfer`; of the scene only mesh and camera centres are read (`align_cameras`: other
+        things where centres do not suffice).
+
+        Raises:
+            DataError: there is no reconstruction, or not of these views, or nothing of it is finite.
+            JrsError: trimesh is not installed.
+        """
+        moved = self.align(scene, self._usable(scene, reconstruction))
+        if self.pairing == 'vertex':
+            return PosedTransfer(self.radius_m).visible_pixels(moved, input_size, mask_size)
+        tree, pixel = cKDTree(scene.vertices), _mask_pixels(moved.depth_m.shape[1:], mask_size)
+        vertices, pixels = [], []
+        for view, (points, place) in enumerate(_points_of_views(moved)):
+            distance, vertex = tree.query(points, distance_upper_bound=self.radius_m)
+            met = np.flatnonzero(np.isfinite(distance))
+            met = met[np.argsort(vertex[met], kind='stable')]
+            vertices.append(vertex[met])
+            pixels.append(view * mask_size[0] * mask_size[1] + pixel[place[met]])
+        return VisiblePixels.of_views(vertices, pixels, len(scene.vertices), (len(moved.depth_m), *mask_size))
+
+    def align(self, scene: SceneGroundTruth, own: SceneGroundTruth) -> SceneGroundTruth:
+        """Return `own`, the mesh with predicted cameras and depth of any world and scale, in metres and the mesh's world."""
+        aligned = align_cameras(own, scene)
+        if self.icp_radii_m:
+            points = np.concatenate([points for points, _ in _points_of_views(own)])
+            for radius in self.icp_radii_m:
+                aligned = _closest_points(aligned, _some(points, self.icp_points), scene, radius)
+        rotation = own.cam_from_world[:, :3, :3] @ aligned.rotation.T                                # (V, 3, 3)
+        cam_from_world = own.cam_from_world.copy()
+        cam_from_world[:, :3, :3] = rotation
+        cam_from_world[:, :3, 3] = aligned.scale * own.cam_from_world[:, :3, 3] - rotation @ aligned.translation
+        return replace(own, cam_from_world=cam_from_world, depth_m=own.depth_m * aligned.scale)
+
+    def _usable(self, scene: SceneGroundTruth, reconstruction: Reconstruction | None) -> SceneGroundTruth:
+        """Return `scene` with the cameras and depth of the reconstruction, in its own world and scale; 0 = no depth."""
+        check_views(scene)
+        if reconstruction is None or len(reconstruction.depth) != len(scene.depth_m):
+            views = 'none' if reconstruction is None else f'one of {len(reconstruction.depth)} views'
+            raise DataError(f'{scene.scene_name}: UnposedTransfer needs a reconstruction of {len(scene.depth_m)} views, '
+                            f'got {views}.')
+        depth, conf, intrinsics, cam_from_world = (
+            tensor.detach().cpu().double().numpy() for tensor in
+            (reconstruction.depth, reconstruction.depth_conf, reconstruction.intrinsics, reconstruction.cam_from_world))
+        keep = np.isfinite(depth) & (depth > 0)                                                      # (V, H, W)
+        if not keep.any() or not np.isfinite(intrinsics).all() or not np.isfinite(cam_from_world).all():
+            raise DataError(f'{scene.scene_name}: the reconstruction has cameras that are not finite, or no finite depth '
+                            'above 0: its own geometry cannot carry masks. The weights are probably broken or of another '
+                            'model.')
+        if self.drop_percent:
+            keep &= conf >= np.percentile(conf[keep], self.drop_percent)
+        return replace(scene, depth_m=np.where(keep, depth, 0.0), depth_intrinsics=intrinsics,
+                       cam_from_world=cam_from_world, input_from_depth=np.broadcast_to(np.eye(3), intrinsics.shape))
+
+
+def _points_of_views(scene: SceneGroundTruth) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield for each view the world points (n, 3) of its pixels that have depth, and those pixels (n,), row by row."""
+    for depth, *cameras in zip(scene.depth_m, scene.depth_intrinsics, scene.cam_from_world, strict=True):
+        _, world = unproject_depth(*(torch.from_numpy(np.asarray(array)) for array in (depth, *cameras)))
+        used = depth > 0
+        yield world.numpy()[used], np.flatnonzero(used)
+
+
+def align_cameras(own: SceneGroundTruth, scene: SceneGroundTruth) -> Similarity:
+    """Return the similarity from the world of `own` to that of `scene`, from their cameras, in closed form.
+
+    Three or more camera centres that are not on a line fix it. On a line, which two centres always are, the rotation is
+    that between the directions of the cameras. Centres that coincide, and a single view, leave the scale open too: it is
+    then the median of the sensor's readings over that of the predicted depth. Both cases are logged.
+    """
+    rotation, centres = _rotations_and_centres(own.cam_from_world)
+    true_rotation, true_centres = _rotations_and_centres(np.asarray(scene.cam_from_world, dtype=np.float64))
+    reach, true_reach = spread(centres), spread(true_centres)
+    size = max(1.0, np.abs(true_centres).max())
+    if true_reach[0] <= COINCIDENT * size or reach[0] <= COINCIDENT * max(np.abs(centres).max(), 1e-9):
+        LOG.warning('%s: camera centres coincide; scale is that of depth, rotation that of the cameras.', scene.scene_name)
+        scale = _depth_scale(own, scene)
+    elif min(reach[1] / reach[0], true_reach[1] / true_reach[0]) < COLLINEAR:
+        LOG.warning('%s: camera centres lie on a line; rotation is that of the cameras.', scene.scene_name)
+        scale = float(true_reach[0] / reach[0])
+    else:
+        return fit_similarity(centres, true_centres)
+    turn = nearest_rotation(np.einsum('vji,vjk->ik', true_rotation, rotation))                       # (3, 3)
+    return Similarity(scale, turn, true_centres.mean(axis=0) - scale * turn @ centres.mean(axis=0))
+
+
+def _rotations_and_centres(cam_from_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rotations (V, 3, 3) and camera centres (V, 3) of `cam_from_world` (V, 4, 4)."""
+    rotation = cam_from_world[:, :3, :3]
+    return rotation, -np.einsum('vji,vj->vi', rotation, cam_from_world[:, :3, 3])
+
+
+def _depth_scale(own: SceneGroundTruth, scene: SceneGroundTruth) -> float:
+    """Return the median of the sensor's readings over that of the predicted depth."""
+    if not (scene.depth_m > 0).any():
+        raise DataError(f'{scene.scene_name}: camera centres coincide and the sensor has no reading to take the scale '
+                        'from; score this scene with more views.')
+    return float(np.median(scene.depth_m[scene.depth_m > 0]) / np.median(own.depth_m[own.depth_m > 0]))
+
+
+def _closest_points(aligned: Similarity, points: np.ndarray, scene: SceneGroundTruth, radius: float) -> Similarity:
+    """Refine `aligned` with those vertices that it leaves within `radius` of the points (n, 3).
+
+    Vertices look for points, not the other way round: there are more points, and matches to a coarse set pull sideways.
+    """
+    try:
+        from trimesh.registration import icp
+    except ImportError as error:
+        raise JrsError('The ICP of UnposedTransfer needs trimesh: pip install "jrs[export]" (or pip install trimesh), or '
+                       'set icp_radii_m=() to go without.') from error
+    moved = aligned.apply(points)
+    vertices = _some(scene.vertices, ICP_VERTICES)
+    vertices = vertices[np.isfinite(cKDTree(moved).query(vertices, distance_upper_bound=radius)[0])]
+    if len(vertices) < FEWEST_ICP_POINTS:
+        LOG.warning('%s: only %d vertices lie within %g m of the reconstruction; no ICP.', scene.scene_name,
+                    len(vertices), radius)
+        return aligned
+    back = np.linalg.inv(icp(vertices, moved, reflection=False)[0])                                  # (4, 4)
+    scale = float(np.cbrt(np.linalg.det(back[:3, :3])))
+    return Similarity(scale * aligned.scale, back[:3, :3] / scale @ aligned.rotation,
+                      back[:3, :3] @ aligned.translation + back[:3, 3])
+
+
+def _some(points: np.ndarray, count: int) -> np.ndarray:
+    """Return at most `count` of the points (n, 3), a fixed random choice."""
+    return points if len(points) <= count else points[np.random.default_rng(0).choice(len(points), count, replace=False)]
+
+
+def _mask_pixels(input_size: tuple[int, int], mask_size: tuple[int, int]) -> np.ndarray:
+    """Return the mask pixel (H * W,) that holds the centre of each input pixel, both row by row."""
+    rows, columns = (nearest_index(old, new, torch.device('cpu')).numpy()
+                     for old, new in zip(input_size, mask_size, strict=True))
+    return (rows[:, None] * mask_size[1] + columns).ravel()                                          # (H * W,)
