@@ -30,6 +30,10 @@ class NonFiniteError(JrsError):
     """A loss, gradient or matching cost is NaN or infinite."""
 
 
+class LostProcessError(JrsError):
+    """A process of a job of several is dead, hangs, or cannot be reached."""
+
+
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
     """Return ``" Did you mean 'a' or 'b'?"`` for the spellings in `known` near `name`, else what is allowed."""
     known = sorted(set(map(str, known)))

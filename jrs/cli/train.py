@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,16 @@ EXAMPLES = """examples:
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms              built-in rooms, on a CPU
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms --resume     go on after a kill
   torchrun --nproc_per_node 2 tools/train.py configs/segvggt/all24_fada.py --profile debug --launcher pytorch
+  torchrun --nproc_per_node 8 tools/train.py ... --launcher pytorch --cfg-options train.sharding=fully_shard
+                                                                  weights, gradients and moments in parts; DDP without it
+  python tools/train.py work_dirs/RUN/config.py --replay work_dirs/RUN/nonfinite/iter_12_0.pt
+                                                                  the step that met NaN, alone
+
+SIGTERM and Ctrl-C finish the step, save, print the command that goes on, and exit with 143 and 130; a second one ends at
+once. Of several processes one that dies, or takes more than train.timeout seconds for a step, ends all, and is named.
+train.skip_nonfinite=N leaves out up to N steps in which a loss, a matching cost or a gradient is not finite, instead of
+stopping; each leaves its batch and weights in work_dirs/RUN/nonfinite. A run may go on with another number of processes:
+losses are the same within 1e-5 where batches.max_images is scaled so that all together take as many scenes as before.
 """
 MAX_SLUG = 80                                   # characters of the overrides in the name of a run folder
 
@@ -34,33 +45,69 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--work-dir', type=Path, help='run folder; default work_dirs/<experiment>_<profile>_seed<seed> '
                          'with the other overrides behind it')
     options.add_argument('--resume', action='store_true', help='go on from the newest checkpoint that loads')
+    options.add_argument('--replay', type=Path, metavar='FILE', help='repeat one step that training kept because something '
+                         'was not finite, instead of training; CONFIG is config.py of that run')
     options.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
     return options
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train; leaves checkpoints, logs, `config.py`, `diff.txt`, `run.json`, `identity.json`, `weights.safetensors`."""
+def main(argv: list[str] | None = None) -> int:
+    """Train; leaves checkpoints, logs, `config.py`, `diff.txt`, `run.json`, `identity.json`, `weights.safetensors`.
+
+    Returns:
+        0, or 128 plus the number of the signal that stopped it.
+    """
     args = parser().parse_args(argv)
     cfg = config_from(args)
+    if args.replay:
+        return replay_step(cfg, args.replay)
     work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
     from jrs.engine.build import build_runner, start_processes
     from jrs.engine.checkpoint import checkpoints
+    from jrs.engine.disk import explaining_full_disks
     if not args.resume and checkpoints(work_dir):
         raise DataError(f'{work_dir} holds a run already. Add --resume to go on, or choose another --work-dir.')
-    start_processes(args.launcher)
+    start_processes(args.launcher, cfg.train.timeout)
     runner = build_runner(cfg, work_dir, args.resume, args.launcher)
-    if runner.rank == 0:
-        from jrs.engine.record import RunRecord, finish_record, start_record
-        from jrs.report.identity import training_identity, write_identity
-        write_config(args, cfg, work_dir)
-        write_identity(work_dir, training_identity(cfg), args.resume)
-        command = sys.argv if argv is None else ['tools/train.py', *argv]
-        start_record(work_dir, command, next(runner.model.parameters()).device, args.resume)
-        runner.register_hook(RunRecord(cfg.train.save_every))
-    runner.train()
-    if runner.rank == 0:
+    command = sys.argv if argv is None else ['tools/train.py', *argv]
+    with explaining_full_disks(work_dir):
+        if runner.rank == 0:
+            record_start(args, cfg, runner, command)
+        runner.train()
+        if runner.train_loop.stopped_by:
+            return say_how_to_go_on(runner, command)
         save_result(runner, cfg, work_dir)
-        finish_record(work_dir)
+    return 0
+
+
+def record_start(args: argparse.Namespace, cfg: Config, runner, command: list[str]) -> None:
+    """Write what the run is: its config, identity and record, which is kept up to date from then on."""
+    from jrs.engine.record import RunRecord, start_record
+    from jrs.report.identity import training_identity, write_identity
+    work_dir = Path(runner.work_dir)
+    write_config(args, runner.cfg, work_dir)
+    write_identity(work_dir, training_identity(cfg), args.resume)
+    start_record(work_dir, command, next(runner.model.parameters()).device, args.resume)
+    runner.register_hook(RunRecord(cfg.train.save_every))
+
+
+def say_how_to_go_on(runner, command: list[str]) -> int:
+    """Name the saved iteration and the command that resumes; return the exit code of the signal that stopped the run."""
+    from jrs.engine.stop import resume_command
+    number = runner.train_loop.stopped_by
+    if runner.rank == 0:
+        print(f'stopped by {signal.Signals(number).name} after iteration {runner.iter} of {runner.max_iters}; its state is '
+              f'saved. To go on:\n  {resume_command(command)}', file=sys.stderr)
+    return 128 + number
+
+
+def replay_step(cfg: Config, file: Path) -> int:
+    """Repeat one step that training has kept; what is not finite raises the error that stopped the run."""
+    from jrs.engine.replay import replay
+    terms = replay(cfg, file)
+    print('\n'.join([f'{name:32} {value:12.6g}' for name, value in terms.items()]))
+    print(f'all terms and all gradients of {file} are finite')
+    return 0
 
 
 def default_work_dir(config: str | Path, profile: str, seed: int, overrides: Iterable[str] = ()) -> Path:
@@ -111,15 +158,22 @@ def origin_text(args: argparse.Namespace, cfg: Config) -> str:
 
 
 def save_result(runner, cfg: Config, work_dir: Path) -> None:
-    """Write `weights.safetensors` with a card in its metadata, for tools/test.py and tools/infer.py."""
-    from jrs.engine.record import read_record
+    """Write `weights.safetensors` with a card in its metadata, for tools/test.py and tools/infer.py.
+
+    Every process calls this: a sharded model has its weights in all of them; the first one writes.
+    """
+    from jrs.engine.record import finish_record, read_record
+    from jrs.engine.sharding import whole
     from jrs.io.weights import save_weights
+    state = whole(getattr(runner.model, 'module', runner.model).state_dict())
+    if runner.rank != 0:
+        return
     code = read_record(work_dir)                               # of the start: files may have changed since
-    model = getattr(runner.model, 'module', runner.model)
     facts = cfg.experiment
     card = dict(origin=f'trained by jrs, {code["commit"]}{"+changes" if code["dirty"] else ""}',
                 licence=facts.weights_licence, trained_on=facts.trained_on, experiment=Path(cfg.filename).stem,
                 iterations=cfg.train.iterations, seed=cfg.seed, benchmark=facts.benchmark,
                 num_classes=cfg.model.get('num_classes', 0))
-    save_weights(model, work_dir / 'weights.safetensors', card)
+    save_weights(state, work_dir / 'weights.safetensors', card)
     runner.logger.info(f'weights: {work_dir / "weights.safetensors"}')
+    finish_record(work_dir)

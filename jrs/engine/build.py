@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from jrs.datasets.dataset import collate_scenes, limit_worker_threads
 from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
-from jrs.engine.console import JrsRunner
+from jrs.engine.console import JrsRunner, RunConfig
+from jrs.engine.disk import check_folder
 from jrs.engine.optim import build_optimizer, build_schedule
+from jrs.engine.processes import start_processes
+from jrs.engine.sharding import shard
+from jrs.engine.stop import leave_stopping_to_the_parent
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.io.weights import build_with_weights
 from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
@@ -101,34 +104,28 @@ def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
                     world_size=world_size)
     workers = cfg.train.workers
     return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_scenes,
-                      worker_init_fn=limit_worker_threads, persistent_workers=workers > 0,
+                      worker_init_fn=prepare_worker, persistent_workers=workers > 0,
                       pin_memory=torch.cuda.is_available())
 
 
-def scoring_loader(dataset: Dataset, workers: int) -> DataLoader:
-    """Return a loader that gives each scene once, whole, to one rank."""
-    return DataLoader(dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False, round_up=False),
-                      num_workers=workers, collate_fn=collate_scenes, worker_init_fn=limit_worker_threads)
+def scoring_loader(dataset: Dataset, workers: int, equal: bool = False) -> DataLoader:
+    """Return a loader that gives each scene once, whole, to one rank.
+
+    `equal` repeats scenes so that all ranks have as many, as sharded models need it; metrics drop what is repeated.
+    """
+    return DataLoader(dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False, round_up=equal),
+                      num_workers=workers, collate_fn=collate_scenes, worker_init_fn=prepare_worker)
+
+
+def prepare_worker(worker: int) -> None:
+    """Make a process a loader's worker: one thread, and signals to the group are left to the training."""
+    limit_worker_threads(worker)
+    leave_stopping_to_the_parent()
 
 
 def build_evaluator(metrics: Mapping, path: str = 'metrics') -> Evaluator:
     """Return mmengine's evaluator over the named metrics; entries that are None are off."""
     return Evaluator([build(METRICS, metric, f'{path}.{name}') for name, metric in metrics.items() if metric is not None])
-
-
-def start_processes(launcher: str) -> None:
-    """Join the process group on machines without an accelerator, where mmengine's own start fails.
-
-    Raises:
-        ConfigError: the launcher has not started this process.
-    """
-    mark = dict(none='', pytorch='RANK', slurm='SLURM_PROCID')[launcher]
-    if mark and mark not in os.environ:
-        start = dict(pytorch='torchrun --nproc_per_node N', slurm='srun')[launcher]
-        raise ConfigError(f'--launcher {launcher} is for processes that {start.split()[0]} starts ({mark} is not set here): '
-                          f'{start} tools/train.py CONFIG --launcher {launcher}.')
-    if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
 
 
 def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: str = 'none') -> JrsRunner:
@@ -141,23 +138,24 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
         launcher: 'none', 'pytorch' or 'slurm', as mmengine means them.
     """
     check_ready(cfg, 'train_dataset', 'val_dataset')
+    check_folder(work_dir)
     use_atomic_files()
-    start_processes(launcher)
-    work_dir.mkdir(parents=True, exist_ok=True)
+    start_processes(launcher, cfg.train.timeout)
     checkpoint = last_good_checkpoint(work_dir) if resume else None
     if resume and checkpoint is None:
         raise WeightsError(f'--resume: {work_dir} holds no checkpoint (iter_*.pth). Leave out --resume to start the run.')
     settings = cfg.train
+    validate, sharded = bool(settings.validate_every), settings.sharding is not None
     torch.manual_seed(cfg.seed)
-    model = build_model(cfg)
+    model = shard(build_model(cfg)) if sharded else build_model(cfg)
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm, settings.accumulate)
-    validate = bool(settings.validate_every)
     return JrsRunner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=launcher,
         train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset')),
         train_cfg=dict(type='ResumableIterLoop', max_iters=settings.iterations,
-                       val_interval=settings.validate_every or settings.iterations + 1),
-        val_dataloader=scoring_loader(build_dataset(cfg, 'val_dataset'), settings.workers) if validate else None,
+                       val_interval=settings.validate_every or settings.iterations + 1,
+                       skip_nonfinite=settings.skip_nonfinite, timeout=settings.timeout),
+        val_dataloader=scoring_loader(build_dataset(cfg, 'val_dataset'), settings.workers, sharded) if validate else None,
         val_cfg=dict() if validate else None, val_evaluator=build_evaluator(cfg.metrics) if validate else None,
         optim_wrapper=optimizer,
         param_scheduler=build_schedule(optimizer, settings.iterations, settings.warmup, settings.final_lr_factor),
@@ -165,18 +163,11 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
         custom_hooks=[build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None],
         log_processor=dict(window_size=20, by_epoch=False), randomness=dict(seed=cfg.seed),
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]),
-        env_cfg=dict(dist_cfg=dict(backend='nccl' if torch.cuda.is_available() else 'gloo')),
-        load_from=str(checkpoint) if checkpoint else None, resume=checkpoint is not None, cfg=_runner_config(cfg))
+        load_from=str(checkpoint) if checkpoint else None, resume=checkpoint is not None, cfg=RunConfig(dict(cfg._cfg_dict)))
 
 
 def _default_hooks(settings: Mapping) -> dict:
     return dict(logger=dict(type='ProgressLog', interval=settings.log_every), checkpoint=None, sampler_seed=None,
                 randomness=dict(type='StepRandomness'), plain=dict(type='PlainCheckpoint'),
                 terms=dict(type='TermLog'), resources=dict(type='ResourceLog'), needs=dict(type='MetricNeeds'),
-                save=dict(type='SafeCheckpoint', interval=settings.save_every))
-
-
-def _runner_config(cfg: Config) -> Config:
-    devices = {} if torch.cuda.is_available() else dict(device_ids=None)
-    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=False, **devices)
-    return Config(dict(cfg._cfg_dict, model_wrapper_cfg=wrapper))
+                save=dict(type='SafeCheckpoint', interval=settings.save_every), heartbeat=dict(type='Heartbeat'))

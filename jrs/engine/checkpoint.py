@@ -14,12 +14,16 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
 
 from jrs import __version__
-from jrs.errors import DataError, WeightsError
+from jrs.engine.disk import check_space, checkpoint_bytes, explaining_full_disks, weights_bytes
+from jrs.engine.sharding import spread_states, whole_states
+from jrs.errors import WeightsError
 from jrs.io.atomic import atomic_write
 from jrs.io.weights import UNREADABLE
 from jrs.registry import HOOKS
 
 POINTER = 'last_checkpoint'
+OTHER_NUMBER = ('. Losses go on as before, up to rounding (1e-5), where all processes together take as many scenes per '
+                'batch as before: scale batches.max_images')
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -70,14 +74,15 @@ class PlainCheckpoint(Hook):
         Raises:
             WeightsError: the checkpoint is of another model.
         """
-        check_same_model(getattr(runner.model, 'module', runner.model), checkpoint)
+        check_same_model(_plain_model(runner), checkpoint)
         hub = checkpoint.get('message_hub', {})
         hub['log_scalars'] = {key: HistoryBuffer(*map(np.asarray, data), max_length=self.buffer_length)
                               for key, data in hub.get('log_scalars', {}).items()}
         saved, now = checkpoint.get('engine', {}), dict(version=__version__, world_size=runner.world_size, seed=runner.seed)
         for key, value in now.items():
             if key in saved and saved[key] != value:
-                print_log(f'resuming with {key} {value}; the checkpoint was saved with {saved[key]}', 'current')
+                advice = OTHER_NUMBER if key == 'world_size' else ''
+                print_log(f'resuming with {key} {value}; the checkpoint was saved with {saved[key]}{advice}', 'current')
 
 
 def check_same_model(model: torch.nn.Module, checkpoint: dict) -> None:
@@ -99,6 +104,8 @@ def _plain(value):
 class SafeCheckpoint(Hook):
     """Save every `interval` iterations and at the end: write the new file, move the pointer, then delete old ones.
 
+    The disk is looked at before the run starts and before each save. Of a sharded model the file has whole tensors.
+
     Args:
         interval: iterations between saves.
         keep: how many checkpoints stay.
@@ -108,26 +115,48 @@ class SafeCheckpoint(Hook):
 
     def __init__(self, interval: int, keep: int = 2) -> None:
         self.interval, self.keep = interval, keep
+        self.whole: dict[str, dict] = {}
+
+    def before_train(self, runner) -> None:
+        """Raise a DataError where the disk has no room for the checkpoints that will be kept, one more, and the weights."""
+        if runner.rank == 0:
+            model, folder = _plain_model(runner), Path(runner.work_dir)
+            more = max(1, self.keep + 1 - len(checkpoints(folder)))
+            check_space(folder, more * checkpoint_bytes(model) + weights_bytes(model), f'{more} checkpoints and the weights')
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Save when due."""
-        if self.every_n_train_iters(runner, self.interval) or runner.iter + 1 == runner.max_iters:
+        """Save when due, and when the run stops before its end."""
+        last = runner.iter + 1 == runner.max_iters or runner.train_loop.stop_training
+        if self.every_n_train_iters(runner, self.interval) or last:
             self.save(runner)
 
     def save(self, runner) -> None:
         """Write the state after the current step; only rank 0 writes."""
-        name = f'iter_{runner.iter + 1}.pth'
-        try:
+        name, folder = f'iter_{runner.iter + 1}.pth', Path(runner.work_dir)
+        self.whole = whole_states(_plain_model(runner), runner.optim_wrapper)
+        with explaining_full_disks(folder / name):
+            if runner.rank == 0:
+                check_space(folder, checkpoint_bytes(_plain_model(runner)), f'{name} and what comes after it')
             runner.save_checkpoint(runner.work_dir, name, file_client_args=None, save_optimizer=True,
                                    save_param_scheduler=True, by_epoch=False, backend_args=None)
-        except OSError as error:
-            raise DataError(f'cannot write {Path(runner.work_dir) / name}: {error}. The checkpoints before it are whole: '
-                            'make room, then go on with --resume.') from error
-        if runner.rank == 0:
-            with atomic_write(Path(runner.work_dir) / POINTER, 'w') as file:
-                file.write(name)
-            for old in checkpoints(Path(runner.work_dir))[self.keep:]:
-                old.unlink()
+            if runner.rank == 0:
+                with atomic_write(folder / POINTER, 'w') as file:
+                    file.write(name)
+                for old in checkpoints(folder)[self.keep:]:
+                    old.unlink()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Put whole tensors in place of this process's parts."""
+        checkpoint.update(self.whole)
+        self.whole = {}
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Put this process's parts in place of whole tensors."""
+        spread_states(_plain_model(runner), runner.optim_wrapper.optimizer, checkpoint)
+
+
+def _plain_model(runner) -> torch.nn.Module:
+    return getattr(runner.model, 'module', runner.model)
 
 
 def checkpoints(work_dir: Path) -> list[Path]:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MMLogger
+from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
+from torch import nn
 
+from jrs.engine.sharding import is_sharded
 from jrs.registry import HOOKS
 
 # How mmengine's messages begin that tell a user nothing (engine.md section 4); config and environment are files of the run.
@@ -26,8 +32,44 @@ class QuietConsole(logging.Filter):
         return not record.getMessage().lstrip('\n-').startswith(NOISE)
 
 
+class RunConfig(Config):
+    """mmengine's Config for a run, which is formatted once: mmengine asks for its text with every checkpoint, 0.2 s each."""
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as Python; equal configs share their text."""
+        content = repr(self._cfg_dict)
+        if content not in _texts:
+            _texts.clear()
+            _texts[content] = super().pretty_text
+        return _texts[content]
+
+
+_texts: dict[str, str] = {}                    # what the last config says -> its text
+
+
 class JrsRunner(Runner):
-    """mmengine's Runner with a quiet console; the log file has every line."""
+    """mmengine's Runner with a quiet console, on any device; the log file has every line."""
+
+    def wrap_model(self, model_wrapper_cfg: Mapping | None, model: nn.Module) -> nn.Module:
+        """Return the model on its device; several processes that train it share gradients, unless it is sharded."""
+        if is_sharded(model):
+            return model
+        model = model.to(get_device())
+        if not self.distributed or self._train_loop is None:
+            return model
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else None
+        return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=False)
+
+    def _init_model_weights(self) -> None:
+        """mmengine's; the parts of a sharded model are those of equal models already, and cannot be broadcast."""
+        if not is_sharded(self.model):
+            super()._init_model_weights()
+
+    def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
+               map_location: str = 'cpu') -> None:
+        """Go on from a checkpoint, which is read to the CPU: there is one copy of the weights on the device."""
+        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
 
     def build_logger(self, *args, **settings) -> MMLogger:
         """Return mmengine's logger, its console filtered."""

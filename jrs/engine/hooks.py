@@ -42,7 +42,7 @@ class TermLog(Hook):
         self.file = open(path, 'a', encoding='utf-8', buffering=1)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Append one line, and show the step to plugins."""
+        """Append one line, the means over all processes, and show the step to plugins; a step left out has no terms."""
         terms = {name: float(value.detach()) for name, value in outputs.items()}
         manager().hook.jrs_training_step(iteration=runner.iter, terms=terms)
         if runner.rank == 0:
@@ -73,7 +73,7 @@ def read_lines(path: Path) -> list[str]:
 def term_summary(work_dir: Path, window: int) -> dict:
     """Return per term the mean over the first and over the last `window` iterations of a run."""
     rows = [json.loads(line) for line in read_lines(work_dir / TERMS_FILE)]
-    names = [name for name in rows[0] if name != 'iteration'] if rows else []
+    names = dict.fromkeys(name for row in rows for name in row if name != 'iteration')
     terms = {name: dict(first=float(np.mean([row[name] for row in rows[:window] if name in row])),
                         last=float(np.mean([row[name] for row in rows[-window:] if name in row]))) for name in names}
     return dict(iterations=len(rows), window=window, terms=terms)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fnmatch import fnmatch
 
 import torch
 from mmengine.logging import print_log
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.registry import OPTIMIZERS, build
@@ -51,25 +53,58 @@ def _group_of(parameter: str, groups: Mapping[str, Mapping]) -> str:
 
 
 class FiniteOptimWrapper(OptimWrapper):
-    """mmengine's wrapper, whose clipping stops at a gradient that is NaN or infinite, before it reaches the weights."""
+    """mmengine's wrapper, which stops at a gradient that is NaN or infinite, before it reaches the weights.
 
-    def _clip_grad(self) -> None:
-        try:
-            super()._clip_grad()
-        except RuntimeError as error:
-            bad = [f'group {group.get("name", "all")!r}, shape {tuple(parameter.grad.shape)}'
-                   for group in self.optimizer.param_groups for parameter in group['params']
-                   if parameter.grad is not None and not parameter.grad.isfinite().all()]
-            raise NonFiniteError(f'{len(bad)} gradients are not finite ({"; ".join(bad[:3])}). The weights are still those '
-                                 'before this step: go on with --resume and a lower learning rate.') from error
+    Args:
+        optimizer: it updates.
+        accumulate: batches per update.
+        clip_norm: largest norm of all gradients together; None = no limit.
+        names: parameter -> name, for messages.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, accumulate: int = 1, clip_norm: float | None = None,
+                 names: Mapping[nn.Parameter, str] | None = None) -> None:
+        super().__init__(optimizer, accumulative_counts=accumulate)
+        self.clip_norm, self.names = clip_norm, names or {}
+
+    def step(self, **settings) -> None:
+        """Clip, and update the weights.
+
+        Raises:
+            NonFiniteError: a gradient is not finite; with several processes in all of them, as they share it.
+        """
+        parameters = [value for group in self.optimizer.param_groups for value in group['params'] if value.grad is not None]
+        norm = nn.utils.get_total_norm([value.grad for value in parameters])
+        size = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if not math.isfinite(size):
+            raise NonFiniteError(self._bad_gradients())
+        if self.clip_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        self.message_hub.update_scalar('train/grad_norm', size)
+        super().step(**settings)
+
+    def leave_out(self, count: int) -> None:
+        """Forget the current batch and those accumulated with it; `count` batches have passed."""
+        self.zero_grad()
+        self._inner_count = count
+
+    def _bad_gradients(self) -> str:
+        bad = [f'{self.names.get(value, "a parameter")}, group {group.get("name", "all")!r}, shape {tuple(value.grad.shape)}'
+               for group in self.optimizer.param_groups for value in group['params']
+               if value.grad is not None and not _local(value.grad).isfinite().all()]
+        return (f'{len(bad)} gradients are not finite ({"; ".join(bad[:3])}). The weights are still those before this step: '
+                'go on with --resume and a lower learning rate.')
+
+
+def _local(value: Tensor) -> Tensor:
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, Mapping], clip_norm: float | None,
                     accumulate: int) -> OptimWrapper:
     """Return mmengine's wrapper around the optimizer that the config describes."""
     built = build(OPTIMIZERS, optimizer, 'optimizer', params=parameter_groups(model, groups))
-    clip = dict(max_norm=clip_norm, error_if_nonfinite=True) if clip_norm else None
-    return FiniteOptimWrapper(built, accumulative_counts=accumulate, clip_grad=clip)
+    return FiniteOptimWrapper(built, accumulate, clip_norm, {value: name for name, value in model.named_parameters()})
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, iterations: int, warmup: float, final: float) -> list:

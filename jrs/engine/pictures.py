@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mmengine.hooks import Hook
 
+from jrs.engine.sharding import is_sharded
 from jrs.geometry.cloud import instance_map
 from jrs.registry import HOOKS
 from jrs.structures import Reconstruction, SceneBatch
@@ -31,12 +32,15 @@ class SceneImages(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: SceneBatch = None, outputs=None) -> None:
         """Reconstruct the scene with the current weights and add its pictures."""
-        if runner.rank != 0 or not self.every_n_train_iters(runner, self.interval):
-            return
         model = getattr(runner.model, 'module', runner.model)
+        alone = runner.rank != 0 and not is_sharded(model)              # a sharded model runs in all processes or in none
+        if alone or not self.every_n_train_iters(runner, self.interval):
+            return
         model.eval()
         scene = model.reconstruct(first_scene(data_batch).to(model.data_preprocessor.device), track_views=True)[0]
         model.train()
+        if runner.rank != 0:
+            return
         for name, picture in scene_pictures(scene, self.max_views).items():
             runner.visualizer.add_image(f'scene/{name}', picture, step=runner.iter + 1)
 

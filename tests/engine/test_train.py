@@ -153,6 +153,7 @@ def test_a_full_disk_stops_the_run_and_the_checkpoint_before_still_loads(debug_d
 def test_old_checkpoints_go_only_after_the_pointer_has_moved(tmp_path):
     class Runner:
         work_dir, rank, iter = str(tmp_path), 0, 5
+        model, optim_wrapper = torch.nn.Linear(1, 1), None
 
         def save_checkpoint(self, folder, name, **options):
             assert (tmp_path / 'iter_4.pth').is_file()

@@ -1,0 +1,200 @@
+"""Several processes as one job: they start together, agree at every step, and end together when one is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from mmengine.dist import all_reduce, get_comm_device, get_dist_info, init_dist
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from torch.distributed import DistError, TCPStore
+
+from jrs.errors import ConfigError, LostProcessError
+from jrs.registry import HOOKS
+
+TIMEOUT = 900                                  # seconds, where no config says another one
+LOST = re.compile(r'gloo|nccl|timed? ?out|connection (closed|reset|refused)|broken pipe|socket|store', re.IGNORECASE)
+WAITS = ('torch/distributed/', 'torch/autograd/', 'mmengine/dist/', 'torch/nn/parallel/')      # where one waits for others
+PATIENCE = 5.0                                 # seconds in which the others can say what they do
+PAUSE = 0.1                                    # seconds between two looks
+LOST_EXIT = 2
+
+
+def start_processes(launcher: str, timeout: float = TIMEOUT) -> None:
+    """Join the process group.
+
+    Args:
+        launcher: 'none', 'pytorch' or 'slurm'.
+        timeout: seconds that a process waits for the others before the job ends.
+
+    Raises:
+        ConfigError: the launcher has not started this process.
+    """
+    mark = dict(none='', pytorch='RANK', slurm='SLURM_PROCID')[launcher]
+    if mark and mark not in os.environ:
+        start = dict(pytorch='torchrun --nproc_per_node N', slurm='srun')[launcher]
+        raise ConfigError(f'--launcher {launcher} is for processes that {start.split()[0]} starts ({mark} is not set here): '
+                          f'{start} tools/train.py CONFIG --launcher {launcher}.')
+    if not mark or torch.distributed.is_initialized():
+        return
+    backend = 'nccl' if torch.cuda.is_available() else 'gloo'
+    if launcher == 'slurm':
+        init_dist('slurm', backend, timeout=int(timeout))
+        return
+    if backend == 'nccl':
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    torch.distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
+
+
+def agree(*values: int) -> tuple[int, ...]:
+    """Return the largest of what the processes say, for each of `values`: the same in all of them."""
+    if get_dist_info()[1] == 1:
+        return values
+    together = torch.tensor(values, device=get_comm_device())
+    all_reduce(together, 'max')
+    return tuple(together.tolist())
+
+
+def mean_over_processes(terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the mean of each scalar over all processes, which have the same names."""
+    if get_dist_info()[1] == 1 or not terms:
+        return terms
+    together = torch.stack([value.detach().float() for value in terms.values()])
+    all_reduce(together, 'mean')
+    return dict(zip(terms, together.unbind(), strict=True))
+
+
+@contextmanager
+def naming_lost_processes(watchdog: Watchdog) -> Iterator[None]:
+    """Turn what gloo and NCCL raise inside the block into a LostProcessError that says which processes are silent."""
+    try:
+        yield
+    except RuntimeError as error:
+        if get_dist_info()[1] == 1 or not (isinstance(error, DistError) or LOST.search(str(error))):
+            raise
+        raise LostProcessError(watchdog.report(f'lost the others: {str(error).splitlines()[0][:200]}')) from error
+
+
+class Watchdog:
+    """Ends a job of several processes when one of them makes no progress; with one process it does nothing.
+
+    A thread of each process looks at the time since the last `beat`. When it is over, the processes tell each other where
+    they stand, one message names those that are stuck and those that say nothing, and each process ends itself: this works
+    where the main thread hangs, and where a collective of NCCL waits for ever.
+
+    A process whose launcher is gone stops as after SIGTERM: nobody else would end it.
+
+    Args:
+        timeout: seconds without progress.
+        launched: by torchrun, whose death is watched.
+    """
+
+    def __init__(self, timeout: float, launched: bool | None = None) -> None:
+        self.timeout = timeout
+        self.rank, self.world_size = get_dist_info()
+        self.launched = 'TORCHELASTIC_RUN_ID' in os.environ if launched is None else launched
+        self.parent, self.main_thread = os.getppid(), threading.get_ident()
+        self.done = threading.Event()
+        self.store: TCPStore | None = None
+        self.said = ''
+        self.beats = -1
+        self.beat()
+
+    def __enter__(self) -> Watchdog:
+        if self.world_size > 1:
+            self.store = TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
+                                  timeout=timedelta(seconds=max(PATIENCE, 1)))
+            threading.Thread(target=self._watch, daemon=True, name='watchdog').start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.done.set()
+
+    def beat(self) -> None:
+        """Say that something was finished."""
+        self.beats += 1
+        self.last = time.monotonic()
+
+    def report(self, what: str) -> str:
+        """Tell the others what happened here, wait a little for what they say, and return a text of all."""
+        what = self.said = self.said or what   # the first cause, where the main thread and the watchdog both report
+        self._tell(what)
+        known, end = {self.rank: what}, time.monotonic() + PATIENCE
+        while len(known) < self.world_size and time.monotonic() < end:
+            time.sleep(PAUSE)
+            known.update(self._heard())
+        time.sleep(3 * PAUSE)                  # the store may be with this process: the others read it too
+        lines = [f'  process {rank}: {known.get(rank, "says nothing: it was killed, is stopped, or its machine is gone")}'
+                 for rank in range(self.world_size)]
+        return '\n'.join([
+            f'this job of {self.world_size} processes cannot go on:', *lines,
+            'Look at the process that is stuck or silent: its message, its machine, memory (dmesg: "out of memory"). Then '
+            f'start all again with --resume. Where steps need more time, raise train.timeout ({self.timeout:g} s now).'])
+
+    def _watch(self) -> None:
+        pause = min(1.0, self.timeout / 5)
+        while not self.done.wait(pause):
+            if self.launched and os.getppid() != self.parent:
+                print_log('the launcher of this process is gone: stopping after this step', 'current', logging.WARNING)
+                self.launched = False
+                os.kill(os.getpid(), signal.SIGTERM)
+            if time.monotonic() - self.last > self.timeout:
+                self._end()
+
+    def _end(self) -> None:
+        """Say where the main thread stands, and end this process."""
+        if self.said and self.done.wait(2 * PATIENCE):
+            return                             # the main thread reports, and ends by itself
+        frames = traceback.extract_stack(sys._current_frames()[self.main_thread])
+        where = f'{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}'
+        waits = any(part in frame.filename for frame in frames for part in WAITS)
+        text = self.report(f'waits for the others (in {where})' if waits else
+                           f'stuck for {self.timeout:g} s at {where}')
+        print(''.join(traceback.format_list(frames[-8:])) + f'LostProcessError: {text}', file=sys.stderr, flush=True)
+        os._exit(LOST_EXIT)
+
+    def _tell(self, what: str) -> None:
+        try:
+            self.store.set(f'jrs/lost/{self.rank}', what)
+        except RuntimeError:                   # the store was with a process that is gone
+            self.store = None
+
+    def _heard(self) -> dict[int, str]:
+        """Return what the processes have said so far, by rank."""
+        try:
+            return {rank: self.store.get(f'jrs/lost/{rank}').decode() for rank in range(self.world_size)
+                    if self.store is not None and self.store.check([f'jrs/lost/{rank}'])}
+        except RuntimeError:
+            self.store = None
+            return {}
+
+
+@HOOKS.register_module()
+class Heartbeat(Hook):
+    """Tells the watchdog of the training loop that a step, or a scene of a validation, was finished."""
+
+    priority = 'LOWEST'
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Beat."""
+        runner.train_loop.watchdog.beat()
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Beat."""
+        if runner.train_loop.watchdog is not None:
+            runner.train_loop.watchdog.beat()
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Beat."""
+        self.after_val_iter(runner, 0)

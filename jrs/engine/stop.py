@@ -1,0 +1,55 @@
+"""SIGTERM and Ctrl-C: the step is finished and saved before the process ends; how to go on is said."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Sequence
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME = 1.0                                     # seconds: a launcher passes on what the whole group has got already
+
+
+class StopRequest:
+    """Inside the block, the first SIGTERM or SIGINT is kept for the end of the step; a second one ends the process at once.
+
+    Attributes:
+        number: of the signal, 0 while none has come.
+    """
+
+    def __init__(self) -> None:
+        self.number, self.since, self.before = 0, 0.0, {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._keep) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _keep(self, number: int, frame) -> None:
+        if not self.number:
+            self.number, self.since = number, time.monotonic()
+        elif 'RANK' not in os.environ or time.monotonic() - self.since > SAME:
+            os._exit(128 + number)
+
+
+def leave_stopping_to_the_parent() -> None:
+    """In a loader's worker: ignore SIGINT and the first SIGTERM, which the whole group gets; training needs data."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+
+def resume_command(words: Sequence[str]) -> str:
+    """Return the command line that goes on with the run that `words` (sys.argv) started."""
+    own = shlex.join([*words, *([] if '--resume' in words else ['--resume'])])
+    if 'RANK' not in os.environ:
+        return f'python {own}'
+    machines = int(os.environ.get('GROUP_WORLD_SIZE', 1))
+    where = f'--nnodes {machines} ...' if machines > 1 else '--standalone'
+    return f'torchrun {where} --nproc_per_node {os.environ.get("LOCAL_WORLD_SIZE", 1)} {own}'

@@ -1,0 +1,97 @@
+"""Runs a command in several processes that are forks of this one: no second start of Python, no launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests._data import command
+
+SECONDS = 120                                  # after which a test fails instead of hanging
+
+
+@dataclass
+class Rank:
+    """A process of the job, and where its output goes."""
+
+    pid: int
+    output: Path
+    code: int | None = None
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def kill(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def start_ranks(folder: Path, name: str, *words, count: int = 2, before: Callable[[int], None] = lambda rank: None,
+                launcher: bool = True) -> list[Rank]:
+    """Start ``jrs NAME WORDS --launcher pytorch`` as `count` processes; `before(rank)` runs in each of them first.
+
+    Without `launcher` nothing tells a process that there are others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(('localhost', 0))
+        port = probe.getsockname()[1]
+    ranks = []
+    for rank in range(count):
+        output = folder / f'output{rank}.txt'
+        pid = os.fork()
+        if pid == 0:
+            if launcher:
+                os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
+                                  MASTER_ADDR='localhost', MASTER_PORT=str(port))
+            _child(output, name, [*words, *(['--launcher', 'pytorch'] if launcher else [])], lambda rank=rank: before(rank))
+        ranks.append(Rank(pid, output))
+    return ranks
+
+
+def _child(output: Path, name: str, words: list, before: Callable[[], None]) -> None:
+    """Never returns."""
+    code = 99
+    try:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout = os.fdopen(1, 'w', buffering=1, closefd=False)
+        sys.stderr = os.fdopen(2, 'w', buffering=1, closefd=False)
+        before()
+        code = command(name, *words)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def wait(ranks: list[Rank], seconds: float = SECONDS) -> list[int]:
+    """Return the exit codes, negative for a signal; a process that is not over in time is killed and fails the test."""
+    end = time.monotonic() + seconds
+    for rank in ranks:
+        while rank.code is None:
+            pid, status = os.waitpid(rank.pid, os.WNOHANG)
+            if pid:
+                rank.code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > end:
+                rank.kill(signal.SIGKILL)
+                end = time.monotonic() + 5
+            else:
+                time.sleep(0.02)
+    return [rank.code for rank in ranks]
+
+
+def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition(), 'waited in vain'
