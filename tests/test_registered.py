@@ -6,6 +6,7 @@ A part without an entry in `TINY` is a failure: whoever registers one adds a lin
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -67,7 +68,8 @@ TINY = {
     'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}, UnposedTransfer={}),
     'models': dict(SegVGGT=MODEL, ScenePreprocessor={}),
     'datasets': dict(SceneDataset=dict(folder='rooms/debug', benchmark='scannet200', width=SIZE)),
-    'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0))),
+    'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0)),
+                     SpacedViews=dict(spacing=(1, 3)), CovisibleViews={}),
     'transforms': dict(TrainViews={}),
     'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}, AttentionMetric={}),
     'hooks': dict.fromkeys(('MetricNeeds', 'PlainCheckpoint', 'ProgressLog', 'ResourceLog', 'SafeCheckpoint', 'SceneImages',
@@ -364,9 +366,12 @@ def test_metrics(name, views, instances, scored):
 @pytest.mark.parametrize('views', [1, 3])
 def test_datasets_samplers_and_transforms(name, views, debug_data):
     """Together they make batches: every scene of one batch has the same shape, the same draw gives the same views."""
-    dataset = tiny(slots.DATASETS, name, data_root=str(debug_data), split='train', mode='train',
-                   transform=dict(type='TrainViews'))
-    for sampler_name in registered(slots.SAMPLERS):
+    choosers = [one for one in registered(slots.SAMPLERS) if hasattr(slots.SAMPLERS.get(one), 'choose')]
+    samplers = sorted({*registered(slots.SAMPLERS)} - {*choosers})
+    for sampler_name, chooser in product(samplers, choosers):
+        dataset = tiny(slots.DATASETS, name, data_root=str(debug_data), split='train', mode='train',
+                       transform=dict(type='TrainViews'),
+                       view_choice=dict(TINY['samplers'][chooser], type=chooser))
         sampler = tiny(slots.SAMPLERS, sampler_name, views=(views, views), rank=0, world_size=1)
         requests = next(iter(sampler))
         requests = [type(request)(request.index % len(dataset), request.draw, request.num_views, request.aspect_ratio)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from jrs.benchmarks import Benchmark, get_benchmark
-from jrs.datasets.sampling import SampleRequest, choose_views, spread_views
-from jrs.datasets.scene import MAX_ID, Frame, Mesh, SceneFolder, read_split
+from jrs.datasets.sampling import SampleRequest, spread_views
+from jrs.datasets.scene import MAX_ID, Frame, Mesh, SceneFolder
+from jrs.datasets.splits import split_names
 from jrs.datasets.transforms import crop_around_principal_point, height_for, sample_nearest
 from jrs.errors import ConfigError, DataError
 from jrs.io.images import resize_lanczos
-from jrs.registry import DATASETS, FUNCTIONS, TRANSFORMS, build
+from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, TRANSFORMS, build
 from jrs.structures import InstanceTable, SceneBatch, SceneGroundTruth
 
 
@@ -42,7 +43,7 @@ class SceneDataset:
 
     Args:
         folder: of the data set, under `data_root`, with split lists and scene folders.
-        split: name of a list there, `<split>.txt`.
+        split: name of a list there, `<split>.txt`; '<split>_random10' = the ten scenes of Tables 2 and 9 (`split_names`).
         benchmark: key of `BENCHMARKS`; its instance classes are the targets, all else is background.
         width: W of the network input, a multiple of `patch_size`.
         patch_size: heights are multiples of it.
@@ -52,6 +53,8 @@ class SceneDataset:
         mode: 'train' or 'test'.
         every: keep frames whose number in the recording is a multiple of this.
         view_spacing: bounds of the interval between sampled views, in kept frames; 'train' only.
+        view_choice: config of a part of `SAMPLERS` that chooses the views of a sample instead, such as
+            `CovisibleViews`; 'train' only. None = `SpacedViews` with `view_spacing`.
         max_views: at most this many views, spread evenly over the scene; 'test' only.
         limit_scenes: use the first scenes of the list only.
 
@@ -61,8 +64,8 @@ class SceneDataset:
 
     def __init__(self, folder: str, split: str, benchmark: str, width: int, patch_size: int = 14,
                  data_root: str = 'data', transform: dict | None = None, seed: int = 0, mode: str = 'train',
-                 every: int = 1, view_spacing: tuple[int, int] = (1, 20), max_views: int | None = None,
-                 limit_scenes: int | None = None) -> None:
+                 every: int = 1, view_spacing: tuple[int, int] = (1, 20), view_choice: dict | None = None,
+                 max_views: int | None = None, limit_scenes: int | None = None) -> None:
         if mode not in ('train', 'test'):
             raise ConfigError(f"SceneDataset: mode must be 'train' or 'test', got {mode!r}.")
         if width < patch_size or width % patch_size:
@@ -76,7 +79,8 @@ class SceneDataset:
         self.seed = seed
         self.mode = mode
         self.every = every
-        self.view_spacing = tuple(view_spacing)
+        self.view_choice = build(SAMPLERS, dict(view_choice or dict(type='SpacedViews', spacing=view_spacing)),
+                                 'dataset.view_choice')
         self.max_views = max_views
         self.scenes = [SceneFolder(self.root / name) for name in self._scene_names()[:limit_scenes]]
 
@@ -118,7 +122,7 @@ class SceneDataset:
                             'reconstructs them.')
         rng = np.random.default_rng([self.seed, request.draw])
         frames = self.frames(scene)
-        frames = [frames[place] for place in choose_views(len(frames), request.num_views, self.view_spacing, rng)]
+        frames = [frames[place] for place in self.view_choice.choose(scene, frames, request.num_views, rng)]
         size = (height_for(request.aspect_ratio, self.width, self.patch_size), self.width)
         views = [self._train_view(scene, frame, size, rng) for frame in frames]
         if self.transform is not None:
@@ -192,7 +196,7 @@ class SceneDataset:
 
     def _scene_names(self) -> list[str]:
         path = self.root / f'{self.split}.txt'
-        names = read_split(self.root, self.split)
+        names = split_names(self.root, self.split)
         if names is None:
             lists = ', '.join(sorted(other.stem for other in self.root.glob('*.txt')))
             there = f'The splits there are: {lists}.' if lists else 'There are no scenes yet.'

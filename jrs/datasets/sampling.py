@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jrs.datasets.covisibility import covisibility
+from jrs.datasets.scene import Frame, SceneFolder
 from jrs.errors import ConfigError
 from jrs.registry import SAMPLERS
 
@@ -103,6 +105,46 @@ class ViewBatchSampler:
         return np.resize(order, count)                                    # repeats the order only where it is too short
 
 
+@SAMPLERS.register_module()
+class SpacedViews:
+    """Chooses the views of a training sample at varying intervals along the recording (`choose_views`).
+
+    Args:
+        spacing: bounds of the step between neighbours, in kept frames.
+    """
+
+    def __init__(self, spacing: tuple[int, int] = (1, 20)) -> None:
+        _check_range('spacing', spacing, 1)
+        self.spacing = tuple(spacing)
+
+    def choose(self, scene: SceneFolder, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
+        """Return (V,) int64 places in `frames`, in random order."""
+        return choose_views(len(frames), num_views, self.spacing, rng)
+
+
+@SAMPLERS.register_module()
+class CovisibleViews:
+    """Chooses the views of a training sample by what they see in common (`choose_covisible`), whenever they were taken.
+
+    Needs scenes with depth and cameras; what views share is measured once per scene and kept there (`covisibility`).
+
+    Args:
+        share: bounds of the share of a view's points that one of the views before it sees; ours.
+    """
+
+    def __init__(self, share: tuple[float, float] = (0.1, 0.8)) -> None:
+        _check_range('share', share, 0.0)
+        if share[1] > 1:
+            raise ConfigError(f'CovisibleViews: share must be (low, high) of at most 1, got {tuple(share)}.')
+        self.share = tuple(share)
+
+    def choose(self, scene: SceneFolder, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
+        """Return (V,) int64 places in `frames`, the reference view first."""
+        place = {frame.name: number for number, frame in enumerate(scene.frames)}
+        rows = [place[frame.name] for frame in frames]
+        return choose_covisible(covisibility(scene)[np.ix_(rows, rows)], num_views, self.share, rng)
+
+
 def choose_views(num_frames: int, num_views: int, spacing: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Choose views at varying intervals along a recording; the first of them, the reference, is a random one.
 
@@ -128,6 +170,33 @@ def choose_views(num_frames: int, num_views: int, spacing: tuple[int, int], rng:
     steps = rng.integers(low, top + 1, num_views - 1)
     start = int(rng.integers(0, num_frames - int(steps.sum())))
     return rng.permutation(start + np.concatenate([[0], np.cumsum(steps)]).astype(np.int64))
+
+
+def choose_covisible(overlap: np.ndarray, num_views: int, share: tuple[float, float],
+                     rng: np.random.Generator) -> np.ndarray:
+    """Choose a random view, then views of which a share within `share` is seen by one that is chosen already.
+
+    Where none is left within the bounds, the one nearest to them is taken; frames repeat only when there are fewer than
+    `num_views`.
+
+    Args:
+        overlap: (F, F), the share of the points of view i that view j sees.
+        num_views: V.
+        share: bounds, 0..1.
+        rng: the sample's own generator.
+
+    Returns:
+        (V,) int64 places, the reference first.
+    """
+    num_frames = len(overlap)
+    chosen = [int(rng.integers(num_frames))]
+    while len(chosen) < min(num_views, num_frames):
+        linked = overlap[:, chosen].max(axis=1)                                     # (F,)
+        outside = np.maximum(share[0] - linked, linked - share[1]).clip(min=0)
+        outside[chosen] = np.inf
+        chosen.append(int(rng.choice(np.flatnonzero(outside == outside.min()))))
+    extra = rng.integers(0, num_frames, num_views - len(chosen))
+    return np.concatenate([chosen, extra]).astype(np.int64)
 
 
 def spread_views(num_frames: int, max_views: int | None) -> np.ndarray:

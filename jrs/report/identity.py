@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jrs.datasets.scene import read_split
+from jrs.datasets.splits import split_names
 from jrs.io.atomic import atomic_write
 from jrs.plugins import manager, plugin_name
 
@@ -100,7 +100,7 @@ def data_digest(cfg: Mapping, name: str) -> str:
     """Return the digest of a data set: the marks in its folder, the scenes of its split and the sizes of their files."""
     settings = cfg[name]
     root = Path(cfg['data_root']) / settings.get('folder', '')
-    scenes = read_split(root, settings.get('split', ''))
+    scenes = split_names(root, settings.get('split', ''))
     if scenes is None:
         return ABSENT
     marks = [(path.name, path.read_text(encoding='utf-8')) for path in sorted(root.glob('*.json'))]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 
 from jrs.cli.options import parse_override
@@ -16,6 +15,7 @@ from jrs.cli.prepare import ROOMS_MARK
 from jrs.cli.train import default_work_dir
 from jrs.config import REPOSITORY, bases_of, load_config
 from jrs.datasets.scene import read_split
+from jrs.datasets.splits import SUFFIX, split_names, subset_name
 from jrs.engine.build import OFFICIAL_VGGT, check_ready
 from jrs.errors import ConfigError, DataError, JrsError
 from jrs.io.atomic import atomic_write
@@ -24,8 +24,6 @@ from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row
 from jrs.report.work import Preparation, Scoring, Submission, Timing, Training, Work, read_json, shown, slug
 from jrs.synth import PRESETS
 
-SUBSET_SCENES = 10                             # the paper does not say which ten; ours are drawn with a fixed seed
-SUBSET_SEED = 0
 TIMINGS = Path('benchmarks/results')
 
 
@@ -333,24 +331,17 @@ def submission_identity(predictions: Path, ground_truth: Path) -> dict:
     return dict(files=digest(files), code=own_code(NO_NUMBERS))
 
 
-def subset_name(split: str) -> str:
-    """Return the name of the list of ten scenes of a split."""
-    return f'{split}_random{SUBSET_SCENES}'
-
-
 def write_subset(path: Path) -> list[str]:
-    """Write the list of ten scenes of a split, drawn with a fixed seed; returns their names.
+    """Write the list of ten scenes of a split (`jrs.datasets.splits`); returns their names.
 
     Raises:
         DataError: the split's own list is not there.
     """
-    split = path.stem.removesuffix(f'_random{SUBSET_SCENES}')
-    names = read_split(path.parent, split)
-    if names is None or path.name != f'{subset_name(split)}.txt':
-        raise DataError(f'{path}: a list of scenes is <split>_random{SUBSET_SCENES}.txt beside <split>.txt; there is no '
+    names = split_names(path.parent, path.stem)
+    if names is None or not path.name.endswith(f'{SUFFIX}.txt'):
+        split = path.stem.removesuffix(SUFFIX)
+        raise DataError(f'{path}: a list of scenes is <split>{SUFFIX}.txt beside <split>.txt; there is no '
                         f'{path.parent / split}.txt.')
-    drawn = np.random.default_rng(SUBSET_SEED).permutation(sorted(names))[:SUBSET_SCENES]
-    names = sorted(map(str, drawn))
     with atomic_write(path, 'w') as file:
         file.write(''.join(f'{name}\n' for name in names))
     return names

@@ -98,7 +98,7 @@ TIMING_TABLES = (5, 6)
 # The paper's word for a benchmark -> key of a row's config there, name in jrs.benchmarks.
 BENCHMARKS = dict(scannet200=('jrs', 'scannet200'), scannetv2=('jrs_scannetv2', 'scannet20'),
                   scannetpp=('jrs_scannetpp', 'scannetpp'))
-# What a table's test changes in a row's own; nothing of it changes training. Ten scenes: see `jrs.report.plan.subset_split`.
+# What a table's test changes in a row's own; nothing of it changes training. Ten scenes: see `jrs.datasets.splits`.
 SCORING = {2: {}, 9: {'test_dataset.max_views': 10, 'metrics.instances': None}}
 SUBSETS = {2: 'val', 9: 'test'}
 UNTRAINED = ('vggt_pretrained',)               # experiments whose published weights are scored as they are

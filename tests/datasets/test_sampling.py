@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from jrs.datasets.sampling import ViewBatchSampler, choose_views, spread_views
+from jrs.datasets.sampling import CovisibleViews, SpacedViews, ViewBatchSampler, choose_covisible, choose_views, spread_views
 from jrs.errors import ConfigError
 
 
@@ -107,3 +107,45 @@ def test_spread_views_reach_both_ends():
     assert spread_views(9, 20).tolist() == list(range(9))
     assert spread_views(9, 3).tolist() == [0, 4, 8]
     assert spread_views(9, 1).tolist() == [0]
+
+
+def ring(count, reach):
+    """Views on a circle: overlap falls with the distance and is 0 from `reach` steps on."""
+    steps = np.abs(np.arange(count)[:, None] - np.arange(count))
+    return np.maximum(0, 1 - np.minimum(steps, count - steps) / reach)
+
+
+def test_covisible_views_share_enough_and_not_too_much_with_one_before_them():
+    overlap = ring(60, 10)
+    for seed in range(50):
+        views = choose_covisible(overlap, 6, (0.25, 0.75), np.random.default_rng(seed))
+        assert len(set(views.tolist())) == 6
+        for place in range(1, 6):
+            assert 0.25 <= overlap[views[place], views[:place]].max() <= 0.75
+
+
+def test_covisible_views_come_from_all_of_a_recording_and_from_the_generator_alone():
+    overlap = ring(20, 6)
+    runs = [[choose_covisible(overlap, 4, (0.1, 0.8), np.random.default_rng(seed)).tolist() for seed in range(200)]
+            for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert {views[0] for views in runs[0]} == {view for views in runs[0] for view in views[1:]} == set(range(20))
+
+
+def test_views_nearest_to_the_bounds_stand_in_where_none_is_within():
+    overlap = np.eye(4)
+    overlap[:, 3] = overlap[3] = 0.05
+    overlap[3, 3] = 1
+    views = choose_covisible(overlap, 2, (0.1, 0.8), np.random.default_rng(1)).tolist()
+    assert 3 in views                                                           # 0.05 is nearer to 0.1 than 0
+    assert sorted(choose_covisible(overlap, 4, (0.1, 0.8), np.random.default_rng(0)).tolist()) == [0, 1, 2, 3]
+    repeated = choose_covisible(overlap, 7, (0.1, 0.8), np.random.default_rng(0))
+    assert len(repeated) == 7 and set(repeated.tolist()) == {0, 1, 2, 3}
+
+
+def test_impossible_bounds_of_views_are_refused():
+    for share in ((0.5, 0.2), (-0.1, 0.5), (0.1, 1.2)):
+        with pytest.raises(ConfigError, match='share'):
+            CovisibleViews(share)
+    with pytest.raises(ConfigError, match='spacing'):
+        SpacedViews((0, 3))

@@ -12,6 +12,7 @@ from jrs.datasets.transforms import (
     shift_colors,
 )
 from jrs.errors import ConfigError
+from jrs.io.images import resize_lanczos
 
 K = np.array([[1170.2, 0, 647.75], [0, 1170.2, 483.75], [0, 0, 1]])
 SOURCE = (968, 1296)
@@ -29,6 +30,42 @@ def test_projection_then_crop_is_projection_with_the_new_intrinsics():
         new = crop.matrix @ K
         np.testing.assert_allclose(new @ point / point[2], crop.matrix @ pixel, rtol=1e-12)
         np.testing.assert_allclose(np.linalg.inv(new) @ (crop.matrix @ pixel) * point[2], point, rtol=1e-10)
+
+
+def random_step(image, intrinsics, rng):
+    """One way that the loader changes a picture, drawn at random; returns the picture and the (3, 3) map of its pixels."""
+    size, kind = image.shape[:2], rng.integers(3)
+    if kind == 0:
+        return resize_lanczos(image, 14 * int(rng.integers(6, 20)), 14)                  # test and inference
+    out = (14 * int(rng.integers(5, 14)), 14 * int(rng.integers(5, 14)))
+    crop = (TrainViews().crop(size, intrinsics, out, rng) if kind == 1 else              # training
+            crop_around_principal_point(size, intrinsics, out))
+    return crop.image(image), crop.matrix
+
+
+def test_cameras_survive_200_chains_of_transforms():
+    """A marker drawn into the picture lies, after one to four steps, where the camera that went along projects it."""
+    errors, seed = [], 0
+    while len(errors) < 200:
+        rng, seed = np.random.default_rng(seed), seed + 1
+        height, width = rng.integers(120, 260, 2)
+        focal, centre = rng.uniform(100, 300), np.array([width, height]) / 2 + rng.uniform(-12, 12, 2)
+        intrinsics = np.array([[focal, 0, centre[0]], [0, focal * rng.uniform(0.8, 1.25), centre[1]], [0, 0, 1]])
+        point = np.array([*rng.uniform(-0.1, 0.1, 2), 1.0]) * rng.uniform(1, 5)
+        u, v, _ = intrinsics @ point / point[2]
+        squares = (np.arange(width) - u) ** 2 + (np.arange(height)[:, None] - v) ** 2
+        image = np.repeat((250 * np.exp(-squares / (2 * 4.0 ** 2))).astype(np.uint8)[..., None], 3, axis=2)
+        for _ in range(rng.integers(1, 5)):
+            image, moved = random_step(image, intrinsics, rng)
+            intrinsics = moved @ intrinsics
+        light = np.where(image[..., 0] > 25, image[..., 0].astype(np.float64), 0)
+        rows, columns = light.sum(axis=1), light.sum(axis=0)
+        if light.max() < 60 or max(rows[0], rows[-1], columns[0], columns[-1]) > 0:
+            continue                                                                     # cropped away, or cut
+        found = [columns @ np.arange(len(columns)), rows @ np.arange(len(rows))] / light.sum()
+        errors.append(np.abs(found - (intrinsics @ point / point[2])[:2]).max())
+    assert seed < 400, 'too many chains lose their marker'
+    assert max(errors) < 0.5 and np.mean(errors) < 0.1
 
 
 def test_matrix_says_where_pixels_went():
