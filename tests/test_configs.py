@@ -112,11 +112,11 @@ def written_paths(tree: ast.Module) -> list[str]:
     """Return the dotted paths of the values that a leaf writes; a replaced part counts as one."""
     def walk(node: ast.expr, path: str) -> list[str]:
         if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
-            words = [word.arg for word in node.keywords]
-            if '_delete_' not in words and words:
-                return [found for word in node.keywords for found in walk(word.value, f'{path}.{word.arg}')]
+            words = [word for word in node.keywords if word.arg is not None]        # not **_shared
+            if words and '_delete_' not in [word.arg for word in words]:
+                return [found for word in words for found in walk(word.value, f'{path}.{word.arg}')]
         return [path]
-    return [found for node in tree.body if node.targets[0].id != '_base_'
+    return [found for node in tree.body if not node.targets[0].id.startswith('_')
             for found in walk(node.value, node.targets[0].id)]
 
 

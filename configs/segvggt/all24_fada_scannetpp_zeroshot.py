@@ -5,3 +5,7 @@ _base_ = './all24_fada.py'
 val_dataset = dict(folder='scannetpp', benchmark='scannetpp', every=40)
 test_dataset = dict(folder='scannetpp', benchmark='scannetpp', every=40)   # ours: 1.5 views/s; the paper: "denser"
 metrics = dict(instances=dict(benchmark='scannetpp', class_aware=False))
+_rooms = dict(val_dataset=dict(benchmark='scannet200'), metrics=dict(instances=dict(benchmark='scannet200')))
+profiles = dict(                                # rooms of another style stand in for another data set
+    rooms=dict(test_dataset=dict(folder='rooms/tiny_shifted', benchmark='scannet200'), **_rooms),
+    debug=dict(test_dataset=dict(folder='rooms/debug_shifted', benchmark='scannet200'), **_rooms))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2 --verify
-  python tools/prepare.py rooms --preset tiny --style shifted --depth sensor --poses drift --out data/rooms/tiny_shifted
+  python tools/prepare.py rooms --preset tiny --depth sensor --poses drift --out data/rooms/tiny_sensor
   python tools/prepare.py scannet --raw /data/scannet --out data/scannet --every 20 --jobs 16
   python tools/prepare.py scannetpp --raw /data/scannetpp --out data/scannetpp --jobs 16
   python tools/prepare.py images walk.mp4 --out data/mine --name kitchen --max-views 48
@@ -59,10 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     rooms.add_argument('--preset', required=True, help='size of the rooms, e.g. debug or tiny; a wrong name lists all')
     rooms.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/rooms/tiny')
     rooms.add_argument('--rooms', type=int, help='generate this many rooms only (default: all of the preset)')
-    rooms.add_argument('--style', default='usual', help='how rooms look: usual or shifted (default: %(default)s); shifted = '
+    rooms.add_argument('--style', help='how rooms look: usual or shifted (default: as the preset); shifted = '
                        'another palette, other sizes and shapes, for tests on rooms unlike those of training')
-    rooms.add_argument('--depth', default='exact', help='exact or sensor (default: %(default)s); sensor = noise and holes')
-    rooms.add_argument('--poses', default='exact', help='exact or drift (default: %(default)s); drift = slowly wrong poses')
+    rooms.add_argument('--depth', help='exact or sensor (default: as the preset); sensor = noise and holes')
+    rooms.add_argument('--poses', help='exact or drift (default: as the preset); drift = slowly wrong poses')
     rooms.add_argument('--verify', action='store_true', help='compare the rooms with the frozen ones: to the byte, or, made '
                        'by other library versions, within a tolerance')
     rooms.add_argument('--keep-raw', action='store_true', help='keep the raw scans in OUT/raw')
@@ -153,7 +153,8 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _departures(options: argparse.Namespace) -> dict[str, str]:
-    return {name: getattr(options, name) for name in ('style', 'depth', 'poses')}
+    given = {name: getattr(options, name) for name in ('style', 'depth', 'poses')}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _wanted_rooms(options: argparse.Namespace) -> dict:

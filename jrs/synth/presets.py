@@ -49,6 +49,9 @@ PRESETS = {preset.name: preset for preset in (
     Preset('debug', 6, 2, 12, (42, 56), spacing=0.2, object_vertices=300),
     Preset('tiny', 160, 32, 48, (84, 112)),
     Preset('small', 400, 64, 64, (84, 112)),
+    # Other rooms that look otherwise: for tests on data unlike those of training.
+    Preset('debug_shifted', 2, 2, 12, (42, 56), spacing=0.2, object_vertices=300, seed=1, style='shifted'),
+    Preset('tiny_shifted', 8, 32, 48, (84, 112), seed=1, style='shifted'),
 )}
 
 
