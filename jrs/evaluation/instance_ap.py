@@ -294,13 +294,12 @@ def area_under_curve(scores: np.ndarray, true: np.ndarray, num_missed: int) -> f
         return 0.0
     order = np.argsort(scores, kind='stable')
     sorted_scores, sorted_true = scores[order], true[order]
-    first = np.flatnonzero(np.r_[True, sorted_scores[1:] != sorted_scores[:-1]])       # start of each distinct score
-    true_before = np.r_[0, np.cumsum(sorted_true)][first]
+    first = np.concatenate(([0], np.flatnonzero(sorted_scores[1:] != sorted_scores[:-1]) + 1))   # of each distinct score
     num_true = int(sorted_true.sum())
-    positives = num_true - true_before
-    precision = np.append(positives / (len(scores) - first), 1.0)
-    recall = np.append(positives / (num_true + num_missed), 0.0)
-    extended = np.r_[recall[0], recall, 0.0]
+    positives = num_true - (np.cumsum(sorted_true) - sorted_true)[first]
+    precision = np.concatenate((positives / (len(scores) - first), [1.0]))
+    recall = positives / (num_true + num_missed)
+    extended = np.concatenate((recall[:1], recall, [0.0, 0.0]))                        # ends at recall 0, and stays there
     return float(np.dot(precision, 0.5 * (extended[:-2] - extended[2:])))
 
 
