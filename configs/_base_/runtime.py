@@ -4,6 +4,6 @@ seed = 0
 plugins = []                                    # names or paths of the plugins that the config needs
 hooks = dict(pictures=dict(type='SceneImages', interval=500))
 train = dict(
-    skip_nonfinite=0,                           # steps of a run that may be left out because a number is not finite; then stop
+    skip_nonfinite=0,                           # steps that may be left out because a number is not finite, then stop
     timeout=900,                                # seconds that one of several processes may take for a step
     sharding=None)                              # 'fully_shard': each process keeps a part of weights, gradients and moments
