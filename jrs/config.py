@@ -311,14 +311,27 @@ def _parse(path: Path) -> ast.Module:
         return ast.parse(path.read_text(encoding='utf-8'), filename=str(path))
     except SyntaxError as error:
         raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
+    except (ValueError, RecursionError, MemoryError) as error:      # no UTF-8, a NUL, or nested without end
+        raise ConfigError(f'{path} cannot be read as Python: {error or type(error).__name__}.') from error
 
 
 def _bases(tree: ast.Module, path: Path) -> list[Path]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == '_base_':
-            listed = ast.literal_eval(node.value)
-            return [(path.parent / base).resolve() for base in ([listed] if isinstance(listed, str) else listed)]
+            listed = _names(node, path)
+            return [(path.parent / base).resolve() for base in listed]
     return []
+
+
+def _names(node: ast.Assign, path: Path) -> list[str]:
+    """Return the text, or the texts of a list, that an assignment writes down."""
+    try:
+        value = ast.literal_eval(node.value)
+        names = [value] if isinstance(value, str) else list(value)
+        return [name for name in names if Path(name)]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f'{path}, line {node.lineno}: must be names written out, in quotes: '
+                          f'{ast.unparse(node)[:80]}') from error
 
 
 def _check_child_keys(path: Path, tree: ast.Module) -> None:
@@ -332,7 +345,7 @@ def _check_child_keys(path: Path, tree: ast.Module) -> None:
     for node in tree.body:
         name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ''
         if name == 'plugins':
-            load_plugins(ast.literal_eval(node.value), base=path.parent)
+            load_plugins(_names(node, path), base=path.parent)
         if name and not name.startswith('_') and name != 'profiles':
             own[name] = _literal(node.value)
     _check_known(parent._cfg_dict, own, path='', source=str(path))

@@ -99,7 +99,7 @@ def _import(name: str, base: Path) -> types.ModuleType:
             return _find(name, base)
         except PluginError:
             raise
-        except Exception as error:                       # whatever a plugin raises ends the run, cause attached
+        except (Exception, SystemExit) as error:         # whatever a plugin raises ends the run, cause attached
             raise PluginError(f'plugin {name!r} failed to load: {type(error).__name__}: {error}. '
                               'Its own traceback stands above.') from error
 

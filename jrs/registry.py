@@ -172,3 +172,18 @@ def check_keys(part: type, arguments: dict, path: str) -> None:
     for key in arguments:
         if allowed is not None and key not in allowed:
             raise ConfigError(f'{path}: {part.__name__} has no argument {key!r}.{did_you_mean(key, allowed)}')
+
+
+def check_shape(value: Any, shape: tuple[int, ...], letters: str, what: str, part: Any) -> None:
+    """Raise a PluginError unless `value`, which `part` returned, is a tensor of `shape`.
+
+    Args:
+        letters: the shape as the contract writes it, '(Q, G)'.
+        what: what the value is, for the message.
+    """
+    found = getattr(value, 'shape', None)
+    if found is None or tuple(found) != shape:
+        owner = owner_of(type(part))
+        whose = '' if owner in ('jrs', 'mmengine') else f' of plugin {owner!r}'
+        raise PluginError(f'{what} ({type(part).__name__}{whose}) must be {letters} = {shape}, got '
+                          f'{type(value).__name__ if found is None else tuple(found)}.')

@@ -96,10 +96,11 @@ def test_an_override_that_names_a_part_of_a_plugin_adds_that_plugin_to_the_confi
 @pytest.mark.parametrize(('text', 'message'), [
     ('raise OSError("no licence server")', 'failed to load: OSError: no licence server'),
     ('import a_package_that_is_not_there', 'failed to load: ModuleNotFoundError'),
+    ('import sys\nsys.exit(0)', 'failed to load: SystemExit: 0'),
     (TEN_LINES.format(name='JensenShannon'), "already has a 'JensenShannon'.*'jrs'.*'broken'"),
     ('from jrs.plugins import hook\n@hook\ndef jrs_trainin_step(iteration):\n    pass', 'jrs_trainin_step'),
     ('from jrs.plugins import hook\n@hook\ndef jrs_training_step(iteratoin):\n    pass', 'iteratoin'),
-], ids=['raises', 'missing package', 'taken name', 'misspelt hook', 'misspelt argument'])
+], ids=['raises', 'missing package', 'leaves', 'taken name', 'misspelt hook', 'misspelt argument'])
 def test_a_broken_plugin_stops_the_run_and_is_named(tmp_path, fresh, text, message):
     with pytest.raises(PluginError, match=f'(?s){message}'):
         plugins.load_plugins([str(make_plugin(tmp_path, 'broken', text))])

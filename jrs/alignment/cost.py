@@ -6,7 +6,7 @@ from torch import Tensor
 
 from jrs.alignment.divergence import Alignment
 from jrs.errors import ConfigError
-from jrs.registry import COSTS
+from jrs.registry import COSTS, check_shape
 from jrs.structures import InstanceTargets, QueryPredictions
 
 
@@ -33,6 +33,8 @@ class ViewAttentionCost:
         """
         attention = required_attention(pred, 'ViewAttentionCost')[:, :, None]    # (L, Q, 1, V)
         divergence = self.alignment(attention, target.view_visibility)           # (L, Q, G)
+        expected = (*attention.shape[:2], len(target.view_visibility))
+        check_shape(divergence, expected, '(L, Q, G)', 'The alignment', self.alignment)
         return self.weight * divergence.mean(dim=0) / target.num_views           # (Q, G)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -128,7 +129,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
         if path.suffix.lower() == '.png':
             with open(path, 'rb') as file:
                 return read_png_header(file.read(64), str(path))[:2]
-        with Image.open(path, formats=PHOTO_FORMATS) as picture:
+        with Image.open(io.BytesIO(path.read_bytes()), formats=PHOTO_FORMATS) as picture:
             return picture.size[::-1]
     except BROKEN_PICTURE as error:
         raise DataError(f'{path}: not a readable picture ({error}).') from error

@@ -7,6 +7,7 @@ pixel went: a 3 x 3 affine map of (u, v, 1), pixel centres at integers, so that 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ def read_photo(path: str | Path) -> np.ndarray:
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f'The photo {path} is an empty file (0 bytes); remove it or copy it again.')
     try:
-        with Image.open(path, formats=PHOTO_FORMATS) as picture:
+        data = io.BytesIO(path.read_bytes())                # of a file PIL would reserve as many bytes as a chunk announces
+        with Image.open(data, formats=PHOTO_FORMATS) as picture:
             return np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
     except BROKEN_PICTURE as error:
         raise DataError(f'The photo {path} cannot be read ({error}); remove it or copy it again.') from error

@@ -18,7 +18,7 @@ MAX_PIXELS = 1 << 26                                      # of an image; a pictu
 PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 6]            # OpenCV's default makes smooth depth twice as large
 # What PIL raises on broken pictures: its readers check little.
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
-                  NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError)
+                  NotImplementedError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 

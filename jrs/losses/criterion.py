@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jrs.errors import ConfigError, did_you_mean
-from jrs.registry import LOSSES, build
+from jrs.registry import LOSSES, build, check_shape
 from jrs.structures import GeometryTargets, InstanceTargets, Match, Predictions
 
 READS = ('instances', 'features', 'geometry')
@@ -78,14 +78,22 @@ class Criterion:
             raise ConfigError(f'The loss {name!r} reads geometry, and there is none: set model.teacher '
                               '(GroundTruthTeacher or PretrainedTeacher), or set this loss to None.')
         value = self.losses[name](predictions, geometry)
-        return {'total': value} if isinstance(value, Tensor) else dict(value)
+        values = dict(value) if isinstance(value, Mapping) else {'total': value}
+        check_shape(values.get('total'), (), 'a scalar', f'The loss {name!r}', self.losses[name])
+        return values
+
+    def _of_scene(self, name: str, *inputs: object) -> Tensor | None:
+        value = self.losses[name](*inputs)
+        if value is not None:
+            check_shape(value, (), 'a scalar', f'The loss {name!r}', self.losses[name])
+        return value
 
     def _of_features(self, name: str, predictions: Predictions,
                      targets: list[InstanceTargets] | None) -> dict[str, Tensor]:
         if targets is None or predictions.features is None:
             raise ConfigError(f'The loss {name!r} reads instance features and true instances: it needs '
                               'model.feature_head and data with instances, or set this loss to None.')
-        values = [self.losses[name](features, target)
+        values = [self._of_scene(name, features, target)
                   for features, target in zip(predictions.features, targets, strict=True)]
         return {'total': _mean_or_zero(values, predictions.features)}
 
@@ -96,12 +104,13 @@ class Criterion:
             raise ConfigError(f'The loss {name!r} reads queries matched to true instances: it needs model.queries, '
                               'model.matcher and data with instances, or set this loss to None.')
         scenes = [queries.scene(index) for index in range(len(targets))]
-        final = _mean_or_zero([loss(*scene) for scene in zip(scenes, targets, matches, strict=True)], queries)
+        values = [self._of_scene(name, *scene) for scene in zip(scenes, targets, matches, strict=True)]
+        final = _mean_or_zero(values, queries)
         if not queries.auxiliary or not getattr(loss, 'every_level', True):
             return {'total': final}
         total = final
         for level, level_queries in enumerate(queries.auxiliary):
-            values = [loss(scene.auxiliary[level], target, match.auxiliary[level])
+            values = [self._of_scene(name, scene.auxiliary[level], target, match.auxiliary[level])
                       for scene, target, match in zip(scenes, targets, matches, strict=True)]
             total = total + _mean_or_zero(values, level_queries)
         return {'total': total, 'final': final}

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from jrs.errors import ConfigError, NonFiniteError, did_you_mean
-from jrs.registry import COSTS, MATCHERS, build
+from jrs.registry import COSTS, MATCHERS, build, check_shape
 from jrs.structures import InstanceTargets, Match, QueryPredictions
 
 
@@ -63,7 +63,11 @@ class CostMatcher:
 
     def total_cost(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
         """Return the sum of the costs, (Q, G) float64; raises NonFiniteError when an entry is not finite."""
-        costs = {name: cost(pred, target).double() for name, cost in self.costs.items()}
+        costs = {name: cost(pred, target) for name, cost in self.costs.items()}
+        expected = (pred.embedding.shape[0], target.labels.shape[0])
+        for name, cost in costs.items():
+            check_shape(cost, expected, '(Q, G)', f'The matching cost {name!r}', self.costs[name])
+        costs = {name: cost.double() for name, cost in costs.items()}
         total = sum(costs.values())
         if not total.isfinite().all():
             for name, cost in costs.items():

@@ -115,7 +115,7 @@ def read_run(path: Path, name: str) -> Run:
         run.terms = _columns(path / TERMS_FILE, first=1)                # counted from 0 there: iterations before the step
         run.metrics = {tag: series for tag, series in _columns(path / METRICS_FILE, first=0).items() if CLASS not in tag}
         run.scores, run.scored = _scores(path, run.metrics)
-    except (ValueError, KeyError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         files = f'{RECORD_FILE}, {TERMS_FILE}, {METRICS_FILE} or {RESULTS}'
         raise DataError(f'{path}: {files} is damaged ({error}). Leave this run out, or restore the file.') from error
     run.training = {tag: series for tag, series in _event_scalars(path).items() if tag in TRAINING or tag.startswith('lr_')}

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from PIL import Image
 
 from jrs.errors import JrsError
 from tests.fuzz.damage import damaged
@@ -20,6 +21,7 @@ def attempt(reader, data, path):
     with limited(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         warnings.simplefilter('error', RuntimeWarning)                      # numpy's casts that lose a value
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)     # PIL refuses from twice as many pixels on
         try:
             reader.try_on(data, path)
         except JrsError as error:
