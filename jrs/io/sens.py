@@ -125,16 +125,13 @@ class SensReader:
 
     def frame(self, index: int) -> SensFrame:
         """Return frame `index` with its payloads still encoded."""
-        record, offset = self.records[index], int(self._offsets[index])
-        self._file.seek(offset)
-        color = self._read(int(record['color_bytes']), f'colour of frame {index}')
-        depth = self._read(int(record['depth_bytes']), f'depth of frame {index}')
-        return SensFrame(record['world_from_cam'].copy(), color, depth, int(record['color_time']),
-                         int(record['depth_time']))
+        record = self.records[index]
+        return SensFrame(record['world_from_cam'].copy(), self._color_payload(index), self._depth_payload(index),
+                         int(record['color_time']), int(record['depth_time']))
 
     def color(self, index: int) -> np.ndarray:
         """Return the colour image of frame `index`, (H, W, 3) uint8 RGB."""
-        payload, where = self.frame(index).color, f'{self.path}: colour of frame {index}'
+        payload, where = self._color_payload(index), f'{self.path}: colour of frame {index}'
         height, width = self.header.color_size
         if self.header.color_compression == 'unknown':
             raise DataError(f'{where}: compression is "unknown"; raw, png and jpeg can be read.')
@@ -146,7 +143,7 @@ class SensReader:
 
     def depth(self, index: int) -> np.ndarray:
         """Return the depth image of frame `index`, (H, W) uint16, metres * `header.depth_shift`, 0 = no reading."""
-        payload, where = self.frame(index).depth, f'{self.path}: depth of frame {index}'
+        payload, where = self._depth_payload(index), f'{self.path}: depth of frame {index}'
         height, width = self.header.depth_size
         if self.header.depth_compression not in ('raw', 'zlib'):
             raise DataError(f'{where}: compression is {self.header.depth_compression!r}, for which there is no '
@@ -156,6 +153,14 @@ class SensReader:
         if len(payload) != height * width * 2:
             raise DataError(f'{where}: {len(payload)} bytes, {width} x {height} uint16 needs {height * width * 2}.')
         return np.frombuffer(payload, '<u2').reshape(height, width).astype(np.uint16)  # (H, W)
+
+    def _color_payload(self, index: int) -> bytes:
+        self._file.seek(int(self._offsets[index]))
+        return self._read(int(self.records[index]['color_bytes']), f'colour of frame {index}')
+
+    def _depth_payload(self, index: int) -> bytes:
+        self._file.seek(int(self._offsets[index]) + int(self.records[index]['color_bytes']))
+        return self._read(int(self.records[index]['depth_bytes']), f'depth of frame {index}')
 
     def _read(self, count: int, what: str) -> bytes:
         """Read `count` bytes; nothing is allocated for bytes that the file does not have."""
@@ -230,7 +235,7 @@ def _decode_image(payload: bytes, size: tuple[int, int], where: str) -> np.ndarr
         if image.size != (size[1], size[0]):
             raise DataError(f'{where}: the image is {image.size[0]} x {image.size[1]}, the header says '
                             f'{size[1]} x {size[0]}.')
-        return np.asarray(image.convert('RGB'))
+        return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
     except (*BROKEN_PICTURE, Image.DecompressionBombWarning) as error:
         raise DataError(f'{where}: not a readable image ({error}).') from error
 

@@ -25,7 +25,7 @@ from jrs.structures import Reconstruction, SceneGroundTruth
 LOG = logging.getLogger('jrs')
 PAIRINGS = ('vertex', 'pixel')
 FEWEST_ICP_POINTS = 100
-ICP_VERTICES = 20000                   # a fixed random choice where the mesh has more
+ICP_VERTICES = 5000                    # a fixed random choice where the mesh has more: least squares need no more
 
 
 @POSTPROCESSORS.register_module()
@@ -47,7 +47,7 @@ class UnposedTransfer(MaskTransfer):
         drop_percent: so many percent of each scene's pixels, the least confident, show nothing.
         icp_radii_m: vertices further than this from the reconstruction are left out; one run per radius, none = no
             refinement.
-        icp_points: at most so many points of the reconstruction, a fixed random choice, take part.
+        icp_points: so many points of the reconstruction take part at most, as many of each view, a fixed random choice.
     """
 
     def __init__(self, radius_m: float = 0.10, pairing: str = 'vertex', vote: str = 'majority',
@@ -101,9 +101,10 @@ class UnposedTransfer(MaskTransfer):
         """Return `own`, the mesh with predicted cameras and depth of any world and scale, in metres and the mesh's world."""
         aligned = align_cameras(own, scene)
         if self.icp_radii_m:
-            points = np.concatenate([points for points, _ in _points_of_views(own)])
+            share = -(-self.icp_points // len(own.depth_m))
+            points = np.concatenate([_some(points, share) for points, _ in _points_of_views(own)])
             for radius in self.icp_radii_m:
-                aligned = _closest_points(aligned, _some(points, self.icp_points), scene, radius)
+                aligned = _closest_points(aligned, points, scene, radius)
         rotation = own.cam_from_world[:, :3, :3] @ aligned.rotation.T                                # (V, 3, 3)
         cam_from_world = own.cam_from_world.copy()
         cam_from_world[:, :3, :3] = rotation

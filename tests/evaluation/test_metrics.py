@@ -14,7 +14,7 @@ from jrs.errors import ConfigError, DataError
 from jrs.evaluation.metrics import best_row_per_query, resize_nearest
 from jrs.registry import METRICS, build
 from jrs.structures import Instances
-from tests.postprocess.box_scene import make_batch, make_reconstruction, true_instances
+from tests.postprocess.box_scene import INPUT_SIZE, _intrinsics, make_batch, make_reconstruction, true_instances
 
 BENCHMARK = get_benchmark('scannet20')
 
@@ -115,6 +115,35 @@ def test_shards_of_scenes_score_as_one_whoever_has_which(monkeypatch):
     monkeypatch.setattr('mmengine.evaluator.metric.collect_results',
                         lambda results, *_, **__: collected.extend(results) or list(collected))
     assert [_noisy_score(seeds) for seeds in SHARDS][-1] == expected
+
+
+@pytest.mark.parametrize('transfer', [dict(type='PosedTransfer'), dict(type='UnposedTransfer', icp_points=10000)],
+                         ids=['posed', 'unposed'])
+def test_scenes_score_alike_in_one_batch_and_alone_in_any_order(transfer):
+    """All metrics, every digit."""
+    configs = [dict(type='InstanceAPMetric', benchmark='scannet20', transfer=transfer), dict(type='DepthMetric'),
+               dict(type='CameraMetric')]
+    names, found = ['scene0', 'scene1', 'scene2'], []
+    for groups in [names], [['scene2'], ['scene0'], ['scene1']], [['scene1', 'scene2'], ['scene0']]:
+        metrics = [build(METRICS, config, 'metric') for config in configs]
+        for group in groups:
+            batch = make_batch(BENCHMARK, num_views=3, names=group)
+            for metric in metrics:
+                scenes = [_noisy_geometry(batch, index, names.index(name)) for index, name in enumerate(group)]
+                metric.process(batch, scenes)
+        found.append([metric.evaluate(3) for metric in metrics])
+    assert found[0] == found[1] == found[2]
+    assert 0 < found[0][0]['instance/AP'] < 1 and found[0][1]['depth/abs_rel'] > 0 and found[0][2]['camera/auc5'] < 1
+
+
+def _noisy_geometry(batch, index, seed):
+    """The scene with instances of `_noisy`, and with depth and cameras that are a little off."""
+    generator = torch.Generator().manual_seed(seed)
+    scene = make_reconstruction(batch, index, _noisy(batch, index, seed))
+    scene.intrinsics = torch.from_numpy(_intrinsics(INPUT_SIZE)).float().repeat(len(scene.depth), 1, 1)
+    scene.depth = scene.depth * (1 + 0.01 * torch.randn(scene.depth.shape, generator=generator))
+    scene.cam_from_world[:, :3, 3] += 0.05 * torch.randn(len(scene.depth), 3, generator=generator)
+    return scene
 
 
 @pytest.mark.slow
