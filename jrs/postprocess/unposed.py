@@ -38,7 +38,8 @@ class UnposedTransfer(MaskTransfer):
     `PosedTransfer`. Published notes give no radii, no number of points and no vote: these defaults are ours.
 
     Args:
-        radius_m: a point and a vertex further apart than this have nothing to do with each other.
+        depth_tolerance_m: pixel and vertex meet where they are less than this apart: in depth with pairing 'vertex', in
+            space with 'pixel'.
         pairing: 'vertex' (a vertex looks, in each view, at the pixel that it projects to in the moved camera; both must
             agree in depth) or 'pixel' (each pixel votes for the vertex nearest to its point, as published notes put it:
             vertices between coarse pixels stay unseen).
@@ -50,16 +51,16 @@ class UnposedTransfer(MaskTransfer):
         icp_points: so many points of the reconstruction take part at most, as many of each view, a fixed random choice.
     """
 
-    def __init__(self, radius_m: float = 0.10, pairing: str = 'vertex', vote: str = 'majority',
+    def __init__(self, depth_tolerance_m: float = 0.10, pairing: str = 'vertex', vote: str = 'majority',
                  superpoint_vote: str | None = 'all_points', drop_percent: float = 0.0,
                  icp_radii_m: Sequence[float] = (0.3, 0.1), icp_points: int = 200000) -> None:
         super().__init__(vote, superpoint_vote)
         self._check_choice('pairing', pairing, PAIRINGS)
-        if min([radius_m, *icp_radii_m]) <= 0 or not 0 <= drop_percent < 100 or icp_points < FEWEST_ICP_POINTS:
-            raise ConfigError(f'UnposedTransfer: radii must be positive, drop_percent in [0, 100) and icp_points at least '
-                              f'{FEWEST_ICP_POINTS}, got radius_m {radius_m}, icp_radii_m {tuple(icp_radii_m)}, '
-                              f'drop_percent {drop_percent} and icp_points {icp_points}.')
-        self.radius_m = radius_m
+        if min([depth_tolerance_m, *icp_radii_m]) <= 0 or not 0 <= drop_percent < 100 or icp_points < FEWEST_ICP_POINTS:
+            raise ConfigError(f'UnposedTransfer: distances must be positive, drop_percent in [0, 100) and icp_points at '
+                              f'least {FEWEST_ICP_POINTS}, got depth_tolerance_m {depth_tolerance_m}, icp_radii_m '
+                              f'{tuple(icp_radii_m)}, drop_percent {drop_percent} and icp_points {icp_points}.')
+        self.depth_tolerance_m = depth_tolerance_m
         self.pairing = pairing
         self.drop_percent = drop_percent
         self.icp_radii_m = tuple(icp_radii_m)
@@ -68,9 +69,9 @@ class UnposedTransfer(MaskTransfer):
     def describe(self) -> dict[str, str]:
         """Return the rule in words, for tables of results."""
         icp = f', then ICP within {", ".join(f"{radius:g}" for radius in self.icp_radii_m)} m' if self.icp_radii_m else ''
-        pair = 'a vertex and its pixel' if self.pairing == 'vertex' else 'a pixel and its nearest vertex'
+        pair = 'in depth, vertex to its pixel' if self.pairing == 'vertex' else 'in space, pixel to its nearest vertex'
         return {'transfer': f'unposed: own depth and cameras, Sim(3) from camera centres{icp}',
-                'radius': f'{self.radius_m:g} m between {pair}', 'drop_percent': f'{self.drop_percent:g}',
+                'depth_tolerance': f'{self.depth_tolerance_m:g} m {pair}', 'drop_percent': f'{self.drop_percent:g}',
                 **super().describe()}
 
     def visible_pixels(self, scene: SceneGroundTruth, input_size: tuple[int, int], mask_size: tuple[int, int],
@@ -86,11 +87,11 @@ class UnposedTransfer(MaskTransfer):
         """
         moved = self.align(scene, self._usable(scene, reconstruction))
         if self.pairing == 'vertex':
-            return PosedTransfer(self.radius_m).visible_pixels(moved, input_size, mask_size)
+            return PosedTransfer(self.depth_tolerance_m).visible_pixels(moved, input_size, mask_size)
         tree, pixel = cKDTree(scene.vertices), _mask_pixels(moved.depth_m.shape[1:], mask_size)
         vertices, pixels = [], []
         for view, (points, place) in enumerate(_points_of_views(moved)):
-            distance, vertex = tree.query(points, distance_upper_bound=self.radius_m)
+            distance, vertex = tree.query(points, distance_upper_bound=self.depth_tolerance_m)
             met = np.flatnonzero(np.isfinite(distance))
             met = met[np.argsort(vertex[met], kind='stable')]
             vertices.append(vertex[met])

@@ -8,6 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from jrs.benchmarks import get_benchmark
+from jrs.config import load_config
 from jrs.errors import ConfigError, DataError
 from jrs.evaluation.instance_ap import assign, evaluate
 from jrs.geometry.alignment import Similarity
@@ -15,6 +16,7 @@ from jrs.postprocess.lift import PosedTransfer
 from jrs.postprocess.unposed import UnposedTransfer, _closest_points, _points_of_views
 from jrs.registry import METRICS, build
 from jrs.structures import Reconstruction
+from tests._data import MAIN
 from tests.postprocess.box_scene import BOXES, CLASS_INDICES, INPUT_SIZE, _intrinsics, make_batch, true_instances
 
 BENCHMARK = get_benchmark('scannet20')
@@ -137,7 +139,7 @@ def test_what_is_not_sure_or_has_no_depth_shows_nothing():
 def test_wrong_options_and_reconstructions_are_explained():
     with pytest.raises(ConfigError, match="UnposedTransfer has no pairing 'vertices'. Did you mean 'vertex'"):
         UnposedTransfer(pairing='vertices')
-    with pytest.raises(ConfigError, match='radii must be positive'):
+    with pytest.raises(ConfigError, match='distances must be positive'):
         UnposedTransfer(icp_radii_m=(0.3, 0.0))
     batch = make_batch(BENCHMARK, num_views=2)
     truth, scene = batch.ground_truth[0], reconstruct(batch)
@@ -149,9 +151,14 @@ def test_wrong_options_and_reconstructions_are_explained():
             UnposedTransfer().visible_pixels(truth, INPUT_SIZE, HALF, broken)
 
 
+def test_any_config_takes_it_by_one_override():
+    cfg = load_config(MAIN, 'debug', {'metrics.instances.transfer.type': 'UnposedTransfer'})
+    assert isinstance(build(METRICS, cfg.metrics.instances, 'metric').transfer, UnposedTransfer)
+
+
 def test_rule_is_told_in_words():
     rule = UnposedTransfer(superpoint_vote=None).describe()
     assert rule == {'transfer': 'unposed: own depth and cameras, Sim(3) from camera centres, then ICP within 0.3, 0.1 m',
-                    'radius': '0.1 m between a vertex and its pixel', 'drop_percent': '0', 'vote': 'majority',
+                    'depth_tolerance': '0.1 m in depth, vertex to its pixel', 'drop_percent': '0', 'vote': 'majority',
                     'superpoint_vote': 'none'}
     assert 'ICP' not in UnposedTransfer(icp_radii_m=()).describe()['transfer']
