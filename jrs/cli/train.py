@@ -29,7 +29,8 @@ EXAMPLES = """examples:
                                                                   the step that met NaN, alone
 
 SIGTERM and Ctrl-C finish the step, save, print the command that goes on, and exit with 143 and 130; a second one ends at
-once. Of several processes one that dies, or takes more than train.timeout seconds for a step, ends all, and is named.
+once. torchrun passes signals on, waits 30 s for the step, and exits with 1, whatever its processes exit with. Of several
+processes one that dies, or takes more than train.timeout seconds for a step, ends all, and is named.
 train.skip_nonfinite=N leaves out up to N steps in which a loss, a matching cost or a gradient is not finite, instead of
 stopping; each leaves its batch and weights in work_dirs/RUN/nonfinite. A run may go on with another number of processes:
 losses are the same within 1e-5 where batches.max_images is scaled so that all together take as many scenes as before.

@@ -40,9 +40,18 @@ class StopRequest:
 
 
 def leave_stopping_to_the_parent() -> None:
-    """In a loader's worker: ignore SIGINT and the first SIGTERM, which the whole group gets; training needs data."""
+    """In a loader's worker: ignore signals that the whole group gets, as training still needs data; obey the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    if hasattr(signal, 'sigwaitinfo'):                         # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_the_parent, daemon=True).start()
+
+
+def _obey_the_parent() -> None:
+    """End this process when its parent sends SIGTERM, as multiprocessing does at its end."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)                                # another code would be an error of the loader
 
 
 def resume_command(words: Sequence[str]) -> str:

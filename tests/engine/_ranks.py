@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -58,7 +59,7 @@ def start_ranks(folder: Path, name: str, *words, count: int = 2, before: Callabl
 
 def _child(output: Path, name: str, words: list, before: Callable[[], None]) -> None:
     """Never returns."""
-    code = 99
+    code, others = 99, set(multiprocessing.active_children())          # those of the process that was forked
     try:
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
@@ -67,6 +68,10 @@ def _child(output: Path, name: str, words: list, before: Callable[[], None]) -> 
         sys.stderr = os.fdopen(2, 'w', buffering=1, closefd=False)
         before()
         code = command(name, *words)
+        for worker in set(multiprocessing.active_children()) - others:         # as at the end of a program, which waits
+            worker.terminate()
+            worker.join(10)
+            code = 98 if worker.is_alive() else code
     except BaseException:
         traceback.print_exc()
     finally:

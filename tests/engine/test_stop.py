@@ -44,6 +44,11 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(number, debug_da
     assert not (tmp_path / 'run' / 'weights.safetensors').exists()
 
 
+def test_a_run_that_ends_by_itself_ends_its_workers(debug_data, tmp_path):
+    ranks = start(tmp_path, *words(debug_data, tmp_path / 'run', 'train.iterations=4', 'train.workers=1'))
+    assert wait(ranks) == [0], ranks[0].text
+
+
 def test_a_second_signal_ends_the_process_at_once(debug_data, tmp_path):
     ranks = start(tmp_path, *words(debug_data, tmp_path / 'run'), before=lambda rank: after_iteration(1, wait_for_two))
     until(lambda: written(tmp_path) >= 2)

@@ -7,6 +7,8 @@ shows how far their losses are apart: instance terms, debug size, CPU. A command
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -29,7 +31,9 @@ def main() -> int:
         (folder / 'raw').mkdir()
         data = make_data(folder, folder / 'raw')
         schedule = (f'train.iterations={args.steps}', f'train.save_every={args.steps}')
-        if command('train', *words(data, folder / 'one', *schedule, 'batches.max_images=4')) != 0:
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = command('train', *words(data, folder / 'one', *schedule, 'batches.max_images=4'))
+        if code != 0:
             raise SystemExit('training in one process failed')
 
         def stop(rank: int) -> None:
