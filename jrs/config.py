@@ -36,8 +36,8 @@ SLOT_OF_KEY = {
     'class_head': slots.HEADS, 'heads': slots.HEADS, 'alignment': slots.ALIGNMENTS, 'costs': slots.COSTS,
     'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS, 'postprocessor': slots.POSTPROCESSORS,
     'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
-    'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'transform': slots.TRANSFORMS, 'metrics': slots.METRICS,
-    'hooks': slots.HOOKS, 'optimizer': slots.OPTIMIZERS,
+    'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
+    'transform': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS, 'optimizer': slots.OPTIMIZERS,
 }
 
 

@@ -7,12 +7,14 @@ import shutil
 import numpy as np
 import pytest
 
+from jrs.config import load_config
 from jrs.datasets import covisibility as module
 from jrs.datasets.covisibility import FILE, GRID, covisibility, measure
 from jrs.datasets.dataset import SceneDataset
 from jrs.datasets.sampling import SampleRequest
 from jrs.datasets.scene import SceneFolder
-from jrs.errors import DataError
+from jrs.errors import ConfigError, DataError
+from tests._data import MAIN
 
 
 @pytest.fixture
@@ -88,6 +90,13 @@ def test_views_by_what_they_share_are_chosen_in_a_train_config(scene):
         assert all(scene.frames[view].index % 2 == 0 for view in views)
         assert all(0.25 < overlap[views[place], views[:place]].max() for place in (1, 2))
     assert len({tuple(data[SampleRequest(0, draw, 3, 0.7)].view_names[0]) for draw in range(5)}) > 1
+
+
+def test_any_config_takes_them_by_one_override():
+    cfg = load_config(MAIN, 'debug', {'train_dataset.view_choice.type': 'CovisibleViews'})
+    assert cfg.train_dataset.view_choice == dict(type='CovisibleViews')
+    with pytest.raises(ConfigError, match="no 'CovisibleView'.*Did you mean 'CovisibleViews'"):
+        load_config(MAIN, 'debug', {'train_dataset.view_choice.type': 'CovisibleView'})
 
 
 def test_photos_are_told_to_use_spacing(scene):
