@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := OMP_NUM_THREADS=1 $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: env test test-full demo lint clean
+.PHONY: env test test-full soak demo lint clean
 
 env: $(STAMP)
 
@@ -23,6 +23,14 @@ test: env
 # Full-size golden cases too: several minutes and 8 GB.
 test-full: env
 	$(RUN) -m pytest -m "not gpu"
+
+# Kills, many processes, growth of memory: a quarter of an hour, each script prints a table.
+soak: env
+	$(RUN) tests/soak/prepare_kills.py
+	$(RUN) tests/soak/training_kills.py
+	$(RUN) tests/soak/training_kills.py --processes 2 --kills 8 --iterations 24
+	$(RUN) tests/soak/process_numbers.py
+	$(RUN) tests/soak/memory_growth.py
 
 demo: env
 	$(RUN) tools/demo.py
