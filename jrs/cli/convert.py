@@ -41,7 +41,7 @@ VGGT_CARD = dict(origin='facebook/VGGT-1B (https://huggingface.co/facebook/VGGT-
                  licence=f'VGGT licence: {NON_COMMERCIAL}',
                  trained_on='many public 3D data sets, see the VGGT paper')
 SEGVGGT_CARD = dict(origin='JinyuanQu/SegVGGT (https://huggingface.co/JinyuanQu/SegVGGT)', licence=NON_COMMERCIAL)
-MAX_KEYS = 1 << 20                              # that a line of a key list may stand for; models have thousands
+MAX_KEYS = 1 << 14                              # that a line of a key list may stand for; models have thousands
 BENCHMARK_OF = {18: 'scannet20', 198: 'scannet200'}     # by number of classes of the released files
 
 
@@ -246,7 +246,7 @@ def read_key_list(path: Path) -> dict[str, list[tuple[int, ...]]]:
         try:
             allowed = [tuple(map(int, re.findall(r'\d+', shape))) for shape in shapes]
             listed.update(dict.fromkeys(expand(line.split()[0]), allowed))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise WeightsError(f'{path}, line {number}: {error}.') from error
     return {name: listed[key] for key, name in our_names(listed).items()}
 
@@ -260,7 +260,7 @@ def expand(pattern: str) -> list[str]:
     first, dots, last = numbers.partition('..')
     chosen = range(int(first), int(last) + 1) if dots else numbers.split(',')
     ends = expand(after)
-    if len(chosen) * len(ends) > MAX_KEYS:
+    if max(len(chosen), 1) * max(len(ends), 1) > MAX_KEYS:
         raise ValueError(f'{pattern[:80]} stands for more than {MAX_KEYS} keys')
     return [f'{before}{number}{end}' for number in chosen for end in ends]
 
