@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     what = options.add_argument_group('what')
     what.add_argument('--table', type=int, nargs='+', default=[], metavar='N', help='tables of the paper, 1 to 9')
-    what.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these: part of the name of a row, or the '
-                      'name of its config')
+    what.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='of the paper only these: part of the name of '
+                      'a row, or the name of its config')
     what.add_argument('--configs', nargs='+', default=[], metavar='FILE', help='further rows: any configs, by path or name; '
                       'without --table a table of their own')
     what.add_argument('--plugins', nargs='+', default=[], metavar='NAME', help='plugins that add rows or configs')
@@ -133,15 +133,19 @@ def find_config(name: str, roots: list[Path]) -> str:
 
 
 def select_rows(tables: list[Table], wanted: list[str]) -> list[Table]:
-    """Keep the rows whose name contains one of `wanted`, or whose config is called so; all when nothing is wanted."""
+    """Keep the rows whose name contains one of `wanted`, or whose config is called so; all when nothing is wanted.
+
+    Rows that are not the paper's were asked for by name: they stay.
+    """
     def matches(row: Row, text: str) -> bool:
         return text.casefold() in row.label.casefold() or text in {Path(config).stem for config in row.configs.values()}
     names = [row.label for table in tables for row in table.rows]
     for text in wanted:
         if not any(matches(row, text) for table in tables for row in table.rows):
             raise ConfigError(f'--rows: no row {text!r}.{did_you_mean(text, names)}')
-    kept = [replace(table, rows=[row for row in table.rows if not wanted or any(matches(row, text) for text in wanted)])
-            for table in tables]
+    def stays(row: Row) -> bool:
+        return not wanted or row.kind == 'extra' or any(matches(row, text) for text in wanted)
+    kept = [replace(table, rows=[row for row in table.rows if stays(row)]) for table in tables]
     return [table for table in kept if table.rows]
 
 

@@ -95,6 +95,13 @@ def test_what_cannot_be_meant_is_refused(capsys, tmp_path):
         assert said in capsys.readouterr().err
 
 
+def test_rows_choose_among_the_paper_s_and_keep_one_s_own(place, capsys):
+    words = ['--table', '4', '--rows', 'All 24', '--configs', str(place / 'mine.py'), '--profile', 'debug', '--dry-run']
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert 'All 24' in text and 'mine' in text and 'Early' not in text
+
+
 def test_ten_scenes_are_listed_on_demand(tmp_path, capsys):
     (tmp_path / 'val.txt').write_text('a\nb\n')
     assert main(['--scene-list', str(tmp_path / 'val_random10.txt')]) == 0
