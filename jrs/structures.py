@@ -365,12 +365,15 @@ class Instances(_Moves):
         labels: (M,) int64 class indices; 0 for class-agnostic ranking.
         scores: (M,) float32 in [0, 1].
         queries: (M,) int64, the query each came from.
+        embedding: (M, D), whose inner products with the instance features are the mask logits; None where masks have no
+            logits, or these were given as they are.
     """
 
     packed: PackedMasks
     labels: Tensor
     scores: Tensor
     queries: Tensor
+    embedding: Tensor | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.packed, Tensor):
@@ -391,7 +394,8 @@ class Instances(_Moves):
 
     def select(self, index: list[int] | Tensor) -> Instances:
         """Return some of the instances, in the order of `index`."""
-        return Instances(self.packed[index], self.labels[index], self.scores[index], self.queries[index])
+        embedding = None if self.embedding is None else self.embedding[index]
+        return Instances(self.packed[index], self.labels[index], self.scores[index], self.queries[index], embedding)
 
 
 @dataclass

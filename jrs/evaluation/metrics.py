@@ -110,7 +110,7 @@ class InstanceAPMetric(SceneMetric):
         instances = _required(reconstruction.instances, 'predicted instances', batch, index, per_scene=False)
         mask_size = instances.packed.size
         visible = self.transfer.visible_pixels(truth, tuple(batch.images.shape[-2:]), mask_size, reconstruction)
-        packed = self.transfer.lift(instances, truth, visible)
+        packed = self.transfer.lift(instances, truth, visible, reconstruction.features)
         labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)
         matches = assign(truth.vertex_ids, packed, self._class_ids(labels, truth), instances.scores.cpu().numpy(),
                          self.benchmark, truth.excluded)

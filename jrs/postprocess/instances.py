@@ -64,7 +64,8 @@ class QueryMasks:
         score = probability * quality[row]
         kept = ((score > self.min_score) & (pixels[row] > self.min_pixels)).nonzero()[:, 0]     # (M,)
         kept = kept[score[kept].argsort(descending=True, stable=True)]
-        return Instances(_without_unused(bits, row[kept], size), label[kept], score[kept], query[kept])
+        embedding = queries.embedding[query[kept]] if queries.mask_logits is None else None
+        return Instances(_without_unused(bits, row[kept], size), label[kept], score[kept], query[kept], embedding)
 
     def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
         """Return quality and pixels (n,), packed masks (n, V, bytes) and their (h, w) of queries (n,), in one pass.

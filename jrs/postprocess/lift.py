@@ -15,12 +15,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from jrs.errors import ConfigError, DataError, did_you_mean
+from jrs.functional import mask_logits
 from jrs.geometry.projection import project_points
 from jrs.registry import POSTPROCESSORS
 from jrs.structures import Instances, Reconstruction, SceneGroundTruth
 
 NEAREST_M = 0.05                                   # vertices closer to a camera than this are not seen
-VOTES = ('majority', 'any')
+VOTES = ('majority', 'any', 'mean_prob')
 ROUNDINGS = ('nearest', 'floor')
 SUPERPOINT_VOTES = ('all_points', 'observed', 'mode', None)
 
@@ -58,7 +59,8 @@ class MaskTransfer:
     """Base of transfers: how views and superpoints vote. A subclass gives `visible_pixels` and `describe`.
 
     Args:
-        vote: 'majority' (inside in more than half of the views that see the vertex) or 'any'.
+        vote: 'majority' (inside in more than half of the views that see the vertex), 'any' (in one of them), or 'mean_prob'
+            (mean mask probability over these views above one half; masks of certain pixels vote as by majority).
         superpoint_vote: 'all_points' (a superpoint belongs to a mask if more than half of its points do), 'observed'
             (of its points that any view sees), 'mode' (each point first goes to the best-scored query whose mask has it,
             then each superpoint to the query that most of its points went to), or None. Without superpoints in the ground
@@ -87,14 +89,22 @@ class MaskTransfer:
         """
         raise NotImplementedError
 
-    def lift(self, instances: Instances, scene: SceneGroundTruth, visible: VisiblePixels) -> np.ndarray:
-        """Return the vertices of each instance, (M, ceil(N / 8)) uint8 as `np.packbits(masks, axis=1)` makes them."""
+    def lift(self, instances: Instances, scene: SceneGroundTruth, visible: VisiblePixels,
+             features: Tensor | None = None) -> np.ndarray:
+        """Return the vertices of each instance, (M, ceil(N / 8)) uint8 as `np.packbits(masks, axis=1)` makes them.
+
+        `features` (V, D, h, w) are those of the reconstruction; the vote 'mean_prob' reads them.
+
+        Raises:
+            DataError: masks and ground truth are of other views, or 'mean_prob' has no logits to read.
+        """
         if instances.packed.shape[1:] != visible.mask_shape:
             raise DataError(f'{scene.scene_name}: masks are {instances.packed.shape}, but the ground truth is '
                             f'for (V, h, w) = {visible.mask_shape}.')
         device = instances.scores.device
         pixel = torch.from_numpy(visible.pixel).to(device)
-        inside = (mask.flatten().index_select(0, pixel) for mask in instances.packed)    # (E,) each
+        masks = self._probabilities(instances, scene, features) if self.vote == 'mean_prob' else instances.packed
+        inside = (mask.flatten().index_select(0, pixel) for mask in masks)               # (E,) each
         return self._transfer(inside, device, scene, visible, instances.queries.tolist())
 
     def lift_ids(self, instance_ids: Tensor, ids: Tensor, scene: SceneGroundTruth,
@@ -116,6 +126,13 @@ class MaskTransfer:
         numbers = ids.tolist()
         return self._transfer((seen_id == number for number in numbers), seen_id.device, scene, visible, numbers)
 
+    def _probabilities(self, instances: Instances, scene: SceneGroundTruth, features: Tensor | None) -> Iterator[Tensor]:
+        """Yield the mask probabilities (V, h, w) of each instance."""
+        if instances.embedding is None or features is None:
+            raise DataError(f"{scene.scene_name}: vote='mean_prob' reads mask probabilities, and these instances have not "
+                            "the embeddings and features that give them. Use vote='majority'.")
+        return (mask_logits(embedding[None], features)[0].sigmoid() for embedding in instances.embedding)
+
     def _check_choice(self, name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
         if value not in allowed:
             raise ConfigError(f'{type(self).__name__} has no {name} {value!r}.'
@@ -126,12 +143,12 @@ class MaskTransfer:
         """Vote over views and superpoints; one mask is unpacked at a time.
 
         Args:
-            inside: one (E,) bool per mask, best mask first.
+            inside: one (E,) per mask, best mask first: bool, or probabilities.
             owners: the query of each mask, M numbers; only the mode of superpoints asks.
         """
         vertex = torch.from_numpy(visible.vertex).to(device)
-        threshold = visible.num_seeing / 2 if self.vote == 'majority' else np.zeros(visible.num_points)
-        votes = (torch.bincount(vertex[hits], minlength=visible.num_points).cpu().numpy() for hits in inside)  # (N,) each
+        threshold = np.zeros(visible.num_points) if self.vote == 'any' else visible.num_seeing / 2
+        votes = (_sums(vertex, values, visible.num_points).cpu().numpy() for values in inside)       # (N,) each
         masks = (counts > threshold for counts in votes)
         if self.superpoint_vote == 'mode' and scene.superpoints is not None:
             masks = _superpoint_mode(masks, scene.superpoints, owners)
@@ -234,6 +251,13 @@ class PosedTransfer(MaskTransfer):
         row = np.floor((y + 0.5) * mask_size[0] / input_size[0] + 1e-9).astype(np.int64)
         column = np.floor((x + 0.5) * mask_size[1] / input_size[1] + 1e-9).astype(np.int64)
         return row, column
+
+
+def _sums(vertex: Tensor, values: Tensor, num_points: int) -> Tensor:
+    """Return the sum of `values` (E,) over each vertex, (N,); of bools, how many are True."""
+    if values.dtype == torch.bool:
+        return torch.bincount(vertex[values], minlength=num_points)
+    return torch.bincount(vertex, weights=values.double(), minlength=num_points)
 
 
 def _superpoint_mode(masks: Iterable[np.ndarray], superpoints: np.ndarray, owners: list[int]) -> Iterator[np.ndarray]:

@@ -43,6 +43,23 @@ def test_depth_decides_what_is_seen():
     assert wide.tolist() == [[True, False, True, True, True, False, False]]
 
 
+def test_sure_views_outvote_unsure_ones_when_probabilities_are_averaged():
+    scene = _pixels_scene([[1.0, 1.0, 1.0]], np.ones((4, 6)), num_views=3)
+    features = torch.zeros(3, 1, 4, 6)
+    features[:, 0, 1, 1] = torch.tensor([0.95, 0.35, 0.35]).logit()                # mean 0.55, and one view of three
+    instances = Instances((features[:, 0] > 0)[None], torch.zeros(2), torch.ones(2), torch.arange(2),
+                          embedding=torch.tensor([[1.0], [-1.0]]))                # the second: mean 0.45, two of three
+    instances.masks = torch.stack([features[:, 0] > 0, features[:, 0] < 0])
+    transfer, majority = PosedTransfer(vote='mean_prob', superpoint_vote=None), PosedTransfer(superpoint_vote=None)
+    visible = transfer.visible_pixels(scene, (4, 6), (4, 6))
+    assert np.unpackbits(transfer.lift(instances, scene, visible, features), axis=1, count=1).tolist() == [[1], [0]]
+    assert np.unpackbits(majority.lift(instances, scene, visible), axis=1, count=1).tolist() == [[0], [1]]
+    assert np.array_equal(transfer.lift_ids(torch.ones(3, 4, 6, dtype=torch.int64), torch.tensor([1]), scene, visible),
+                          majority.lift_ids(torch.ones(3, 4, 6, dtype=torch.int64), torch.tensor([1]), scene, visible))
+    with pytest.raises(DataError, match="vote='mean_prob' reads mask probabilities"):
+        transfer.lift(instances, scene, visible)
+
+
 @pytest.mark.parametrize(('rounding', 'column_in_full', 'column_in_half'), [('nearest', 2, 1), ('floor', 1, 0)])
 def test_rounding_picks_the_pixel(rounding, column_in_full, column_in_half):
     scene = _pixels_scene([[1.6, 1.0, 1.0]], np.ones((4, 6)))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+os.environ['OMP_NUM_THREADS'] = '1'            # the ranks are forks: OpenMP's threads of the parent would be missed there
 
 
 def main() -> int:
