@@ -143,7 +143,7 @@ def test_a_run_keeps_no_more_files_open_than_after_its_first_steps(debug_data, t
         counts.append(len(os.listdir('/proc/self/fd')))
     monkeypatch.setattr(TermLog, 'after_train_iter', count)
     assert command('train', *words(debug_data, tmp_path, 'train.validate_every=3', 'train.workers=1')) == 0
-    assert len(counts) == 8 and min(counts[4:]) <= min(counts[1:4]), counts        # a batch on its way from the worker is open
+    assert len(counts) == 8 and min(counts[4:]) <= min(counts[1:4]), counts        # a batch on its way is open for a moment
     open_files = [os.readlink(f'/proc/self/fd/{name}') for name in os.listdir('/proc/self/fd')
                   if os.path.islink(f'/proc/self/fd/{name}')]
     own = [name for name in open_files if str(tmp_path) in name]
