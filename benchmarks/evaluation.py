@@ -18,8 +18,6 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
 import io  # noqa: E402
-import json  # noqa: E402
-import platform  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
@@ -30,6 +28,7 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.record import publish  # noqa: E402
 from jrs.benchmarks import Benchmark, get_benchmark  # noqa: E402
 from jrs.cli.evaluate import main as evaluate_files  # noqa: E402
 from jrs.evaluation.instance_ap import assign, evaluate  # noqa: E402
@@ -112,13 +111,7 @@ def main() -> None:
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--json', type=Path, help='append the measurement to this list')
     args = parser.parse_args()
-    measured = dict(memory=memory, files=files)[args.what](args)
-    record = dict(command=' '.join(['python', 'benchmarks/evaluation.py', *sys.argv[1:]]), machine=platform.platform(),
-                  numpy=np.__version__, load=os.getloadavg()[0], cores=os.cpu_count(), **measured)
-    print(json.dumps(record))
-    if args.json is not None:
-        records = json.loads(args.json.read_text()) if args.json.is_file() else []
-        args.json.write_text(json.dumps([*records, record], indent=1) + '\n')
+    publish(dict(memory=memory, files=files)[args.what](args), args.json, numpy=np.__version__)
 
 
 if __name__ == '__main__':

@@ -11,8 +11,6 @@ Weights are random: they cost the same as the official ones.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import resource
 import sys
 import time
@@ -26,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jrs.backbones  # noqa: E402
 import jrs.heads  # noqa: E402
 import jrs.models  # noqa: E402,F401
+from benchmarks.record import publish  # noqa: E402
 from jrs.engine.memory import lean_allocations  # noqa: E402
 from jrs.io.lean_build import build_on_meta  # noqa: E402
 from jrs.layers import block, dpt  # noqa: E402
@@ -103,12 +102,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     figures = dict(forward=forward, postprocess=postprocess)[args.what](args)
-    record = dict(command=' '.join(['python', 'benchmarks/lean.py', *sys.argv[1:]]), machine=platform.platform(),
-                  python=platform.python_version(), torch=torch.__version__, **figures)
-    print(json.dumps(record))
-    if args.json:
-        before = json.loads(args.json.read_text()) if args.json.exists() else []
-        args.json.write_text(json.dumps([*before, record], indent=1) + '\n')
+    publish(figures, args.json, torch=torch.__version__)
 
 
 if __name__ == '__main__':

@@ -15,8 +15,6 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import argparse  # noqa: E402
 import io  # noqa: E402
-import json  # noqa: E402
-import platform  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
@@ -30,6 +28,7 @@ from PIL import Image  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.record import publish  # noqa: E402
 from jrs.io.sens import SensFrame, SensHeader, SensReader, encode_depth, write_sens  # noqa: E402
 
 COLOR_SIZE, DEPTH_SIZE, DISTINCT = (968, 1296), (480, 640), 8
@@ -91,15 +90,11 @@ def main() -> None:
         found = least_seconds({'decode': lambda: decode(frames), 'all': lambda: read(path, 1),
                                'every_20th': lambda: read(path, 20)}, args.repeats)
         size = path.stat().st_size
-    record = dict(
-        command=' '.join(['python', 'benchmarks/sens.py', *sys.argv[1:]]), machine=platform.platform(),
-        pillow=PIL.__version__, load=os.getloadavg()[0], cores=os.cpu_count(), frames=args.frames, file_mb=size / 1e6,
+    figures = dict(
+        frames=args.frames, file_mb=size / 1e6,
         decode_frames_per_s=args.frames / found['decode'], read_frames_per_s=args.frames / found['all'],
         read_over_decode=found['decode'] / found['all'], every_20th_times_faster=found['all'] / found['every_20th'])
-    print(json.dumps(record))
-    if args.json is not None:
-        records = json.loads(args.json.read_text()) if args.json.is_file() else []
-        args.json.write_text(json.dumps([*records, record], indent=1) + '\n')
+    publish(figures, args.json, pillow=PIL.__version__)
 
 
 if __name__ == '__main__':

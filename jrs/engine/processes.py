@@ -161,7 +161,8 @@ class Watchdog:
         waits = any(part in frame.filename for frame in frames for part in WAITS)
         text = self.report(f'waits for the others (in {where})' if waits else
                            f'stuck for {self.timeout:g} s at {where}')
-        print(''.join(traceback.format_list(frames[-8:])) + f'LostProcessError: {text}', file=sys.stderr, flush=True)
+        sys.stderr.write(''.join(traceback.format_list(frames[-8:])) + f'LostProcessError: {text}\n')
+        sys.stderr.flush()                     # the next line leaves no one to do it
         os._exit(LOST_EXIT)
 
     def _tell(self, what: str) -> None:

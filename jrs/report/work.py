@@ -68,7 +68,7 @@ class Training(Work):
         if not begun and not done:
             return NEW, []
         others = other_parts(read_identity(self.folder), self.identity)
-        if others and not (any_code and set(others) <= CODE):
+        if not _counts(others, any_code):
             return OTHER, others
         return FINISHED if done else CUT_OFF, others
 
@@ -98,7 +98,7 @@ class Scoring(Work):
         if before != FINISHED or not found:
             return NEW, []
         own = other_parts(found.get('identity'), self.identity | dict(weights=weights_digest(self.checkpoint)))
-        if own and not (any_code and set(own) <= CODE):
+        if not _counts(own, any_code):
             return OTHER, own
         return FINISHED, list(dict.fromkeys([*others, *own]))
 
@@ -123,8 +123,7 @@ class Submission(Work):
         if not (self.folder / 'instance_ap.json').is_file():
             return NEW, []
         others = other_parts(read_identity(self.folder), self.identity)
-        used = not others or any_code and set(others) <= CODE
-        return FINISHED if used else OTHER, others
+        return FINISHED if _counts(others, any_code) else OTHER, others
 
     def words(self, any_code: bool = False) -> list[str]:
         """See `Work`."""
@@ -216,6 +215,11 @@ def slug(text: str) -> str:
 def read_json(path: Path) -> dict:
     """Return what a JSON file holds, empty where there is none."""
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+def _counts(others: list[str], any_code: bool) -> bool:
+    """Return whether work counts whose identity differs in the parts `others`."""
+    return not others or any_code and set(others) <= CODE
 
 
 def _tool(name: str) -> str:
