@@ -1,13 +1,13 @@
 # The built-in rooms (preset `tiny`): the experiment keeps its differences, only its size changes. CPU, minutes.
 # No pre-trained weights exist at this size: the whole network trains, and the ground truth is the teacher.
-_sizes = dict(embed_dim=64, depth=12, num_heads=4)
+_sizes = dict(embed_dim=64, depth=8, num_heads=2)    # heads of 32: narrower ones are slow to learn correspondence
 _dense = dict(features=16, out_channels=(16, 16, 24, 24), views_per_chunk=24, activation_checkpointing=False)
 
 weights = None
 model = dict(
     autocast=None,                                  # bfloat16 pays on a CPU from width 128 on (rooms.md section B)
     backbone=dict(
-        img_size=112, patch_embed='vit', feature_layers=(2, 5, 8, 11), init_values=0.2, activation_checkpointing=False,
+        img_size=112, patch_embed='vit', feature_layers=(1, 3, 5, 7), init_values=1.0, activation_checkpointing=False,
         lora=None, freeze=dict(patch_embed=False), **_sizes),
     camera_head=dict(num_heads=4, trunk_depth=2, init_values=0.2),
     depth_head=_dense,

@@ -36,14 +36,18 @@ class SelfAttention(nn.Module):
 
         `rope` turns queries and keys (B, heads, N, head width) by their positions, after the q/k norms.
         """
+        query, key, value = self.project(tokens, rope)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(attended.transpose(1, 2).flatten(2))                   # (B, N, C)
+
+    def project(self, tokens: Tensor, rope: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of all heads, (B, heads, N, head width) each, as the softmax reads them."""
         qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))           # (B, N, 3, heads, width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)                # (B, heads, N, width) each
         query, key = _normalise(self.q_norm, query), _normalise(self.k_norm, key)
         if rope is not None:
             query, key = rope(query), rope(key)
-        # The norms and the rotation may be wider than the products: section 10.
-        attended = F.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value)
-        return self.proj(attended.transpose(1, 2).flatten(2))                   # (B, N, C)
+        return query.to(value.dtype), key.to(value.dtype), value                # norms and rotation may be wider: section 10
 
 
 def _normalise(norm: nn.Module, heads: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ class SegVGGT(BaseModel):
             targets = instance_targets(batch, predictions.features.shape[-2:], self.min_target_pixels)
             matches = self.match(predictions.queries, targets)
         terms = self.criterion(predictions, targets, geometry, matches)
-        _check_finite(terms, batch)
+        check_finite(terms, batch)
         return terms
 
     def match(self, queries: QueryPredictions, targets: list) -> list[Match]:
@@ -217,7 +217,7 @@ def _narrow(part: nn.Module, dtype: torch.dtype) -> None:
                 parameter.requires_grad_(False).data = parameter.data.to(dtype)
 
 
-def _check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:
+def check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:
     """Raise NonFiniteError for the first term that is NaN or infinite, before it reaches the weights."""
     finite = torch.stack([value.detach() for value in terms.values()]).isfinite()           # one transfer for all terms
     if not finite.all():
