@@ -27,7 +27,8 @@ from jrs.plugins import manager
 # What torch.load raises on broken files: its unpickler checks neither stack nor arguments.
 UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
               ArithmeticError, MemoryError, struct.error, UnpicklingError)
-SKIPPED = ('track_head.', 'point_head.')       # VGGT-1B's heads that a model may not have: known, skipped by name
+# Heads that a model may not have, known and skipped by name: VGGT-1B's, and those of our pre-training.
+SKIPPED = ('track_head.', 'point_head.', 'pretext.')
 LOW_RANK = ('.lora_a', '.lora_b')
 # What is no checkpoint, by how the file begins.
 IMPOSTORS = {b'<': 'a web page: the download gave a page (not found, log-in or licence needed) instead of the file',

@@ -27,7 +27,8 @@ LOWEST = -1e9                                  # finite, so that a row without a
 
 @MODELS.register_module()
 class CorrespondenceSegVGGT(SegVGGT):
-    """SegVGGT whose global attention learns correspondence (the weights are a plain SegVGGT's; small heads come on top).
+    """SegVGGT whose global attention learns correspondence. The weights are a plain SegVGGT's; what is below `pretext` comes
+    on top, and loading into a plain one skips it.
 
     Terms beside those of `losses`:
 
@@ -64,8 +65,8 @@ class CorrespondenceSegVGGT(SegVGGT):
         self.matching_layers, self.matching_heads = tuple(matching_layers), matching_heads
         self.displacement_layers = tuple(displacement_layers)
         self.factors = {'matching': matching_weight, 'displacement': displacement_weight, 'patch_points': points_weight}
-        self.displacement = nn.ModuleList(_small_head(width, 2) for _ in displacement_layers)
-        self.patch_points = _small_head(2 * width, 3)
+        self.pretext = nn.ModuleDict({f'displacement_{layer}': _small_head(width, 2) for layer in displacement_layers})
+        self.pretext['patch_points'] = _small_head(2 * width, 3)
         for layer in range(layers):
             for block in self.backbone.pair(layer):
                 nn.init.constant_(block.attn.q_norm.weight, sharpness)
@@ -107,12 +108,12 @@ class CorrespondenceSegVGGT(SegVGGT):
             return tokens.view(num_scenes, num_views, -1, tokens.shape[-1])[:, :, special:].float()     # (B, V, n, C)
         attention = [self._log_attention(layer, *seen[f'in {layer}'], num_views) for layer in self.matching_layers]
         matching = torch.stack([matching_term(values, matches, special) for values in attention]).mean()
-        shift = torch.stack([head(patches(seen[f'out {layer}'])) for layer, head in
-                             zip(self.displacement_layers, self.displacement, strict=True)])            # (L, B, V, n, 2)
+        shift = torch.stack([self.pretext[f'displacement_{layer}'](patches(seen[f'out {layer}']))
+                             for layer in self.displacement_layers])                                    # (L, B, V, n, 2)
         wanted, told = displacements(pixels, known, geometry.depth.shape[-2:], self.backbone.patch_size)
         last = self.backbone.num_query_layers - 1
         frames = patches(seen[f'in {last}'][0])
-        found = self.patch_points(torch.cat([frames, patches(seen[f'out {last}'])], dim=-1))            # (B, V, n, 3)
+        found = self.pretext['patch_points'](torch.cat([frames, patches(seen[f'out {last}'])], dim=-1))            # (B, V, n, 3)
         return {'matching': matching,
                 'displacement': _mean((shift - wanted).abs().sum(-1), told.expand(len(shift), -1, -1, -1)),
                 'patch_points': _mean((found - points).abs().sum(-1), known)}
