@@ -10,7 +10,7 @@ from pathlib import Path
 from jrs.errors import DataError, JrsError
 
 EXAMPLES = """examples:
-  python tools/infer.py photos/ --out outputs/mine                          newest weights of outputs/demo or weights
+  python tools/infer.py photos/ --out outputs/mine                          the weights that come with the project
   python tools/infer.py walk.mp4 --out outputs/walk --max-views 32
   python tools/infer.py photos/ --out outputs/mine --config configs/segvggt/all24_fada.py --checkpoint segvggt_scannet200.pt
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('source', nargs='+', metavar='PHOTOS_OR_VIDEO', help='a folder of photos, photos, or one video')
     options.add_argument('--out', type=Path, required=True, help='folder for the results')
     options.add_argument('--config', help='experiment of the weights; default: config.py beside the checkpoint')
-    options.add_argument('--checkpoint', help='weights; default: the newest of outputs/demo and weights')
+    options.add_argument('--checkpoint', help='weights; default: the newest in weights/, else in outputs/demo')
     options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms_small, rooms, debug')
     views = options.add_argument_group('views')
     views.add_argument('--max-views', type=_positive, help='at most so many, evenly spaced; default: all photos, '

@@ -29,7 +29,7 @@ from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
 from jrs.io.images import LoadedPhotos, load_photos
-from jrs.io.weights import build_with_weights, read_metadata
+from jrs.io.weights import build_with_weights, read_metadata, read_state
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.registry import MODELS, build
@@ -103,7 +103,7 @@ class Reconstructor:
 
     Args:
         config: an experiment file; None takes `config.py` beside the checkpoint.
-        checkpoint: weights; None takes the newest of `outputs/demo/` and `weights/` (`default_weights`).
+        checkpoint: weights; None takes those of `weights/`, else of `outputs/demo/` (`default_weights`).
         profile: scale of `config`.
         device: 'auto' (CUDA, then MPS, then CPU) or a torch device.
         width: width of the network input; None takes the one that the config tests with.
@@ -187,17 +187,20 @@ def in_first_camera(scene: Reconstruction) -> Reconstruction:
 
 
 def default_weights(root: str | Path = '.') -> Path:
-    """Return the newest weights, with their config beside them, below `root`/outputs/demo and `root`/weights.
+    """Return the newest weights of a model that segments, with their config beside them, below `root`/weights.
+
+    Those that come with the project lie there. Without any, the newest below `root`/outputs/demo.
 
     Raises:
         WeightsError: there are none; says how to make or get some.
     """
-    found = [path for folder in ('outputs/demo', 'weights') for path in Path(root, folder).rglob('*.safetensors')
-             if (path.parent / 'config.py').is_file()]
-    if not found:
-        raise WeightsError('No weights in outputs/demo or weights. Make small ones on built-in rooms with `make demo` '
-                           f'(minutes on a CPU), or name some with --checkpoint. {OFFICIAL}')
-    return max(found, key=lambda path: path.stat().st_mtime)
+    for folder in ('weights', 'outputs/demo'):
+        found = [path for path in Path(root, folder).rglob('*.safetensors')
+                 if (path.parent / 'config.py').is_file() and any(key.startswith('queries.') for key in read_state(path))]
+        if found:
+            return max(found, key=lambda path: path.stat().st_mtime)
+    raise WeightsError('No weights of a model that segments in weights or outputs/demo. Those that come with the project lie '
+                       f'in weights/ of the repository; `make demo` trains others; --checkpoint names any. {OFFICIAL}')
 
 
 def config_beside(checkpoint: Path) -> Path:

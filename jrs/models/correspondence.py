@@ -48,7 +48,7 @@ class CorrespondenceSegVGGT(SegVGGT):
         parts: as of `SegVGGT`.
 
     Raises:
-        ConfigError: a layer that does not exist, activation checkpointing, or no teacher.
+        ConfigError: a layer that does not exist, or activation checkpointing; in training, no teacher.
     """
 
     def __init__(self, matching_layers: Sequence[int] = (2, 3), matching_heads: int = 1,
@@ -59,9 +59,9 @@ class CorrespondenceSegVGGT(SegVGGT):
         if not all(0 <= layer < layers for layer in (*matching_layers, *displacement_layers)):
             raise ConfigError(f'matching_layers {tuple(matching_layers)} and displacement_layers '
                               f'{tuple(displacement_layers)} must be layers of the backbone, 0 .. {layers - 1}.')
-        if self.backbone.activation_checkpointing or self.teacher is None:
-            raise ConfigError('CorrespondenceSegVGGT reads what blocks see, once, and needs true geometry: set '
-                              'model.backbone.activation_checkpointing=False and a model.teacher.')
+        if self.backbone.activation_checkpointing:
+            raise ConfigError('CorrespondenceSegVGGT reads what blocks see, once: set '
+                              'model.backbone.activation_checkpointing=False.')
         self.matching_layers, self.matching_heads = tuple(matching_layers), matching_heads
         self.displacement_layers = tuple(displacement_layers)
         self.factors = {'matching': matching_weight, 'displacement': displacement_weight, 'patch_points': points_weight}
@@ -73,6 +73,8 @@ class CorrespondenceSegVGGT(SegVGGT):
 
     def loss(self, batch: SceneBatch) -> dict[str, Tensor]:
         """Return the terms of `SegVGGT.loss`, and the three that are told here."""
+        if self.teacher is None:
+            raise ConfigError('CorrespondenceSegVGGT is told true geometry: set model.teacher, or train a plain SegVGGT.')
         seen: dict[str, tuple] = {}
         handles = self._watch(seen)
         try:

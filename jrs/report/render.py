@@ -67,16 +67,21 @@ def markdown(filled: list[Sheet], facts: dict[str, object], notice: str) -> str:
     """Return all tables as Markdown."""
     lines = ['# Tables of the paper, and ours', '', *(f'- {name}: {value}' for name, value in facts.items()), '', notice, '']
     for sheet in filled:
-        columns = _columns(sheet)
-        lines += [f'## {sheet.table.title}', '', sheet.table.caption, '', *_pipes(_heads(sheet, columns), [
-            [*entry.cells, *_numbers(entry, columns)] for entry in sheet.entries]), '']
-        if sheet.verdicts:
-            lines += [*_pipes(('claim of the paper', 'ours', 'numbers'), _claims(sheet)), '']
-        lines += [*_pipes(COSTS, [_costs(entry) for entry in sheet.entries]), '']
-        for entry in sheet.entries:
-            lines += [f'{_name(entry)}:', '', *(f'    {command}' for command in entry.commands), '']
-        lines += [*(f'- {name}: {value}' for name, value in _rules(sheet).items()), '']
+        lines += [*table_lines(sheet), *(f'- {name}: {value}' for name, value in _rules(sheet).items()), '']
     return '\n'.join(lines)
+
+
+def table_lines(sheet: Sheet) -> list[str]:
+    """Return one table as Markdown: numbers, claims, costs, and the commands of each row."""
+    columns = _columns(sheet)
+    lines = [f'## {sheet.table.title}', '', sheet.table.caption, '', *pipes(_heads(sheet, columns), [
+        [*entry.cells, *_numbers(entry, columns)] for entry in sheet.entries]), '']
+    if sheet.verdicts:
+        lines += [*pipes(('claim of the paper', 'ours', 'numbers'), _claims(sheet)), '']
+    lines += [*pipes(COSTS, [_costs(entry) for entry in sheet.entries]), '']
+    for entry in sheet.entries:
+        lines += [f'{_name(entry)}:', '', *(f'    {command}' for command in entry.commands), ''] if entry.commands else []
+    return lines
 
 
 def comma_separated(sheet: Sheet) -> str:
@@ -207,7 +212,7 @@ def _code(commands: Sequence[str]) -> str:
     return f'<pre style="overflow-x:auto">{escape(text)}</pre>'
 
 
-def _pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a Markdown table."""
     lines = [heads, ['---'] * len(heads), *rows]
     return ['| ' + ' | '.join(str(cell).replace('|', r'\|') for cell in line) + ' |' for line in lines]

@@ -61,20 +61,21 @@ def test_each_query_gives_one_instance_unless_all_are_kept(run, photos):
     assert len(every.instances.scores) > 12                                    # 12 queries, several classes each
 
 
-def test_newest_weights_with_a_config_are_the_default(run, tmp_path):
+def test_the_default_is_what_segments_in_weights_before_what_the_demo_made(tmp_path):
     with pytest.raises(WeightsError, match='make demo') as caught:
         default_weights(tmp_path)
     assert 'segvggt_scannet200.pt' in str(caught.value)
-    (tmp_path / 'weights').mkdir()
-    (tmp_path / 'weights' / 'alone.safetensors').write_bytes(b'')
-    for index, name in enumerate(('old', 'new')):
-        folder = tmp_path / 'outputs' / 'demo' / name
-        folder.mkdir(parents=True)
-        (folder / 'config.py').write_text('')
-        path = folder / 'weights.safetensors'
-        path.write_bytes(b'')
+    for index, (folder, key) in enumerate({'outputs/demo/old': 'queries.token', 'outputs/demo/new': 'queries.token',
+                                           'weights/geometry': 'backbone.token'}.items()):
+        path = tmp_path / folder / 'weights.safetensors'
+        path.parent.mkdir(parents=True)
+        (path.parent / 'config.py').write_text('')
+        save_weights({key: torch.zeros(1)}, path, {})
         os.utime(path, (1000 + index, 1000 + index))
+    save_weights({'queries.token': torch.zeros(1)}, tmp_path / 'weights' / 'alone.safetensors', {})     # without a config
     assert default_weights(tmp_path).parent.name == 'new'
+    (tmp_path / 'weights' / 'config.py').write_text('')
+    assert default_weights(tmp_path).name == 'alone.safetensors'
 
 
 def test_weights_that_do_not_fit_are_refused(run, tmp_path):

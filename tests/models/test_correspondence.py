@@ -106,7 +106,14 @@ def test_weights_are_those_of_a_plain_model(model, tmp_path):
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
 
 
-@pytest.mark.parametrize('wrong', [dict(matching_layers=(4,)), dict(displacement_layers=(-1,)), dict(teacher=None)])
-def test_what_cannot_be_taught_is_refused(wrong):
-    with pytest.raises(ConfigError, match='matching_layers|teacher'):
+@pytest.mark.parametrize('wrong', [dict(matching_layers=(4,)), dict(displacement_layers=(-1,))])
+def test_layers_that_do_not_exist_are_refused(wrong):
+    with pytest.raises(ConfigError, match='matching_layers'):
         build(MODELS, dict(load_config(CONFIG, 'debug').model, **wrong), 'model')
+
+
+def test_without_a_teacher_it_predicts_and_does_not_train():
+    model = build(MODELS, dict(load_config(CONFIG, 'debug').model, teacher=None), 'model')
+    assert model.reconstruct(random_batch())[0].cam_from_world.shape == (3, 4, 4)
+    with pytest.raises(ConfigError, match='model.teacher'):
+        model.loss(random_batch())

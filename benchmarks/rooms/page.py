@@ -1,0 +1,262 @@
+"""Writes docs/rooms.md: what was measured on the built-in rooms, every number from the logs in benchmarks/results/rooms/.
+
+    python benchmarks/rooms/page.py
+
+`publish.py` adds the logs of a run; a row of a table that has no run says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.rooms.publish import RESULTS  # noqa: E402
+from jrs.io.atomic import atomic_write  # noqa: E402
+from jrs.report.plan import Variant  # noqa: E402
+from jrs.report.render import pipes, sheets, table_lines  # noqa: E402
+from jrs.report.results import Entry, Number  # noqa: E402
+from jrs.report.tables import SCORING, Row, Table, load_tables  # noqa: E402
+
+PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
+TABLES = (3, 4, 7, 8, 9, 2)
+SEEDS = (0, 1, 2)
+PROFILE = Variant('rooms', (), '')
+PARTS = Path(__file__).resolve().parent / 'words'                     # the prose between the numbers
+
+
+@dataclass(frozen=True)
+class Run:
+    """Logs of one run, in a folder of RESULTS."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return self.folder.name
+
+    @cached_property
+    def record(self) -> dict:
+        """What `run.json` says."""
+        return json.loads((self.folder / 'run.json').read_text(encoding='utf-8'))
+
+    @cached_property
+    def curve(self) -> list[dict[str, float]]:
+        """Means of all terms over 20 iterations each."""
+        with (self.folder / 'curve.csv').open(encoding='utf-8') as file:
+            return [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
+
+    @cached_property
+    def tests(self) -> dict[str, dict]:
+        """Name of the folder of a test -> its `results.json`."""
+        return {path.parent.name: json.loads(path.read_text(encoding='utf-8'))
+                for path in sorted(self.folder.glob('test*/results.json'))}
+
+    @property
+    def cpu_minutes(self) -> float:
+        """Of training: hours times processes; each process has one thread."""
+        ranks = 2 if '--launcher' in self.record['command'] else 1
+        return 60 * ranks * self.record['hours']
+
+    @property
+    def iterations(self) -> int:
+        """Those that were trained."""
+        return int(self.curve[-1]['iteration'])
+
+    def score(self, key: str, test: str = 'test') -> float:
+        """Return a number of a test."""
+        return self.tests[test]['metrics'][key]
+
+
+def main() -> None:
+    """Write the page."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    text = '\n'.join(line.rstrip() for line in page_lines()) + '\n'
+    with atomic_write(PAGE, 'w') as file:
+        file.write(text)
+    print(PAGE)
+
+
+def page_lines() -> Iterator[str]:
+    """Yield the lines of the page: words from `words/<part>.md`, each before its tables."""
+    yield from ('<!-- Written by `python benchmarks/rooms/page.py` from benchmarks/results/rooms/; change words in '
+                'benchmarks/rooms/words/. -->', '')
+    for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('instances', instances), ('demo', demo),
+                          ('tables', tables), ('fada', fada)):
+        yield from (PARTS / f'{name}.md').read_text(encoding='utf-8').splitlines()
+        yield ''
+        yield from numbers()
+        yield ''
+
+
+def run(name: str) -> Run | None:
+    """Return the logs of a run, None where there are none."""
+    return Run(RESULTS / name) if (RESULTS / name / 'run.json').is_file() else None
+
+
+def runs(pattern: str) -> list[Run]:
+    """Return the runs whose folder fits a shell pattern, by name."""
+    return [Run(path.parent) for path in sorted(RESULTS.glob(f'{pattern}/run.json'))]
+
+
+def load(name: str) -> dict | None:
+    """Return a JSON file of RESULTS, None where it is not there."""
+    path = RESULTS / name
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+
+
+def command(words: list[str]) -> str:
+    """Return a command as typed, paths of this machine's scratch folders shortened to their names."""
+    return 'python ' + ' '.join(Path(word).name if word.startswith('/') else word for word in words)
+
+
+def main_numbers() -> Iterator[str]:
+    """What the committed weights reach."""
+    trivial, rows = load('trivial.json'), []
+    if trivial:
+        rows.append(_geometry_row('mean depth map, cameras that never turn', '–', '–', trivial['metrics'], None))
+    for name in ('pretrain_rooms', 'all24_fada_rooms_full'):
+        if one := run(name):
+            rows.append(_geometry_row(name, f'{one.cpu_minutes:.0f}', str(one.iterations), one.tests['test']['metrics'], trivial))
+    yield from pipes(('32 held-out rooms, 12 views each', 'CPU-min', 'iterations', 'Abs Rel', '× mean map',
+                      'rotation error (median, degrees)', '× identity', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50'), rows)
+
+
+def _geometry_row(name: str, minutes: str, iterations: str, metrics: dict, trivial: dict | None) -> list[str]:
+    depth, rotation = metrics['depth/abs_rel'], metrics['camera/rotation_median']
+    share = f'{depth / trivial["metrics"]["depth/abs_rel"]:.2f}' if trivial else '1'
+    aware = [f'{100 * metrics[f"instance/{kind}AP25"]:.1f} / {100 * metrics[f"instance/{kind}AP50"]:.1f}'
+             if f'instance/{kind}AP25' in metrics else '–' for kind in ('agnostic_', '')]
+    return [name, minutes, iterations, f'{depth:.3f}', share, f'{rotation:.1f}',
+            f'{rotation / metrics["camera/rotation_median_identity"]:.2f}', *aware]
+
+
+def geometry() -> Iterator[str]:
+    """Curves of the two stages of pre-training, and what was tried."""
+    for name in ('pretrain_rooms_neighbours', 'pretrain_rooms'):
+        if one := run(name):
+            yield from (f'`{name}`: `{command(one.record["command"])}`, {one.cpu_minutes:.0f} CPU-minutes, code '
+                        f'{one.record["commit"]}.', '')
+            yield from pipes(('iteration', 'depth error', 'rotation (quaternion, L1)', 'translation', 'matching',
+                              'displacement'), [
+                [f'{line["iteration"]:.0f}', *(f'{line[key]:.3f}' for key in (
+                    'depth/regression', 'camera/rotation', 'camera/translation', 'loss_matching', 'loss_displacement'))]
+                for line in _every(one.curve, 9)])
+            yield ''
+    tried = runs('tried_*')
+    if tried:
+        yield from pipes(('tried (first stage, one process)', 'changes', 'CPU-min', 'rotation L1, last 20 iterations',
+                          'depth error', 'displacement'), [
+            [one.name, (one.folder / 'diff.txt').read_text().strip().replace('\n', '; ') or '–', f'{one.cpu_minutes:.0f}',
+             f'{one.curve[-1]["camera/rotation"]:.4f}', f'{one.curve[-1]["depth/regression"]:.3f}',
+             f'{one.curve[-1].get("loss_displacement", float("nan")):.3f}'] for one in tried])
+
+
+def instances() -> Iterator[str]:
+    """Score against training length, and the curve of the long run."""
+    found = [one for one in [*runs('all24_fada_rooms_*'), *runs('all24_no_fada_rooms_*')] if 'test' in one.tests]
+    if found:
+        yield from pipes(('run', 'iterations', 'CPU-min', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50', 'Abs Rel',
+                          'command'), [
+            [one.name, str(one.iterations), f'{one.cpu_minutes:.1f}', _pair(one, 'instance/agnostic_'),
+             _pair(one, 'instance/'), f'{one.score("depth/abs_rel"):.3f}', f'`{command(one.record["command"])}`']
+            for one in found])
+
+
+def demo() -> Iterator[str]:
+    """`make demo` with and without the committed weights."""
+    found = load('demo.json')
+    if found:
+        yield from pipes(('start', 'minutes in all', 'training (min)', 'agnostic AP25', 'agnostic AP50', 'Abs Rel'), [
+            [name, f'{one["minutes"]:.1f}', f'{one["training_minutes"]:.1f}',
+             f'{100 * one["metrics"]["instance/agnostic_AP25"]:.1f}', f'{100 * one["metrics"]["instance/agnostic_AP50"]:.1f}',
+             f'{one["metrics"]["depth/abs_rel"]:.3f}'] for name, one in found.items()])
+
+
+def tables() -> Iterator[str]:
+    """The paper's tables beside ours, and their claims."""
+    for sheet in sheets([entry for table in load_tables(TABLES) for entry in _entries(table)]):
+        yield from table_lines(sheet)
+
+
+def _entries(table: Table) -> list[Entry]:
+    """Return the rows that a config of ours fills, with what was run."""
+    return [_entry(table, row) for row in table.rows if row.kind != 'external']
+
+
+def _entry(table: Table, row: Row) -> Entry:
+    numbers = {column.name: Number(column, row.paper.get(column.name)) for column in table.columns}
+    entry, hours = Entry(table, row, PROFILE, numbers), []
+    for benchmark, config in row.configs.items():
+        for seed, one, result in _results(table, Path(config).stem):
+            for column in table.columns:
+                value = result['metrics'].get(column.measure.key)
+                if column.benchmark == benchmark and value is not None:
+                    numbers[column.name].values[seed] = value * column.measure.scale
+            entry.commits += [one.record['commit']] if one.record['commit'] not in entry.commits else []
+            entry.commands.append(f'{one.name}: {command(one.record["command"])}')
+            entry.memory_gb = max(entry.memory_gb or 0.0, one.record['peak_memory_gb'])
+            hours.append(one.record['hours'])
+    entry.hours = mean(hours) if hours else None
+    entry.notes += [] if hours else ['not run']
+    return entry
+
+
+def _results(table: Table, config: str) -> Iterator[tuple[int, Run, dict]]:
+    """Yield seed, run and result of the tests that a table asks for, of runs at the profile's own length."""
+    own = table.id in SCORING or bool(table.subset)
+    for one in runs('*_rooms_seed[0-9]'):
+        for name, result in one.tests.items():
+            facts = result['facts']
+            if Path(facts['config']).stem == config and own == (f'table{table.id}' in name):
+                yield facts['seed'], one, result
+
+
+def fada() -> Iterator[str]:
+    """Attention per layer with and without FADA, and the sensitivity of scores to its weight and kind."""
+    found = load('attention.json')
+    if found:
+        yield from attention_lines(found)
+    swept = [one for one in runs('*_rooms_seed0*') if 'fada' in one.name and 'test' in one.tests]
+    if swept:
+        yield from ('', *pipes(('run', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50'), [
+            [one.name, str(one.iterations), _term(one, 0), _term(one, -1), _pair(one, 'instance/agnostic_')] for one in swept]))
+
+
+def attention_lines(found: dict) -> Iterator[str]:
+    """Yield a table: layer by layer and checkpoint by checkpoint, where queries look."""
+    names, keys = list(found['checkpoints']), ('view_mass', 'pixel_mass', 'entropy', 'js')
+    by_layer: dict[int, dict[str, dict]] = {}
+    for line in found['layers']:
+        by_layer.setdefault(line['layer'], {})[line['checkpoint']] = line
+    yield from pipes(('layer', *(f'{name}: {key.replace("_", " ")} (even)' for name in names for key in keys)), [
+        [str(layer), *(f'{lines[name][key]:.3f} ({lines[name][f"even_{key}"]:.3f})' for name in names for key in keys)]
+        for layer, lines in by_layer.items()])
+
+
+def _term(one: Run, place: int) -> str:
+    value = one.curve[place].get('loss_fada')
+    return '–' if value is None else f'{value:.4f}'
+
+
+def _pair(one: Run, kind: str) -> str:
+    return ' / '.join(f'{100 * one.score(f"{kind}{ap}"):.1f}' for ap in ('AP25', 'AP50'))
+
+
+def _every(lines: list, count: int) -> list:
+    """Return at most `count` lines, the last one included."""
+    step = -(-len(lines) // count)
+    return lines[len(lines) - 1::-step][::-1]
+
+
+if __name__ == '__main__':
+    main()

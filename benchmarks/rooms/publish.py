@@ -1,0 +1,78 @@
+"""Keeps what the numbers of finished runs on built-in rooms come from: settings, record, curves and scores; no weights.
+
+    python benchmarks/rooms/publish.py work_dirs/*_rooms_seed*                # into benchmarks/results/rooms/<run>/
+    python benchmarks/rooms/page.py                                           # writes docs/rooms.md of all that is there
+
+Of a run folder it takes `config.py`, `diff.txt`, `run.json` (of the packages only those that make numbers), `curve.csv` (means of
+all terms over 20 iterations each) and `results.json` of every test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from jrs.engine.hooks import TERMS_FILE, read_lines  # noqa: E402
+from jrs.engine.record import read_record  # noqa: E402
+from jrs.errors import DataError  # noqa: E402
+from jrs.io.atomic import atomic_write  # noqa: E402
+
+RESULTS = Path(__file__).resolve().parents[1] / 'results' / 'rooms'
+WINDOW = 20                                    # iterations of a line of the curve
+PACKAGES = ('torch', 'numpy', 'scipy', 'mmengine', 'mmcv-lite', 'opencv-python-headless', 'pillow')
+
+
+def main() -> None:
+    """Publish every folder that is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', type=Path, nargs='+', help='finished run folders')
+    parser.add_argument('--out', type=Path, default=RESULTS)
+    args = parser.parse_args()
+    for run in args.runs:
+        for path in publish(run, args.out / run.name):
+            print(path)
+
+
+def publish(run: Path, out: Path) -> list[Path]:
+    """Write what is kept of a run folder to `out`; returns the files.
+
+    Raises:
+        DataError: the run is not finished.
+    """
+    record = read_record(run)
+    if not record.get('finished'):
+        raise DataError(f'{run} is not a finished run: run.json {"does not say so" if record else "is missing"}.')
+    record['versions'] = {name: record['versions'][name] for name in PACKAGES if name in record['versions']}
+    files = {'run.json': json.dumps(record, indent=1) + '\n', 'curve.csv': curve(run / TERMS_FILE)}
+    files |= {name: (run / name).read_text(encoding='utf-8') for name in ('config.py', 'diff.txt')}
+    for path in sorted(run.glob('test*/results.json')):
+        files[f'{path.parent.name}/results.json'] = path.read_text(encoding='utf-8').rstrip() + '\n'
+    for name, text in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(out / name, 'w') as file:
+            file.write(text)
+    return [out / name for name in files]
+
+
+def curve(path: Path) -> str:
+    """Return the terms of a run as CSV: one line per WINDOW iterations, the last of them and the means of all terms."""
+    lines = [json.loads(line) for line in read_lines(path)]
+    names = list(lines[0])[1:]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['iteration', *names])
+    for start in range(0, len(lines), WINDOW):
+        part = lines[start:start + WINDOW]
+        writer.writerow([part[-1]['iteration'] + 1, *(f'{mean(line[name] for line in part):.5g}' for name in names)])
+    return text.getvalue()
+
+
+if __name__ == '__main__':
+    main()
