@@ -29,6 +29,7 @@ from jrs.report.tables import SCORING, Row, Table, load_tables  # noqa: E402
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
 SEEDS = (0, 1, 2)
+STAGES = ('pretrain_rooms_neighbours', 'pretrain_rooms_wide', 'pretrain_rooms')
 PROFILE = Variant('rooms', (), '')
 PARTS = Path(__file__).resolve().parent / 'words'                     # the prose between the numbers
 
@@ -126,9 +127,11 @@ def main_numbers() -> Iterator[str]:
         rows.append(_geometry_row('mean depth map, cameras that never turn', '–', '–', trivial['metrics'], None))
     for name in ('pretrain_rooms', 'all24_fada_rooms_full'):
         if one := run(name):
-            rows.append(_geometry_row(name, f'{one.cpu_minutes:.0f}', str(one.iterations), one.tests['test']['metrics'], trivial))
+            minutes, metrics = f'{one.cpu_minutes:.0f}', one.tests['test']['metrics']
+            rows.append(_geometry_row(name, minutes, str(one.iterations), metrics, trivial))
     yield from pipes(('32 held-out rooms, 12 views each', 'CPU-min', 'iterations', 'Abs Rel', '× mean map',
-                      'rotation error (median, degrees)', '× identity', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50'), rows)
+                      'rotation error (median, degrees)', '× identity', 'agnostic AP25 / AP50',
+                      'class-aware AP25 / AP50'), rows)
 
 
 def _geometry_row(name: str, minutes: str, iterations: str, metrics: dict, trivial: dict | None) -> list[str]:
@@ -141,24 +144,33 @@ def _geometry_row(name: str, minutes: str, iterations: str, metrics: dict, trivi
 
 
 def geometry() -> Iterator[str]:
-    """Curves of the two stages of pre-training, and what was tried."""
-    for name in ('pretrain_rooms_neighbours', 'pretrain_rooms'):
+    """Rotations by distance of views, curves of the stages of pre-training, and what was tried."""
+    if spacing := load('spacing.json'):
+        yield from pipes(('steps between four views', 'rotation error (median, degrees)', 'identity', 'ratio',
+                          'within 15 degrees', 'identity'), [
+            [str(row['step']), f'{row["rotation_median"]:.1f}', f'{row["rotation_median_identity"]:.1f}',
+             f'{row["ratio"]:.2f}', f'{row["rra15"]:.2f}', f'{row["rra15_identity"]:.2f}'] for row in spacing['steps']])
+        yield from ('', f'`{command(spacing["command"])}`', '')
+    for name in STAGES:
         if one := run(name):
+            test = one.tests.get('test', {}).get('metrics')
+            reached = '' if test is None else (f' Held-out rooms after it: Abs Rel {test["depth/abs_rel"]:.3f}, rotation '
+                                               f'{test["camera/rotation_median"]:.1f} degrees.')
             yield from (f'`{name}`: `{command(one.record["command"])}`, {one.cpu_minutes:.0f} CPU-minutes, code '
-                        f'{one.record["commit"]}.', '')
+                        f'{one.record["commit"]}.{reached}', '')
             yield from pipes(('iteration', 'depth error', 'rotation (quaternion, L1)', 'translation', 'matching',
                               'displacement'), [
                 [f'{line["iteration"]:.0f}', *(f'{line[key]:.3f}' for key in (
                     'depth/regression', 'camera/rotation', 'camera/translation', 'loss_matching', 'loss_displacement'))]
                 for line in _every(one.curve, 9)])
             yield ''
-    tried = runs('tried_*')
-    if tried:
-        yield from pipes(('tried (first stage, one process)', 'changes', 'CPU-min', 'rotation L1, last 20 iterations',
-                          'depth error', 'displacement'), [
-            [one.name, (one.folder / 'diff.txt').read_text().strip().replace('\n', '; ') or '–', f'{one.cpu_minutes:.0f}',
-             f'{one.curve[-1]["camera/rotation"]:.4f}', f'{one.curve[-1]["depth/regression"]:.3f}',
-             f'{one.curve[-1].get("loss_displacement", float("nan")):.3f}'] for one in tried])
+    if lab := load('lab.json'):
+        yield from (f'What was tried ({lab["note"]}):', '')
+        yield from pipes(('run', 'what', 'views', 'iterations', 'CPU-s', 'one step: error / identity', 'two steps',
+                          'Abs Rel'), [
+            [row['run'], row['what'], row['views'], str(row['iterations']), str(row['cpu_seconds']),
+             *(f'{error:.1f} / {identity:.1f}' for error, identity in (row['one_step'], row['two_steps'])),
+             f'{row["abs_rel"]:.3f}'] for row in lab['rows']])
 
 
 def instances() -> Iterator[str]:
@@ -178,7 +190,7 @@ def demo() -> Iterator[str]:
     if found:
         yield from pipes(('start', 'minutes in all', 'training (min)', 'agnostic AP25', 'agnostic AP50', 'Abs Rel'), [
             [name, f'{one["minutes"]:.1f}', f'{one["training_minutes"]:.1f}',
-             f'{100 * one["metrics"]["instance/agnostic_AP25"]:.1f}', f'{100 * one["metrics"]["instance/agnostic_AP50"]:.1f}',
+             *(f'{100 * one["metrics"][f"instance/agnostic_{ap}"]:.1f}' for ap in ('AP25', 'AP50')),
              f'{one["metrics"]["depth/abs_rel"]:.3f}'] for name, one in found.items()])
 
 
@@ -228,8 +240,10 @@ def fada() -> Iterator[str]:
         yield from attention_lines(found)
     swept = [one for one in runs('*_rooms_seed0*') if 'fada' in one.name and 'test' in one.tests]
     if swept:
-        yield from ('', *pipes(('run', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50'), [
-            [one.name, str(one.iterations), _term(one, 0), _term(one, -1), _pair(one, 'instance/agnostic_')] for one in swept]))
+        heads = ('run', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50')
+        rows = [[one.name, str(one.iterations), _term(one, 0), _term(one, -1), _pair(one, 'instance/agnostic_')]
+                for one in swept]
+        yield from ('', *pipes(heads, rows))
 
 
 def attention_lines(found: dict) -> Iterator[str]:

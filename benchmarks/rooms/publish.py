@@ -3,8 +3,8 @@
     python benchmarks/rooms/publish.py work_dirs/*_rooms_seed*                # into benchmarks/results/rooms/<run>/
     python benchmarks/rooms/page.py                                           # writes docs/rooms.md of all that is there
 
-Of a run folder it takes `config.py`, `diff.txt`, `run.json` (of the packages only those that make numbers), `curve.csv` (means of
-all terms over 20 iterations each) and `results.json` of every test.
+Of a run folder it takes `config.py`, `diff.txt`, `run.json` (of the packages only those that make numbers), `curve.csv`
+(means of all terms over 20 iterations each) and `results.json` of every test.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/rooms/spacing.py configs/geometry/pretrain_rooms.py WEIGHTS --profile rooms --json FILE
 
-The test of a config spreads its views over the whole walk, where most pairs share nothing. Here windows are as training draws
-them, so that it shows from which distance on a model loses track. Identity is what cameras that never turn would have.
+The test of a config spreads its views over the whole walk, where most pairs share nothing. Here windows are as training
+draws them, so that it shows from which distance on a model loses track. Identity is what cameras that never turn would have.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def main() -> None:
 def windows(num_frames: int, step: int) -> list[np.ndarray]:
     """Return windows of VIEWS frames, `step` apart, spread evenly over the recording."""
     last = num_frames - 1 - step * (VIEWS - 1)
-    return [start + step * np.arange(VIEWS) for start in np.linspace(0, last, WINDOWS).round().astype(int)] if last >= 0 else []
+    starts = np.linspace(0, last, WINDOWS).round().astype(int) if last >= 0 else []
+    return [start + step * np.arange(VIEWS) for start in starts]
 
 
 @torch.no_grad()

@@ -25,12 +25,14 @@ model = dict(
         model=dict(backbone=_backbone, camera_head=_camera_head, depth_head=_dense)),
     postprocessor=dict(min_pixels=40))
 batches = dict(views=(3, 8), max_images=24, aspect_ratio=(0.75, 0.75))
-train_dataset = dict(folder='rooms/tiny', width=112, view_spacing=(1, 6), transform=None)  # minutes: no time for colours
+train_dataset = dict(
+    folder='rooms/tiny', width=112, view_spacing=(1, 6), transform=None)    # minutes: no time to see through colours
 val_dataset = dict(folder='rooms/tiny', width=112, every=1, max_views=12, limit_scenes=8)
 test_dataset = dict(folder='rooms/tiny', width=112, every=1, max_views=12)
 optimizer = dict(fused=True)                        # a thousand small tensors: 10 ms a step instead of 60
 parameter_groups = dict(new=dict(lr=2e-3), pretrained=dict(lr=1e-3))
-train = dict(                                       # short, for ablations: 400 iterations, 6 minutes; the committed weights: 2400
-    iterations=400, workers=0, validate_every=0, save_every=200, log_every=50)
+train = dict(
+    iterations=400,                                 # for ablations, 6 minutes each; the committed weights: 2400
+    workers=0, validate_every=0, save_every=200, log_every=50)
 hooks = dict(pictures=dict(interval=200))
 experiment = dict(trained_on='built-in rooms (preset tiny)', weights_licence='Apache-2.0')

@@ -2,4 +2,4 @@
 _base_ = './all24_fada.py'
 
 model = dict(backbone=dict(lora=None, freeze=dict(blocks=True)))
-profiles = dict(rooms=dict(model=dict(backbone=dict(freeze=dict(patch_embed=True)))))    # else the profile trains the encoder
+profiles = dict(rooms=dict(model=dict(backbone=dict(freeze=dict(patch_embed=True)))))    # the profile trains the encoder

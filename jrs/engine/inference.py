@@ -199,8 +199,8 @@ def default_weights(root: str | Path = '.') -> Path:
                  if (path.parent / 'config.py').is_file() and any(key.startswith('queries.') for key in read_state(path))]
         if found:
             return max(found, key=lambda path: path.stat().st_mtime)
-    raise WeightsError('No weights of a model that segments in weights or outputs/demo. Those that come with the project lie '
-                       f'in weights/ of the repository; `make demo` trains others; --checkpoint names any. {OFFICIAL}')
+    raise WeightsError('No weights of a model that segments in weights or outputs/demo. Those that come with the project '
+                       f'lie in weights/ of the repository; `make demo` trains others; --checkpoint names any. {OFFICIAL}')
 
 
 def config_beside(checkpoint: Path) -> Path:

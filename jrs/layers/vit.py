@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from jrs.errors import ConfigError, did_you_mean
 from jrs.layers.block import Block
 
-
 SLOWEST, FASTEST = 0.25, 2.1                   # radians per patch, of the first positions of a narrow encoder
 
 

@@ -1,5 +1,5 @@
 """The assembled model and its teachers."""
 
-from jrs.models import correspondence, segvggt, teacher
+from jrs.models import segvggt, teacher
 
-__all__ = ['correspondence', 'segvggt', 'teacher']
+__all__ = ['segvggt', 'teacher']

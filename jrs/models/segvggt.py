@@ -56,6 +56,7 @@ class SegVGGT(BaseModel):
         backbone: images -> layer states, then taps for the heads (`BACKBONES`).
         camera_head, depth_head: taps -> cameras, depth (`HEADS`).
         geometry_head: taps -> cameras, depth and confidence at once, instead of these two (`HEADS`).
+        pretext: further training terms from what blocks of the backbone see and from the teacher's geometry (`HEADS`).
         queries: how queries are initialised and updated (`QUERIES`).
         feature_head, class_head: taps -> instance features; embeddings -> class logits (`HEADS`).
         num_classes: K.
@@ -75,7 +76,7 @@ class SegVGGT(BaseModel):
                  num_classes: int = 0, matcher: dict | None = None, losses: dict | None = None,
                  weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
                  postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None,
-                 geometry_head: dict | None = None) -> None:
+                 geometry_head: dict | None = None, pretext: dict | None = None) -> None:
         super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
@@ -86,6 +87,9 @@ class SegVGGT(BaseModel):
         if geometry_head is not None and (camera_head is not None or depth_head is not None):
             raise ConfigError('model.geometry_head gives cameras and depth: set model.camera_head and model.depth_head to '
                               'None.')
+        self.pretext = build(HEADS, pretext, 'model.pretext', **offers)
+        if self.pretext is not None:
+            self.pretext.prepare(self.backbone)
         self.queries = build(QUERIES, queries, 'model.queries', **offers)
         self.feature_head = build(HEADS, feature_head, 'model.feature_head', **offers)
         self.class_head = build(HEADS, class_head, 'model.class_head', **offers)
@@ -157,14 +161,20 @@ class SegVGGT(BaseModel):
         """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""
         if self.criterion is None:
             raise ConfigError('model.losses is empty: this config can predict but not train. Name at least one term.')
-        predictions = self.forward_images(batch.images, track_views=self.alignment is not None)
+        with nullcontext() if self.pretext is None else self.pretext.watching(self.backbone) as notes:
+            predictions = self.forward_images(batch.images, track_views=self.alignment is not None)
         geometry = self.teacher(batch) if self.teacher is not None else None
         targets, matches = None, None
         if predictions.queries is not None:
             targets = instance_targets(batch, predictions.features.shape[-2:], self.min_target_pixels)
             matches = self.match(predictions.queries, targets)
         terms = self.criterion(predictions, targets, geometry, matches)
-        check_finite(terms, batch)
+        if self.pretext is not None:
+            if geometry is None:
+                raise ConfigError('model.pretext is told geometry, and there is none: set model.teacher, or '
+                                  'model.pretext=None.')
+            terms |= self.pretext(notes, geometry)
+        _check_finite(terms, batch)
         return terms
 
     def match(self, queries: QueryPredictions, targets: list) -> list[Match]:
@@ -217,7 +227,7 @@ def _narrow(part: nn.Module, dtype: torch.dtype) -> None:
                 parameter.requires_grad_(False).data = parameter.data.to(dtype)
 
 
-def check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:
+def _check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:
     """Raise NonFiniteError for the first term that is NaN or infinite, before it reaches the weights."""
     finite = torch.stack([value.detach() for value in terms.values()]).isfinite()           # one transfer for all terms
     if not finite.all():

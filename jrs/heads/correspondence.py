@@ -2,127 +2,133 @@
 
 A small VGGT that only cameras and depth supervise does not leave the identity rotation within hours of CPU time: nothing
 tells it to compare views. Here three terms do, from true geometry, at patch resolution; all are ours. What was tried
-without them, and what each is worth, stands in docs/rooms.md.
+without them stands in docs/rooms.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from jrs.errors import ConfigError
 from jrs.geometry.camera import decode_cameras
 from jrs.geometry.projection import project_points
-from jrs.models.segvggt import SegVGGT, check_finite
-from jrs.registry import MODELS
-from jrs.structures import GeometryTargets, SceneBatch
+from jrs.registry import HEADS
+from jrs.structures import GeometryTargets
 
 REACH = 0.25                                   # of an image's size beyond its border, where a displacement is still told
 DEPTH_TOLERANCE = 0.1                          # relative: a point is seen where its depth agrees with the view's
 LOWEST = -1e9                                  # finite, so that a row without a match has a finite gradient
 
 
-@MODELS.register_module()
-class CorrespondenceSegVGGT(SegVGGT):
-    """SegVGGT whose global attention learns correspondence. The weights are a plain SegVGGT's; what is below `pretext` comes
-    on top, and loading into a plain one skips it.
-
-    Terms beside those of `losses`:
+@HEADS.register_module()
+class CorrespondenceHead(nn.Module):
+    """Training terms that teach the global attention of an alternating backbone to find correspondences.
 
     - `matching`: -log of the attention that the first heads of some global blocks pay, from a patch, to those patches of
       other views which see the same point; patches that no other view sees do not count.
     - `displacement`: distance (L1, patches) between where a patch's point lies in the first view and where it lies in its
       own, read from its token after some layers.
-    - `patch_points`: distance (L1, scene units) to the point itself in the frame of the first camera, read from the last tap.
+    - `patch_points`: distance (L1, scene units) to the point itself in the frame of the first camera, from the last tap.
 
     Args:
+        dim, dim_in: width of the tokens and of the taps.
+        num_layers: pairs of blocks of the backbone.
+        patch_size: side of a patch in pixels.
         matching_layers: global blocks whose attention is supervised.
         matching_heads: heads of each, the first ones; the others are free.
         displacement_layers: layers after which the displacement is read.
         matching_weight, displacement_weight, points_weight: factors of the terms.
         sharpness: initial weight of the norm of the queries in frame and global attention. Narrow heads need more than 1:
             their logits are bounded by the root of their width.
-        parts: as of `SegVGGT`.
 
     Raises:
-        ConfigError: a layer that does not exist, or activation checkpointing; in training, no teacher.
+        ConfigError: a layer that does not exist.
     """
 
-    def __init__(self, matching_layers: Sequence[int] = (2, 3), matching_heads: int = 1,
-                 displacement_layers: Sequence[int] = (3, 5, 7), matching_weight: float = 0.6,
-                 displacement_weight: float = 0.5, points_weight: float = 0.3, sharpness: float = 2.0, **parts) -> None:
-        super().__init__(**parts)
-        layers, width = self.backbone.num_query_layers, self.backbone.embed_dim
-        if not all(0 <= layer < layers for layer in (*matching_layers, *displacement_layers)):
+    def __init__(self, dim: int, dim_in: int, num_layers: int, patch_size: int, matching_layers: Sequence[int] = (2, 3),
+                 matching_heads: int = 1, displacement_layers: Sequence[int] = (3, 5, 7), matching_weight: float = 0.6,
+                 displacement_weight: float = 0.5, points_weight: float = 0.3, sharpness: float = 2.0) -> None:
+        super().__init__()
+        if not all(0 <= layer < num_layers for layer in (*matching_layers, *displacement_layers)):
             raise ConfigError(f'matching_layers {tuple(matching_layers)} and displacement_layers '
-                              f'{tuple(displacement_layers)} must be layers of the backbone, 0 .. {layers - 1}.')
-        if self.backbone.activation_checkpointing:
-            raise ConfigError('CorrespondenceSegVGGT reads what blocks see, once: set '
-                              'model.backbone.activation_checkpointing=False.')
+                              f'{tuple(displacement_layers)} must be layers of the backbone, 0 .. {num_layers - 1}.')
+        self.patch_size, self.last = patch_size, num_layers - 1
         self.matching_layers, self.matching_heads = tuple(matching_layers), matching_heads
         self.displacement_layers = tuple(displacement_layers)
         self.factors = {'matching': matching_weight, 'displacement': displacement_weight, 'patch_points': points_weight}
-        self.pretext = nn.ModuleDict({f'displacement_{layer}': _small_head(width, 2) for layer in displacement_layers})
-        self.pretext['patch_points'] = _small_head(2 * width, 3)
-        for layer in range(layers):
-            for block in self.backbone.pair(layer):
-                nn.init.constant_(block.attn.q_norm.weight, sharpness)
+        self.sharpness = sharpness
+        for layer in displacement_layers:
+            self.add_module(f'displacement_{layer}', _small_head(dim, 2))
+        self.patch_points = _small_head(dim_in, 3)
 
-    def loss(self, batch: SceneBatch) -> dict[str, Tensor]:
-        """Return the terms of `SegVGGT.loss`, and the three that are told here."""
-        if self.teacher is None:
-            raise ConfigError('CorrespondenceSegVGGT is told true geometry: set model.teacher, or train a plain SegVGGT.')
-        seen: dict[str, tuple] = {}
-        handles = self._watch(seen)
+    def prepare(self, backbone: nn.Module) -> None:
+        """Sharpen the attention of a new backbone.
+
+        Raises:
+            ConfigError: a backbone that would run its blocks again in the backward pass.
+        """
+        if backbone.activation_checkpointing:
+            raise ConfigError('CorrespondenceHead reads what blocks see, once: set '
+                              'model.backbone.activation_checkpointing=False.')
+        for layer in range(self.last + 1):
+            for block in backbone.pair(layer):
+                nn.init.constant_(block.attn.q_norm.weight, self.sharpness)
+
+    @contextmanager
+    def watching(self, backbone: nn.Module) -> Iterator[dict]:
+        """Note what goes into and comes out of global blocks of the forward passes inside; the notes are for `forward`."""
+        notes: dict = dict(num_special=backbone.num_special)
+
+        def inputs(layer: int):
+            return lambda block, args: notes.update({f'block {layer}': block, f'in {layer}': args})
+
+        def outputs(layer: int):
+            return lambda block, args, output: notes.update({f'out {layer}': output})
+        handles = [backbone.pair(layer)[1].register_forward_pre_hook(inputs(layer))
+                   for layer in {*self.matching_layers, self.last}]
+        handles += [backbone.pair(layer)[1].register_forward_hook(outputs(layer))
+                    for layer in {*self.displacement_layers, self.last}]
         try:
-            terms = super().loss(batch)
+            yield notes
         finally:
             for handle in handles:
                 handle.remove()
-        with torch.autocast(batch.images.device.type, enabled=False):
-            own = self._told(seen, self.teacher(batch))
-        terms |= {f'loss_{name}': self.factors[name] * value for name, value in own.items()}
-        check_finite(terms, batch)
-        return terms
 
-    def _watch(self, seen: dict[str, tuple]) -> list[RemovableHandle]:
-        """Note in `seen` what goes into and comes out of the global blocks of this forward pass."""
-        def inputs(layer: int):
-            return lambda block, args: seen.update({f'in {layer}': args})
+    def forward(self, notes: dict, geometry: GeometryTargets) -> dict[str, Tensor]:
+        """Return the weighted terms as ``loss_<name>``, scalars, of a pass that was watched.
 
-        def outputs(layer: int):
-            return lambda block, args, output: seen.update({f'out {layer}': output})
-        blocks = [self.backbone.pair(layer)[1] for layer in range(self.backbone.num_query_layers)]
-        last = len(blocks) - 1
-        return ([blocks[layer].register_forward_pre_hook(inputs(layer)) for layer in {*self.matching_layers, last}]
-                + [blocks[layer].register_forward_hook(outputs(layer)) for layer in {*self.displacement_layers, last}])
+        Args:
+            notes: of `watching`.
+            geometry: true geometry of B scenes with V views.
+        """
+        with torch.autocast(geometry.depth.device.type, enabled=False):
+            return {f'loss_{name}': self.factors[name] * value for name, value in self._terms(notes, geometry).items()}
 
-    def _told(self, seen: dict[str, tuple], geometry: GeometryTargets) -> dict[str, Tensor]:
+    def _terms(self, notes: dict, geometry: GeometryTargets) -> dict[str, Tensor]:
         num_scenes, num_views = geometry.depth.shape[:2]
-        points, known = patch_points(geometry, self.backbone.patch_size)                    # (B, V, n, 3), (B, V, n)
-        pixels, matches = patch_matches(geometry, points, known, self.backbone.patch_size)
-        special = self.backbone.num_special
+        special = notes['num_special']
+        points, known = patch_points(geometry, self.patch_size)                             # (B, V, n, 3), (B, V, n)
+        pixels, matches = patch_matches(geometry, points, known, self.patch_size)
+        wanted, told = displacements(pixels, known, geometry.depth.shape[-2:], self.patch_size)
 
         def patches(tokens: Tensor) -> Tensor:
             return tokens.view(num_scenes, num_views, -1, tokens.shape[-1])[:, :, special:].float()     # (B, V, n, C)
-        attention = [self._log_attention(layer, *seen[f'in {layer}'], num_views) for layer in self.matching_layers]
-        matching = torch.stack([matching_term(values, matches, special) for values in attention]).mean()
-        shift = torch.stack([self.pretext[f'displacement_{layer}'](patches(seen[f'out {layer}']))
-                             for layer in self.displacement_layers])                                    # (L, B, V, n, 2)
-        wanted, told = displacements(pixels, known, geometry.depth.shape[-2:], self.backbone.patch_size)
-        last = self.backbone.num_query_layers - 1
-        frames = patches(seen[f'in {last}'][0])
-        found = self.pretext['patch_points'](torch.cat([frames, patches(seen[f'out {last}'])], dim=-1))            # (B, V, n, 3)
-        return {'matching': matching,
+        matching = [matching_term(self._log_attention(notes[f'block {layer}'], *notes[f'in {layer}'], num_views), matches,
+                                  special) for layer in self.matching_layers]
+        shift = torch.stack([self.get_submodule(f'displacement_{layer}')(patches(notes[f'out {layer}']))
+                             for layer in self.displacement_layers])                        # (L, B, V, n, 2)
+        tap = torch.cat([patches(notes[f'in {self.last}'][0]), patches(notes[f'out {self.last}'])], dim=-1)
+        found = self.patch_points(tap)                                                      # (B, V, n, 3)
+        return {'matching': torch.stack(matching).mean(),
                 'displacement': _mean((shift - wanted).abs().sum(-1), told.expand(len(shift), -1, -1, -1)),
                 'patch_points': _mean((found - points).abs().sum(-1), known)}
 
-    def _log_attention(self, layer: int, tokens: Tensor, rope, num_views: int) -> Tensor:
+    def _log_attention(self, block: nn.Module, tokens: Tensor, rope, num_views: int) -> Tensor:
         """Return the log attention (B, heads, V, P, V, P) that supervised heads of a global block pay, token to token."""
-        block = self.backbone.pair(layer)[1]
         query, key, _ = (part[:, :self.matching_heads].float() for part in block.attn.project(block.norm1(tokens), rope))
         logits = query @ key.mT * query.shape[-1] ** -0.5                                   # (B, heads, T, T)
         return logits.log_softmax(-1).unflatten(-1, (num_views, -1)).unflatten(2, (num_views, -1))
@@ -196,7 +202,6 @@ def displacements(pixels: Tensor, known: Tensor, size: tuple[int, int], patch_si
     told = known & ((first > -REACH * limit) & (first < (1 + REACH) * limit)).all(-1)
     told = told & (views > 0)[:, None]
     return ((first - own) / patch_size).nan_to_num(0.0), told
-
 
 
 

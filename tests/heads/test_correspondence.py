@@ -7,8 +7,8 @@ import torch
 
 from jrs.config import load_config
 from jrs.errors import ConfigError
+from jrs.heads.correspondence import displacements, matching_term, patch_matches, patch_points
 from jrs.io.weights import load_weights, save_weights
-from jrs.models.correspondence import displacements, matching_term, patch_matches, patch_points
 from jrs.models.teacher import geometry_targets
 from jrs.registry import MODELS, build
 from tests._data import random_batch
@@ -79,10 +79,25 @@ def test_the_matching_term_is_minus_log_of_what_matches_are_paid():
     assert matching_term(certain, matches, special).item() == pytest.approx(0.0, abs=1e-6)
 
 
+def load_and_build(**changes):
+    torch.manual_seed(0)
+    return build(MODELS, dict(load_config(CONFIG, 'debug').model, **changes), 'model')
+
+
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    return build(MODELS, load_config(CONFIG, 'debug').model, 'model')
+    return load_and_build()
+
+
+def test_blocks_that_run_twice_are_refused():
+    model = load_config(CONFIG, 'debug').model
+    with pytest.raises(ConfigError, match='activation_checkpointing=False'):
+        load_and_build(backbone=dict(model.backbone, activation_checkpointing=True))
+
+
+def test_attention_starts_sharper(model):
+    blocks = (*model.backbone.frame_blocks, *model.backbone.global_blocks)
+    assert all((block.attn.q_norm.weight == 2).all() for block in blocks)
 
 
 def test_all_terms_reach_the_attention_that_they_are_about(model):
@@ -109,11 +124,11 @@ def test_weights_are_those_of_a_plain_model(model, tmp_path):
 @pytest.mark.parametrize('wrong', [dict(matching_layers=(4,)), dict(displacement_layers=(-1,))])
 def test_layers_that_do_not_exist_are_refused(wrong):
     with pytest.raises(ConfigError, match='matching_layers'):
-        build(MODELS, dict(load_config(CONFIG, 'debug').model, **wrong), 'model')
+        load_and_build(pretext=dict(type='CorrespondenceHead', **wrong))
 
 
 def test_without_a_teacher_it_predicts_and_does_not_train():
-    model = build(MODELS, dict(load_config(CONFIG, 'debug').model, teacher=None), 'model')
+    model = load_and_build(teacher=None)
     assert model.reconstruct(random_batch())[0].cam_from_world.shape == (3, 4, 4)
     with pytest.raises(ConfigError, match='model.teacher'):
         model.loss(random_batch())
