@@ -65,9 +65,10 @@ model = dict(
     matcher=None,
     num_classes=198,
     postprocessor=None,
+    pretext=dict(type='CorrespondenceHead'),
     queries=None,
     teacher=dict(type='GroundTruthTeacher'),
-    type='CorrespondenceSegVGGT',
+    type='SegVGGT',
     weights=dict(
         camera=5.0,
         classification=0.5,
@@ -132,4 +133,5 @@ val_dataset = dict(
     split='val',
     type='SceneDataset',
     width=112)
-weights = '/work/exp/s1/weights.safetensors'
+weights = None
+
