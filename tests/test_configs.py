@@ -20,7 +20,7 @@ EXPERIMENTS = sorted(path for path in CONFIGS.rglob('*.py')
                      if not path.relative_to(CONFIGS).parts[0].startswith(('_base_', 'profiles')))
 LEAVES = [path for path in EXPERIMENTS if '_base_ = [' not in path.read_text()]
 
-# Small profiles have no pre-trained weights, and one teacher for all: rows that only choose it are their parent there.
+# Profiles without pre-trained weights have one teacher for all: rows that only choose it are their parent there.
 CHOOSE_THE_TEACHER = {f'all24_fada_true_{part}' for part in ('geometry', 'cameras', 'depth')}
 
 

@@ -1,6 +1,7 @@
 """Keeps what the numbers of finished runs on built-in rooms come from: settings, record, curves and scores; no weights.
 
     python benchmarks/rooms/publish.py work_dirs/*_rooms_seed*                # into benchmarks/results/rooms/<run>/
+    python benchmarks/rooms/publish.py RUN --weights weights/rooms_tiny_all24_fada         # and its weights, with a card
     python benchmarks/rooms/page.py                                           # writes docs/rooms.md of all that is there
 
 Of a run folder it takes `config.py`, `diff.txt`, `run.json` (of the packages only those that make numbers), `curve.csv`
@@ -23,6 +24,7 @@ from jrs.engine.hooks import TERMS_FILE, read_lines  # noqa: E402
 from jrs.engine.record import read_record  # noqa: E402
 from jrs.errors import DataError  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
+from jrs.io.weights import read_metadata, read_state, save_weights  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parents[1] / 'results' / 'rooms'
 WINDOW = 20                                    # iterations of a line of the curve
@@ -34,10 +36,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', type=Path, nargs='+', help='finished run folders')
     parser.add_argument('--out', type=Path, default=RESULTS)
+    parser.add_argument('--weights', type=Path, metavar='DIR', help='put the weights of the one run there')
     args = parser.parse_args()
+    if args.weights and len(args.runs) != 1:
+        parser.error('--weights takes one run')
     for run in args.runs:
         for path in publish(run, args.out / run.name):
             print(path)
+    if args.weights:
+        print(publish_weights(args.runs[0], args.weights))
 
 
 def publish(run: Path, out: Path) -> list[Path]:
@@ -59,6 +66,19 @@ def publish(run: Path, out: Path) -> list[Path]:
         with atomic_write(out / name, 'w') as file:
             file.write(text)
     return [out / name for name in files]
+
+
+def publish_weights(run: Path, out: Path) -> Path:
+    """Write the weights of a run and their config to `out`; their card also says how they were made and what they reach."""
+    record = read_record(run)
+    metrics = json.loads((run / 'test' / 'results.json').read_text(encoding='utf-8'))['metrics']
+    card = read_metadata(run / 'weights.safetensors') | dict(
+        command=' '.join(['python', *record['command']]), hours=record['hours'], machine=record['device'],
+        metrics={name: value for name, value in metrics.items() if 'class/' not in name and name.count('/') == 1})
+    save_weights(read_state(run / 'weights.safetensors'), out / 'weights.safetensors', card)
+    with atomic_write(out / 'config.py', 'w') as file:
+        file.write((run / 'config.py').read_text(encoding='utf-8'))
+    return out / 'weights.safetensors'
 
 
 def curve(path: Path) -> str:

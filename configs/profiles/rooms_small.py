@@ -1,5 +1,5 @@
 # The built-in rooms (preset `small`): the size of `rooms` for one GPU, half an hour for pre-training and an experiment.
-# As there, no pre-trained weights exist at this size: the whole network trains, and the ground truth is the teacher.
+# No pre-trained weights exist at this size: the whole network trains, and the ground truth is the teacher.
 _sizes = dict(embed_dim=128, depth=24, num_heads=4)
 _dense = dict(features=32, out_channels=(32, 32, 48, 48), views_per_chunk=96, activation_checkpointing=False)
 
