@@ -33,7 +33,7 @@ GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                   
 SLOT_OF_KEY = {
     'model': slots.MODELS, 'backbone': slots.BACKBONES, 'insertion': slots.INSERTIONS, 'queries': slots.QUERIES,
     'camera_head': slots.HEADS, 'depth_head': slots.HEADS, 'geometry_head': slots.HEADS, 'feature_head': slots.HEADS,
-    'class_head': slots.HEADS, 'heads': slots.HEADS, 'pretext': slots.HEADS, 'alignment': slots.ALIGNMENTS,
+    'class_head': slots.HEADS, 'heads': slots.HEADS, 'pretext': slots.PRETEXTS, 'alignment': slots.ALIGNMENTS,
     'costs': slots.COSTS, 'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS,
     'postprocessor': slots.POSTPROCESSORS,
     'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,

@@ -79,6 +79,7 @@ ALIGNMENTS = _slot('alignments', 'jrs.alignment')
 COSTS = _slot('costs', 'jrs.matching', 'jrs.alignment')
 MATCHERS = _slot('matchers', 'jrs.matching')
 LOSSES = _slot('losses', 'jrs.losses', 'jrs.alignment')
+PRETEXTS = _slot('pretexts', 'jrs.losses')
 TEACHERS = _slot('teachers', 'jrs.models')
 POSTPROCESSORS = _slot('postprocessors', 'jrs.postprocess')
 

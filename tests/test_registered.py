@@ -64,6 +64,7 @@ TINY = {
         class_=dict(type='ClassCost', weight=1.0), dice=dict(type='MaskDiceCost', weight=1.0)))),
     'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
                    PointLoss={}, Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
+    'pretexts': dict(Correspondence=dict(matching_layers=[0], displacement_layers=[1])),
     'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),
     'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}, UnposedTransfer={}),
     'models': dict(SegVGGT=MODEL, ScenePreprocessor={}),
@@ -205,6 +206,19 @@ def test_heads(name, views):
     head = tiny(slots.HEADS, name, dim_in=2 * C, num_classes=K)
     given = torch.randn(2, Q, D) if name == 'QueryClassHead' else taps(views)
     assert_backpropagates(head, head(given))
+
+
+@each(slots.PRETEXTS)
+@pytest.mark.parametrize('views', [1, 3])
+def test_pretexts(name, views):
+    backbone = tiny(slots.BACKBONES, 'VGGT')
+    pretext = tiny(slots.PRETEXTS, name, dim=C, dim_in=2 * C, num_layers=LAYERS, patch_size=14)
+    pretext.prepare(backbone)
+    with pretext.watching(backbone) as notes:
+        list(backbone.layers(torch.rand(1, views, 3, SIZE, SIZE)))
+    terms = pretext(notes, tiny(slots.TEACHERS, 'GroundTruthTeacher')(random_batch(views, size=SIZE)))
+    assert all(name.startswith('loss_') and value.shape == () for name, value in terms.items())
+    assert_backpropagates(pretext, terms)
 
 
 @each(slots.ALIGNMENTS)

@@ -81,10 +81,14 @@ class Run:
 def main() -> None:
     """Write the page."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    text = '\n'.join(line.rstrip() for line in page_lines()) + '\n'
     with atomic_write(PAGE, 'w') as file:
-        file.write(text)
+        file.write(page_text())
     print(PAGE)
+
+
+def page_text() -> str:
+    """Return the page as Markdown."""
+    return '\n'.join(line.rstrip() for line in page_lines()) + '\n'
 
 
 def page_lines() -> Iterator[str]:

@@ -5,7 +5,7 @@ _base_ = './segvggt_geometry_only.py'
 weights = None
 model = dict(
     backbone=dict(lora=None, freeze=dict(patch_embed=False), activation_checkpointing=False),
-    teacher=dict(_delete_=True, type='GroundTruthTeacher'), pretext=dict(type='CorrespondenceHead'))
+    teacher=dict(_delete_=True, type='GroundTruthTeacher'), pretext=dict(type='Correspondence'))
 parameter_groups = dict(new=None, pretrained=dict(parameters=['backbone.*', 'camera_head.*', 'depth_head.*', 'pretext.*']))
 train_dataset = dict(transform=None)                            # minutes leave no time to learn to see through colours
 profiles = dict(

@@ -22,6 +22,7 @@ from jrs.registry import (
     MATCHERS,
     MODELS,
     POSTPROCESSORS,
+    PRETEXTS,
     QUERIES,
     TEACHERS,
     build,
@@ -56,7 +57,7 @@ class SegVGGT(BaseModel):
         backbone: images -> layer states, then taps for the heads (`BACKBONES`).
         camera_head, depth_head: taps -> cameras, depth (`HEADS`).
         geometry_head: taps -> cameras, depth and confidence at once, instead of these two (`HEADS`).
-        pretext: further training terms from what blocks of the backbone see and from the teacher's geometry (`HEADS`).
+        pretext: further training terms from what blocks of the backbone see and from the teacher's geometry (`PRETEXTS`).
         queries: how queries are initialised and updated (`QUERIES`).
         feature_head, class_head: taps -> instance features; embeddings -> class logits (`HEADS`).
         num_classes: K.
@@ -87,7 +88,7 @@ class SegVGGT(BaseModel):
         if geometry_head is not None and (camera_head is not None or depth_head is not None):
             raise ConfigError('model.geometry_head gives cameras and depth: set model.camera_head and model.depth_head to '
                               'None.')
-        self.pretext = build(HEADS, pretext, 'model.pretext', **offers)
+        self.pretext = build(PRETEXTS, pretext, 'model.pretext', **offers)
         if self.pretext is not None:
             self.pretext.prepare(self.backbone)
         self.queries = build(QUERIES, queries, 'model.queries', **offers)

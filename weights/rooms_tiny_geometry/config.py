@@ -65,7 +65,7 @@ model = dict(
     matcher=None,
     num_classes=198,
     postprocessor=None,
-    pretext=dict(type='CorrespondenceHead'),
+    pretext=dict(type='Correspondence'),
     queries=None,
     teacher=dict(type='GroundTruthTeacher'),
     type='SegVGGT',

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jrs.errors import ConfigError
 from jrs.geometry.camera import decode_cameras
 from jrs.geometry.projection import project_points
-from jrs.registry import HEADS
+from jrs.registry import PRETEXTS
 from jrs.structures import GeometryTargets
 
 REACH = 0.25                                   # of an image's size beyond its border, where a displacement is still told
@@ -24,8 +24,8 @@ DEPTH_TOLERANCE = 0.1                          # relative: a point is seen where
 LOWEST = -1e9                                  # finite, so that a row without a match has a finite gradient
 
 
-@HEADS.register_module()
-class CorrespondenceHead(nn.Module):
+@PRETEXTS.register_module()
+class Correspondence(nn.Module):
     """Training terms that teach the global attention of an alternating backbone to find correspondences.
 
     - `matching`: -log of the attention that the first heads of some global blocks pay, from a patch, to those patches of
@@ -72,7 +72,7 @@ class CorrespondenceHead(nn.Module):
             ConfigError: a backbone that would run its blocks again in the backward pass.
         """
         if backbone.activation_checkpointing:
-            raise ConfigError('CorrespondenceHead reads what blocks see, once: set '
+            raise ConfigError('Correspondence reads what blocks see, once: set '
                               'model.backbone.activation_checkpointing=False.')
         for layer in range(self.last + 1):
             for block in backbone.pair(layer):

@@ -7,8 +7,8 @@ import torch
 
 from jrs.config import load_config
 from jrs.errors import ConfigError
-from jrs.heads.correspondence import displacements, matching_term, patch_matches, patch_points
 from jrs.io.weights import load_weights, save_weights
+from jrs.losses.correspondence import displacements, matching_term, patch_matches, patch_points
 from jrs.models.teacher import geometry_targets
 from jrs.registry import MODELS, build
 from tests._data import random_batch
@@ -124,7 +124,7 @@ def test_weights_are_those_of_a_plain_model(model, tmp_path):
 @pytest.mark.parametrize('wrong', [dict(matching_layers=(4,)), dict(displacement_layers=(-1,))])
 def test_layers_that_do_not_exist_are_refused(wrong):
     with pytest.raises(ConfigError, match='matching_layers'):
-        load_and_build(pretext=dict(type='CorrespondenceHead', **wrong))
+        load_and_build(pretext=dict(type='Correspondence', **wrong))
 
 
 def test_without_a_teacher_it_predicts_and_does_not_train():

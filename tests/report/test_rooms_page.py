@@ -1,0 +1,61 @@
+"""docs/rooms.md: the committed page is what the committed logs say, and what is published of a run is enough to write it."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from benchmarks.rooms import page, publish
+from jrs.errors import DataError
+from jrs.io.weights import read_metadata, read_state, save_weights
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run folder of 50 iterations, as training and testing leave it."""
+    run = tmp_path / 'work_dirs' / 'all24_fada_rooms_seed0'
+    (run / 'test').mkdir(parents=True)
+    record = dict(finished=True, hours=0.1, peak_memory_gb=1.0, commit='abc', command=['tools/train.py', 'x.py'],
+                  device='cpu: a machine', versions={'torch': '2', 'yapf': '1'})
+    (run / 'run.json').write_text(json.dumps(record))
+    (run / 'terms.jsonl').write_text(''.join(json.dumps(dict(iteration=i, loss=float(i))) + '\n' for i in range(50)))
+    (run / 'config.py').write_text('seed = 0\n')
+    (run / 'diff.txt').write_text('')
+    metrics = {'instance/agnostic_AP25': 0.25, 'instance/class/chair/AP25': 0.1, 'instance/AP25': 0.125}
+    facts = dict(config='configs/segvggt/all24_fada.py', seed=0)
+    (run / 'test' / 'results.json').write_text(json.dumps(dict(facts=facts, metrics=metrics)))
+    save_weights({'queries.token': torch.ones(2)}, run / 'weights.safetensors', dict(licence='Apache-2.0'))
+    return run
+
+
+def test_the_committed_page_is_what_the_committed_logs_say():
+    assert page.PAGE.read_text(encoding='utf-8') == page.page_text(), 'run python benchmarks/rooms/page.py'
+
+
+def test_what_is_published_of_a_run(finished, tmp_path):
+    out = tmp_path / 'out' / finished.name
+    publish.publish(finished, out)
+    with (out / 'curve.csv').open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line['iteration'], float(line['loss'])) for line in lines] == [('20', 9.5), ('40', 29.5), ('50', 44.5)]
+    assert json.loads((out / 'run.json').read_text())['versions'] == {'torch': '2'}
+    (finished / 'run.json').write_text(json.dumps(dict(finished=False)))
+    with pytest.raises(DataError, match='not a finished run'):
+        publish.publish(finished, out)
+
+
+def test_published_weights_say_how_they_were_made(finished, tmp_path):
+    path = publish.publish_weights(finished, tmp_path / 'weights')
+    card = read_metadata(path)
+    assert card['licence'] == 'Apache-2.0' and card['command'] == 'python tools/train.py x.py' and card['hours'] == 0.1
+    assert card['metrics'] == {'instance/agnostic_AP25': 0.25, 'instance/AP25': 0.125}
+    assert torch.equal(read_state(path)['queries.token'], torch.ones(2)) and (path.parent / 'config.py').is_file()
+
+
+def test_rows_are_filled_by_runs_and_the_others_say_so(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, 'RESULTS', tmp_path / 'out')
+    publish.publish(finished, tmp_path / 'out' / finished.name)
+    text = '\n'.join(page.tables())
+    table = text[text.index('## Table 3'):text.index('## Table 4')]
+    assert '(n=1)' in table and 'not run' in table and 'all24_fada_rooms_seed0: python tools/train.py x.py' in table
