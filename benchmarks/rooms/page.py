@@ -96,7 +96,7 @@ def page_lines() -> Iterator[str]:
     yield from ('<!-- Written by `python benchmarks/rooms/page.py` from benchmarks/results/rooms/; change words in '
                 'benchmarks/rooms/words/. -->', '')
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('instances', instances), ('demo', demo),
-                          ('tables', tables), ('fada', fada)):
+                          ('tables', tables), ('fada', fada), ('small', lambda: ())):
         yield from (PARTS / f'{name}.md').read_text(encoding='utf-8').splitlines()
         yield ''
         yield from numbers()
@@ -190,12 +190,15 @@ def instances() -> Iterator[str]:
 
 def demo() -> Iterator[str]:
     """`make demo` with and without the committed weights."""
-    found = load('demo.json')
-    if found:
-        yield from pipes(('start', 'minutes in all', 'training (min)', 'agnostic AP25', 'agnostic AP50', 'Abs Rel'), [
-            [name, f'{one["minutes"]:.1f}', f'{one["training_minutes"]:.1f}',
-             *(f'{100 * one["metrics"][f"instance/agnostic_{ap}"]:.1f}' for ap in ('AP25', 'AP50')),
-             f'{one["metrics"]["depth/abs_rel"]:.3f}'] for name, one in found.items()])
+    found = [one for one in map(run, ('demo', 'demo_scratch')) if one]
+    yield from pipes(('run', 'iterations', 'training, minutes', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50', 'Abs Rel'), [
+        [one.name, str(one.iterations), f'{60 * one.record["hours"]:.1f}', _pair(one, 'instance/agnostic_'),
+         _pair(one, 'instance/'), f'{one.score("depth/abs_rel"):.3f}'] for one in found])
+    for one in found:
+        yield from ('', f'`{one.name}`, terms of training:', '')
+        names = ('loss', 'loss_classification', 'loss_mask_bce', 'loss_mask_dice', 'loss_fada', 'loss_camera', 'loss_depth')
+        yield from pipes(('iteration', *names), [
+            [f'{line["iteration"]:.0f}', *(f'{line[name]:.3f}' for name in names)] for line in _every(one.curve, 8)])
 
 
 def tables() -> Iterator[str]:

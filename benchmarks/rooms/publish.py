@@ -36,12 +36,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', type=Path, nargs='+', help='finished run folders')
     parser.add_argument('--out', type=Path, default=RESULTS)
+    parser.add_argument('--name', help='what the one run is called there; default: as its folder')
     parser.add_argument('--weights', type=Path, metavar='DIR', help='put the weights of the one run there')
     args = parser.parse_args()
-    if args.weights and len(args.runs) != 1:
-        parser.error('--weights takes one run')
+    if (args.weights or args.name) and len(args.runs) != 1:
+        parser.error('--weights and --name take one run')
     for run in args.runs:
-        for path in publish(run, args.out / run.name):
+        for path in publish(run, args.out / (args.name or run.name)):
             print(path)
     if args.weights:
         print(publish_weights(args.runs[0], args.weights))

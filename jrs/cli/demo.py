@@ -84,9 +84,10 @@ def train(config: Path, run_dir: Path, overrides: dict) -> None:
 
 def score_both(config: Path, out: Path, run_dir: Path, overrides: dict) -> None:
     """Score the trained and an untrained model on the held-out rooms, side by side in two processes."""
-    scoring = [_tool_command('test', str(config), weights, '--profile', 'rooms', '--out', str(out / name), '--cfg-options',
+    scoring = [_tool_command('test', str(config), weights, '--profile', 'rooms', '--out', str(folder), '--cfg-options',
                              *_options(overrides))
-               for name, weights in (('trained', str(run_dir / 'weights.safetensors')), ('untrained', 'untrained'))]
+               for folder, weights in zip(score_folders(out, run_dir).values(),
+                                          ('untrained', str(run_dir / 'weights.safetensors')), strict=True)]
     started = [subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL) for command in scoring]
     for command, process in zip(scoring, started, strict=True):
         if process.wait() != 0:
@@ -100,7 +101,7 @@ def write_demo_report(out: Path, run_dir: Path, cfg: Config, notice: str) -> Non
     from jrs.report.runs import read_runs
     from jrs.visualization.html import table
     from jrs.visualization.report import write_report
-    scores = {name: read_scores(out / name) for name in ('untrained', 'trained')}
+    scores = {name: read_scores(folder) for name, folder in score_folders(out, run_dir).items()}
     summary = json.loads((run_dir / 'terms_summary.json').read_text())
     rows = [[words, *(100 * scores[name][key] if 'AP' in words else scores[name][key] for name in scores)]
             for key, words in HEADLINES.items() if scores['trained'].get(key) is not None]
@@ -110,7 +111,7 @@ def write_demo_report(out: Path, run_dir: Path, cfg: Config, notice: str) -> Non
     numbers = (f'<section><h2>Held-out rooms</h2>{table(["metric (AP in percent)", *scores], rows)}'
                f'<h2>Training</h2>{table(["term", "mean of first 20", "mean of last 20", "change in %"], terms)}'
                f'{weighted_terms(runs, default_window(runs))}</section>')
-    facts = json.loads((out / 'trained' / 'results.json').read_text())['facts']
+    facts = json.loads((run_dir / 'test' / 'results.json').read_text())['facts']
     sections = [numbers, *room_sections(run_dir, cfg, count=2)]
     write_report(out / 'report.html', 'jrs demo: SegVGGT on built-in rooms', sections, facts, notice,
                  subtitle='all24_fada, profile rooms; every number is of held-out rooms')
@@ -143,11 +144,16 @@ def print_summary(out: Path, run_dir: Path) -> None:
     """Print the terms, first against last, and the scores, untrained against trained."""
     from jrs.engine.hooks import format_summary
     print('\n' + format_summary(json.loads((run_dir / 'terms_summary.json').read_text())))
-    untrained, trained = read_scores(out / 'untrained'), read_scores(out / 'trained')
+    untrained, trained = map(read_scores, score_folders(out, run_dir).values())
     print(f'\n{"held-out rooms":44} {"untrained":>10} {"trained":>10}')
     for key, words in HEADLINES.items():
         values = [scores.get(key) for scores in (untrained, trained)]
         print(f'{words:44} ' + ' '.join(f'{"-" if value is None else f"{value:.4f}":>10}' for value in values))
+
+
+def score_folders(out: Path, run_dir: Path) -> dict[str, Path]:
+    """Return where the scores of the untrained and of the trained model lie."""
+    return {'untrained': out / 'untrained', 'trained': run_dir / 'test'}
 
 
 def read_scores(folder: Path) -> dict:
