@@ -191,7 +191,8 @@ def instances() -> Iterator[str]:
 def demo() -> Iterator[str]:
     """`make demo` with and without the committed weights."""
     found = [one for one in map(run, ('demo', 'demo_scratch')) if one]
-    yield from pipes(('run', 'iterations', 'training, minutes', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50', 'Abs Rel'), [
+    heads = ('run', 'iterations', 'training, minutes', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50', 'Abs Rel')
+    yield from pipes(heads, [
         [one.name, str(one.iterations), f'{60 * one.record["hours"]:.1f}', _pair(one, 'instance/agnostic_'),
          _pair(one, 'instance/'), f'{one.score("depth/abs_rel"):.3f}'] for one in found])
     for one in found:
