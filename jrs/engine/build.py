@@ -13,6 +13,7 @@ from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader, Dataset
 
+from jrs.config import REPOSITORY
 from jrs.datasets.dataset import collate_scenes, limit_worker_threads
 from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner, RunConfig
@@ -72,6 +73,8 @@ def check_ready(cfg: Config, *datasets: str) -> None:
     for path, file, advice in (('weights', cfg.get('weights'), own),
                                ('model.teacher.checkpoint', teacher.get('checkpoint'), OFFICIAL_VGGT)):
         if file and not Path(file).is_file():
+            own_file = (REPOSITORY / file).is_file()
+            advice = f'It comes with the project: run from {REPOSITORY}, or name it there.' if own_file else advice
             faults.setdefault(f'no file {file}. {advice}', []).append(path)
     if faults:
         lines = [f'  - {", ".join(paths)}: {fault}' for fault, paths in faults.items()]

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from jrs.engine.build import build_model
+from jrs.config import load_config
+from jrs.engine.build import build_model, check_ready
 from jrs.engine.inference import load_model
-from jrs.errors import WeightsError
+from jrs.errors import DataError, WeightsError
 from jrs.registry import MODELS, build
-from tests._data import command
+from tests._data import ROOT, command
 from tests._released import GEOMETRY, LORA, outputs, segvggt_file, toy_config, toy_model, vggt_file
 
 WITH_LORA = {'model.backbone.lora': LORA}
@@ -112,3 +113,11 @@ def test_the_file_stays_as_it_is_while_a_model_that_maps_it_learns(tmp_path):
 
 def convert(path, out, *words):
     return command('convert', path, '--out', out, '--profile', 'debug', *words)
+
+
+def test_weights_of_the_project_are_asked_for_from_its_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(ROOT / 'configs' / 'segvggt' / 'all24_fada.py', 'rooms')
+    with pytest.raises(DataError, match=f'no file weights/rooms_tiny_geometry.*run from {ROOT}') as caught:
+        check_ready(cfg)
+    assert 'VGGT-1B' not in str(caught.value)
