@@ -1,6 +1,7 @@
 """Draws a held-out room as the committed weights see it: views, instances, and the cloud in both colours, from two sides.
 
-    python benchmarks/rooms/picture.py data/rooms/tiny/scene0165_00 --first 0 --views 6 --out docs/rooms/scene0165_00.png
+    python benchmarks/rooms/picture.py data/rooms/tiny/scene0175_00 --first 4 --views 5 --min-score 0.3 \
+        --out docs/rooms/scene0175_00.png
 """
 
 from __future__ import annotations
