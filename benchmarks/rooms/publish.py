@@ -49,19 +49,20 @@ def main() -> None:
 
 
 def publish(run: Path, out: Path) -> list[Path]:
-    """Write what is kept of a run folder to `out`; returns the files.
+    """Write what is kept of a run folder to `out`, of one where nothing was trained its tests; returns the files.
 
     Raises:
         DataError: the run is not finished.
     """
     record = read_record(run)
-    if not record.get('finished'):
+    files = {f'{path.parent.name}/results.json': path.read_text(encoding='utf-8').rstrip() + '\n'
+             for path in sorted(run.glob('test*/results.json'))}
+    if record.get('finished'):
+        record['versions'] = {name: record['versions'][name] for name in PACKAGES if name in record['versions']}
+        files |= {'run.json': json.dumps(record, indent=1) + '\n', 'curve.csv': curve(run / TERMS_FILE)}
+        files |= {name: (run / name).read_text(encoding='utf-8') for name in ('config.py', 'diff.txt')}
+    elif record or not files:
         raise DataError(f'{run} is not a finished run: run.json {"does not say so" if record else "is missing"}.')
-    record['versions'] = {name: record['versions'][name] for name in PACKAGES if name in record['versions']}
-    files = {'run.json': json.dumps(record, indent=1) + '\n', 'curve.csv': curve(run / TERMS_FILE)}
-    files |= {name: (run / name).read_text(encoding='utf-8') for name in ('config.py', 'diff.txt')}
-    for path in sorted(run.glob('test*/results.json')):
-        files[f'{path.parent.name}/results.json'] = path.read_text(encoding='utf-8').rstrip() + '\n'
     for name, text in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(out / name, 'w') as file:
