@@ -204,7 +204,15 @@ def demo() -> Iterator[str]:
 
 
 def tables() -> Iterator[str]:
-    """The paper's tables beside ours, and their claims."""
+    """All rows class-agnostically, then the paper's tables beside ours, and their claims."""
+    rows: dict[str, list[Run]] = {}
+    for one in runs('*_rooms_seed[0-9]'):
+        if 'instance/agnostic_AP25' in one.tests.get('test', {}).get('metrics', {}):
+            rows.setdefault(one.name.rpartition('_rooms_')[0], []).append(one)
+    yield from pipes(('short schedule, class-agnostic', 'seeds', 'AP25', 'AP50'), [
+        [name, str(len(found)), *(_over_seeds(found, f'instance/agnostic_{ap}') for ap in ('AP25', 'AP50'))]
+        for name, found in rows.items()])
+    yield ''
     for sheet in sheets([entry for table in load_tables(TABLES) for entry in _entries(table)]):
         yield from table_lines(sheet)
 
@@ -269,6 +277,12 @@ def attention_lines(found: dict) -> Iterator[str]:
 def _term(one: Run, place: int) -> str:
     value = one.curve[place].get('loss_fada')
     return '–' if value is None else f'{value:.4f}'
+
+
+def _over_seeds(found: list[Run], key: str) -> str:
+    """Return the mean of a score in percent, and its range where there are several."""
+    values = [100 * one.score(key) for one in found]
+    return f'{mean(values):.1f}' + (f' [{min(values):.1f}..{max(values):.1f}]' if len(values) > 1 else '')
 
 
 def _pair(one: Run, kind: str) -> str:
