@@ -22,7 +22,7 @@ def finished(tmp_path):
     (run / 'terms.jsonl').write_text(''.join(json.dumps(dict(iteration=i, loss=float(i))) + '\n' for i in range(50)))
     (run / 'config.py').write_text('seed = 0\n')
     (run / 'diff.txt').write_text('')
-    metrics = {'instance/agnostic_AP25': 0.25, 'instance/class/chair/AP25': 0.1, 'instance/AP25': 0.125}
+    metrics = {'instance/agnostic_AP25': 0.25, 'instance/agnostic_AP50': 0.125, 'instance/class/chair/AP25': 0.1, 'instance/AP25': 0.125}
     facts = dict(config='configs/segvggt/all24_fada.py', seed=0)
     (run / 'test' / 'results.json').write_text(json.dumps(dict(facts=facts, metrics=metrics)))
     save_weights({'queries.token': torch.ones(2)}, run / 'weights.safetensors', dict(licence='Apache-2.0'))
@@ -49,7 +49,7 @@ def test_published_weights_say_how_they_were_made(finished, tmp_path):
     path = publish.publish_weights(finished, tmp_path / 'weights')
     card = read_metadata(path)
     assert card['licence'] == 'Apache-2.0' and card['command'] == 'python tools/train.py x.py' and card['hours'] == 0.1
-    assert card['metrics'] == {'instance/agnostic_AP25': 0.25, 'instance/AP25': 0.125}
+    assert card['metrics'] == {'instance/agnostic_AP25': 0.25, 'instance/agnostic_AP50': 0.125, 'instance/AP25': 0.125}
     assert torch.equal(read_state(path)['queries.token'], torch.ones(2)) and (path.parent / 'config.py').is_file()
 
 
@@ -57,5 +57,6 @@ def test_rows_are_filled_by_runs_and_the_others_say_so(finished, tmp_path, monke
     monkeypatch.setattr(page, 'RESULTS', tmp_path / 'out')
     publish.publish(finished, tmp_path / 'out' / finished.name)
     text = '\n'.join(page.tables())
+    assert '| all24_fada | 1 | 25.0 | 12.5 |' in text
     table = text[text.index('## Table 3'):text.index('## Table 4')]
     assert '(n=1)' in table and 'not run' in table and 'all24_fada_rooms_seed0: python tools/train.py x.py' in table
