@@ -22,7 +22,8 @@ def finished(tmp_path):
     (run / 'terms.jsonl').write_text(''.join(json.dumps(dict(iteration=i, loss=float(i))) + '\n' for i in range(50)))
     (run / 'config.py').write_text('seed = 0\n')
     (run / 'diff.txt').write_text('')
-    metrics = {'instance/agnostic_AP25': 0.25, 'instance/agnostic_AP50': 0.125, 'instance/class/chair/AP25': 0.1, 'instance/AP25': 0.125}
+    metrics = {'instance/agnostic_AP25': 0.25, 'instance/agnostic_AP50': 0.125, 'instance/class/chair/AP25': 0.1,
+               'instance/AP25': 0.125}
     facts = dict(config='configs/segvggt/all24_fada.py', seed=0)
     (run / 'test' / 'results.json').write_text(json.dumps(dict(facts=facts, metrics=metrics)))
     save_weights({'queries.token': torch.ones(2)}, run / 'weights.safetensors', dict(licence='Apache-2.0'))
