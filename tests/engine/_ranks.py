@@ -47,6 +47,7 @@ def start_ranks(folder: Path, name: str, *words, count: int = 2, before: Callabl
     ranks = []
     for rank in range(count):
         output = folder / f'output{rank}.txt'
+        output.touch()                         # it may be read before the process has written
         pid = os.fork()
         if pid == 0:
             if launcher:

@@ -51,7 +51,7 @@ def test_a_run_that_ends_by_itself_ends_its_workers(debug_data, tmp_path):
 
 def test_a_second_signal_ends_the_process_at_once(debug_data, tmp_path):
     ranks = start(tmp_path, *words(debug_data, tmp_path / 'run'), before=lambda rank: after_iteration(1, wait_for_two))
-    until(lambda: written(tmp_path) >= 2)
+    until(lambda: 'listening' in ranks[0].text)
     ranks[0].kill(signal.SIGTERM)
     until(lambda: 'first' in ranks[0].text)
     ranks[0].kill(signal.SIGINT)
@@ -67,6 +67,7 @@ def wait_for_two() -> None:
         before(number, frame)
         print('first', flush=True)
     signal.signal(signal.SIGTERM, say)
+    print('listening', flush=True)
     sleep_for_ever()
 
 
