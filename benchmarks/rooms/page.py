@@ -129,15 +129,17 @@ def command(words: list[str]) -> str:
 
 def main_numbers() -> Iterator[str]:
     """What the committed weights reach."""
-    trivial, rows = load('trivial.json'), []
+    trivial, full, rows = load('trivial.json'), run('all24_fada_rooms_full'), []
     if trivial:
-        rows.append(_geometry_row('mean depth map, cameras that never turn', '–', '–', trivial['metrics'], None))
+        rows.append(_geometry_row('mean depth map, cameras that never turn', '–', '–', trivial['metrics'], trivial))
     for name, stages in (('pretrain_rooms', STAGES), ('all24_fada_rooms_full', ('all24_fada_rooms_full',))):
         made = [one for one in map(run, stages) if one]
         if run(name):
             minutes, iterations = sum(one.cpu_minutes for one in made), sum(one.iterations for one in made)
             words = f'{name} (all {len(made)} stages)' if len(made) > 1 else name
             rows.append(_geometry_row(words, f'{minutes:.0f}', str(iterations), run(name).tests['test']['metrics'], trivial))
+    if shifted := full and full.tests.get('test_shifted'):
+        rows.append(_geometry_row(f'{full.name}, on rooms of the shifted style', '–', '–', shifted['metrics'], None))
     yield from pipes(('32 held-out rooms, 12 views each', 'CPU-min', 'iterations', 'Abs Rel', '× mean map',
                       'rotation error (median, degrees)', '× identity', 'agnostic AP25 / AP50',
                       'class-aware AP25 / AP50'), rows)
@@ -145,7 +147,7 @@ def main_numbers() -> Iterator[str]:
 
 def _geometry_row(name: str, minutes: str, iterations: str, metrics: dict, trivial: dict | None) -> list[str]:
     depth, rotation = metrics['depth/abs_rel'], metrics['camera/rotation_median']
-    share = f'{depth / trivial["metrics"]["depth/abs_rel"]:.2f}' if trivial else '1'
+    share = f'{depth / trivial["metrics"]["depth/abs_rel"]:.2f}' if trivial else '–'
     aware = [f'{100 * metrics[f"instance/{kind}AP25"]:.1f} / {100 * metrics[f"instance/{kind}AP50"]:.1f}'
              if f'instance/{kind}AP25' in metrics else '–' for kind in ('agnostic_', '')]
     return [name, minutes, iterations, f'{depth:.3f}', share, f'{rotation:.1f}',
@@ -245,7 +247,8 @@ def _entry(table: Table, row: Row) -> Entry:
                 if column.benchmark == benchmark and value is not None:
                     numbers[column.name].values[seed] = value * column.measure.scale
             entry.commits += [one.record['commit']] if one.record['commit'] not in entry.commits else []
-            entry.commands.append(f'{one.name}: {command(one.record["command"])}')
+            words = f'{one.name}: {command(one.record["command"])}'
+            entry.commands += [words] if words not in entry.commands else []
             entry.memory_gb = max(entry.memory_gb or 0.0, one.record['peak_memory_gb'])
             hours.append(one.record['hours'])
     entry.hours = mean(hours) if hours else None
@@ -255,11 +258,11 @@ def _entry(table: Table, row: Row) -> Entry:
 
 def _results(table: Table, config: str) -> Iterator[tuple[int, Run, dict]]:
     """Yield seed, run and result of the tests that a table asks for, of runs at the profile's own length."""
-    own = table.id in SCORING or bool(table.subset)
+    test = f'test_table{table.id}' if table.id in SCORING else 'test'
     for one in runs('*_rooms_seed[0-9]'):
         for name, result in one.tests.items():
             facts = result['facts']
-            if Path(facts['config']).stem == config and own == (f'table{table.id}' in name):
+            if Path(facts['config']).stem == config and name in (test, f'{test}_{config}'):
                 yield facts['seed'], one, result
 
 

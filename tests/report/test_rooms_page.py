@@ -61,3 +61,15 @@ def test_rows_are_filled_by_runs_and_the_others_say_so(finished, tmp_path, monke
     assert '| all24_fada | 1 | 25.0 | 12.5 |' in text
     table = text[text.index('## Table 3'):text.index('## Table 4')]
     assert '(n=1)' in table and 'not run' in table and 'all24_fada_rooms_seed0: python tools/train.py x.py' in table
+
+
+def test_a_table_takes_the_test_that_is_its_own(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, 'RESULTS', tmp_path / 'out')
+    results = json.loads((finished / 'test' / 'results.json').read_text())
+    results['metrics'] = {'instance/agnostic_AP25': 0.75, 'instance/AP25': 0.75}
+    (finished / 'test_table2').mkdir()
+    (finished / 'test_table2' / 'results.json').write_text(json.dumps(results))
+    publish.publish(finished, tmp_path / 'out' / finished.name)
+    text = '\n'.join(page.tables())
+    assert '12.5 (n=1)' in text[text.index('## Table 3'):text.index('## Table 4')] and text.count('75.0 (n=1)') == 1
+    assert '75.0 (n=1)' in text[text.index('## Table 2'):]
