@@ -268,15 +268,15 @@ def _results(table: Table, config: str) -> Iterator[tuple[int, Run, dict]]:
 
 def fada() -> Iterator[str]:
     """Attention per layer with and without FADA, and the sensitivity of scores to its weight and kind."""
-    found = load('attention.json')
-    if found:
-        yield from attention_lines(found)
+    for name in ('attention.json', 'attention_full.json'):
+        if found := load(name):
+            yield from (*attention_lines(found), '')
     swept = [one for one in runs('*_rooms_seed0*') if 'fada' in one.name and 'test' in one.tests]
     if swept:
         heads = ('run', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50')
         rows = [[one.name, str(one.iterations), _term(one, 0), _term(one, -1), _pair(one, 'instance/agnostic_')]
                 for one in swept]
-        yield from ('', *pipes(heads, rows))
+        yield from pipes(heads, rows)
     yield from ('', 'By length of training, class-agnostic AP25 / AP50, seeds in brackets:', '')
     yield from pipes(('iterations', *BY_LENGTH), _lengths())
 
@@ -295,8 +295,10 @@ def _lengths() -> Iterator[list[str]]:
 
 
 def attention_lines(found: dict) -> Iterator[str]:
-    """Yield a table: layer by layer and checkpoint by checkpoint, where queries look."""
+    """Yield a table: layer by layer and checkpoint by checkpoint, where queries look; which runs these are above it."""
     names, keys = list(found['checkpoints']), ('view_mass', 'pixel_mass', 'entropy', 'js')
+    made_by = (f'{name}: `{Path(one["weights"]).parent.name}`' for name, one in found['checkpoints'].items())
+    yield from (f'{"; ".join(made_by)} (`tools/attention.py`).', '')
     by_layer: dict[int, dict[str, dict]] = {}
     for line in found['layers']:
         by_layer.setdefault(line['layer'], {})[line['checkpoint']] = line
