@@ -24,7 +24,7 @@ from jrs.report.work import (
     shown,
 )
 
-HOLDS, FAILS, UNKNOWN = 'holds', 'does not hold', 'not measured'
+HOLDS, FAILS, OPEN, UNKNOWN = 'holds', 'does not hold', 'undecided', 'not measured'
 SUM_TOLERANCE = 0.01                           # of a sum: times are rounded when they are written
 
 
@@ -228,7 +228,7 @@ def _verdict(claim: Mapping[str, Any], rows: Mapping[int, Entry]) -> Verdict:
 
 
 def _difference(claim: Mapping[str, Any], rows: Mapping[int, Entry]) -> tuple[str, str]:
-    """A difference holds with the paper's sign, where it exceeds its spread over seeds."""
+    """A difference holds with the paper's sign, where it exceeds its spread over seeds; one seed decides nothing."""
     left, right = _cell(rows, claim['lhs']), _cell(rows, claim['rhs'])
     paper = f'paper {claim["difference"]:+g}'
     if left is None or right is None or left.mean is None or right.mean is None:
@@ -236,7 +236,7 @@ def _difference(claim: Mapping[str, Any], rows: Mapping[int, Entry]) -> tuple[st
     ours = left.mean - right.mean
     text = f'{paper}, ours {left.text(left.mean)} − {right.text(right.mean)} = {ours:+.{left.column.measure.digits}f}'
     if left.spread is None or right.spread is None:
-        return (HOLDS if ours * claim['difference'] > 0 else FAILS), f'{text}; spread unknown: fewer than two seeds'
+        return OPEN, f'{text}; spread unknown: fewer than two seeds'
     spread = math.hypot(left.spread, right.spread)
     text += f' ± {left.text(spread)}'
     if abs(ours) <= spread:

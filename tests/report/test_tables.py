@@ -24,9 +24,9 @@ def test_every_column_is_a_label_or_a_number_that_we_measure(number):
 @pytest.mark.parametrize('number', ROWS)
 def test_the_claims_hold_for_the_numbers_of_the_paper(number):
     table, variant = load_tables([number])[0], Variant('paper', (), '')
-    entries = [Entry(table, row, variant, {column.name: Number(
-        column, row.paper[column.name], {} if row.paper[column.name] is None else {0: row.paper[column.name]})
-        for column in table.columns}) for row in table.rows]
+    entries = [Entry(table, row, variant, {column.name: Number(column, value, {} if value is None else {0: value, 1: value})
+                                           for column in table.columns for value in [row.paper[column.name]]})
+               for row in table.rows]
     assert [verdict.status for verdict in judge(entries)] == [HOLDS] * len(table.claims)
 
 
