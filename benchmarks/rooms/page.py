@@ -268,10 +268,8 @@ def _results(table: Table, config: str) -> Iterator[tuple[int, Run, dict]]:
 
 def fada() -> Iterator[str]:
     """Attention per layer with and without FADA, and the sensitivity of scores to its weight and kind."""
-    for name in ('attention.json', 'attention_full.json'):
-        if found := load(name):
-            yield from (*attention_lines(found), '')
-    swept = [one for one in runs('*_rooms_seed0*') if 'fada' in one.name and 'test' in one.tests]
+    yield from attention_lines([found for path in sorted(RESULTS.glob('attention*.json')) if (found := load(path.name))])
+    swept = [one for one in runs('all24*fada*_rooms_seed0*') if 'test' in one.tests]
     if swept:
         heads = ('run', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50')
         rows = [[one.name, str(one.iterations), _term(one, 0), _term(one, -1), _pair(one, 'instance/agnostic_')]
@@ -294,17 +292,23 @@ def _lengths() -> Iterator[list[str]]:
         yield [str(length), *cells]
 
 
-def attention_lines(found: dict) -> Iterator[str]:
-    """Yield a table: layer by layer and checkpoint by checkpoint, where queries look; which runs these are above it."""
-    names, keys = list(found['checkpoints']), ('view_mass', 'pixel_mass', 'entropy', 'js')
-    made_by = (f'{name}: `{Path(one["weights"]).parent.name}`' for name, one in found['checkpoints'].items())
-    yield from (f'{"; ".join(made_by)} (`tools/attention.py`).', '')
-    by_layer: dict[int, dict[str, dict]] = {}
-    for line in found['layers']:
-        by_layer.setdefault(line['layer'], {})[line['checkpoint']] = line
-    yield from pipes(('layer', *(f'{name}: {key.replace("_", " ")} (even)' for name in names for key in keys)), [
-        [str(layer), *(f'{lines[name][key]:.3f} ({lines[name][f"even_{key}"]:.3f})' for name in names for key in keys)]
-        for layer, lines in by_layer.items()])
+def attention_lines(found: list[dict]) -> Iterator[str]:
+    """Yield where queries look: mass on the right views layer by layer, more of the last layer; one line per checkpoint."""
+    by_name: dict[str, list[dict]] = {}
+    for record in found:
+        for line in record['layers']:
+            by_name.setdefault(line['checkpoint'], []).append(line)
+    if not by_name:
+        return
+    made_by = {name: Path(one['weights']).parent.name for record in found for name, one in record['checkpoints'].items()}
+    first = next(iter(by_name.values()))
+    yield from pipes(('mass on the right views, layer', *(str(line['layer']) for line in first), 'run'), [
+        ['even', *(f'{line["even_view_mass"]:.2f}' for line in first), '–'],
+        *([name, *(f'{line["view_mass"]:.2f}' for line in lines), made_by[name]] for name, lines in by_name.items())])
+    keys = ('view_mass', 'pixel_mass', 'entropy', 'js')
+    yield from ('', *pipes(('last layer', *(key.replace('_', ' ') for key in keys)), [
+        ['even', *(f'{first[-1][f"even_{key}"]:.3f}' for key in keys)],
+        *([name, *(f'{lines[-1][key]:.3f}' for key in keys)] for name, lines in by_name.items())]), '')
 
 
 def _term(one: Run, place: int) -> str:
