@@ -30,7 +30,6 @@ PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
 LOOSELY = (3, 4, 7, 8)                          # also judged by the score that says most at this size
 BY_LENGTH = ('all24_fada', 'all24_no_fada')
-SEEDS = (0, 1, 2)
 STAGES = ('pretrain_rooms_neighbours', 'pretrain_rooms_wide', 'pretrain_rooms')
 PROFILE = Variant('rooms', (), '')
 PARTS = Path(__file__).resolve().parent / 'words'                     # the prose between the numbers
@@ -76,9 +75,9 @@ class Run:
         """Those that were trained."""
         return int(self.curve[-1]['iteration'])
 
-    def score(self, key: str, test: str = 'test') -> float:
-        """Return a number of a test."""
-        return self.tests[test]['metrics'][key]
+    def score(self, key: str) -> float:
+        """Return a number of the run's own test."""
+        return self.tests['test']['metrics'][key]
 
 
 def main() -> None:
@@ -114,6 +113,11 @@ def run(name: str) -> Run | None:
 def runs(pattern: str) -> list[Run]:
     """Return the runs whose folder fits a shell pattern, by name."""
     return [Run(path) for path in sorted(RESULTS.glob(pattern)) if path.is_dir()]
+
+
+def segmenting(pattern: str) -> list[Run]:
+    """Return those of `runs(pattern)` whose own test scored instances."""
+    return [one for one in runs(pattern) if 'instance/agnostic_AP25' in one.tests.get('test', {}).get('metrics', {})]
 
 
 def load(name: str) -> dict | None:
@@ -186,11 +190,10 @@ def geometry() -> Iterator[str]:
 
 def instances() -> Iterator[str]:
     """Every run that segments, with its command."""
-    found = [one for one in runs('*_rooms_*') if 'instance/agnostic_AP25' in one.tests.get('test', {}).get('metrics', {})]
     heads = ('run', 'iterations', 'CPU-min', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50', 'Abs Rel', 'command')
     yield from pipes(heads, [
         [one.name, str(one.iterations), f'{one.cpu_minutes:.1f}', _pair(one, 'instance/agnostic_'), _pair(one, 'instance/'),
-         f'{one.score("depth/abs_rel"):.3f}', f'`{command(one.record["command"])}`'] for one in found])
+         f'{one.score("depth/abs_rel"):.3f}', f'`{command(one.record["command"])}`'] for one in segmenting('*_rooms_*')])
 
 
 def demo() -> Iterator[str]:
@@ -210,9 +213,8 @@ def demo() -> Iterator[str]:
 def tables() -> Iterator[str]:
     """All rows class-agnostically, then the paper's tables beside ours, and their claims."""
     rows: dict[str, list[Run]] = {}
-    for one in runs('*_rooms_seed[0-9]'):
-        if 'instance/agnostic_AP25' in one.tests.get('test', {}).get('metrics', {}):
-            rows.setdefault(one.name.rpartition('_rooms_')[0], []).append(one)
+    for one in segmenting('*_rooms_seed[0-9]'):
+        rows.setdefault(one.name.rpartition('_rooms_')[0], []).append(one)
     yield from pipes(('short schedule, class-agnostic', 'seeds', 'AP25', 'AP50'), [
         [name, str(len(found)), *(_over_seeds(found, f'instance/agnostic_{ap}') for ap in ('AP25', 'AP50'))]
         for name, found in rows.items()])
@@ -268,27 +270,24 @@ def _results(table: Table, config: str) -> Iterator[tuple[int, Run, dict]]:
 
 def fada() -> Iterator[str]:
     """Attention per layer with and without FADA, and the sensitivity of scores to its weight and kind."""
-    yield from attention_lines([found for path in sorted(RESULTS.glob('attention*.json')) if (found := load(path.name))])
-    swept = [one for one in runs('all24*fada*_rooms_seed0*') if 'test' in one.tests]
-    if swept:
-        heads = ('run', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50')
-        rows = [[one.name, str(one.iterations), _term(one, 0), _term(one, -1), _pair(one, 'instance/agnostic_')]
-                for one in swept]
-        yield from pipes(heads, rows)
-    yield from ('', 'By length of training, class-agnostic AP25 / AP50, seeds in brackets:', '')
+    yield from attention_lines([load(path.name) for path in sorted(RESULTS.glob('attention*.json'))])
+    heads = ('run', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50')
+    yield from pipes(heads, [[one.name, str(one.iterations), _term(one, 0), _term(one, -1), _pair(one, 'instance/agnostic_')]
+                             for one in segmenting('all24*fada*_rooms_seed0*')])
+    yield from ('', 'By length of training, class-agnostic AP25 / AP50, and of how many seeds:', '')
     yield from pipes(('iterations', *BY_LENGTH), _lengths())
 
 
 def _lengths() -> Iterator[list[str]]:
     """Yield scores with and without FADA for each length of training."""
-    found = {stem: [one for end in ('seed[0-9]', '[0-9]*', 'full') for one in runs(f'{stem}_rooms_{end}')]
+    found = {stem: [one for end in ('seed[0-9]', '[0-9]*', 'full') for one in segmenting(f'{stem}_rooms_{end}')]
              for stem in BY_LENGTH}
     for length in sorted({one.iterations for ones in found.values() for one in ones}):
         cells = []
         for ones in found.values():
             same = [one for one in ones if one.iterations == length]
             scores = [_over_seeds(same, f'instance/agnostic_{ap}') for ap in ('AP25', 'AP50')] if same else []
-            cells.append(f'{" / ".join(scores)} ({len(same)})' if same else 'not run')
+            cells.append(f'{" / ".join(scores)} (n={len(same)})' if same else 'not run')
         yield [str(length), *cells]
 
 

@@ -73,3 +73,10 @@ def test_a_table_takes_the_test_that_is_its_own(finished, tmp_path, monkeypatch)
     text = '\n'.join(page.tables())
     assert '12.5 (n=1)' in text[text.index('## Table 3'):text.index('## Table 4')] and text.count('75.0 (n=1)') == 1
     assert '75.0 (n=1)' in text[text.index('## Table 2'):]
+
+
+def test_scores_stand_by_length_with_and_without_fada(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, 'RESULTS', tmp_path / 'out')
+    publish.publish(finished, tmp_path / 'out' / finished.name)
+    publish.publish(finished, tmp_path / 'out' / 'all24_fada_rooms_seed1')
+    assert '| 50 | 25.0 [25.0..25.0] / 12.5 [12.5..12.5] (n=2) | not run |' in '\n'.join(page.fada())
