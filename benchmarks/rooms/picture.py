@@ -1,6 +1,6 @@
 """Draws a held-out room as the committed weights see it: views, instances, and the cloud in both colours, from two sides.
 
-    python benchmarks/rooms/picture.py data/rooms/tiny/scene0175_00 --first 4 --views 5 --min-score 0.3 \
+    python benchmarks/rooms/picture.py data/rooms/tiny/scene0175_00 --first 12 --views 5 --min-score 0.3 \
         --out docs/rooms/scene0175_00.png
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument('--min-score', type=float, default=0.2)
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
-    photos = sorted((args.room / 'color').iterdir())[args.first::args.step][:args.views]
+    photos = sorted((args.room / 'color').iterdir(), key=lambda path: int(path.stem))[args.first::args.step][:args.views]
     reconstruct = Reconstructor(checkpoint=args.checkpoint, agnostic=True, min_score=args.min_score)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_png8(args.out, draw(reconstruct(photos)))
