@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('source', nargs='+', metavar='PHOTOS_OR_VIDEO', help='a folder of photos, photos, or one video')
     options.add_argument('--out', type=Path, required=True, help='folder for the results')
     options.add_argument('--config', help='experiment of the weights; default: config.py beside the checkpoint')
-    options.add_argument('--checkpoint', help='weights; default: the newest in weights/, else in outputs/demo')
+    options.add_argument('--checkpoint', help='weights; default: the file that comes with the project, '
+                         'weights/rooms_tiny_all24_fada/weights.safetensors of the repository, from any working folder')
     options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms_small, rooms, debug')
     views = options.add_argument_group('views')
     views.add_argument('--max-views', type=_positive, help='at most so many, evenly spaced; default: all photos, '

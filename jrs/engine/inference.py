@@ -15,7 +15,7 @@ from torch import nn
 
 from jrs import __version__
 from jrs.benchmarks import get_benchmark
-from jrs.config import load_config
+from jrs.config import REPOSITORY, load_config
 from jrs.engine.memory import (
     RUNTIME,
     announce,
@@ -29,7 +29,7 @@ from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
 from jrs.io.images import LoadedPhotos, load_photos
-from jrs.io.weights import build_with_weights, read_metadata, read_state
+from jrs.io.weights import build_with_weights, read_metadata
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.registry import MODELS, build
@@ -41,6 +41,7 @@ OFFICIAL = ('For real photos use the official weights (non-commercial licence): 
             'https://huggingface.co/JinyuanQu/SegVGGT (6.6 GB, folder checkpoint), then\n'
             '  python tools/infer.py PHOTOS --out OUT --config configs/segvggt/all24_fada.py '
             '--checkpoint segvggt_scannet200.pt')
+DEFAULT_WEIGHTS = REPOSITORY / 'weights' / 'rooms_tiny_all24_fada' / 'weights.safetensors'
 UNSTATED = 'not stated in the file'
 MERGED = ('*.lora_[ab]',)                       # what a file with merged low-rank factors lacks
 
@@ -103,7 +104,7 @@ class Reconstructor:
 
     Args:
         config: an experiment file; None takes `config.py` beside the checkpoint.
-        checkpoint: weights; None takes those of `weights/`, else of `outputs/demo/` (`default_weights`).
+        checkpoint: weights; None takes `DEFAULT_WEIGHTS`, which come with the project.
         profile: scale of `config`.
         device: 'auto' (CUDA, then MPS, then CPU) or a torch device.
         width: width of the network input; None takes the one that the config tests with.
@@ -186,21 +187,17 @@ def in_first_camera(scene: Reconstruction) -> Reconstruction:
     return dataclasses.replace(scene, cam_from_world=scene.cam_from_world @ world_from_first)
 
 
-def default_weights(root: str | Path = '.') -> Path:
-    """Return the newest weights of a model that segments, with their config beside them, below `root`/weights.
-
-    Those that come with the project lie there. Without any, the newest below `root`/outputs/demo.
+def default_weights() -> Path:
+    """Return the weights that are used when none are named: those of `DEFAULT_WEIGHTS`, whatever lies beside them.
 
     Raises:
-        WeightsError: there are none; says how to make or get some.
+        WeightsError: the file is not there (an install without the repository); says how to make or get some.
     """
-    for folder in ('weights', 'outputs/demo'):
-        found = [path for path in Path(root, folder).rglob('*.safetensors')
-                 if (path.parent / 'config.py').is_file() and any(key.startswith('queries.') for key in read_state(path))]
-        if found:
-            return max(found, key=lambda path: path.stat().st_mtime)
-    raise WeightsError('No weights of a model that segments in weights or outputs/demo. Those that come with the project '
-                       f'lie in weights/ of the repository; `make demo` trains others; --checkpoint names any. {OFFICIAL}')
+    if not DEFAULT_WEIGHTS.is_file():
+        raise WeightsError(f'The weights that are used when none are named, {DEFAULT_WEIGHTS}, are not there: they come '
+                           "with the project's repository, not with an installed package. --checkpoint names any, such as "
+                           f'that file of a clone; `make demo` in a clone trains others. {OFFICIAL}')
+    return DEFAULT_WEIGHTS
 
 
 def config_beside(checkpoint: Path) -> Path:

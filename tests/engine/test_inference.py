@@ -1,14 +1,15 @@
 """From a checkpoint to saved results: what loads, what is refused, and what the output says about the weights."""
 
 import json
-import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from jrs.cli import infer
 from jrs.config import REPOSITORY, load_config
+from jrs.engine import inference
 from jrs.engine.build import build_model
 from jrs.engine.inference import Reconstructor, advice, default_weights, pick_device, weights_card
 from jrs.errors import ConfigError, WeightsError
@@ -61,21 +62,22 @@ def test_each_query_gives_one_instance_unless_all_are_kept(run, photos):
     assert len(every.instances.scores) > 12                                    # 12 queries, several classes each
 
 
-def test_the_default_is_what_segments_in_weights_before_what_the_demo_made(tmp_path):
+def test_the_default_is_one_named_file_from_any_folder_whatever_is_newer(tmp_path, monkeypatch):
+    newer = tmp_path / 'weights' / 'newer' / 'weights.safetensors'
+    newer.parent.mkdir(parents=True)
+    (newer.parent / 'config.py').write_text('')
+    save_weights({'queries.token': torch.zeros(1)}, newer, {})
+    monkeypatch.chdir(tmp_path)
+    assert default_weights() == REPOSITORY / 'weights' / 'rooms_tiny_all24_fada' / 'weights.safetensors'
+    assert 'rooms_tiny_all24_fada/weights.safetensors' in infer.parser().format_help()
+    assert Reconstructor(device='cpu').weights['file'] == str(default_weights())
+
+
+def test_a_missing_default_is_named_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, 'DEFAULT_WEIGHTS', tmp_path / 'weights.safetensors')
     with pytest.raises(WeightsError, match='make demo') as caught:
-        default_weights(tmp_path)
-    assert 'segvggt_scannet200.pt' in str(caught.value)
-    for index, (folder, key) in enumerate({'outputs/demo/old': 'queries.token', 'outputs/demo/new': 'queries.token',
-                                           'weights/geometry': 'backbone.token'}.items()):
-        path = tmp_path / folder / 'weights.safetensors'
-        path.parent.mkdir(parents=True)
-        (path.parent / 'config.py').write_text('')
-        save_weights({key: torch.zeros(1)}, path, {})
-        os.utime(path, (1000 + index, 1000 + index))
-    save_weights({'queries.token': torch.zeros(1)}, tmp_path / 'weights' / 'alone.safetensors', {})     # without a config
-    assert default_weights(tmp_path).parent.name == 'new'
-    (tmp_path / 'weights' / 'config.py').write_text('')
-    assert default_weights(tmp_path).name == 'alone.safetensors'
+        default_weights()
+    assert str(tmp_path / 'weights.safetensors') in str(caught.value) and 'segvggt_scannet200.pt' in str(caught.value)
 
 
 def test_weights_that_do_not_fit_are_refused(run, tmp_path):
