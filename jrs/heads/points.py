@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from jrs.layers.dpt import DenseDecoder, output_convolutions
+from jrs.heads.maps import ConfidentMaps
 from jrs.registry import HEADS
-from jrs.structures import FeatureTaps
 
 
 @HEADS.register_module()
-class PointHead(DenseDecoder):
-    """Dense decoder with four output channels: a point and its confidence (vggt.md section 8). Runs in float32.
+class PointHead(ConfidentMaps):
+    """Points in the frame of the first camera, and a confidence; arguments and `forward` are those of `ConfidentMaps`."""
 
-    Args:
-        dim_in: width of the taps, `feature_dim` of the backbone.
-        features: width of the fusion.
-        out_channels: widths of the four branches, finest first.
-        views_per_chunk: views that are decoded at a time, at most.
-        activation_checkpointing: in training, recompute every chunk in the backward pass.
-    """
+    channels = 3
 
-    def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
-                 views_per_chunk: int = 8,
-                 activation_checkpointing: bool = False) -> None:
-        super().__init__(dim_in, features, out_channels, views_per_chunk, activation_checkpointing)
-        self.scratch.output_conv2 = output_convolutions(features, 4)
-
-    def forward(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:
-        """Return points (B, V, H, W, 3) and confidence > 1 (B, V, H, W), from four taps (B, V, P, dim_in)."""
-        maps = self.decode(features, self.scratch.output_conv2).permute(0, 1, 3, 4, 2)      # (B, V, H, W, 4)
-        values, confidence = maps[..., :3], maps[..., 3]
-        return values.sign() * values.abs().expm1(), 1 + confidence.exp()
+    def quantity(self, maps: Tensor) -> Tensor:
+        """Return points (B, V, H, W, 3), in the unit of the predicted cameras, for `maps` (B, V, 3, H, W)."""
+        values = maps.permute(0, 1, 3, 4, 2)                                    # (B, V, H, W, 3)
+        return values.sign() * values.abs().expm1()

@@ -25,6 +25,10 @@ def test_dense_heads_take_the_width_the_model_offers(part):
     assert head.projects[0].in_channels == 16
 
 
+def test_depth_and_points_are_decoded_by_one_implementation():
+    assert DepthHead.__init__ is PointHead.__init__ and DepthHead.forward is PointHead.forward
+
+
 def test_depth_is_positive_and_confidence_above_one():
     depth, confidence = dense_head(DepthHead)(some_features())
     assert depth.shape == confidence.shape == (2, 3, 28, 42)
