@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from jrs.errors import ConfigError
 from jrs.layers.block import Block
 from jrs.layers.cross_attention import CrossBlock
+from jrs.queries.insertion import chosen_layers
 from jrs.registry import INSERTIONS, QUERIES, build, check_keys
 from jrs.structures import FeatureTaps, LayerState, QueryPredictions
 
@@ -92,7 +93,8 @@ class InsertedQueries(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         insertion = build(INSERTIONS, insertion or dict(type='AllLayers'), 'model.queries.insertion')
         self_insertion = build(INSERTIONS, self_insertion, 'model.queries.self_insertion') or insertion
-        self.cross_layers, self.self_layers = insertion(num_layers), self_insertion(num_layers)
+        self.cross_layers = chosen_layers(insertion, num_layers, 'model.queries.insertion')
+        self.self_layers = chosen_layers(self_insertion, num_layers, 'model.queries.self_insertion')
         self.tokens = nn.Parameter(torch.randn(1, num_queries, dim) * token_std)        # (1, Q, C)
         self.cross_blocks = nn.ModuleDict({str(layer): CrossBlock(dim, num_heads, mlp_ratio, init_values)
                                            for layer in self.cross_layers})

@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 
-from jrs.errors import ConfigError
-from jrs.registry import INSERTIONS
+from jrs.errors import ConfigError, PluginError
+from jrs.registry import INSERTIONS, owner_of
+
+
+def chosen_layers(insertion: Callable[[int], Sequence[int]], num_layers: int, path: str) -> tuple[int, ...]:
+    """Return the layers that an insertion chooses; every part that uses an insertion asks for them here.
+
+    Args:
+        insertion: a part of ``INSERTIONS``.
+        num_layers: of the backbone.
+        path: where the insertion stands in the config, for messages.
+
+    Raises:
+        ConfigError: it does not return distinct whole numbers of 0 .. num_layers - 1 in ascending order, at least one.
+        PluginError: the same of a plugin's insertion.
+    """
+    found = insertion(num_layers)
+    layers = _whole_numbers(found)
+    if layers and layers == tuple(sorted(set(layers))) and 0 <= layers[0] and layers[-1] < num_layers:
+        return layers
+    owner = owner_of(type(insertion))
+    whose = '' if owner in ('jrs', 'mmengine') else f' of plugin {owner!r}'
+    kind = PluginError if whose else ConfigError
+    raise kind(f'{path}: {type(insertion).__name__}{whose} returned {found!r} for a backbone of {num_layers} layers. '
+               f'Allowed are distinct whole numbers of 0 .. {num_layers - 1} in ascending order, at least one: the '
+               'layers after which queries read.')
+
+
+def _whole_numbers(found: object) -> tuple[int, ...]:
+    """Return what an insertion returned as plain integers; empty where it is anything else."""
+    try:
+        return () if any(isinstance(layer, bool) for layer in found) else tuple(map(operator.index, found))
+    except TypeError:
+        return ()
 
 
 @INSERTIONS.register_module()
@@ -49,7 +82,7 @@ class ListedLayers:
     """The layers that the config lists.
 
     Args:
-        layers: layer numbers, in any order, without repetition.
+        layers: layer numbers of the backbone, in any order, without repetition.
     """
 
     def __init__(self, layers: Sequence[int]) -> None:
@@ -57,10 +90,6 @@ class ListedLayers:
 
     def __call__(self, num_layers: int) -> tuple[int, ...]:
         """Return the listed layers in ascending order."""
-        distinct = set(self.layers)
-        if not distinct or len(distinct) < len(self.layers) or not distinct <= set(range(num_layers)):
-            raise ConfigError(f'ListedLayers.layers must be distinct numbers of 0 .. {num_layers - 1}, at least one; '
-                              f'got {list(self.layers)}')
         return self.layers
 
 
