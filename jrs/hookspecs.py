@@ -28,13 +28,20 @@ def jrs_weight_names(keys: list[str]) -> dict[str, str] | None:
 
 
 @spec
-def jrs_training_step(iteration: int, terms: dict[str, float]):
-    """Observe a training step: `terms` are the values that the step logs."""
+def jrs_training_step(iteration: int, total: float, terms: dict[str, float], parts: dict[str, float]):
+    """Observe a training step, in every process; the values are means over all processes.
+
+    `total` is what the step minimises: the sum of the weighted `terms`, named `loss_<name>`. `parts` are what is logged
+    beside them, `<name>/<part>`, without weights. A step that was left out (not finite) has a NaN and empty mappings.
+    """
 
 
 @spec
-def jrs_evaluation(iteration: int, metrics: dict[str, float]):
-    """Observe an evaluation: `metrics` are the numbers that it prints."""
+def jrs_evaluation(iteration: int | None, metrics: dict[str, float]):
+    """Observe an evaluation, in every process: `metrics` are its numbers over all scenes.
+
+    A validation follows `iteration`; `tools/test.py`, which `tools/reproduce.py` and `make demo` score with, gives None.
+    """
 
 
 @spec

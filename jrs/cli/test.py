@@ -87,16 +87,13 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
         model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),
         test_dataloader=scoring_loader(dataset, cfg.train.workers),
         test_evaluator=evaluator, log_processor=dict(by_epoch=False), randomness=dict(seed=cfg.seed),
-        default_hooks=dict(logger=dict(type='ProgressLog'), needs=dict(type='MetricNeeds'), checkpoint=None,
-                           sampler_seed=None),
+        default_hooks=dict(logger=dict(type='ProgressLog'), needs=dict(type='MetricNeeds'),
+                           plugins=dict(type='EvaluationHook'), checkpoint=None, sampler_seed=None),
         cfg=Config(dict(cfg._cfg_dict)))
     metrics = runner.test()
-    facts = {}
-    for metric in evaluator.metrics:
-        facts.update(metric.describe())
     record = dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), hours=(time.monotonic() - start) / 3600,
                   peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
-    return {name: float(value) for name, value in metrics.items()}, facts, record
+    return metrics, evaluator.describe(), record
 
 
 def write_results(out: Path, metrics: dict[str, float], facts: dict, record: dict) -> None:

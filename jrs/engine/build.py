@@ -10,7 +10,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_dist_info
-from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader, Dataset
 
 from jrs.config import REPOSITORY
@@ -23,6 +22,7 @@ from jrs.engine.processes import start_processes
 from jrs.engine.sharding import shard
 from jrs.engine.stop import leave_stopping_to_the_parent
 from jrs.errors import ConfigError, DataError, WeightsError
+from jrs.evaluation.evaluator import SceneEvaluator
 from jrs.io.weights import build_with_weights
 from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
 
@@ -126,9 +126,10 @@ def prepare_worker(worker: int) -> None:
     leave_stopping_to_the_parent()
 
 
-def build_evaluator(metrics: Mapping, path: str = 'metrics') -> Evaluator:
-    """Return mmengine's evaluator over the named metrics; entries that are None are off."""
-    return Evaluator([build(METRICS, metric, f'{path}.{name}') for name, metric in metrics.items() if metric is not None])
+def build_evaluator(metrics: Mapping, path: str = 'metrics') -> SceneEvaluator:
+    """Return the evaluator over the named metrics, ours or mmengine's; entries that are None are off."""
+    return SceneEvaluator([build(METRICS, metric, f'{path}.{name}')
+                           for name, metric in metrics.items() if metric is not None])
 
 
 def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: str = 'none') -> JrsRunner:
@@ -172,5 +173,6 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
 def _default_hooks(settings: Mapping) -> dict:
     return dict(logger=dict(type='ProgressLog', interval=settings.log_every), checkpoint=None, sampler_seed=None,
                 randomness=dict(type='StepRandomness'), plain=dict(type='PlainCheckpoint'),
-                terms=dict(type='TermLog'), resources=dict(type='ResourceLog'), needs=dict(type='MetricNeeds'),
+                terms=dict(type='TermLog'), plugins=dict(type='EvaluationHook'), resources=dict(type='ResourceLog'),
+                needs=dict(type='MetricNeeds'),
                 save=dict(type='SafeCheckpoint', interval=settings.save_every), heartbeat=dict(type='Heartbeat'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 from pathlib import Path
 
@@ -44,13 +45,9 @@ class TermLog(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Append one line, the means over all processes, and show the step to plugins; a step left out has no terms."""
         terms = {name: float(value.detach()) for name, value in outputs.items()}
-        manager().hook.jrs_training_step(iteration=runner.iter, terms=terms)
+        manager().hook.jrs_training_step(iteration=runner.iter, **step_facts(terms))
         if runner.rank == 0:
             self.file.write(json.dumps(dict(iteration=runner.iter, **terms)) + '\n')
-
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Show the evaluation to plugins."""
-        manager().hook.jrs_evaluation(iteration=runner.iter, metrics=metrics or {})
 
     def after_train(self, runner) -> None:
         """Print and save the mean of each term over the first and the last iterations."""
@@ -61,6 +58,29 @@ class TermLog(Hook):
         with atomic_write(Path(runner.work_dir) / SUMMARY_FILE, 'w') as file:
             json.dump(summary, file, indent=1)
         runner.logger.info('\n' + format_summary(summary))
+
+
+def step_facts(terms: dict[str, float]) -> dict[str, object]:
+    """Return what `jrs_training_step` tells of a step: its `total`, the weighted `terms` that add up to it, the `parts`."""
+    named = {name: value for name, value in terms.items() if name != 'loss'}
+    weighted = {name: value for name, value in named.items() if 'loss' in name}            # mmengine's rule
+    parts = {name: value for name, value in named.items() if name not in weighted}
+    return dict(total=terms.get('loss', math.nan), terms=weighted, parts=parts)
+
+
+@HOOKS.register_module()
+class EvaluationHook(Hook):
+    """Show plugins every evaluation, of a validation and of `tools/test.py` (`jrs_evaluation`)."""
+
+    priority = 'LOW'
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Show a validation, with the iteration that it follows."""
+        manager().hook.jrs_evaluation(iteration=runner.iter, metrics=metrics or {})
+
+    def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Show the scores of a file of weights, which say no iteration."""
+        manager().hook.jrs_evaluation(iteration=None, metrics=metrics or {})
 
 
 def read_lines(path: Path) -> list[str]:

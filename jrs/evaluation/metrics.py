@@ -55,8 +55,8 @@ class SceneMetric(BaseMetric):
         raise NotImplementedError
 
     def describe(self) -> dict[str, str]:
-        """Return the rules in words."""
-        raise NotImplementedError
+        """Return the rules in words, for tables of results; none unless a subclass states them."""
+        return {}
 
 
 @METRICS.register_module()
