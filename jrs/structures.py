@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jrs.masks import MaskLogits
+
 
 class _Moves:
     """Gives a dataclass of tensors a `to(device)`."""
@@ -140,7 +142,8 @@ class QueryPredictions(_Moves):
     Attributes:
         embedding: (B, Q, D) projected queries; classes and masks both read them.
         class_logits: (B, Q, K + 1), the last column is "no object".
-        mask_logits: (B, Q, V, h, w), or None where masks are made in chunks.
+        mask_logits: (B, Q, V, h, w) where `SegVGGT.predict_all` was asked for them, else None; what reads masks calls
+            `masks` instead, which gives them in either case.
         view_attention: (L, B, Q, V) attention mass per view, rows over V sum to 1; None at inference.
         auxiliary: predictions of earlier layers (deep supervision), first layer first; empty for SegVGGT.
         features: (B, V, D, h, w) instance features that the masks of `embedding` come from, where `mask_logits` is None.
@@ -159,6 +162,20 @@ class QueryPredictions(_Moves):
     def levels(self) -> list[QueryPredictions]:
         """Every supervised prediction: those of earlier layers, first to last, then this one."""
         return [*self.auxiliary, self]
+
+    def masks(self, queries: Tensor | None = None) -> MaskLogits:
+        """Return the mask logits (n, V*h*w) of some queries (n,) int64 of one scene, None = all Q, to be read in pieces.
+
+        Raises:
+            ValueError: neither mask logits nor instance features are there.
+        """
+        rows = slice(None) if queries is None else queries
+        if self.mask_logits is not None:
+            return MaskLogits.given(self.mask_logits[rows].flatten(1))
+        if self.features is None:
+            raise ValueError('masks need mask_logits (Q, V, h, w) in the predictions, or features (V, D, h, w) beside the '
+                             'embedding; both are None')
+        return MaskLogits(self.embedding[rows], self.features)
 
     def scene(self, index: int) -> QueryPredictions:
         """Return the predictions of scene `index`: embedding (Q, D), class_logits (Q, K + 1), mask_logits (Q, V, h, w),
@@ -221,6 +238,11 @@ class InstanceTargets(_Moves):
         """Return some of the instances, in the order of `index` (n,) int64."""
         return InstanceTargets(self.labels[index], self.masks[index], self.view_visibility[index], self.valid,
                                None if self.ids is None else self.ids[index])
+
+    @property
+    def flat_masks(self) -> Tensor:
+        """`masks` of all views laid end to end, (G, V*h*w), as `QueryPredictions.masks` has them."""
+        return self.masks.flatten(1)
 
     @property
     def flat_valid(self) -> Tensor | None:

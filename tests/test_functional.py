@@ -5,16 +5,16 @@ import math
 import pytest
 import torch
 
-from jrs import functional
+from jrs import masks
 from jrs.functional import (
     js_divergence,
     kl_divergence,
-    mask_logits,
     matched_bce,
     matched_dice,
     pairwise_bce,
     pairwise_dice,
 )
+from jrs.masks import mask_logits
 from jrs.structures import QueryPredictions
 
 
@@ -48,7 +48,7 @@ def slow_kl(p, q):
 
 @pytest.mark.parametrize('piece_values', [1, 8, 2 ** 24])
 def test_pairwise_forms_equal_a_loop_over_pairs_whatever_the_piece(monkeypatch, piece_values):
-    monkeypatch.setattr(functional, 'PIECE_VALUES', piece_values)
+    monkeypatch.setattr(masks, 'PIECE_VALUES', piece_values)
     logits, targets = logits_and_targets()
     for query in range(len(logits)):
         for instance in range(len(targets)):
@@ -66,7 +66,7 @@ def test_the_diagonal_of_the_pairwise_form_is_the_matched_form():
 
 @pytest.mark.parametrize('piece_values', [8, 2 ** 24])
 def test_elements_that_are_not_valid_do_not_count(monkeypatch, piece_values):
-    monkeypatch.setattr(functional, 'PIECE_VALUES', piece_values)
+    monkeypatch.setattr(masks, 'PIECE_VALUES', piece_values)
     logits, targets = logits_and_targets()
     valid = torch.arange(logits.shape[1]) % 3 > 0
     for formula in (pairwise_bce, pairwise_dice):
@@ -195,9 +195,9 @@ def test_streamed_logits_give_the_same_values_and_gradients_as_given_ones(monkey
     options = dict(valid=valid) if use_valid else {}
     given = [embedding.clone().requires_grad_(), features.clone().requires_grad_()]
     expected = formula(mask_logits(*given).flatten(1), targets, **options)
-    monkeypatch.setattr(functional, 'PIECE_VALUES', piece_values)
+    monkeypatch.setattr(masks, 'PIECE_VALUES', piece_values)
     lazy = [embedding.clone().requires_grad_(), features.clone().requires_grad_()]
-    found = formula(functional.flat_mask_logits(QueryPredictions(lazy[0], features=lazy[1])), targets, **options)
+    found = formula(QueryPredictions(lazy[0], features=lazy[1]).masks(), targets, **options)
     torch.testing.assert_close(found, expected)
     expected.square().sum().backward(), found.square().sum().backward()
     for one, other in zip(lazy, given, strict=True):
@@ -206,18 +206,18 @@ def test_streamed_logits_give_the_same_values_and_gradients_as_given_ones(monkey
 
 def test_streamed_logits_never_exist_as_a_whole(monkeypatch):
     embedding, features, targets, _ = streamed_and_given()
-    largest, make = [], functional.mask_logits
+    largest, make = [], masks.mask_logits
 
     def spy(*inputs):
         largest.append(make(*inputs).numel())
         return make(*inputs)
-    monkeypatch.setattr(functional, 'mask_logits', spy)
-    monkeypatch.setattr(functional, 'PIECE_VALUES', 2 * 4 * 21)
+    monkeypatch.setattr(masks, 'mask_logits', spy)
+    monkeypatch.setattr(masks, 'PIECE_VALUES', 2 * 4 * 21)
     embedding.requires_grad_()
-    matched_bce(functional.flat_mask_logits(QueryPredictions(embedding, features=features)), targets).sum().backward()
+    matched_bce(QueryPredictions(embedding, features=features).masks(), targets).sum().backward()
     assert max(largest) == 2 * 4 * 21 and len(largest) == 2 * 3           # forward and backward
 
 
 def test_masks_from_nothing_say_what_is_needed():
     with pytest.raises(ValueError, match='features'):
-        functional.flat_mask_logits(QueryPredictions(torch.zeros(2, 3)))
+        QueryPredictions(torch.zeros(2, 3)).masks()

@@ -1,6 +1,7 @@
 """Class and mask terms on the matched pairs of one scene (baselines.md section 2.2).
 
 Each takes (pred, target, match) without the scene axis and returns a scalar, or None when the scene has nothing to say.
+Masks are read through ``pred.masks(match.queries)``, see `jrs.masks.MaskLogits`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jrs.functional import StreamedLogits, flat_mask_logits, matched_bce, matched_dice
+from jrs.functional import matched_bce, matched_dice
+from jrs.masks import MaskLogits
 from jrs.registry import LOSSES
 from jrs.structures import InstanceTargets, Match, QueryPredictions
 
@@ -46,7 +48,7 @@ class MaskBCELoss:
     reads = 'instances'
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
-        """Return a scalar, None without pairs; reads the mask logits (Q, V, h, w) and the masks (G, V, h, w)."""
+        """Return a scalar, None without pairs; reads ``pred.masks()`` (Q, V*h*w) and ``target.masks``."""
         if len(match.queries) == 0:
             return None
         return matched_bce(*_matched(pred, target, match), valid=target.flat_valid).mean()
@@ -66,12 +68,12 @@ class MaskDiceLoss:
         self.smooth = smooth
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
-        """Return a scalar, None without pairs; reads the mask logits (Q, V, h, w) and the masks (G, V, h, w)."""
+        """Return a scalar, None without pairs; reads ``pred.masks()`` (Q, V*h*w) and ``target.masks``."""
         if len(match.queries) == 0:
             return None
         return matched_dice(*_matched(pred, target, match), smooth=self.smooth, valid=target.flat_valid).mean()
 
 
-def _matched(pred: QueryPredictions, target: InstanceTargets, match: Match) -> tuple[Tensor | StreamedLogits, Tensor]:
+def _matched(pred: QueryPredictions, target: InstanceTargets, match: Match) -> tuple[MaskLogits, Tensor]:
     """(n, V*h*w) logits and bool targets of the matched rows only."""
-    return flat_mask_logits(pred, match.queries), target.masks[match.instances].flatten(1)
+    return pred.masks(match.queries), target.flat_masks[match.instances]

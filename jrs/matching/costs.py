@@ -1,13 +1,14 @@
 """Pairwise costs of class and mask; the one of view attention lives in `jrs/alignment/cost.py`.
 
-A cost is any callable (pred, target) -> (Q, G) for one scene, already multiplied by its weight.
+A cost is any callable (pred, target) -> (Q, G) for one scene, already multiplied by its weight. Masks are read through
+``pred.masks()``, see `jrs.masks.MaskLogits`.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from jrs.functional import flat_mask_logits, pairwise_bce, pairwise_dice
+from jrs.functional import pairwise_bce, pairwise_dice
 from jrs.registry import COSTS
 from jrs.structures import InstanceTargets, QueryPredictions
 
@@ -41,8 +42,8 @@ class MaskBCECost:
         self.weight = weight
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
-        """Return (Q, G); reads the mask logits (Q, V, h, w) and ``target.masks`` (G, V, h, w)."""
-        return self.weight * pairwise_bce(flat_mask_logits(pred), target.masks.flatten(1), target.flat_valid)
+        """Return (Q, G); reads ``pred.masks()`` (Q, V*h*w) and ``target.masks`` (G, V, h, w)."""
+        return self.weight * pairwise_bce(pred.masks(), target.flat_masks, target.flat_valid)
 
 
 @COSTS.register_module()
@@ -59,5 +60,5 @@ class MaskDiceCost:
         self.smooth = smooth
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
-        """Return (Q, G); reads the mask logits (Q, V, h, w) and ``target.masks`` (G, V, h, w)."""
-        return self.weight * pairwise_dice(flat_mask_logits(pred), target.masks.flatten(1), self.smooth, target.flat_valid)
+        """Return (Q, G); reads ``pred.masks()`` (Q, V*h*w) and ``target.masks`` (G, V, h, w)."""
+        return self.weight * pairwise_dice(pred.masks(), target.flat_masks, self.smooth, target.flat_valid)

@@ -40,7 +40,7 @@ class CostMatcher:
         """Assign the queries of one scene; auxiliary levels are matched each by their own predictions.
 
         Args:
-            pred: class_logits (Q, K + 1), mask_logits (Q, V, h, w), view_attention (L, Q, V): what the costs read.
+            pred: class_logits (Q, K + 1), masks() (Q, V*h*w), view_attention (L, Q, V): what the costs read.
             target: G instances; G = 0 and G > Q are fine.
 
         Returns:

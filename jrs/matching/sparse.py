@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from jrs.errors import ConfigError
-from jrs.functional import flat_mask_logits, surest_elements
+from jrs.functional import surest_elements
 from jrs.matching.hungarian import CostMatcher
 from jrs.registry import MATCHERS
 from jrs.structures import InstanceTargets, QueryPredictions
@@ -41,8 +41,8 @@ class SparseMatcher(CostMatcher):
 
     def assign(self, cost: Tensor, pred: QueryPredictions, target: InstanceTargets) -> tuple[Tensor, Tensor]:
         """Return the kept pairs for `cost` (Q, G), in ascending order of the query."""
-        elements = pred.elements if pred.elements is not None else surest_elements(flat_mask_logits(pred), target.flat_valid)
-        eligible = target.masks.flatten(1)[:, elements].T.to(cost.device)              # (Q, G)
+        elements = pred.elements if pred.elements is not None else surest_elements(pred.masks(), target.flat_valid)
+        eligible = target.flat_masks[:, elements].T.to(cost.device)              # (Q, G)
         cost = cost.masked_fill(~eligible, INELIGIBLE)
         if len(cost) > self.k:
             eligible &= cost < cost.kthvalue(self.k + 1, dim=0).values

@@ -10,8 +10,8 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from jrs.errors import ConfigError, NonFiniteError
-from jrs.functional import mask_logits
 from jrs.geometry.camera import decode_cameras, relative_to_first
+from jrs.masks import mask_logits
 from jrs.models.attention import matched_attention
 from jrs.models.targets import instance_targets
 from jrs.registry import (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jrs.errors import ConfigError
-from jrs.functional import mask_logits
+from jrs.masks import mask_logits
 from jrs.registry import POSTPROCESSORS
 from jrs.structures import Instances, PackedMasks, QueryPredictions, count_bits, pack_above
 

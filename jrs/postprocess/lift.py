@@ -15,8 +15,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from jrs.errors import ConfigError, DataError, did_you_mean
-from jrs.functional import mask_logits
 from jrs.geometry.projection import project_points
+from jrs.masks import mask_logits
 from jrs.registry import POSTPROCESSORS
 from jrs.structures import Instances, Reconstruction, SceneGroundTruth
 

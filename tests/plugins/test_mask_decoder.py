@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from jrs.config import load_config
 from jrs.errors import ConfigError
-from jrs.functional import mask_logits
+from jrs.masks import mask_logits
 from jrs.plugins import load_plugins
 from jrs.registry import MODELS, QUERIES, build, owner_of
 from jrs.structures import FeatureTaps

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from jrs.errors import ConfigError
-from jrs.functional import mask_logits
+from jrs.masks import mask_logits
 from jrs.postprocess import instances as instances_module
 from jrs.registry import POSTPROCESSORS, build
 from jrs.structures import QueryPredictions
