@@ -19,6 +19,7 @@ LABELS_DIR = Path(__file__).resolve().parent / 'labels'
 IOU_THRESHOLDS = tuple(np.arange(0.5, 0.95, 0.05).tolist())          # nine values: 0.95 is not among them
 STRICTEST_THRESHOLD = float(np.arange(0.5, 1.0, 0.05)[9])            # 0.95, only for the literal reading of the paper
 LOOSE_THRESHOLD = 0.25                                               # AP25; never part of the mean
+PREPARED_EVERY = 10                                                  # each n-th frame of a recording is prepared
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import math
 import re
 from pathlib import Path
@@ -12,7 +13,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from jrs.benchmarks import PREPARED_EVERY
+from jrs.cli import prepare
 from jrs.config import bases_of, load_config, read_config
+from jrs.datasets.dataset import how_to_get
+from jrs.datasets.prepare.devices import Iphone
+from jrs.datasets.prepare.scannet import prepare_scannet
 from tests._data import ROOT, forget_runs
 
 CONFIGS = ROOT / 'configs'
@@ -38,6 +44,19 @@ def test_an_experiment_resolves_under_every_profile_and_stays_what_it_is(path):
         assert kept or profile != 'paper' and path.stem in CHOOSE_THE_TEACHER, f'under {profile} it is its parent'
     first = path.read_text().splitlines()[0]
     assert re.match(r'# .*(Tables? \d+|Beside Table \d+)', first), f'the first line names no table: {first}'
+
+
+def test_configs_readme_and_the_commands_count_on_one_stride_of_prepared_frames():
+    options = vars(prepare._parser().parse_args(['scannet', '--raw', 'RAW', '--out', 'OUT']))
+    stride = inspect.signature(prepare_scannet).parameters['every'].default
+    assert options['every'] == stride == Iphone.every == PREPARED_EVERY
+    said = re.findall(r'prepare.py scannet .*', (ROOT / 'README.md').read_text() + how_to_get(Path('data/scannet')))
+    assert len(said) > 1 and not any('--every' in line for line in said)
+    for path in EXPERIMENTS:
+        cfg = load_config(path, 'paper')
+        assert all(cfg[name].every % PREPARED_EVERY == 0 for name in ('val_dataset', 'test_dataset'))
+        if cfg.train_dataset.folder == 'scannet':
+            assert [bound % PREPARED_EVERY for bound in cfg.train_dataset.view_spacing] == [0, 0], path
 
 
 @pytest.mark.parametrize('path', **named(EXPERIMENTS))

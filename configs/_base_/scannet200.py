@@ -7,7 +7,7 @@ train_dataset = dict(
     type='SceneDataset', mode='train', folder='scannet', split='train', benchmark='scannet200',
     width=518,                                  # paper Sec. 4.1
     transform=dict(type='TrainViews'),          # VGGT's recipe (vggt.md section 16)
-    view_spacing=(1, 10))                       # of prepared frames (--every 10); the paper: "appropriate intervals"; ours
+    view_spacing=(10, 100))                     # frames of the recording; the paper: "appropriate intervals"; ours
 val_dataset = dict(
     type='SceneDataset', mode='test', folder='scannet', split='val', benchmark='scannet200', width=518,
     every=20,                                   # paper Sec. 4.1

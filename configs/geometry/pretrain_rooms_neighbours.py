@@ -2,7 +2,7 @@
 _base_ = './pretrain_rooms.py'
 
 batches = dict(views=(2, 3))
-train_dataset = dict(view_spacing=(1, 3))
+train_dataset = dict(view_spacing=(10, 30))
 profiles = dict(
     debug=dict(batches=dict(views=(2, 3)), train_dataset=dict(view_spacing=(1, 2))),
     rooms=dict(batches=dict(views=(2, 3)), train_dataset=dict(view_spacing=(1, 3)), train=dict(iterations=900),

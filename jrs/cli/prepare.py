@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jrs.benchmarks import PREPARED_EVERY
 from jrs.errors import ConfigError, DataError
 from jrs.io.atomic import atomic_write
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2 --verify
   python tools/prepare.py rooms --preset tiny --depth sensor --poses drift --out data/rooms/tiny_sensor
-  python tools/prepare.py scannet --raw /data/scannet --out data/scannet --every 20 --jobs 16
+  python tools/prepare.py scannet --raw /data/scannet --out data/scannet --jobs 16
   python tools/prepare.py scannetpp --raw /data/scannetpp --out data/scannetpp --jobs 16
   python tools/prepare.py images walk.mp4 --out data/mine --name kitchen --max-views 48
   python tools/prepare.py check data/scannet/scene0011_00
@@ -44,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     scannet.add_argument('--raw', type=Path, required=True, help='folder with the scans, the label table (tsv) and '
                          'the lists scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt')
     scannet.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/scannet')
-    scannet.add_argument('--every', type=int, default=20, help='take each n-th frame (default: %(default)s)')
+    scannet.add_argument('--every', type=int, default=PREPARED_EVERY, help='take frames whose number in the recording is a '
+                         'multiple of this (default: %(default)s, which configs of ScanNet count on)')
     scannet.add_argument('--frames', type=Path, metavar='DIR', help='read frames that the ScanNet exporter wrote, '
                          'DIR/<scan>/color depth pose intrinsic, instead of .sens files; without this option they are '
                          'read where a scan folder has them and no .sens')

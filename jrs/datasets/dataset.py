@@ -52,7 +52,8 @@ class SceneDataset:
         seed: of the experiment.
         mode: 'train' or 'test'.
         every: keep frames whose number in the recording is a multiple of this.
-        view_spacing: bounds of the interval between sampled views, in kept frames; 'train' only.
+        view_spacing: bounds of the interval between sampled views, in frames of the recording, however densely the scenes
+            were prepared (`SpacedViews`); 'train' only.
         view_choice: config of a part of `SAMPLERS` that chooses the views of a sample instead, such as
             `CovisibleViews`; 'train' only. None = `SpacedViews` with `view_spacing`.
         max_views: at most this many views, spread evenly over the scene; 'test' only.
@@ -64,7 +65,7 @@ class SceneDataset:
 
     def __init__(self, folder: str, split: str, benchmark: str, width: int, patch_size: int = 14,
                  data_root: str = 'data', transform: dict | None = None, seed: int = 0, mode: str = 'train',
-                 every: int = 1, view_spacing: tuple[int, int] = (1, 20), view_choice: dict | None = None,
+                 every: int = 1, view_spacing: tuple[int, int] = (10, 100), view_choice: dict | None = None,
                  max_views: int | None = None, limit_scenes: int | None = None) -> None:
         if mode not in ('train', 'test'):
             raise ConfigError(f"SceneDataset: mode must be 'train' or 'test', got {mode!r}.")
@@ -83,6 +84,7 @@ class SceneDataset:
                                  'dataset.view_choice')
         self.max_views = max_views
         self.scenes = [SceneFolder(self.root / name) for name in self._scene_names()[:limit_scenes]]
+        self._check_view_choice()
 
     @property
     def metainfo(self) -> dict:
@@ -105,7 +107,7 @@ class SceneDataset:
 
     def frames(self, scene: SceneFolder) -> list[Frame]:
         """Return the frames of a scene at this data set's stride."""
-        prepared = scene.record.settings.get('every', 1)
+        prepared = scene.record.every
         if self.every > 1 and self.every % prepared:
             raise DataError(f'{scene.path}: every={self.every} is asked for, the scene has every {prepared}th frame. '
                             f'Prepare it again with an --every that divides {self.every}.')
@@ -114,6 +116,15 @@ class SceneDataset:
             raise DataError(f'{scene.path}: no frame number is a multiple of every={self.every}: the recording is too '
                             'short, or those frames have no pose.')
         return frames
+
+    def _check_view_choice(self) -> None:
+        """Ask the view choice, where it has a `check`, about the first and the last scene: all are asked when they are used.
+
+        A preparation that was stopped and begun again with other settings changes scenes from the first one on.
+        """
+        if self.mode == 'train' and hasattr(self.view_choice, 'check'):
+            for scene in {scene.name: scene for scene in (*self.scenes[:1], *self.scenes[-1:])}.values():
+                self.view_choice.check(scene, self.frames(scene))
 
     def _train_item(self, request: SampleRequest) -> SceneBatch:
         scene = self.scenes[request.index]
@@ -213,7 +224,7 @@ def how_to_get(root: Path) -> str:
     """Return the sentence that says how a data set is made, and what runs without it."""
     if 'rooms' in root.parts:
         return f'Generate the rooms: python tools/prepare.py rooms --preset {root.name} --out {root}'
-    command = 'scannetpp --raw DIR' if 'scannetpp' in root.name else 'scannet --raw DIR --every 10'
+    command = 'scannetpp --raw DIR' if 'scannetpp' in root.name else 'scannet --raw DIR'
     return (f'Prepare it from the raw scans: python tools/prepare.py {command} --out {root}. '
             'Without the data, `--profile rooms` runs the same experiment on the built-in rooms.')
 

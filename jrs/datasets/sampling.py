@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from jrs.datasets.covisibility import covisibility
 from jrs.datasets.scene import Frame, SceneFolder
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, DataError
 from jrs.registry import SAMPLERS
 
 DRAWS_PER_BATCH = 65536                  # more than any global batch has scenes, so that no draw number repeats
+MIN_GRID = 5                             # fewer frames lie on a coarser grid by chance
 
 
 @dataclass(frozen=True)
@@ -109,24 +111,48 @@ class ViewBatchSampler:
 class SpacedViews:
     """Chooses the views of a training sample at varying intervals along the recording (`choose_views`).
 
+    Bounds count frames of the recording, and are rounded inwards to multiples of the stride n of the frames there are
+    (every n-th of the recording): a scene prepared with ``--every 5`` and one with ``--every 10`` give the same intervals.
+    Bounds below the stride are refused. Where a frame was left out (no pose), the nearest one that is not taken stands in.
+
     Args:
-        spacing: bounds of the step between neighbours, in kept frames.
+        spacing: bounds of the interval between neighbours, in frames of the recording.
     """
 
-    def __init__(self, spacing: tuple[int, int] = (1, 20)) -> None:
+    def __init__(self, spacing: tuple[int, int] = (10, 100)) -> None:
         _check_range('spacing', spacing, 1)
         self.spacing = tuple(spacing)
 
+    def check(self, scene: SceneFolder, frames: list[Frame]) -> None:
+        """Raise a DataError where the frames are too far apart for the spacing."""
+        self._in_strides(scene, frame_stride(scene, frames))
+
     def choose(self, scene: SceneFolder, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
         """Return (V,) int64 places in `frames`, in random order."""
-        return choose_views(len(frames), num_views, self.spacing, rng)
+        numbers, stride = np.array([frame.index for frame in frames]), frame_stride(scene, frames)
+        spacing = self._in_strides(scene, stride)
+        slots = (numbers - numbers[0]) // stride                                    # (F,), gaps where frames were left out
+        if len(frames) < num_views:
+            return choose_views(len(frames), num_views, spacing, rng)
+        return nearest_places(slots, choose_views(int(slots[-1]) + 1, num_views, spacing, rng))
+
+    def _in_strides(self, scene: SceneFolder, stride: int) -> tuple[int, int]:
+        """Return the bounds in steps of `stride` frames."""
+        low, high = -(-self.spacing[0] // stride), self.spacing[1] // stride
+        if self.spacing[0] < stride or high < low:
+            fitting = (low * stride, max(low, high) * stride)
+            raise DataError(f'{scene.path}: view_spacing={self.spacing} counts frames of the recording, and the scene has '
+                            f'every {stride}th of them: such intervals do not exist. Prepare it again with an --every of at '
+                            f'most {self.spacing[0]}, or set train_dataset.view_spacing={fitting}.')
+        return low, high
 
 
 @SAMPLERS.register_module()
 class CovisibleViews:
     """Chooses the views of a training sample by what they see in common (`choose_covisible`), whenever they were taken.
 
-    Needs scenes with depth and cameras; what views share is measured once per scene and kept there (`covisibility`).
+    Frame numbers and intervals do not matter. Needs scenes with depth and cameras; what views share is measured once per
+    scene and kept there (`covisibility`).
 
     Args:
         share: bounds of the share of a view's points that one of the views before it sees; ours.
@@ -145,6 +171,30 @@ class CovisibleViews:
         return choose_covisible(covisibility(scene)[np.ix_(rows, rows)], num_views, self.share, rng)
 
 
+def frame_stride(scene: SceneFolder, frames: list[Frame]) -> int:
+    """Return n where `frames` are every n-th of the recording, but for those that were left out.
+
+    The frames themselves say it, from `MIN_GRID` of them on (frames exported by others may be rarer than what they were
+    prepared with); of fewer, how the scene was prepared.
+    """
+    grid = math.gcd(*np.diff([frame.index for frame in frames]).tolist())
+    return grid if len(frames) >= MIN_GRID else math.gcd(grid, scene.record.every)
+
+
+def nearest_places(slots: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the places in `slots` (F,), rising, of the values nearest to `wanted` (V,), all different; V <= F.
+
+    Of two as near the earlier is taken; one that an earlier wish took is left to it.
+    """
+    order = np.argsort(wanted, kind='stable')
+    after = np.searchsorted(slots, wanted[order]).clip(1, max(1, len(slots) - 1))
+    before, after = after - 1, np.minimum(after, len(slots) - 1)
+    places = np.where(wanted[order] - slots[before] <= slots[after] - wanted[order], before, after)     # (V,) not falling
+    rank = np.arange(len(places))
+    places = np.minimum(np.maximum.accumulate(places - rank) + rank, len(slots) - len(places) + rank)   # rising, inside
+    return places[np.argsort(order, kind='stable')].astype(np.int64)
+
+
 def choose_views(num_frames: int, num_views: int, spacing: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Choose views at varying intervals along a recording; the first of them, the reference, is a random one.
 
@@ -152,9 +202,9 @@ def choose_views(num_frames: int, num_views: int, spacing: tuple[int, int], rng:
     that. A short recording lowers both bounds; frames repeat only when it has fewer than `num_views`.
 
     Args:
-        num_frames: frames to choose from, in order of time.
+        num_frames: frames to choose from, in order of time and evenly spaced.
         num_views: V.
-        spacing: bounds of the step between neighbours, in frames of the list (ours: 1 to 20, data.md section 7).
+        spacing: bounds of the step between neighbours, in frames of the list.
         rng: the sample's own generator.
 
     Returns:

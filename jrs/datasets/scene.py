@@ -19,7 +19,9 @@
       cameras     [{color_size: [H, W], color_intrinsics: 3x3, depth_size: [H, W], depth_intrinsics: 3x3}]
       frames      [{name, index, camera, cam_from_world: 4x4}], in order of time
 
-`index` is the frame's number in the recording, `camera` a place in `cameras`. Colour and depth camera of a frame have
+`index` is the frame's number in the recording: ScanNet's `.sens`, an iPhone's or another video, a room's walk, counted
+from 0; of single pictures (a DSLR's, photos) their place in the order of names. Under `every: n` in `settings` numbers are
+multiples of n. `camera` is a place in `cameras`. Colour and depth camera of a frame have
 one pose. Ids are the same in all frames and on the mesh, and cover stuff (walls, floors) as well as things: which
 classes are instances is the benchmark's affair; `classes` has its class id under the benchmark's name. Cameras are
 OpenCV's, pixel centres at integers, `cam_from_world` in metres. Without `depth_size` (null) there is no depth folder;
@@ -128,6 +130,11 @@ class SceneRecord:
     settings: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
+
+    @property
+    def every(self) -> int:
+        """Frames whose number in the recording is a multiple of this were prepared; 1 where nothing is said."""
+        return self.settings.get('every') or 1
 
     @property
     def has_geometry(self) -> bool:

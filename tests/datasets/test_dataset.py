@@ -8,10 +8,11 @@ import torch
 
 from jrs.benchmarks import get_benchmark
 from jrs.datasets.dataset import SceneDataset, collate_scenes
+from jrs.datasets.prepare.scannet import prepare_scannet
 from jrs.datasets.sampling import SampleRequest, ViewBatchSampler
 from jrs.datasets.scene import SceneFolder
 from jrs.errors import ConfigError, DataError
-from tests.datasets._raw_scan import world_from_cam
+from tests.datasets._raw_scan import world_from_cam, write_raw
 
 CROPS = {'type': 'TrainViews', 'brightness': 0, 'contrast': 0, 'saturation': 0, 'hue': 0}
 
@@ -151,6 +152,17 @@ def test_stride_that_the_prepared_frames_do_not_have_is_an_error(prepared, monke
     monkeypatch.setitem(data.scenes[0].record.settings, 'every', 30)
     with pytest.raises(DataError, match='every 30th frame.*divides 20'):
         data[0]
+
+
+def test_spacing_is_checked_when_training_data_are_opened(tmp_path):
+    prepare_scannet(write_raw(tmp_path / 'raw', num_frames=13, lost=(9,)), tmp_path / 'out', every=3)
+    data = dataset(tmp_path / 'out', view_spacing=(3, 6))
+    for draw in range(8):
+        numbers = sorted(int(name) for name in data[request(draw, 2)].view_names[0])
+        assert numbers[1] - numbers[0] in (3, 6)
+    with pytest.raises(DataError, match=r'scene0000_00: view_spacing=\(1, 6\) .* every 3th'):
+        dataset(tmp_path / 'out', view_spacing=(1, 6))
+    assert len(dataset(tmp_path / 'out', view_spacing=(1, 6), mode='test')) == 1
 
 
 def test_batches_join(prepared):

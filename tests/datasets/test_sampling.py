@@ -1,12 +1,15 @@
 """Batches and views are pure functions of a seed and a number."""
 
 from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jrs.datasets.sampling import CovisibleViews, SpacedViews, ViewBatchSampler, choose_covisible, choose_views, spread_views
-from jrs.errors import ConfigError
+from jrs.datasets.scene import Frame, SceneRecord
+from jrs.errors import ConfigError, DataError
 
 
 def batches(count, start=0, **options):
@@ -100,6 +103,65 @@ def test_reference_view_is_any_of_the_chosen():
         views = choose_views(100, 4, (2, 2), np.random.default_rng(seed))
         places.add(sorted(views.tolist()).index(views[0]))
     assert places == {0, 1, 2, 3}
+
+
+def recording(every, last=600, left_out=(), said=None):
+    """Return a stand-in for a scene folder and its frames: every n-th of a recording but for some."""
+    frames = [Frame(str(index), index, 0, None) for index in range(0, last + 1, every) if index not in left_out]
+    record = SceneRecord('scene', 'test', [], frames, None, {'every': every if said is None else said})
+    return SimpleNamespace(path=Path('data/scene'), record=record), frames
+
+
+def numbers_chosen(every, spacing, num_views=4, count=200, **options):
+    scene, frames = recording(every, **options)
+    choice = SpacedViews(spacing)
+    return [np.sort([frames[place].index for place in choice.choose(scene, frames, num_views, np.random.default_rng(seed))])
+            for seed in range(count)]
+
+
+@pytest.mark.parametrize('spacing', [(20, 60), (23, 95), (40, 40)])
+def test_spacing_counts_frames_of_the_recording_however_densely_it_was_prepared(spacing):
+    means = []
+    for every in (1, 2, 4, 5, 10, 20):
+        if spacing[1] // every < -(-spacing[0] // every):
+            continue
+        intervals = np.concatenate([np.diff(chosen) for chosen in numbers_chosen(every, spacing)])
+        assert spacing[0] <= intervals.min() and intervals.max() <= spacing[1]
+        means.append(intervals.mean())
+    assert len(means) >= 4 and max(means) - min(means) < 0.2 * np.mean(means)
+
+
+def test_all_frames_of_a_recording_are_sampled_as_before_counting_places():
+    scene, frames = recording(1, last=47)
+    for seed in range(50):
+        chosen = SpacedViews((1, 6)).choose(scene, frames, 5, np.random.default_rng(seed))
+        assert (chosen == choose_views(48, 5, (1, 6), np.random.default_rng(seed))).all()
+
+
+def test_frames_that_were_left_out_do_not_shift_the_others_and_no_view_is_taken_twice():
+    gone = tuple(range(100, 300, 10))
+    for chosen in numbers_chosen(10, (10, 100), num_views=5, left_out=gone):
+        assert len(set(chosen.tolist())) == 5 and not set(chosen.tolist()) & set(gone)
+    scene, frames = recording(10, last=100, left_out=(50,))
+    places = SpacedViews((10, 10)).choose(scene, frames, 10, np.random.default_rng(0))
+    assert sorted(places.tolist()) == list(range(10))
+    everywhere = {number for chosen in numbers_chosen(10, (10, 100), left_out=gone) for number in chosen.tolist()}
+    assert everywhere == {frame.index for frame in recording(10, left_out=gone)[1]}
+
+
+@pytest.mark.parametrize('every, said, last', [(20, 20, 600), (20, 10, 600), (20, 20, 60)])
+def test_spacing_finer_than_what_was_prepared_is_refused_with_both_numbers(every, said, last):
+    """Also where frames exported by others are rarer than the --every that they were prepared with."""
+    scene, frames = recording(every, last, said=said)
+    with pytest.raises(DataError, match=r'\(10, 100\).*every 20th.*--every.*10.*view_spacing=\(20, 100\)'):
+        SpacedViews((10, 100)).check(scene, frames)
+    with pytest.raises(DataError, match=r'\(25, 35\).*every 20th.*view_spacing=\(40, 40\)'):
+        SpacedViews((25, 35)).choose(scene, frames, 2, np.random.default_rng(0))
+
+
+def test_few_frames_of_a_scene_do_not_make_it_sparse():
+    scene, frames = recording(500, last=1000, said=10)
+    assert sorted(SpacedViews((10, 100)).choose(scene, frames, 3, np.random.default_rng(0)).tolist()) == [0, 1, 2]
 
 
 def test_spread_views_reach_both_ends():

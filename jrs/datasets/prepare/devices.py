@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from jrs.benchmarks import PREPARED_EVERY
 from jrs.datasets.prepare.undistort import VALID
 from jrs.errors import DataError
 from jrs.io.colmap import Lens, is_model, read_lenses, read_poses
@@ -136,7 +137,7 @@ class Iphone:
         depth_lens: the same lens at the depth's resolution, None where there is no depth.
     """
 
-    every = 10
+    every = PREPARED_EVERY
 
     def __init__(self, scene: Path) -> None:
         self.folder = folder = scene / 'iphone'

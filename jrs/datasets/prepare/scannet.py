@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jrs.benchmarks import PREPARED_EVERY
 from jrs.datasets.prepare import masks
 from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
 from jrs.datasets.prepare.recordings import ExportedRecording, Recording, SensRecording
@@ -31,7 +32,7 @@ DEFECTS = {                             # data.md section 1.3; scene0217_00's re
 }
 
 
-def prepare_scannet(raw: Path, out: Path, every: int = 20, jobs: int = 1, min_mask_pixels: int | None = None,
+def prepare_scannet(raw: Path, out: Path, every: int = PREPARED_EVERY, jobs: int = 1, min_mask_pixels: int | None = None,
                     progress: Callable[[str], None] = LOG.info, frames: Path | None = None,
                     mask_source: str = 'rendered') -> Summary:
     """Write a scene folder for every scan under `raw`, and the split lists. Finished scenes are kept as they are.
