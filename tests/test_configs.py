@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
 import math
 import re
 from pathlib import Path
@@ -18,8 +17,9 @@ from jrs.cli import prepare
 from jrs.config import bases_of, load_config, read_config
 from jrs.datasets.dataset import how_to_get
 from jrs.datasets.prepare.devices import Iphone
-from jrs.datasets.prepare.scannet import prepare_scannet
+from jrs.datasets.scene import SceneFolder
 from tests._data import ROOT, forget_runs
+from tests.datasets._raw_scan import write_raw
 
 CONFIGS = ROOT / 'configs'
 EXPERIMENTS = sorted(path for path in CONFIGS.rglob('*.py')
@@ -46,10 +46,13 @@ def test_an_experiment_resolves_under_every_profile_and_stays_what_it_is(path):
     assert re.match(r'# .*(Tables? \d+|Beside Table \d+)', first), f'the first line names no table: {first}'
 
 
-def test_configs_readme_and_the_commands_count_on_one_stride_of_prepared_frames():
-    options = vars(prepare._parser().parse_args(['scannet', '--raw', 'RAW', '--out', 'OUT']))
-    stride = inspect.signature(prepare_scannet).parameters['every'].default
-    assert options['every'] == stride == Iphone.every == PREPARED_EVERY
+def test_configs_readme_and_the_commands_count_on_one_stride_of_prepared_frames(tmp_path, capsys):
+    prepare.main(['scannet', '--raw', str(write_raw(tmp_path, num_frames=11, lost=())), '--out', str(tmp_path / 'out')])
+    assert SceneFolder(tmp_path / 'out' / 'scene0000_00').record.settings['every'] == Iphone.every == PREPARED_EVERY
+    for command in ('scannet', 'scannetpp'):
+        with pytest.raises(SystemExit):
+            prepare.main([command, '--help'])
+        assert f'(default: {PREPARED_EVERY}' in ' '.join(capsys.readouterr().out.split())
     said = re.findall(r'prepare.py scannet .*', (ROOT / 'README.md').read_text() + how_to_get(Path('data/scannet')))
     assert len(said) > 1 and not any('--every' in line for line in said)
     for path in EXPERIMENTS:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jrs.benchmarks import PREPARED_EVERY
 from jrs.errors import ConfigError, DataError
 from jrs.io.atomic import atomic_write
 
@@ -45,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     scannet.add_argument('--raw', type=Path, required=True, help='folder with the scans, the label table (tsv) and '
                          'the lists scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt')
     scannet.add_argument('--out', type=Path, required=True, help='folder of the data set, e.g. data/scannet')
-    scannet.add_argument('--every', type=int, default=PREPARED_EVERY, help='take frames whose number in the recording is a '
-                         'multiple of this (default: %(default)s, which configs of ScanNet count on)')
+    scannet.add_argument('--every', type=int, help='take frames whose number in the recording is a multiple of this '
+                         '(default: 10, which configs of ScanNet count on)')
     scannet.add_argument('--frames', type=Path, metavar='DIR', help='read frames that the ScanNet exporter wrote, '
                          'DIR/<scan>/color depth pose intrinsic, instead of .sens files; without this option they are '
                          'read where a scan folder has them and no .sens')

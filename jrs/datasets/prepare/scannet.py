@@ -32,7 +32,7 @@ DEFECTS = {                             # data.md section 1.3; scene0217_00's re
 }
 
 
-def prepare_scannet(raw: Path, out: Path, every: int = PREPARED_EVERY, jobs: int = 1, min_mask_pixels: int | None = None,
+def prepare_scannet(raw: Path, out: Path, every: int | None = None, jobs: int = 1, min_mask_pixels: int | None = None,
                     progress: Callable[[str], None] = LOG.info, frames: Path | None = None,
                     mask_source: str = 'rendered') -> Summary:
     """Write a scene folder for every scan under `raw`, and the split lists. Finished scenes are kept as they are.
@@ -40,7 +40,7 @@ def prepare_scannet(raw: Path, out: Path, every: int = PREPARED_EVERY, jobs: int
     Args:
         raw: folder with scans, or with `scans` and `scans_test`; holds the label table and, if any, split lists.
         out: folder of the data set.
-        every: take each n-th frame of the recording; frames without a pose are dropped afterwards.
+        every: take each n-th frame of the recording, None = `PREPARED_EVERY`; frames without a pose are dropped afterwards.
         jobs: processes.
         min_mask_pixels: smaller masks of a view are marked "ignore"; None scales 20 pixels of 640 x 480.
         progress: receives lines for people.
@@ -52,7 +52,7 @@ def prepare_scannet(raw: Path, out: Path, every: int = PREPARED_EVERY, jobs: int
     Raises:
         DataError: no scans, no label table, or too little disk space. Scans that fail are reported, not raised.
     """
-    raw, out = Path(raw), Path(out)
+    raw, out, every = Path(raw), Path(out), PREPARED_EVERY if every is None else every
     if every < 1 or jobs < 1:
         raise DataError(f'--every and --jobs must be at least 1, got {every} and {jobs}.')
     if mask_source not in MASKS:
