@@ -77,6 +77,17 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
     return cfg
 
 
+def parse_override(item: str) -> tuple[str, Any]:
+    """Split ``a.b=value``; the value is a Python literal where it reads as one, else text."""
+    path, equals, text = item.partition('=')
+    if not equals or not path:
+        raise ConfigError(f'--cfg-options takes a.b=value, got {item!r}.')
+    try:
+        return path, ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):      # all that literal_eval may raise
+        return path, text
+
+
 def _list_plugins(cfg: Config, names: list[str]) -> None:
     """Add the plugins that `cfg` does not list to its `plugins`, and say so."""
     listed = {plugin_name(name) for name in cfg.get('plugins') or ()}

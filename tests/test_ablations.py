@@ -10,6 +10,7 @@ import torch
 
 from jrs.config import load_config
 from jrs.registry import ALIGNMENTS, INSERTIONS, MODELS, build
+from jrs.report.tables import load_tables
 from jrs.structures import InstanceTargets, QueryPredictions
 from tests._data import MAIN, ROOT, forget_runs
 
@@ -110,10 +111,8 @@ def test_the_pretrained_row_takes_an_official_vggt_file_as_it_is(tmp_path):
 
 
 def test_every_config_that_the_paper_s_tables_name_for_segvggt_exists():
-    import yaml
-    tables = yaml.safe_load((ROOT / 'jrs' / 'report' / 'paper_tables.yaml').read_text(encoding='utf-8'))['tables']
-    named = {path for table in tables for row in table['rows'] for key, path in row.items()
-             if key.startswith('jrs') and re.match(r'configs/(segvggt|geometry|baselines/vggt_mask2former)', path)}
+    named = {path for table in load_tables(range(1, 10)) for row in table.rows for path in row.configs.values()
+             if re.match(r'configs/(segvggt|geometry|baselines/vggt_mask2former)', path)}
     missing = sorted(path for path in named if not (ROOT / path).is_file())
     assert len(named) >= 14 and not missing, missing
 

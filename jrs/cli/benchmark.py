@@ -6,7 +6,6 @@ import argparse
 import json
 import platform
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 from jrs.cli.options import config_from
@@ -66,7 +65,9 @@ def main(argv: list[str] | None = None) -> None:
 def inference_rows(args, cfg, device, size) -> list[dict]:
     """Return measured rows of Table 5 or 6, each with the paper's."""
     from jrs.engine.benchmark import measure_inference
-    paper = {row['input_frames']: row for row in paper_rows(5)}
+    from jrs.report.tables import load_tables
+    times, methods = load_tables([5, 6])
+    paper = {int(row.cells[0]): row.paper for row in times.rows}               # by the number of views
     model = build_for(cfg, teacher=None).eval().narrow()
     rows = []
     for views in args.views or ([100] if args.table == 6 else list(paper)):
@@ -74,9 +75,8 @@ def inference_rows(args, cfg, device, size) -> list[dict]:
         rows.append(dict(input_frames=views, ours=measured, paper=paper.get(views)))
         print(f'{views:4d} views  ' + '  '.join(f'{name} {value:.3f}' + _paper(paper.get(views), name)
                                                for name, value in measured.items()), flush=True)
-    for row in paper_rows(6) if args.table == 6 else ():
-        print(f'     paper  {row["method"]:20} inference_s {row["inference_s"]}  postprocess_s {row["postprocess_s"]}  '
-              f'total_s {row["total_s"]}  memory_gb {row["memory_gb"]}')
+    for row in methods.rows if args.table == 6 else ():
+        print(f'     paper  {row.method:20} ' + '  '.join(f'{name} {value}' for name, value in row.paper.items()))
     return rows
 
 
@@ -103,13 +103,6 @@ def training_rows(args, cfg, device, size) -> list[dict]:
         rows.append(dict(views=views, scenes=scenes, **measured))
         print(f'{scenes} x {views:4d} views  {json.dumps(measured)}', flush=True)
     return rows
-
-
-def paper_rows(table: int) -> list[dict]:
-    """Return the rows of one of the paper's tables."""
-    import yaml
-    text = files('jrs.report').joinpath('paper_tables.yaml').read_text()
-    return next(entry['rows'] for entry in yaml.safe_load(text)['tables'] if entry['id'] == table)
 
 
 def build_for(cfg, teacher: dict | None):

@@ -14,8 +14,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from jrs import __version__
-from jrs.cli.options import parse_override
-from jrs.config import REPOSITORY, load_config
+from jrs.config import REPOSITORY, load_config, parse_override
 from jrs.engine.build import FRESH
 from jrs.errors import ConfigError, WeightsError
 from jrs.io.lean_build import build_on_meta

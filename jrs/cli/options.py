@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import ast
-from typing import Any
 
 from mmengine.config import Config
 
-from jrs.config import load_config
-from jrs.errors import ConfigError
+from jrs.config import load_config, parse_override
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +21,3 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 def config_from(args: argparse.Namespace) -> Config:
     """Return the checked experiment that the options describe."""
     return load_config(args.config, args.profile, dict(parse_override(item) for item in args.cfg_options))
-
-
-def parse_override(item: str) -> tuple[str, Any]:
-    """Split ``a.b=value``; the value is a Python literal where it reads as one, else text."""
-    path, equals, text = item.partition('=')
-    if not equals or not path:
-        raise ConfigError(f'--cfg-options takes a.b=value, got {item!r}.')
-    try:
-        return path, ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):      # all that literal_eval may raise
-        return path, text

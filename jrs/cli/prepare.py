@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jrs.errors import ConfigError, DataError
-from jrs.io.atomic import atomic_write
 
 # Data sets and rooms are imported where they are needed: with torch they take seconds, and `--help` should not.
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ EXAMPLES = """examples:
 A run that was stopped continues when the same command is given again. The layout of a scene folder is described in
 jrs/datasets/scene.py.
 """
-ROOMS_MARK = 'rooms.json'                    # says which rooms a folder is for, and whether all are there
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -125,7 +122,7 @@ def _scannet(options: argparse.Namespace) -> None:
 
 def _rooms(options: argparse.Namespace) -> None:
     from jrs.datasets.prepare.scannet import prepare_scannet
-    from jrs.synth import find_preset, generate
+    from jrs.synth import find_preset, generate, write_mark
     departures = find_preset(options.preset, _departures(options)).departures
     if options.verify and departures:
         raise ConfigError(f'--verify knows only the rooms of a preset as it is, not with {departures}.')
@@ -134,9 +131,9 @@ def _rooms(options: argparse.Namespace) -> None:
     else:
         raw = options.out / 'raw'
         generate(options.preset, raw, options.jobs, rooms=options.rooms, progress=_say, departures=departures)
-        _mark_rooms(options, complete=False)
+        write_mark(options.out, _wanted_rooms(options), complete=False)
         _finish(prepare_scannet(raw, options.out, every=1, jobs=options.jobs, progress=_say), options.out)
-        _mark_rooms(options, complete=True)
+        write_mark(options.out, _wanted_rooms(options), complete=True)
         if not options.keep_raw:
             shutil.rmtree(raw)
     if options.verify:
@@ -164,17 +161,12 @@ def _wanted_rooms(options: argparse.Namespace) -> dict:
     return {'preset': options.preset, 'rooms': options.rooms, 'generator_version': GENERATOR_VERSION, **departures}
 
 
-def _mark_rooms(options: argparse.Namespace, complete: bool) -> None:
-    with atomic_write(options.out / ROOMS_MARK, 'w') as file:
-        json.dump({**_wanted_rooms(options), 'complete': complete}, file)
-
-
 def _same_rooms(options: argparse.Namespace) -> bool:
     """Return whether the rooms asked for are all there; raise when the folder is for others."""
-    mark = options.out / ROOMS_MARK
-    if not mark.is_file():
+    from jrs.synth import read_mark
+    there, wanted = read_mark(options.out), _wanted_rooms(options)
+    if not there:
         return False
-    there, wanted = json.loads(mark.read_text(encoding='utf-8')), _wanted_rooms(options)
     complete = there.pop('complete', False)
     if there != wanted:
         raise DataError(f'{options.out} is for the rooms {there}; asked for are {wanted}. Use another --out, or remove '

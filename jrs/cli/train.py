@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import re
 import signal
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.cli.options import add_config_options, config_from, parse_override
+from jrs.cli.options import add_config_options, config_from
 from jrs.config import bases_of, load_config
 from jrs.errors import DataError
 from jrs.report.differences import difference_lines
+from jrs.report.naming import default_work_dir
 
 EXAMPLES = """examples:
   python tools/train.py configs/segvggt/all24_fada.py                              the paper's setting
@@ -35,7 +32,6 @@ train.skip_nonfinite=N leaves out up to N steps in which a loss, a matching cost
 stopping; each leaves its batch and weights in work_dirs/RUN/nonfinite. A run may go on with another number of processes:
 losses are the same within 1e-5 where batches.max_images is scaled so that all together take as many scenes as before.
 """
-MAX_SLUG = 80                                   # characters of the overrides in the name of a run folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,34 +105,6 @@ def replay_step(cfg: Config, file: Path) -> int:
     print('\n'.join([f'{name:32} {value:12.6g}' for name, value in terms.items()]))
     print(f'all terms and all gradients of {file} are finite')
     return 0
-
-
-def default_work_dir(config: str | Path, profile: str, seed: int, overrides: Iterable[str] = ()) -> Path:
-    """Return ``work_dirs/<experiment>_<profile>_seed<seed>``, with the overrides behind it: ``_train.iterations-500``.
-
-    Args:
-        config: the experiment's file.
-        profile: its scale.
-        seed: of the run; an override of it is not named again.
-        overrides: `a.b=c` as given to --cfg-options, in any order; a path that is given twice counts with its last value.
-    """
-    name = f'{Path(config).stem}_{profile}_seed{seed}'
-    return Path('work_dirs') / '_'.join([name, *_slug(overrides)])
-
-
-def _slug(overrides: Iterable[str]) -> list[str]:
-    """Return one word per override, sorted by path; a long list is cut and ends in the digest of the whole."""
-    values = {path: str(value) for path, value in sorted(dict(map(parse_override, overrides)).items()) if path != 'seed'}
-    words = [f'{path}-{_word(value)}' for path, value in values.items()]
-    if len('_'.join(words)) <= MAX_SLUG:
-        return words
-    digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
-    return ['_'.join(words)[:MAX_SLUG - 9] + f'-{digest}']
-
-
-def _word(value: str) -> str:
-    """Return a value as part of a file name: brackets, quotes and spaces go, other marks become '-'."""
-    return re.sub(r'[^\w.+-]+', '-', re.sub(r'[][(){}\s\'"]', '', value))
 
 
 def write_config(args: argparse.Namespace, cfg: Config, work_dir: Path) -> None:

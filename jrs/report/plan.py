@@ -10,19 +10,17 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.cli.options import parse_override
-from jrs.cli.prepare import ROOMS_MARK
-from jrs.cli.train import default_work_dir
-from jrs.config import REPOSITORY, bases_of, load_config
+from jrs.config import REPOSITORY, bases_of, load_config, parse_override
 from jrs.datasets.scene import read_split
 from jrs.datasets.splits import SUFFIX, split_names, subset_name
 from jrs.engine.build import OFFICIAL_VGGT, check_ready
 from jrs.errors import ConfigError, DataError, JrsError
 from jrs.io.atomic import atomic_write
 from jrs.report.identity import NO_NUMBERS, digest, own_code, scoring_identity, training_identity
+from jrs.report.naming import default_work_dir
 from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row, Table
-from jrs.report.work import Preparation, Scoring, Submission, Timing, Training, Work, read_json, shown, slug
-from jrs.synth import PRESETS
+from jrs.report.work import Preparation, Scoring, Submission, Timing, Training, Work, shown, slug
+from jrs.synth import PRESETS, read_mark
 
 TIMINGS = Path('benchmarks/results')
 
@@ -355,7 +353,7 @@ def one_line(error: JrsError) -> str:
 
 def _complete(root: Path) -> bool:
     """Return whether rooms were generated to the end; a folder without a mark is somebody's own."""
-    return read_json(root / ROOMS_MARK).get('complete', True)
+    return read_mark(root).get('complete', True)
 
 
 def _suffix(options: Iterable[str]) -> str:

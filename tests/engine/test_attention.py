@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jrs.cli.options import parse_override
-from jrs.config import load_config
+from jrs.config import load_config, parse_override
 from jrs.engine.attention import paper_layers, study, telling_instance
 from jrs.engine.build import build_dataset, build_model, build_runner
 from jrs.errors import DataError

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from jrs.cli.convert import read_key_list
-from jrs.cli.options import parse_override
+from jrs.config import parse_override
 from jrs.datasets.scene import (
     Camera,
     Frame,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from jrs.cli.options import parse_override
+from jrs.config import parse_override
 from jrs.datasets.scene import Camera, Frame, SceneFolder, SceneInstance, SceneRecord, SceneWriter
 from jrs.io import scannet
 from jrs.io.ply import NAMES, read_ply, write_ply

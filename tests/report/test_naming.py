@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jrs.cli.train import MAX_SLUG, default_work_dir
 from jrs.errors import ConfigError
+from jrs.report.naming import MAX_SLUG, default_work_dir
 from tests._data import MAIN
 
 
