@@ -13,6 +13,7 @@ from typing import Any
 import mmengine.registry as mm
 from mmengine.registry import Registry
 
+from jrs.contracts import check_part
 from jrs.errors import ConfigError, PluginError, did_you_mean
 
 _owner = 'jrs'                                 # who registers right now: 'jrs' or the name of a plugin
@@ -147,9 +148,12 @@ def build(slot: Slot, cfg: Any, path: str, **offers: Any) -> Any:
 
     Raises:
         ConfigError: unknown type, unknown or missing argument.
+        PluginError: the part does not keep the contract of its slot (`jrs.contracts`); names everything that it lacks.
     """
-    if cfg is None or not isinstance(cfg, dict):
-        return cfg
+    if cfg is None:
+        return None
+    if not isinstance(cfg, dict):
+        return _checked(cfg, slot, path)
     if 'type' not in cfg:
         raise ConfigError(f'{path} has no `type`; it needs the name of one of {slot.name.upper()}: '
                           f'{", ".join(slot.names())}.')
@@ -164,7 +168,12 @@ def build(slot: Slot, cfg: Any, path: str, **offers: Any) -> Any:
                and p.name not in arguments]
     if missing:
         raise ConfigError(f'{path}: {part.__name__} needs {", ".join(map(repr, missing))}, which the config does not set.')
-    return part(**arguments)
+    return _checked(part(**arguments), slot, path)
+
+
+def _checked(part: Any, slot: Slot, path: str) -> Any:
+    check_part(part, slot.name.upper(), path, owner_of(type(part)))
+    return part
 
 
 def check_keys(part: type, arguments: dict, path: str) -> None:

@@ -76,8 +76,8 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
     for head in _decoders(model):
         maps = max(maps, _chunk_views(head, size, device, views) * DECODER_MAPS * _map_bytes(head, size))
     if model.queries is not None:
-        features = 4 * model.class_head[0].in_features * pixels / model.feature_head.down_ratio ** 2
-        masks = model.queries.num_queries * pixels / model.feature_head.down_ratio ** 2 / 8
+        features = 4 * _feature_values(model, pixels)
+        masks = model.queries.num_queries * _mask_pixels(model, pixels) / 8
     backbone = BLOCK_TOKENS * tokens
     rest = outputs + features + masks
     fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
@@ -102,12 +102,12 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
     kept = 2 * 2 * tokens * len(backbone.feature_layers)                       # the taps and their gradients
     recomputes = getattr(backbone, 'activation_checkpointing', False)
     kept += backbone.num_query_layers * (tokens if recomputes else 2 * block)
-    if hasattr(queries, 'cross_layers') and not queries.activation_checkpointing:      # queries inside the backbone
+    if hasattr(queries, 'cross_layers') and not getattr(queries, 'activation_checkpointing', False):    # inside the backbone
         kept += SAVED_CROSS_TOKENS * tokens * share * len(queries.cross_layers)
     elif hasattr(queries, 'kept_channels'):        # a decoder after it, in float32
         kept += tokens * queries.kept_channels / backbone.embed_dim
     if queries is not None:                        # instance features and their gradient
-        kept += 2 * 4 * model.class_head[0].in_features * size[0] * size[1] / model.feature_head.down_ratio ** 2
+        kept += 2 * 4 * _feature_values(model, size[0] * size[1])
     chunk = 0.0
     for head in _decoders(model):
         saved = _saved_decoder_channels(head) * 4.0 * size[0] * size[1]
@@ -203,6 +203,17 @@ def _token_bytes(model: nn.Module, size: tuple[int, int]) -> float:
     backbone = model.backbone
     patches = (size[0] // backbone.patch_size) * (size[1] // backbone.patch_size)
     return 4.0 * (patches + getattr(backbone, 'num_special', 0)) * backbone.embed_dim
+
+
+def _mask_pixels(model: nn.Module, pixels: int) -> float:
+    """Pixels of a mask in a view of `pixels`."""
+    return pixels / getattr(model.feature_head, 'down_ratio', 1) ** 2
+
+
+def _feature_values(model: nn.Module, pixels: int) -> float:
+    """Values of the instance features of a view: their channels are what the first linear layer of the class head reads."""
+    linear = (part for part in model.class_head.modules() if isinstance(part, nn.Linear))
+    return getattr(next(linear, None), 'in_features', 0) * _mask_pixels(model, pixels)
 
 
 def _decoders(model: nn.Module) -> list[nn.Module]:

@@ -12,8 +12,6 @@ from jrs.errors import ConfigError, did_you_mean
 from jrs.registry import LOSSES, build, check_shape
 from jrs.structures import GeometryTargets, InstanceTargets, Match, Predictions
 
-READS = ('instances', 'features', 'geometry')
-
 
 @LOSSES.register_module()
 class Criterion:
@@ -34,15 +32,17 @@ class Criterion:
         path: where this criterion stands in the config, for messages.
 
     Raises:
-        ConfigError: a loss has no weight, has `loss` in its name, or reads something unknown.
+        ConfigError: a loss has no weight, or has `loss` in its name.
     """
+
+    reads = 'everything'
 
     def __init__(self, losses: Mapping[str, dict | None], weights: Mapping[str, float],
                  alignment: Callable[[Tensor, Tensor], Tensor] | None = None, path: str = 'model') -> None:
         self.losses = {name: build(LOSSES, loss, f'{path}.losses.{name}', alignment=alignment)
                        for name, loss in losses.items() if loss is not None}
-        for name, loss in self.losses.items():
-            _check_entry(name, loss, weights, path)
+        for name in self.losses:
+            _check_entry(name, weights, path)
         self.weights = {name: weights[name] for name in self.losses}
 
     def __call__(self, predictions: Predictions, instance_targets: list[InstanceTargets] | None = None,
@@ -116,16 +116,13 @@ class Criterion:
         return {'total': total, 'final': final}
 
 
-def _check_entry(name: str, loss: object, weights: Mapping[str, float], path: str) -> None:
+def _check_entry(name: str, weights: Mapping[str, float], path: str) -> None:
     if name not in weights:
         raise ConfigError(f'{path}.losses.{name} has no weight: {path}.weights does not name {name!r}.'
                           + did_you_mean(name, weights))
     if 'loss' in name:
         raise ConfigError(f'{path}.losses.{name}: a name must not contain "loss", because everything that is logged '
                           'under such a name is added to the objective. Choose another.')
-    if getattr(loss, 'reads', None) not in READS:
-        raise ConfigError(f'{path}.losses.{name}: {type(loss).__name__}.reads is {getattr(loss, "reads", None)!r}; '
-                          f'a loss sets this class attribute to one of {", ".join(READS)}.')
 
 
 def _mean_or_zero(values: list[Tensor | None], source: object) -> Tensor:

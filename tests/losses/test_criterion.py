@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, PluginError
 from jrs.losses.criterion import Criterion
 from jrs.losses.instance import ClassLoss, MaskBCELoss
 from jrs.registry import LOSSES
@@ -118,7 +118,7 @@ def test_a_name_that_would_be_added_twice_is_refused():
 
 
 def test_a_loss_that_does_not_say_what_it_reads_is_refused():
-    with pytest.raises(ConfigError, match='reads is None'):
+    with pytest.raises(PluginError, match="lacks reads, __call__"):
         Criterion({'depth': object()}, WEIGHTS)
 
 

@@ -1,0 +1,108 @@
+"""Parts that bring scenes to the model: data sets, what changes their images, and who chooses scenes and views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from jrs.contracts.contract import contract, optional
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jrs.structures import SceneBatch
+
+    Frame = ResizeCrop = SampleRequest = SceneFolder = object      # of jrs.datasets, which stands above this package
+
+
+@contract('DATASETS', offers={
+    'data_root': 'the config\'s `data_root`, the folder that all data sets lie in',
+    'seed': 'of the experiment',
+    'patch_size': 'of the backbone; image sizes are multiples of it. Not offered where neither config nor class says it'})
+class SceneDataset(Protocol):
+    """Scenes of one split; an item is a `SceneBatch` of one scene (B = 1).
+
+    `train_dataset`, `val_dataset`, `test_dataset`. In training a loader's workers ask for what a `SampleRequest` says; in
+    validation and testing for numbers 0 .. len - 1, each once. A part that serves both has an argument such as `mode`.
+    Missing files are a DataError in the constructor that says how to get them: then a run stops before anything is trained.
+
+    Attributes:
+        metainfo: what evaluators and pictures read: `benchmark` (its name), `classes` (K names), `scene_names`. With
+            `classes`, a model of another `num_classes` is refused before training.
+    """
+
+    metainfo: Mapping = {}
+
+    def __len__(self) -> int:
+        """Return the number of scenes."""
+
+    def __getitem__(self, request: SampleRequest | int) -> SceneBatch:
+        """Return one scene as a batch.
+
+        In training `request` has `index` (of the scene), `draw` (a number of which no two samples of a run are equal: the
+        only source of randomness beside the seed, ``np.random.default_rng([seed, draw])``), `num_views` (V of the result)
+        and `aspect_ratio` (H / W of the result; ``jrs.datasets.transforms.height_for`` gives H). All samples of a batch
+        agree in V, H and W. In testing it is an int, and the views are yours to choose.
+
+        Training of instances reads `instance_ids` and `instances`, a teacher from the data set `depth_m`, `intrinsics` and
+        `cam_from_world`; `ground_truth` is what `InstanceAPMetric` scores against. What is None is not there.
+        """
+
+
+@contract('TRANSFORMS', '*.transform')
+class Transform(Protocol):
+    """Random crops and colours of training views.
+
+    `train_dataset.transform` of `SceneDataset`; None = a fixed crop. Called in a loader's worker, with the sample's own
+    generator: the only randomness allowed. What moves pixels is returned as a `ResizeCrop`, so that cameras, depth and ids
+    move along.
+    """
+
+    def crop(self, source: tuple[int, int], intrinsics: np.ndarray, size: tuple[int, int],
+             rng: np.random.Generator) -> ResizeCrop:
+        """Return what to cut out of one view.
+
+        Args:
+            source: (H, W) of the colour image.
+            intrinsics: (3, 3) of it, pixel centres at integers.
+            size: (H, W) of the result.
+            rng: of the sample.
+        """
+
+    def colors(self, images: list[np.ndarray], rng: np.random.Generator) -> Sequence[np.ndarray]:
+        """Return the V cropped images (H, W, 3) uint8 RGB with other colours, in the same order."""
+
+
+@contract('SAMPLERS.batches', '*batches', offers={
+    'num_scenes': 'length of the training data set', 'seed': 'of the experiment',
+    'rank': 'number of this process', 'world_size': 'number of processes'})
+class BatchSampler(Protocol):
+    """Which scenes, how many views and which aspect ratio each training batch has.
+
+    `batches`. Endless; batch k depends on the seed and k only, so that a run which was killed goes on exactly: nothing is
+    replayed, the loop calls `set_position` before it iterates.
+    """
+
+    def set_position(self, iteration: int) -> None:
+        """Let the next iteration begin at batch `iteration`, at no cost."""
+
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
+        """Yield the requests of this process, one list per batch, without end; a batch's V and aspect ratio are equal."""
+
+
+@contract('SAMPLERS.view_choice', '*.view_choice')
+class ViewChoice(Protocol):
+    """Which frames of a recording are the views of a training sample.
+
+    `train_dataset.view_choice` of `SceneDataset`; None = `SpacedViews`. Called in a loader's worker.
+    """
+
+    def choose(self, scene: SceneFolder, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
+        """Return V places in `frames`, (V,) int64, the reference view first; `rng` is the only randomness allowed.
+
+        `frames` are in order of time, and may be fewer than V: then places repeat.
+        """
+
+    @optional
+    def check(self, scene: SceneFolder, frames: list[Frame]) -> None:
+        """Raise a DataError where these frames do not suit; asked about the first and the last scene before training."""

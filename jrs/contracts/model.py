@@ -1,0 +1,233 @@
+"""Parts that make the model: backbone, queries, heads, and who supervises its geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from jrs.contracts.contract import contract, optional
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from jrs.structures import FeatureTaps, GeometryTargets, LayerState, QueryPredictions, SceneBatch
+
+MODULE = 'torch.nn.Module'
+OF_THE_BACKBONE = {
+    'dim': 'width C of the tokens, `embed_dim` of the backbone',
+    'num_layers': 'its `num_query_layers`',
+    'dim_in': 'width of its taps, `feature_dim`',
+    'patch_size': 'side of a patch in pixels',
+    'num_classes': 'K, `model.num_classes`'}
+
+
+@contract('BACKBONES', base=MODULE)
+class Backbone(Protocol):
+    """Images -> the tokens of each query layer as they pass, then feature taps for the heads.
+
+    `model.backbone`. The model runs ``layers(images)`` to its end once per forward pass, in training and in inference, lets
+    the queries read each state as it passes, and then asks for ``features()`` once. Images are RGB in [0, 1]; what else they
+    should be is yours to do. Gradients flow through tokens and taps; parameters that do not learn have `requires_grad`
+    False. `model.autocast` wraps `layers`, not the heads. The device is that of the images.
+
+    Tokens may stand in any order and be of any number: only the index vectors of the `LayerState` say which view a token is
+    of, and which are patches. Special tokens are optional, and so is a token that cameras are read from
+    (`FeatureTaps.geometry_tokens`): without one `CameraHead` cannot be used, so set `model.camera_head=None` or bring a head
+    of your own. The dense heads of the project read four taps.
+
+    Attributes:
+        embed_dim: C, width of the tokens that queries read.
+        feature_dim: width of the taps that heads read.
+        patch_size: side of a patch in pixels. Data sets ask for it before any backbone is built: let it be a class
+            attribute, or an argument of the constructor with a default.
+        num_query_layers: L, how many states `layers` yields, the same for any images.
+        feature_layers: one number per tap; how they count is yours to say.
+        size_rule: which image sizes are allowed, in words.
+        pose_convention: what cameras mean that are read from these tokens, in words: 'cam_from_world, OpenCV axes, world =
+            first camera'.
+        scale: of the geometry that comes out.
+        has_reference_view: True where cameras are relative to the first view. False says that permuting the views permutes
+            the outputs; predicted cameras are then made relative to the first view by the model.
+        weights_licence: of the released weights, in words; 'none' without any.
+        num_special: special tokens per view, for estimates of memory.
+        activation_checkpointing: whether blocks are run again in the backward pass, for estimates of memory.
+        full_precision: beginnings of the names of linear and convolution layers that also run outside autocast. With the
+            attribute, inference keeps all others in the dtype of autocast; without it all stay float32.
+        official_weights: where to get the released file, in words, for the message that it is missing.
+    """
+
+    embed_dim: int
+    feature_dim: int
+    patch_size: int
+    num_query_layers: int
+    feature_layers: Sequence[int]
+    size_rule: str
+    pose_convention: str
+    scale: Literal['arbitrary', 'metric', 'metric, approximate']
+    has_reference_view: bool
+    weights_licence: str
+    num_special: int = 0
+    activation_checkpointing: bool = False
+    full_precision: tuple[str, ...] = ...
+    official_weights: str = ...
+
+    def layers(self, images: Tensor) -> Iterator[LayerState]:
+        """Yield one `LayerState` per query layer, in order, for images (B, V, 3, H, W) in [0, 1], RGB, V >= 1.
+
+        H and W are multiples of `patch_size`. Tokens are (B, T, C); each is of one view, or of none (-1). A ValueError says
+        which images are not allowed.
+        """
+
+    def features(self) -> FeatureTaps:
+        """Hand over what heads read of the images last passed to `layers`, and keep no reference.
+
+        Taps are (B, V, P, feature_dim), V in the order of the images, P the same for all views.
+        """
+
+
+@contract('QUERIES', base=MODULE, offers=OF_THE_BACKBONE)
+class Queries(Protocol):
+    """How object queries start, read the backbone's tokens, and end as embeddings that classes and masks are made from.
+
+    `model.queries`. Per forward pass the model calls `start`, then `read` with each state of the backbone (inside autocast),
+    then `finish` (outside of it). Mask logits are inner products of `embedding` with the instance features, classes come
+    from `model.class_head`; queries need both heads. What passes from call to call is any object; do not keep it in the
+    module, and do not write into the layer's tensors.
+
+    Attributes:
+        num_queries: Q.
+        full_precision: as of backbones.
+        cross_layers: the L layers at which queries read, for pictures of their attention; without it, all layers.
+        activation_checkpointing: whether blocks are run again in the backward pass; for estimates of memory.
+        kept_channels: of a decoder after the backbone: channels per token that its backward pass keeps, for estimates.
+    """
+
+    num_queries: int
+    full_precision: tuple[str, ...] = ...
+    cross_layers: Sequence[int] = ...
+    activation_checkpointing: bool = False
+    kept_channels: float = ...
+
+    def start(self, num_scenes: int, track_views: bool) -> object:
+        """Return the state of the queries of B scenes; `track_views` asks for `view_attention` in the end."""
+
+    def read(self, state: object, layer: LayerState) -> object:
+        """Return the state after `layer`, tokens (B, T, C); unchanged where the queries read nothing."""
+
+    def finish(self, state: object, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
+        """Return `embedding` (B, Q, D) float32, with gradient, and in training what else costs and losses read.
+
+        `features` are the instance features (B, V, D, h, w), whose D is that of the embedding. `view_attention` is
+        (L, B, Q, V), the attention mass per view, rows over V sum to 1; None without `track_views`, or where the queries
+        have none: then `model.alignment` must be None. `auxiliary` are predictions of earlier layers that are supervised
+        too. `class_logits`, and `features` of every level, are filled in by the model.
+        """
+
+    @optional
+    def attention_maps(self, state: object, layer: LayerState, queries: Tensor, per_head: bool) -> Tensor:
+        """Return where `queries` (n,) will look when they `read` an inserted layer: (B, n, T), rows sum to 1.
+
+        `per_head` gives (B, heads, n, T). Only `tools/attention.py` asks; without the method it refuses.
+        """
+
+
+@contract('HEADS.camera_head', '*.camera_head', base=MODULE, offers=OF_THE_BACKBONE)
+class CameraHead(Protocol):
+    """Taps -> cameras.
+
+    `model.camera_head`. Called once per forward pass, outside autocast, with gradient in training. What it predicts are
+    stages of refinement; every stage is supervised (`CameraLoss`), the last one counts.
+    """
+
+    def __call__(self, features: FeatureTaps) -> list[Tensor]:
+        """Return at least one encoding (B, V, 9) float32 of `cam_from_world`.
+
+        Translation (3), quaternion xyzw (4, any length), vertical and horizontal field of view (2, radians, >= 0), OpenCV
+        axes; `jrs.geometry.camera.encode_cameras` makes them of matrices. The world is that of `pose_convention`.
+        """
+
+
+@contract('HEADS.depth_head', '*.depth_head', base=MODULE, offers=OF_THE_BACKBONE)
+class DepthHead(Protocol):
+    """Taps -> depth and its confidence, one of each per pixel of the images.
+
+    `model.depth_head`. Called once per forward pass, outside autocast, with gradient in training.
+    """
+
+    def __call__(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:
+        """Return z-depth > 0 and confidence > 1, float32, (B, V, H, W) each; (H, W) is `features.image_size`."""
+
+
+@contract('HEADS.geometry_head', '*.geometry_head', base=MODULE, offers=OF_THE_BACKBONE)
+class GeometryHead(Protocol):
+    """Taps -> cameras, depth and confidence at once, in place of `camera_head` and `depth_head`, which are then None.
+
+    `model.geometry_head`. Called once per forward pass, outside autocast, with gradient in training.
+    """
+
+    def __call__(self, features: FeatureTaps) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return encodings [(B, V, 9), …], z-depth > 0 (B, V, H, W) and confidence > 1 (B, V, H, W), as the two heads do."""
+
+
+@contract('HEADS.feature_head', '*.feature_head', base=MODULE, offers=OF_THE_BACKBONE)
+class FeatureHead(Protocol):
+    """Taps -> instance features, one vector per pixel of the masks, that query embeddings are multiplied with.
+
+    `model.feature_head`, needed where there are queries. Called once per forward pass, outside autocast, with gradient in
+    training.
+
+    Attributes:
+        down_ratio: masks have (H // down_ratio, W // down_ratio) pixels; for estimates of memory.
+    """
+
+    down_ratio: int = 1
+
+    def __call__(self, features: FeatureTaps) -> Tensor:
+        """Return (B, V, D, h, w) float32, any sign; h <= H and w <= W decide how large masks are."""
+
+
+@contract('HEADS.class_head', '*.class_head', base=MODULE, offers=OF_THE_BACKBONE)
+class ClassHead(Protocol):
+    """Embeddings of the queries -> class logits.
+
+    `model.class_head`, needed where there are queries. Called outside autocast for every supervised level.
+    """
+
+    def __call__(self, embedding: Tensor) -> Tensor:
+        """Return logits (B, Q, K + 1) for `embedding` (B, Q, D); the last column is "no object"."""
+
+
+@contract('PRETEXTS', offers=OF_THE_BACKBONE)
+class Pretext(Protocol):
+    """Further training terms from what happens inside the backbone, for pre-training geometry.
+
+    `model.pretext`, None for SegVGGT. Only training calls it. It may know a particular backbone: hooks on its blocks are
+    what it is for. Needs `model.teacher`. With parameters that learn, derive from `torch.nn.Module`.
+    """
+
+    def prepare(self, backbone: nn.Module) -> None:
+        """Change the new backbone, once, right after both are built; a ConfigError refuses a backbone that does not fit."""
+
+    def watching(self, backbone: nn.Module) -> AbstractContextManager:
+        """Return a context in which the forward pass runs; what ``with`` gives is handed to the call below."""
+
+    def __call__(self, notes: object, geometry: GeometryTargets) -> Mapping[str, Tensor]:
+        """Return scalars named ``loss_<name>``, weighted, with gradient, that are added to the objective."""
+
+
+@contract('TEACHERS')
+class Teacher(Protocol):
+    """A batch -> the geometry that supervises it (pseudo ground truth), under no gradient.
+
+    `model.teacher`. Only training calls it, once per step, on the device of the images, after the student's forward pass. It
+    is left out where a model is tested or used. A teacher that holds a network keeps it out of the student's parameters: do
+    not derive from `torch.nn.Module`.
+    """
+
+    def __call__(self, batch: SceneBatch) -> GeometryTargets:
+        """Return targets in the frame of the first camera, scaled by the mean distance of the scene's valid points.
+
+        `pose_encoding` (B, V, 9), `depth` (B, V, H, W), 0 where not `valid`, `valid` (B, V, H, W) bool, none with gradient.
+        `jrs.models.teacher.geometry_targets` makes them of cameras and depth. A DataError says what the batch lacks.
+        """

@@ -1,0 +1,80 @@
+"""Parts that score and watch a run: mmengine's metrics and hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from jrs.contracts.contract import contract, optional
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
+    from torch import Tensor
+
+    from jrs.structures import Reconstruction, SceneBatch
+
+
+@contract('METRICS')
+class Metric(Protocol):
+    """Numbers of predicted scenes, as mmengine means metrics.
+
+    `metrics.<name>`; None turns one off. Per batch `process`, at the end `evaluate`. Derive from
+    `mmengine.evaluator.BaseMetric` and define `process`, which appends what is small and on the CPU to ``self.results``, and
+    `compute_metrics`; or from `jrs.evaluation.metrics.SceneMetric`, which counts each scene once however many processes
+    there are, and define `score_scene`, `summarise` and `describe`. ``default_prefix = 'depth'`` makes a name
+    `depth/abs_rel`.
+
+    Attributes:
+        reads_matches: True asks the model for `Reconstruction.matched`.
+    """
+
+    reads_matches: bool = False
+
+    def process(self, data_batch: SceneBatch, data_samples: Sequence[Reconstruction]) -> None:
+        """Take note of a batch and of one reconstruction per scene of it; B is 1 in validation and testing."""
+
+    def evaluate(self, size: int) -> Mapping[str, float]:
+        """Return name -> number over all scenes of all processes and start afresh; `size` is the length of the data set."""
+
+    @optional
+    def describe(self) -> Mapping[str, str]:
+        """Return the rules by which the numbers came about, in words, for tables of results."""
+
+
+@contract('HOOKS', base='mmengine.hooks.Hook')
+class Hook(Protocol):
+    """What watches a training run, as mmengine means hooks.
+
+    `hooks.<name>`; None turns one off. A method that is left out is the base class's, which does nothing. mmengine has more
+    of them; these are called as written here. `priority` ('VERY_HIGH' .. 'VERY_LOW') orders hooks. To observe terms and
+    scores without mmengine, a plugin's `jrs_training_step` and `jrs_evaluation` are enough.
+    """
+
+    @optional
+    def before_run(self, runner: Runner) -> None:
+        """Begin: everything is built, nothing is loaded."""
+
+    @optional
+    def before_train(self, runner: Runner) -> None:
+        """Begin training; after a resume ``runner.iter`` says where."""
+
+    @optional
+    def before_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: SceneBatch) -> None:
+        """Look at a batch, on the CPU, before the step."""
+
+    @optional
+    def after_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: SceneBatch,
+                         outputs: dict[str, Tensor]) -> None:
+        """Look at a step: `outputs` are its terms, means over all processes; empty where the step was left out."""
+
+    @optional
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin a validation."""
+
+    @optional
+    def after_val_epoch(self, runner: Runner, *, metrics: dict[str, float]) -> None:
+        """Look at the numbers of a validation."""
+
+    @optional
+    def after_train(self, runner: Runner) -> None:
+        """End training."""
