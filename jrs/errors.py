@@ -30,6 +30,10 @@ class NonFiniteError(JrsError):
     """A loss, gradient or matching cost is NaN or infinite."""
 
 
+class NotMeasured(JrsError):
+    """A number cannot be had of this model, because a part that it would come from is None; others can."""
+
+
 class LostProcessError(JrsError):
     """A process of a job of several is dead, hangs, or cannot be reached."""
 

@@ -422,28 +422,33 @@ class Instances(_Moves):
 
 @dataclass
 class Reconstruction(_Moves):
-    """A scene as users take it away: cameras, depth, points and instances of V views.
+    """A scene as users take it away: cameras, depth, points and instances of V views; None = no head gives it.
 
     Attributes:
         images: (V, 3, H, W) float32 in [0, 1], the network input.
-        depth: (V, H, W) z-depth, arbitrary scale unless the backbone is metric.
-        depth_conf: (V, H, W).
-        intrinsics: (V, 3, 3), pixels of the network input.
-        cam_from_world: (V, 4, 4); the world is the first camera's frame.
+        depth: (V, H, W) z-depth, arbitrary scale unless the backbone is metric; None without a depth head.
+        depth_conf: (V, H, W); None where depth comes without confidence.
+        intrinsics: (V, 3, 3), pixels of the network input; None without a camera head.
+        cam_from_world: (V, 4, 4); the world is the first camera's frame; None without a camera head.
         features: (V, D, h, w) instance features, for pictures; or None.
-        instances: scored instances; None for a geometry-only model.
+        instances: scored instances; None for a model without queries, or without a postprocessor.
         view_names: V names.
         view_attention: (L, Q, V) attention mass per view, rows over V sum to 1; None unless asked for.
         matched: where the queries of the true instances look; None unless asked for (`SegVGGT.reports_matches`).
     """
 
     images: Tensor
-    depth: Tensor
-    depth_conf: Tensor
-    intrinsics: Tensor
-    cam_from_world: Tensor
+    depth: Tensor | None
+    depth_conf: Tensor | None
+    intrinsics: Tensor | None
+    cam_from_world: Tensor | None
     features: Tensor | None
     instances: Instances | None
     view_names: list[str]
     view_attention: Tensor | None = None
     matched: MatchedAttention | None = None
+
+    @property
+    def missing_geometry(self) -> list[str]:
+        """The heads whose absence leaves no points: of 'camera head' and 'depth head'; empty where there are points."""
+        return [head for head, value in (('camera head', self.cam_from_world), ('depth head', self.depth)) if value is None]

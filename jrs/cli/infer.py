@@ -68,6 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     say(f'reconstructed on {reconstruct.device}: {found}')
     written = scene.save(args.out, args.confidence, args.max_points, not args.no_glb, args.colmap,
                          title=f'Reconstruction of {Path(args.source[0]).name or args.source[0]}')
+    if scene.left_out:
+        say(f'left out: {scene.left_out}')
     say('written: ' + ', '.join(str(path) for path in written))
     print(f'\n{advice(scene.weights)}\n\nLook at: {written[-1]}')
 

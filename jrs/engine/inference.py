@@ -72,12 +72,26 @@ class Scene:
         return self.reconstruction.instances
 
     def cloud(self, confidence: float = 20.0, max_points: int | None = 500_000) -> PointCloud:
-        """Return the coloured points; the `confidence` percent of pixels that the model is least sure of are left out."""
+        """Return the coloured points; the `confidence` percent of pixels that the model is least sure of are left out.
+
+        Raises:
+            NotMeasured: the model has no depth head or no camera head.
+        """
         return point_cloud(self.reconstruction, self.photos.valid, confidence, max_points)
+
+    @property
+    def left_out(self) -> str:
+        """What `save` cannot write, and why; '' when everything can be."""
+        scene, missing = self.reconstruction, self.reconstruction.missing_geometry
+        lacking = ['cloud.ply, instances.ply, scene.glb and colmap/'] if missing else []
+        lacking += ['cameras.json'] if scene.cam_from_world is None else []
+        return f'{" and ".join(lacking)}: the model has no {" and no ".join(missing)}' if lacking else ''
 
     def save(self, out: str | Path, confidence: float = 20.0, max_points: int | None = 500_000, glb: bool = True,
              colmap: bool = False, title: str = 'Reconstruction') -> list[Path]:
         """Write cloud.ply, instances.ply, scene.glb, cameras.json, instances.json, masks/ and report.html to `out`.
+
+        What the model has no head for is left out, and the report says so (`left_out`).
 
         Raises:
             DataError: `out` cannot be made, or the model gave values that are not finite.
@@ -87,13 +101,14 @@ class Scene:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f'The output folder {out} cannot be made ({error}); choose another --out.') from error
-        cloud = self.cloud(confidence, max_points)
+        cloud = None if self.reconstruction.missing_geometry else self.cloud(confidence, max_points)
         count = 0 if self.instances is None else len(self.instances.scores)
         written = export_scene(out, self.reconstruction, self.photos, cloud, self.class_names, instance_colours(count),
                                self.scale, self.weights, glb, colmap)
         section = scene_section(self.reconstruction, self.class_names, cloud=cloud, valid=self.photos.valid)
         card = {name.replace('_', ' '): self.weights[name] for name in ('trained_on', 'licence') if name in self.weights}
-        facts = {**self.facts, 'points': f'{len(cloud.points):,}', 'weights': self.weights['file'], **card}
+        facts = {**self.facts, 'points': 'none' if cloud is None else f'{len(cloud.points):,}',
+                 **({'left out': self.left_out} if self.left_out else {}), 'weights': self.weights['file'], **card}
         written.append(write_report(out / 'report.html', title, [section], facts, advice(self.weights),
                                     f'made by jrs {__version__}; scale {self.scale}'))
         return written
@@ -182,7 +197,12 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
 
 
 def in_first_camera(scene: Reconstruction) -> Reconstruction:
-    """Return the scene with the first camera exactly at the world's origin; a model predicts it there only roughly."""
+    """Return the scene with the first camera exactly at the world's origin; a model predicts it there only roughly.
+
+    A scene without cameras is returned as it is.
+    """
+    if scene.cam_from_world is None:
+        return scene
     world_from_first = invert_rigid(scene.cam_from_world[:1])
     return dataclasses.replace(scene, cam_from_world=scene.cam_from_world @ world_from_first)
 

@@ -53,9 +53,10 @@ def first_scene(batch: SceneBatch) -> SceneBatch:
 def scene_pictures(scene: Reconstruction, max_views: int) -> dict[str, np.ndarray]:
     """Return named pictures (H, W, 3) uint8 of a reconstruction; those of parts it lacks are left out."""
     views = range(min(max_views, len(scene.images)))
-    near, far = shared_range(scene.depth)
-    pictures = dict(input=tile([to_picture(scene.images[view]) for view in views], columns=len(views)),
-                    depth=tile([depth_picture(scene.depth[view], near, far) for view in views], columns=len(views)))
+    pictures = dict(input=tile([to_picture(scene.images[view]) for view in views], columns=len(views)))
+    if scene.depth is not None:
+        near, far = shared_range(scene.depth)
+        pictures['depth'] = tile([depth_picture(scene.depth[view], near, far) for view in views], columns=len(views))
     if scene.features is not None:
         pictures['features'] = tile(list(feature_pictures(scene.features)[:len(views)]), columns=len(views))
     if scene.instances is not None and len(scene.instances.scores):

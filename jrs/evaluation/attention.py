@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jrs.errors import DataError
+from jrs.errors import NotMeasured
 from jrs.evaluation.metrics import SceneMetric
 from jrs.functional import js_divergence
 from jrs.registry import METRICS
@@ -126,11 +126,10 @@ class AttentionMetric(SceneMetric):
         """Return the sums over the matched instances of one scene.
 
         Raises:
-            DataError: the reconstruction does not carry matched attention.
+            NotMeasured: the reconstruction does not carry matched attention.
         """
         if reconstruction.matched is None:
-            raise DataError(f'{batch.scene_names[index]}: AttentionMetric needs the attention of matched queries, which is '
-                            'not there: the model has no queries. Set metrics.attention=None.')
+            raise NotMeasured('the model has no queries, or no matcher that says which of them are of true instances')
         return view_sums(reconstruction.matched)
 
     def summarise(self, scenes: list[AttentionSums]) -> dict[str, float]:

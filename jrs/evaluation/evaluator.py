@@ -80,6 +80,8 @@ class SceneEvaluator(Evaluator):
 
 def rules_of(metric: BaseMetric) -> Mapping[str, str]:
     """Return a metric's rules in words; a metric without `describe` states none."""
+    if isinstance(metric, SceneMetric):
+        return metric.rules()
     return metric.describe() if hasattr(metric, 'describe') else {}
 
 

@@ -5,17 +5,20 @@ A metric's `describe()` says by which rules its numbers came about; tables of re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
 
 from jrs.benchmarks import get_benchmark
-from jrs.errors import ConfigError, DataError
+from jrs.errors import ConfigError, DataError, NotMeasured
 from jrs.evaluation.cameras import camera_scores
 from jrs.evaluation.depth import SCALES, depth_errors, scale_estimator
 from jrs.evaluation.instance_ap import AveragePrecision, SceneMatches, assign, evaluate
@@ -23,18 +26,34 @@ from jrs.registry import METRICS, POSTPROCESSORS, build
 from jrs.structures import InstanceTable, Reconstruction, SceneBatch, SceneGroundTruth
 
 
+@dataclass
+class Unmeasured:
+    """Stands for the score of a scene that the model does not give what is measured."""
+
+    reason: str
+
+
 class SceneMetric(BaseMetric):
     """Base of metrics over scenes. A subclass gives `score_scene` and `summarise`.
 
     `self.results` holds (scene name, what `score_scene` returned). Samplers may hand a scene to several processes or
     twice to one: it counts once. Processes may hold different numbers of scenes.
+
+    Where a model lacks the part that a metric measures, `score_scene` raises NotMeasured: there is then no number of it, and
+    `rules` says why.
     """
+
+    not_measured = ''
 
     def process(self, data_batch: SceneBatch, data_samples: Sequence[Reconstruction]) -> None:
         """Score each scene of a batch."""
         for index, reconstruction in enumerate(data_samples):
             name = data_batch.scene_names[index]
-            self.results.append((name, self.score_scene(data_batch, index, reconstruction)))
+            try:
+                scored = self.score_scene(data_batch, index, reconstruction)
+            except NotMeasured as reason:
+                scored = Unmeasured(str(reason))
+            self.results.append((name, scored))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Return the metrics over the scenes of all processes. `size` is not needed: nothing is cut off or padded."""
@@ -44,7 +63,16 @@ class SceneMetric(BaseMetric):
     def compute_metrics(self, results: list[list[tuple[str, Any]]]) -> dict[str, float]:
         """Merge the shards of all processes and summarise; the order of scenes does not depend on who scored them."""
         scenes = {name: scored for shard in results for name, scored in shard}
+        reasons = [scored.reason for scored in scenes.values() if isinstance(scored, Unmeasured)]
+        self.not_measured = f'not measured: {reasons[0]}' if reasons else ''
+        if reasons:
+            print_log(f'{type(self).__name__}: {self.not_measured}', 'current', logging.WARNING)
+            return {}
         return self.summarise([scenes[name] for name in sorted(scenes)])
+
+    def rules(self) -> dict[str, str]:
+        """Return `describe()`, and that nothing was measured where that is so."""
+        return self.describe() | ({self.prefix or type(self).__name__: self.not_measured} if self.not_measured else {})
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> Any:
         """Return the statistics of scene `index` of the batch; small, and on the CPU."""
@@ -106,8 +134,8 @@ class InstanceAPMetric(SceneMetric):
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, Any]:
         """Move the instances of one scene to its mesh and count overlaps."""
+        instances = _predicted(reconstruction.instances, 'queries with a postprocessor')
         truth = _required(batch.ground_truth, 'ground_truth', batch, index)
-        instances = _required(reconstruction.instances, 'predicted instances', batch, index, per_scene=False)
         mask_size = instances.packed.size
         visible = self.transfer.visible_pixels(truth, tuple(batch.images.shape[-2:]), mask_size, reconstruction)
         packed = self.transfer.lift(instances, truth, visible, reconstruction.features)
@@ -185,8 +213,8 @@ class DepthMetric(SceneMetric):
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, float]:
         """Return the errors of one scene."""
+        predicted = _predicted(reconstruction.depth, 'depth head').float().cpu().numpy()
         true_m = _required(batch.depth_m, 'depth_m', batch, index).cpu().numpy()
-        predicted = reconstruction.depth.float().cpu().numpy()
         scored = depth_errors(predicted, true_m, self.scale, self.max_depth_m)
         for scale in SCALES:
             errors = depth_errors(predicted, true_m, scale, self.max_depth_m)
@@ -221,9 +249,9 @@ class CameraMetric(SceneMetric):
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, float]:
         """Return the scores of one scene."""
+        predicted = _predicted(reconstruction.cam_from_world, 'camera head')
         true = _required(batch.cam_from_world, 'cam_from_world', batch, index)
-        return camera_scores(reconstruction.cam_from_world.double().cpu().numpy(), true.double().cpu().numpy(),
-                             self.thresholds)
+        return camera_scores(predicted.double().cpu().numpy(), true.double().cpu().numpy(), self.thresholds)
 
     def summarise(self, scenes: list[dict[str, float]]) -> dict[str, float]:
         """Return means over the scenes that have a pair to compare, and how many those are."""
@@ -265,8 +293,14 @@ def _means_over_scenes(scenes: list[dict[str, float]]) -> dict[str, float]:
     return means | {'scenes': float(len(scenes))}
 
 
-def _required(value: Any, what: str, batch: SceneBatch, index: int, per_scene: bool = True) -> Any:
+def _required(value: Any, what: str, batch: SceneBatch, index: int) -> Any:
     if value is None:
         raise DataError(f'{batch.scene_names[index]}: this metric needs {what}, which is not there; '
                         'remove the metric from the config or add it to the data.')
-    return value[index] if per_scene else value
+    return value[index]
+
+
+def _predicted(value: Any, part: str) -> Any:
+    if value is None:
+        raise NotMeasured(f'the model has no {part}')
+    return value

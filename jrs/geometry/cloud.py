@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jrs.errors import DataError
+from jrs.errors import DataError, NotMeasured
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.projection import unproject_depth
 from jrs.structures import PackedMasks, Reconstruction
@@ -60,14 +60,17 @@ def point_cloud(scene: Reconstruction, valid: Tensor | None = None, drop_percent
     """Return the points that the depth maps of all views see.
 
     Args:
-        scene: the reconstruction; instances may be None.
+        scene: the reconstruction, with depth and cameras; instances may be None.
         valid: (V, H, W) bool, pixels that may become points; None = all.
-        drop_percent: so many percent of the valid pixels, the least confident ones over all views, are left out.
+        drop_percent: so many percent of the valid pixels, the least confident ones over all views, are left out; none
+            where there is no confidence.
         max_points: at most so many points stay, a fixed random choice.
 
     Raises:
-        DataError: depth or cameras are not finite.
+        NotMeasured: the model has no depth or no cameras. DataError: these are not finite.
     """
+    if scene.missing_geometry:
+        raise NotMeasured(f'points need depth and cameras; the model has no {" and no ".join(scene.missing_geometry)}.')
     check_finite(scene)
     keep = _kept_pixels(scene, valid, drop_percent, max_points)                              # (V, H, W)
     found = []
@@ -87,7 +90,7 @@ def _kept_pixels(scene: Reconstruction, valid: Tensor | None, drop_percent: floa
     keep = scene.depth > 0
     if valid is not None:
         keep &= valid.to(keep.device)
-    if keep.any() and drop_percent > 0:
+    if keep.any() and drop_percent > 0 and scene.depth_conf is not None:
         known = scene.depth_conf[keep].float().cpu().numpy()
         keep &= scene.depth_conf >= float(np.percentile(known, drop_percent))
     pixels = keep.flatten().nonzero()[:, 0]                                         # (N,)
@@ -114,7 +117,8 @@ def surface_normals(cam_points: Tensor, step: int = 2) -> Tensor:
 def check_finite(scene: Reconstruction) -> None:
     """Raise a DataError that names the first view whose depth or camera is not finite."""
     for what in ('depth', 'depth_conf', 'intrinsics', 'cam_from_world'):
-        finite = torch.isfinite(getattr(scene, what)).flatten(1).all(1)
+        values = getattr(scene, what)
+        finite = torch.ones(1, dtype=torch.bool) if values is None else torch.isfinite(values).flatten(1).all(1)
         if not finite.all():
             view = scene.view_names[int((~finite).nonzero()[0])]
             raise DataError(f'{what} of view {view!r} is not finite (NaN or infinite): nothing is written. '

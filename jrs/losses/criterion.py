@@ -44,6 +44,7 @@ class Criterion:
         for name in self.losses:
             _check_entry(name, weights, path)
         self.weights = {name: weights[name] for name in self.losses}
+        self.reads_instances = any(loss.reads != 'geometry' for loss in self.losses.values())
 
     def __call__(self, predictions: Predictions, instance_targets: list[InstanceTargets] | None = None,
                  geometry: GeometryTargets | None = None, matches: list[Match] | None = None) -> dict[str, Tensor]:

@@ -51,7 +51,9 @@ class ScenePreprocessor(BaseDataPreprocessor):
 class SegVGGT(BaseModel):
     """Joint reconstruction and instance segmentation: queries read a backbone's image tokens layer by layer.
 
-    Every part comes from its registry; what is None is left out (a geometry-only model has no queries).
+    Every part comes from its registry; what is None is left out, in training and in prediction: its fields of `Predictions`
+    and `Reconstruction` are None, and only what reads them says that it needs the part. Queries need `feature_head`, which
+    gives their masks, and `class_head`.
 
     Args:
         backbone: images -> layer states, then taps for the heads (`BACKBONES`).
@@ -61,12 +63,12 @@ class SegVGGT(BaseModel):
         queries: how queries are initialised and updated (`QUERIES`).
         feature_head, class_head: taps -> instance features; embeddings -> class logits (`HEADS`).
         num_classes: K.
-        matcher: assigns queries to true instances (`MATCHERS`).
+        matcher: assigns queries to true instances (`MATCHERS`); only losses of matched queries need it.
         losses: named training terms (`LOSSES`); None turns a term off.
         weights: multiplier per name, shared by the cost and the loss of that name.
         alignment: divergence between view attention and view visibility (`ALIGNMENTS`), shared likewise.
         teacher: images -> geometry that supervises (`TEACHERS`).
-        postprocessor: predictions -> scored instances (`POSTPROCESSORS`).
+        postprocessor: predictions -> scored instances (`POSTPROCESSORS`); without it predictions have no instances.
         min_target_pixels: a true instance needs this many mask pixels in the sampled views to be a target.
         autocast: dtype in which the backbone and the queries run ('bfloat16'), or None for float32. Heads, masks, losses
             and matching are always float32.
@@ -91,6 +93,11 @@ class SegVGGT(BaseModel):
         self.pretext = build(PRETEXTS, pretext, 'model.pretext', **offers)
         if self.pretext is not None:
             self.pretext.prepare(self.backbone)
+        if queries is not None and (feature_head is None or class_head is None):
+            lacking = [f'model.{name}' for name, head in (('feature_head', feature_head), ('class_head', class_head))
+                       if head is None]
+            raise ConfigError(f'model.queries needs {" and ".join(lacking)}: masks are inner products of queries and '
+                              'instance features, and scores come from classes. Set the head, or set model.queries=None.')
         self.queries = build(QUERIES, queries, 'model.queries', **offers)
         self.feature_head = build(HEADS, feature_head, 'model.feature_head', **offers)
         self.class_head = build(HEADS, class_head, 'model.class_head', **offers)
@@ -123,8 +130,9 @@ class SegVGGT(BaseModel):
         state = self.read_layers(images, track_views)
         taps = self.backbone.features()
         predictions = self._geometry(taps)
-        if self.queries is not None:
+        if self.feature_head is not None:
             predictions.features = self.feature_head(taps)                                  # (B, V, D, h, w)
+        if self.queries is not None:
             predictions.queries = self._finish_queries(state, taps, predictions.features)
         return predictions
 
@@ -166,7 +174,7 @@ class SegVGGT(BaseModel):
             predictions = self.forward_images(batch.images, track_views=self.alignment is not None)
         geometry = self.teacher(batch) if self.teacher is not None else None
         targets, matches = None, None
-        if predictions.queries is not None:
+        if predictions.features is not None and self.criterion.reads_instances:
             targets = instance_targets(batch, predictions.features.shape[-2:], self.min_target_pixels)
             matches = self.match(predictions.queries, targets)
         terms = self.criterion(predictions, targets, geometry, matches)
@@ -178,31 +186,37 @@ class SegVGGT(BaseModel):
         _check_finite(terms, batch)
         return terms
 
-    def match(self, queries: QueryPredictions, targets: list) -> list[Match]:
-        """Return the assignment of queries to true instances in each scene."""
+    def match(self, queries: QueryPredictions | None, targets: list) -> list[Match] | None:
+        """Return the assignment of queries to true instances in each scene; None without queries or matcher."""
+        if queries is None or self.matcher is None:
+            return None
         return [self.matcher(queries.scene(index), target) for index, target in enumerate(targets)]
 
     @torch.no_grad()
     def reconstruct(self, batch: SceneBatch, track_views: bool = False) -> list[Reconstruction]:
-        """Return one Reconstruction per scene: cameras, depth, features and scored instances."""
-        reports_matches = self.reports_matches and self.queries is not None
+        """Return one Reconstruction per scene: cameras, depth, features and scored instances, as far as there are heads."""
+        reports_matches = self.reports_matches and self.queries is not None and self.matcher is not None
         predictions = self.forward_images(batch.images, track_views or reports_matches)
-        size = batch.images.shape[-2:]
-        cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1], size)   # (B, V, 4, 4), (B, V, 3, 3)
-        matched = matched_attention(self, predictions.queries, batch) if reports_matches else [None] * len(batch.images)
-        return [self._scene(batch, predictions, cam_from_world, intrinsics, index, matched[index])
-                for index in range(batch.images.shape[0])]
+        cameras = (None, None)
+        if predictions.pose_encodings:
+            cameras = decode_cameras(predictions.pose_encodings[-1], batch.images.shape[-2:])   # (B, V, 4, 4), (B, V, 3, 3)
+        matched = matched_attention(self, predictions.queries, batch) if reports_matches else None
+        return [self._scene(batch, predictions, cameras, index, matched) for index in range(batch.images.shape[0])]
 
-    def _scene(self, batch: SceneBatch, predictions: Predictions, cam_from_world: Tensor, intrinsics: Tensor,
-               index: int, matched: MatchedAttention | None) -> Reconstruction:
-        instances = features = attention = None
+    def _scene(self, batch: SceneBatch, predictions: Predictions, cameras: tuple[Tensor | None, Tensor | None],
+               index: int, matched: list[MatchedAttention] | None) -> Reconstruction:
+        def own(values):
+            return None if values is None else values[index]
+        cam_from_world, intrinsics = map(own, cameras)
+        depth, confidence = own(predictions.depth), own(predictions.depth_conf)
+        instances, attention, features = None, None, own(predictions.features)
         if predictions.queries is not None:
-            queries, features = predictions.queries.scene(index), predictions.features[index]
-            instances, attention = self.postprocessor(queries, features), queries.view_attention
-        return Reconstruction(images=batch.images[index], depth=predictions.depth[index],
-                              depth_conf=predictions.depth_conf[index], intrinsics=intrinsics[index],
-                              cam_from_world=cam_from_world[index], features=features, instances=instances,
-                              view_names=batch.view_names[index], view_attention=attention, matched=matched)
+            queries = predictions.queries.scene(index)
+            instances = None if self.postprocessor is None else self.postprocessor(queries, features)
+            attention = queries.view_attention
+        return Reconstruction(images=batch.images[index], depth=depth, depth_conf=confidence, intrinsics=intrinsics,
+                              cam_from_world=cam_from_world, features=features, instances=instances,
+                              view_names=batch.view_names[index], view_attention=attention, matched=own(matched))
 
     def _autocast(self, device: torch.device):
         if self.autocast_dtype is None:

@@ -38,15 +38,15 @@ CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinate
 GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])          # glTF: y up, z backward
 
 
-def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud,
+def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud | None,
                  class_names: Sequence[str], palette: np.ndarray, scale: str = 'arbitrary',
                  weights: dict | None = None, glb: bool = True, colmap: bool = False) -> list[Path]:
-    """Write everything into `folder`; return the files and folders written.
+    """Write everything that the scene has into `folder`; return the files and folders written.
 
     Args:
         scene: the reconstruction; masks already without padding (`without_padding`).
         photos: the views it was made from, for original sizes.
-        cloud: from `jrs.geometry.cloud.point_cloud`.
+        cloud: from `jrs.geometry.cloud.point_cloud`; None where the model has no depth or no cameras: no PLY, no GLB.
         class_names: K names.
         palette: (M, 3) uint8, one colour per instance.
         scale: 'metric' or 'arbitrary'.
@@ -59,16 +59,18 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
     """
     folder = Path(folder)
     check_finite(scene)
-    written = [write_cloud(folder / 'cloud.ply', cloud, cloud.colours)]
+    written = [] if cloud is None else [write_cloud(folder / 'cloud.ply', cloud, cloud.colours)]
     if scene.instances is not None:
-        by_instance = np.concatenate([np.array([[150, 154, 162]], np.uint8), palette])[cloud.instances]
-        written.append(write_cloud(folder / 'instances.ply', cloud, by_instance))
+        if cloud is not None:
+            by_instance = np.concatenate([np.array([[150, 154, 162]], np.uint8), palette])[cloud.instances]
+            written.append(write_cloud(folder / 'instances.ply', cloud, by_instance))
         written.append(write_masks(folder / 'masks', scene, photos))
         written.append(_write_json(folder / 'instances.json', instances_record(scene, cloud, class_names, palette, weights)))
-    written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos, scale)))
-    if glb:
+    if scene.cam_from_world is not None:
+        written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos, scale)))
+    if glb and cloud is not None:
         written.append(write_glb(folder / 'scene.glb', scene, cloud))
-    if colmap:
+    if colmap and cloud is not None:
         written.append(write_colmap(folder / 'colmap', scene, photos, cloud))
     return written
 
@@ -138,24 +140,29 @@ def cameras_record(scene: Reconstruction, photos: LoadedPhotos, scale: str) -> d
     return {'convention': CONVENTION, 'scale': units, 'network_input': list(photos.images.shape[-2:]), 'cameras': cameras}
 
 
-def instances_record(scene: Reconstruction, cloud: PointCloud, class_names: Sequence[str], palette: np.ndarray,
+def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_names: Sequence[str], palette: np.ndarray,
                      weights: dict | None = None) -> dict:
-    """Return what instances.json holds: one entry per instance, `id` as in masks and PLY."""
+    """Return what instances.json holds: one entry per instance, `id` as in masks and PLY; no points without a cloud."""
     found, entries = scene.instances, []
     pixels = found.packed.pixels().cpu()                                        # (M, V)
     for index in range(len(found)):
-        own, label = cloud.points[cloud.instances == index + 1], int(found.labels[index])
-        box = {'min': own.min(0).tolist(), 'max': own.max(0).tolist()} if len(own) else None
+        label = int(found.labels[index])
         entries.append({
             'id': index + 1, 'class_index': label, 'class': class_name(class_names, label),
             'score': float(found.scores[index]), 'query': int(found.queries[index]), 'colour': palette[index].tolist(),
             'mask_pixels': int(pixels[index].sum()),
             'mask_pixels_per_view': dict(zip(scene.view_names, pixels[index].tolist(), strict=True)),
-            'points': len(own), 'bounding_box': box})
+            **({} if cloud is None else _place(cloud.points[cloud.instances == index + 1]))})
     return {'mask_size': list(found.packed.size), 'weights': weights or {}, 'instances': entries,
             'note': 'Ids are those of masks/*.png and of the PLY property "instance"; 0 is no instance. mask_pixels count '
                     'at mask_size. Where masks overlap, pixels and points belong to the instance with the better score. '
                     'bounding_box is axis-aligned, in world coordinates of cameras.json.'}
+
+
+def _place(points: np.ndarray) -> dict:
+    """Return how many points (n, 3) an instance has, and the box around them."""
+    box = {'min': points.min(0).tolist(), 'max': points.max(0).tolist()} if len(points) else None
+    return {'points': len(points), 'bounding_box': box}
 
 
 def class_name(class_names: Sequence[str], label: int) -> str:

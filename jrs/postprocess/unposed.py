@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from jrs.errors import ConfigError, DataError, JrsError
+from jrs.errors import ConfigError, DataError, JrsError, NotMeasured
 from jrs.geometry.alignment import COINCIDENT, COLLINEAR, Similarity, fit_similarity, nearest_rotation, spread
 from jrs.geometry.cloud import nearest_index
 from jrs.geometry.projection import unproject_depth
@@ -82,6 +82,7 @@ class UnposedTransfer(MaskTransfer):
         things where centres do not suffice).
 
         Raises:
+            NotMeasured: the model has no depth or no cameras.
             DataError: there is no reconstruction, or not of these views, or nothing of it is finite.
             JrsError: trimesh is not installed.
         """
@@ -115,19 +116,23 @@ class UnposedTransfer(MaskTransfer):
     def _usable(self, scene: SceneGroundTruth, reconstruction: Reconstruction | None) -> SceneGroundTruth:
         """Return `scene` with the cameras and depth of the reconstruction, in its own world and scale; 0 = no depth."""
         check_views(scene)
+        if reconstruction is not None and reconstruction.missing_geometry:
+            raise NotMeasured('UnposedTransfer goes through predicted depth and cameras, and the model has no '
+                              f'{" and no ".join(reconstruction.missing_geometry)}')
         if reconstruction is None or len(reconstruction.depth) != len(scene.depth_m):
             views = 'none' if reconstruction is None else f'one of {len(reconstruction.depth)} views'
             raise DataError(f'{scene.scene_name}: UnposedTransfer needs a reconstruction of {len(scene.depth_m)} views, '
                             f'got {views}.')
-        depth, conf, intrinsics, cam_from_world = (
+        depth, intrinsics, cam_from_world = (
             tensor.detach().cpu().double().numpy() for tensor in
-            (reconstruction.depth, reconstruction.depth_conf, reconstruction.intrinsics, reconstruction.cam_from_world))
+            (reconstruction.depth, reconstruction.intrinsics, reconstruction.cam_from_world))
         keep = np.isfinite(depth) & (depth > 0)                                                      # (V, H, W)
         if not keep.any() or not np.isfinite(intrinsics).all() or not np.isfinite(cam_from_world).all():
             raise DataError(f'{scene.scene_name}: the reconstruction has cameras that are not finite, or no finite depth '
                             'above 0: its own geometry cannot carry masks. The weights are probably broken or of another '
                             'model.')
-        if self.drop_percent:
+        if self.drop_percent and reconstruction.depth_conf is not None:
+            conf = reconstruction.depth_conf.detach().cpu().double().numpy()
             keep &= conf >= np.percentile(conf[keep], self.drop_percent)
         return replace(scene, depth_m=np.where(keep, depth, 0.0), depth_intrinsics=intrinsics,
                        cam_from_world=cam_from_world, input_from_depth=np.broadcast_to(np.eye(3), intrinsics.shape))

@@ -49,21 +49,21 @@ def scene_section(scene: Reconstruction, class_names: Sequence[str], ground_trut
     """Return the HTML of one scene: cloud, views, instances, view attention, cameras.
 
     Args:
-        scene: the reconstruction; instances and features may be None.
+        scene: the reconstruction; what is None is left out.
         class_names: K names.
         ground_truth: true objects in the same views, masks of the resolution of the predicted ones; or None.
         view_attention: (L, Q, V), rows over V sum to 1; None takes the reconstruction's, if it has one.
-        cloud: from `jrs.geometry.cloud.point_cloud`; None makes it here.
+        cloud: from `jrs.geometry.cloud.point_cloud`; None makes it here, where there are depth and cameras.
         valid: (V, H, W) bool, False in padding; None = all.
         title, note: heading and a line below it.
         true_geometry: `scene` with depth, intrinsics and cameras replaced by true ones: drawn too, so that masks can be
             judged where predicted geometry is poor.
     """
-    cloud = point_cloud(scene, valid) if cloud is None else cloud
+    cloud = point_cloud(scene, valid) if cloud is None and not scene.missing_geometry else cloud
     view_attention = scene.view_attention if view_attention is None else view_attention
     shown = _prepare(scene, class_names, ground_truth, valid)
     parts = [f'<h2>{escape(title)}</h2>' if title else '', f'<p class="soft">{escape(note)}</p>' if note else '',
-             _stage(shown, cloud), _stills(shown, scene, cloud, 'stills of the cloud')]
+             _stage(shown, cloud), '' if cloud is None else _stills(shown, scene, cloud, 'stills of the cloud')]
     if true_geometry is not None:
         measured = point_cloud(true_geometry, valid, drop_percent=0)
         parts.append(_stills(shown, true_geometry, measured, 'the predicted masks on the true geometry'))
@@ -120,11 +120,13 @@ def _name(class_names: Sequence[str], label: int) -> str:
     return class_names[label] if 0 <= label < len(class_names) else f'class {label}'
 
 
-def _stage(shown: _Shown, cloud: PointCloud) -> str:
+def _stage(shown: _Shown, cloud: PointCloud | None) -> str:
     """The cloud to turn, with the list of instances beside it."""
-    corners = camera_corners(shown.scene, frustum_size(cloud))                              # (V, 5, 3)
-    lines = corners[:, np.array(FRUSTUM_EDGES)]                                             # (V, 8, 2, 3)
-    viewer = html.cloud_viewer(cloud, shown.colours, shown.scene.cam_from_world, lines)
+    viewer = f'<p class="soft">No cloud: the model has no {" and no ".join(shown.scene.missing_geometry)}.</p>'
+    if cloud is not None:
+        corners = camera_corners(shown.scene, frustum_size(cloud))                          # (V, 5, 3)
+        lines = corners[:, np.array(FRUSTUM_EDGES)]                                         # (V, 8, 2, 3)
+        viewer = html.cloud_viewer(cloud, shown.colours, shown.scene.cam_from_world, lines)
     items = ''.join(f'<li data-instance="{index + 1}">{html.chip(shown.colours[index])}{escape(name)}'
                     f'<span class="score">{float(shown.scene.instances.scores[index]):.2f}</span></li>'
                     for index, name in enumerate(shown.names))
@@ -151,12 +153,11 @@ def _views(shown: _Shown) -> str:
     zoom = max(round(SHOWN_WIDTH / scene.images.shape[-1]), 1)
     height, width = (size * zoom for size in scene.images.shape[-2:])
     views = np.unique(np.linspace(0, len(scene.images) - 1, min(len(scene.images), MAX_VIEWS)).round().astype(int))
-    depth = to_numpy(scene.depth)
-    reading = (depth > 0) if shown.valid is None else (depth > 0) & shown.valid
-    near, far = shared_range(depth, reading)
     pictures = [scale_to(to_picture(scene.images[view]), height, width) for view in views]
-    columns = {'input': pictures, 'depth': [scale_to(depth_picture(depth[view], near, far, reading[view]), height, width)
-                                            for view in views]}
+    columns, bar = {'input': pictures}, ''
+    if scene.depth is not None:
+        depths, bar = _depths(shown)
+        columns['depth'] = [scale_to(depths[view], height, width) for view in views]
     if scene.features is not None:
         features = _features(scene.features, shown.valid)
         columns['instance features (PCA)'] = [scale_to(features[view], height, width) for view in views]
@@ -170,8 +171,16 @@ def _views(shown: _Shown) -> str:
     rows = [[html.image(column[row], f'{name}, view {scene.view_names[view]}') for name, column in columns.items()]
             for row, view in enumerate(views)]
     some = f' ({len(views)} of {len(scene.images)}, evenly spaced)' if len(views) < len(scene.images) else ''
+    return f'<h3>Views{some}</h3>{html.picture_grid(list(columns), rows)}{bar}'
+
+
+def _depths(shown: _Shown) -> tuple[list[np.ndarray], str]:
+    """Depth pictures of all views, (H, W, 3) each, and the bar that explains their colours."""
+    depth = to_numpy(shown.scene.depth)
+    reading = (depth > 0) if shown.valid is None else (depth > 0) & shown.valid
+    near, far = shared_range(depth, reading)
     bar = html.image(depth_bar(near, far), 'colours of depth', lossless=True)
-    return (f'<h3>Views{some}</h3>{html.picture_grid(list(columns), rows)}'
+    return ([depth_picture(view, near, far, inside) for view, inside in zip(depth, reading, strict=True)],
             f'<figure class="scale">{bar}<figcaption>z-depth, one scale for all views</figcaption></figure>')
 
 
@@ -185,18 +194,19 @@ def _features(features: Tensor, valid: np.ndarray | None) -> np.ndarray:
     return pictures
 
 
-def _instances(shown: _Shown, cloud: PointCloud) -> str:
+def _instances(shown: _Shown, cloud: PointCloud | None) -> str:
     """What was found, in numbers."""
     if not shown.names:
         return ''
     found = shown.scene.instances
     pixels = to_numpy(found.packed.pixels())                                                # (M, V)
-    points = np.bincount(cloud.instances, minlength=len(shown.names) + 1)[1:]
+    points = ['–'] * len(shown.names) if cloud is None else np.bincount(
+        cloud.instances, minlength=len(shown.names) + 1)[1:].tolist()
     head, rows = ['', 'id', 'class', 'score', 'views', 'mask pixels', 'points'], []
     with_truth = shown.truth is not None
     for index, name in enumerate(shown.names):
         row = [html.chip(shown.colours[index]), index + 1, name, float(found.scores[index]),
-               int((pixels[index] > 0).sum()), int(pixels[index].sum()), int(points[index])]
+               int((pixels[index] > 0).sum()), int(pixels[index].sum()), points[index]]
         if with_truth:
             hit = shown.truth_of[index]
             row += [_name(shown.class_names, int(shown.truth.labels[hit])) if hit >= 0 else '–', float(shown.overlap[index])]
@@ -249,6 +259,8 @@ def _heat(shares: np.ndarray) -> str:
 def _cameras(shown: _Shown) -> str:
     """Where the cameras stand and how wide they see."""
     scene = shown.scene
+    if scene.cam_from_world is None:
+        return ''
     height, width = scene.images.shape[-2:]
     centres = np.linalg.inv(to_numpy(scene.cam_from_world).astype(np.float64))[:, :3, 3]     # (V, 3)
     focal = to_numpy(scene.intrinsics).astype(np.float64)[:, [0, 1], [0, 1]]                # (V, 2)

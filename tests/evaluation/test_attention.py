@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from jrs.alignment.visibility import view_visibility
-from jrs.errors import DataError
 from jrs.evaluation.attention import normalised_entropy, patch_coverage, pixel_mass, pooled, view_sums
 from jrs.registry import METRICS, build
 from jrs.structures import InstanceTargets, MatchedAttention
@@ -109,6 +108,5 @@ def test_scenes_without_instances_leave_the_means_alone():
     assert pooled([view_sums(nothing)]).instances == 0
 
 
-def test_a_model_without_queries_is_named():
-    with pytest.raises(DataError, match='s: AttentionMetric needs the attention'):
-        _score([('s', None)])
+def test_a_model_without_queries_is_not_measured():
+    assert _score([('s', None)]) == {}
