@@ -77,7 +77,7 @@ class Benchmark:
         return {name: ids for name in ('head', 'common', 'tail') if (ids := getattr(self, name))}
 
     def class_indices(self, class_ids: np.ndarray) -> np.ndarray:
-        """Return the class index of each class id, int64 of the same shape; -1 where it is no instance class."""
+        """Return the class index of each class id (...), int64 (...); -1 where it is no instance class."""
         top = max(self.class_ids) + 1
         table = np.full(top + 1, -1, dtype=np.int64)
         table[list(self.class_ids)] = np.arange(self.num_classes)

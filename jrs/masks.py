@@ -95,6 +95,7 @@ class MaskLogits:
     def total(self, function: Callable[[Tensor, Tensor], Tensor], targets: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the sum of ``function(logits (n, e), targets (m, e))`` over all pieces; 0 where there is no element.
 
+        `targets` (m, E) and `valid` (E,) are as of `pieces`; the function returns a tensor of one shape for every piece.
         Where there are several pieces, they are made again in the backward pass: only one is in memory at a time.
         """
         def of_piece(elements: slice) -> Tensor:
@@ -106,7 +107,7 @@ class MaskLogits:
         return sum(checkpoint(of_piece, elements, use_reentrant=False, preserve_rng_state=False) for elements in ranges)
 
     def count(self, valid: Tensor | None = None) -> int:
-        """Return how many elements count."""
+        """Return how many elements count: E, or how many of `valid` (E,) bool are set."""
         return self.shape[1] if valid is None else int(valid.sum())
 
     def zeros(self, *shape: int) -> Tensor:
@@ -129,10 +130,10 @@ class MaskLogits:
 
 
 def real(tensor: Tensor) -> Tensor:
-    """Return `tensor` in float32; float64 stays."""
+    """Return `tensor`, a scalar or of any shape, in float32; float64 stays."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def full_precision(tensor: Tensor | MaskLogits):
-    """Return the context in which autocast is off on the device of `tensor`."""
+    """Return the context in which autocast is off on the device of `tensor`, a scalar or of any shape."""
     return torch.autocast(tensor.device.type, enabled=False)

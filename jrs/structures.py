@@ -235,7 +235,7 @@ class InstanceTargets(_Moves):
         return self.view_visibility.shape[1]
 
     def select(self, index: Tensor) -> InstanceTargets:
-        """Return some of the instances, in the order of `index` (n,) int64."""
+        """Return some of the G instances, in the order of `index` (n,) int64: `masks` become (n, V, h, w)."""
         return InstanceTargets(self.labels[index], self.masks[index], self.view_visibility[index], self.valid,
                                None if self.ids is None else self.ids[index])
 
@@ -357,20 +357,23 @@ def pack_bits(flags: Tensor) -> Tensor:
 
 
 def pack_above(values: Tensor, threshold: float) -> Tensor:
-    """Return ``pack_bits(values > threshold)`` of float32 `values`; on a CPU numpy's, which is ten times as fast."""
+    """Return ``pack_bits(values > threshold)``, (..., ceil(E / 8)) uint8, of `values` (..., E) float32.
+
+    On a CPU it is numpy's, which is ten times as fast.
+    """
     if values.device.type != 'cpu':
         return pack_bits(values > threshold)
     return torch.from_numpy(np.packbits(values.numpy() > np.float32(threshold), axis=-1, bitorder='little'))
 
 
 def unpack_bits(bits: Tensor, count: int) -> Tensor:
-    """Return the first `count` flags (..., count) bool of what `pack_bits` made."""
+    """Return the first `count` flags (..., count) bool of what `pack_bits` made, (..., ceil(E / 8)) uint8."""
     weights = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
     return (bits[..., None] & weights).bool().flatten(-2)[..., :count]
 
 
 def count_bits(bits: Tensor) -> Tensor:
-    """Return how many bits of `bits` (..., n) uint8 are set along the last axis, (...) int64; on a CPU by numpy."""
+    """Return how many bits of `bits`, (M, V, n) or any (..., n) uint8, are set along the last axis: (...) int64."""
     if bits.device.type == 'cpu':
         return torch.from_numpy(np.asarray(np.bitwise_count(bits.numpy()).sum(axis=-1, dtype=np.int64)))
     pairs = bits - ((bits >> 1) & 0x55)
@@ -415,7 +418,7 @@ class Instances(_Moves):
         self.packed = PackedMasks.pack(masks)
 
     def select(self, index: list[int] | Tensor) -> Instances:
-        """Return some of the instances, in the order of `index`."""
+        """Return some of the M instances, in the order of `index`: numbers in 0 .. M - 1, or (n,) int64, or (M,) bool."""
         embedding = None if self.embedding is None else self.embedding[index]
         return Instances(self.packed[index], self.labels[index], self.scores[index], self.queries[index], embedding)
 

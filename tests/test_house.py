@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,16 +15,21 @@ from tests._data import ROOT
 PACKAGED = sorted(path.name for path in (ROOT / 'jrs').rglob('*.*') if path.suffix in ('.yaml', '.css', '.js'))
 
 
-def trees(*tops: str) -> Iterator[tuple[Path, ast.Module]]:
-    """Yield every Python file below folders of the repository, with its syntax tree."""
+# In brackets, a comma behind the first: 3, B, h_p, dim, head width, V*h*w, 2 * (K + 1), ceil(E / 8), ...
+ATOM = r"(?:\.\.\.|(?:ceil)?\([^()]*\)|[\w']+(?: width)?)"
+DIMENSION = rf'{ATOM}(?: *[*/+-]+ *{ATOM})*'
+TUPLE = re.compile(rf'\({DIMENSION},(?: *{DIMENSION})?(?:, *{DIMENSION})*\)|\(\.\.\.\)')
+TELLING = re.compile(r"\.\.\.|\b[A-Za-z]'?(?:_\w+)?\b|\d")                      # prose in brackets has none of these
+
+
+def trees(*tops: str, holding: str = '') -> Iterator[tuple[Path, ast.Module]]:
+    """Yield the Python files below folders of the repository that hold a text, with their syntax trees."""
     for path in sorted(path for top in tops for path in (ROOT / top).glob('**/*.py') if 'results' not in path.parts):
-        yield path.relative_to(ROOT), parsed(path)
+        if holding in (source := path.read_text(encoding='utf-8')):
+            yield path.relative_to(ROOT), parsed(source)
 
 
-@cache
-def parsed(path: Path) -> ast.Module:
-    """Return the syntax tree of a file."""
-    return ast.parse(path.read_text(encoding='utf-8'))
+parsed = cache(ast.parse)
 
 
 def texts(tree: ast.Module) -> list[str]:
@@ -33,8 +39,46 @@ def texts(tree: ast.Module) -> list[str]:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone]
 
 
+def public_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield the public functions of a file, and of its public classes the public methods and what calling a part does."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith('_'):
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith('_'):
+            yield from ((f'{node.name}.{sub.name}', sub) for sub in node.body if isinstance(sub, ast.FunctionDef)
+                        and (sub.name == '__call__' or not sub.name.startswith('_')))
+
+
+def says_a_shape(docstring: str) -> bool:
+    """Return whether a text holds something like (B, V, 3), (n,), (..., 4), or the word scalar."""
+    return 'scalar' in docstring or any(TELLING.search(found.group()) for found in TUPLE.finditer(docstring))
+
+
+def without_shapes(tree: ast.Module) -> list[str]:
+    """Return line and name of the functions that take tensors or arrays and whose docstring says no shape."""
+    taking = [(name, node) for name, node in public_functions(tree)
+              if re.search(r'\b(Tensor|ndarray)\b', ast.unparse(node.args))]
+    return [f'{node.lineno}: {name}' for name, node in taking if not says_a_shape(ast.get_docstring(node) or '')]
+
+
+def test_public_functions_that_take_tensors_say_their_shapes():
+    faults = [f'{path}:{fault}' for path, tree in trees('jrs', 'plugins') for fault in without_shapes(tree)]
+    assert not faults, '\n'.join(['say the shapes of arguments and results (style.md 7):', *faults])
+
+
+@pytest.mark.parametrize(('docstring', 'says'), [
+    ('Return the mean.', False), ('Return AUC (see the paper).', False), ('Return the mean (B, V) of x (B, V, 3).', True),
+    ('x (n,)', True), ('x (..., 4)', True), ('bits (..., ceil(E / 8))', True), ('a scalar', True), ('maps f(x)', False),
+    ('Rooms (walls, doors and lamps) of x.', False), ('median(d), of all (d)', False), ('masks (n, V*h*w)', True),
+    ('logits (B, Q, 2 * (K + 1))', True), ("(h', width, 3) uint8", True), ('', False)])
+def test_a_docstring_without_a_shape_is_found(docstring, says):
+    for code in (f'def f(x: Tensor | None) -> int:\n    """{docstring}"""',
+                 f'class A:\n    def __call__(self, x: dict[str, np.ndarray]):\n        """{docstring}"""'):
+        assert bool(without_shapes(ast.parse(code))) is not says
+
+
 @pytest.mark.parametrize('name', PACKAGED)
 def test_a_file_of_data_has_one_reader(name):
-    readers = [str(path) for path, tree in trees('jrs', 'plugins', 'tools', 'benchmarks', 'tests')
+    readers = [str(path) for path, tree in trees('jrs', 'plugins', 'tools', 'benchmarks', 'tests', holding=name)
                if any(name in text for text in texts(tree))]
     assert len(readers) == 1, f'{name} is read in {readers}: call the first reader instead'

@@ -293,7 +293,14 @@ def draw(item: ShownInstance, maps: dict, view_attention: dict) -> np.ndarray:
 
 
 def write_page(out: Path, found: Sequence[Evidence], facts: dict, pictures: dict[str, dict[str, np.ndarray]]) -> Path:
-    """Write `attention.html`: curves, maps, numbers."""
+    """Write `attention.html`: curves, maps, numbers.
+
+    Args:
+        out: its folder.
+        found: what each checkpoint has.
+        facts: what stands at the end of the page.
+        pictures: caption of an instance -> label of a checkpoint -> picture (H, W, 3) uint8 RGB.
+    """
     from jrs.visualization import html
     from jrs.visualization.report import write_report
     rows = [row for evidence in found for row in rows_of(evidence)]
@@ -307,7 +314,7 @@ def write_page(out: Path, found: Sequence[Evidence], facts: dict, pictures: dict
 
 
 def side_by_side(caption: str, pictures: dict[str, np.ndarray]) -> str:
-    """Return the pictures of one instance, a column per checkpoint."""
+    """Return the `pictures` (H, W, 3) uint8 RGB of one instance as HTML, a column per checkpoint; their labels are above."""
     from jrs.visualization import html
     cells = [html.image(picture, f'{caption}, {label}') for label, picture in pictures.items()]
     widest = max(picture.shape[1] for picture in pictures.values())

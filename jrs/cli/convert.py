@@ -137,7 +137,12 @@ def convert(args: argparse.Namespace, cfg: Config) -> None:
 
 
 def look_into(released: Mapping[str, Tensor]) -> tuple[Contents, dict[str, Tensor]]:
-    """Return what the tensors of a file are, and the tensors under our names without the track head."""
+    """Return what the tensors of a file are, and the tensors under our names without the track head.
+
+    Args:
+        released: name in the file -> weight of any shape. Read off are K from `class_head.2.bias` (K + 1,), Q from
+            `queries.tokens` (1, Q, C) and the rank from the first `*.lora_a` (rank, C); what is absent is 0.
+    """
     state = {name: released[key] for key, name in our_names(released).items() if not key.startswith(TRACK_HEAD)}
     classes, queries = state.get('class_head.2.bias'), state.get('queries.tokens')
     low_rank = [key for key in state if key.endswith('.lora_a')]
@@ -152,7 +157,14 @@ def look_into(released: Mapping[str, Tensor]) -> tuple[Contents, dict[str, Tenso
 
 
 def check_against(state: Mapping[str, Tensor], contents: Contents, cfg: Config, path: Path) -> None:
-    """Raise a WeightsError that names the first keys which are missing, left over, or of another shape."""
+    """Raise a WeightsError that names the first keys which are missing, left over, or of another shape.
+
+    Args:
+        state: our name -> weight; its shape is compared with that in the model of `cfg`, so (Q, C) is not (1, Q, C).
+        contents: what `look_into` found.
+        cfg: the experiment that the weights should be of.
+        path: their file, for the message.
+    """
     own = {key: tuple(value.shape) for key, value in architecture(contents, cfg).state_dict().items()}
     report, lacking = compare_keys(own, state, fresh=())
     wrong = [f'{key}: {tuple(state[key].shape)} instead of {shape}' for key, shape in own.items()

@@ -132,7 +132,7 @@ class TrainViews:
         self.same_for_all_views = same_for_all_views
 
     def crop(self, source: Size, intrinsics: np.ndarray, size: Size, rng: np.random.Generator) -> ResizeCrop:
-        """Return the crop of one view; arguments as of `crop_around_principal_point`."""
+        """Return the crop of one view; `intrinsics` (3, 3) and sizes as of `crop_around_principal_point`."""
         scale = rng.uniform(*self.scale, 2)
         fraction = rng.triangular(0, 0, self.margin_fraction) if self.margin_fraction > 0 else 0.0
         return crop_around_principal_point(source, intrinsics, size, tuple(scale),

@@ -61,5 +61,5 @@ def seed_step(seed: int, rank: int, iteration: int) -> None:
 
 
 def bad_gradients(gradients: dict[str, Tensor]) -> list[str]:
-    """Return the names of those that are NaN or infinite somewhere."""
+    """Return the names of those `gradients`, each of its weight's shape such as (C,), that are NaN or infinite somewhere."""
     return [name for name, value in gradients.items() if not value.isfinite().all()]

@@ -29,7 +29,12 @@ def relative_pose_errors(predicted: np.ndarray, true: np.ndarray) -> tuple[np.nd
 
 
 def area_under_curve(rotation_deg: np.ndarray, translation_deg: np.ndarray, max_degrees: int) -> float:
-    """Return AUC@`max_degrees` in [0, 1]: the mean over whole degrees of the share of pairs with both errors below."""
+    """Return AUC@`max_degrees` in [0, 1]: the mean over whole degrees of the share of pairs with both errors below.
+
+    Args:
+        rotation_deg, translation_deg: (n,) errors of n pairs of views; AUC is NaN where n = 0.
+        max_degrees: a whole number; the curve ends there.
+    """
     if len(rotation_deg) == 0:
         return float('nan')
     worse = np.maximum(rotation_deg, translation_deg)
@@ -42,7 +47,11 @@ def camera_scores(predicted: np.ndarray, true: np.ndarray, thresholds: tuple[int
     """Return `auc<t>`, `rra<t>` and `rta<t>` of one sequence, and `pairs` / `static_pairs` that did and did not count.
 
     `rotation_median` is in degrees; `rotation_median_identity` is what cameras that all look one way would have.
-    Args as `relative_pose_errors`. Pairs without a true baseline are left out; scores are NaN where none is left.
+    Pairs without a true baseline are left out; scores are NaN where none is left.
+
+    Args:
+        predicted, true: (V, 4, 4) or (V, 3, 4) `cam_from_world`; each in its own world and scale.
+        thresholds: whole degrees.
     """
     rotation, translation, moving = relative_pose_errors(predicted, true)
     rotation, translation = rotation[moving], translation[moving]

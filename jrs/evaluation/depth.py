@@ -14,23 +14,23 @@ DELTA_BASE = 1.25
 
 
 def median(predicted: np.ndarray, true: np.ndarray) -> float:
-    """median(D) / median(d), each the lower middle element of an even count (as torch has it)."""
+    """median(D) / median(d) for d, D (n,), each the lower middle element of an even count (as torch has it)."""
     middle = (len(true) - 1) // 2
     return float(np.partition(true, middle)[middle] / np.partition(predicted, middle)[middle])
 
 
 def median_ratio(predicted: np.ndarray, true: np.ndarray) -> float:
-    """median(D / d)."""
+    """median(D / d) for `predicted` d and `true` D, (n,) each."""
     return float(np.median(true / predicted))
 
 
 def lstsq(predicted: np.ndarray, true: np.ndarray) -> float:
-    """sum(d D) / sum(d^2)."""
+    """sum(d D) / sum(d^2) for `predicted` d and `true` D, (n,) each."""
     return float(np.dot(predicted, true) / np.dot(predicted, predicted))
 
 
 def irls_l1(predicted: np.ndarray, true: np.ndarray) -> float:
-    """The scale of least absolute error, by ten steps of reweighted least squares from mean(D) / mean(d).
+    """The scale of least absolute error for d, D (n,), by ten steps of reweighted least squares from mean(D) / mean(d).
 
     The steps have not converged and double every rounding error several times: another order of the same sums moves
     the result by 1e-4. So this one is written operation by operation, in torch, as the published program has it.
@@ -44,7 +44,7 @@ def irls_l1(predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 def metric(predicted: np.ndarray, true: np.ndarray) -> float:
-    """1: the prediction is in metres already."""
+    """1 for any d, D (n,): the prediction is in metres already."""
     return 1.0
 
 

@@ -51,7 +51,7 @@ class SceneMatches:
                        prediction_class=np.zeros_like(self.prediction_class))
 
     def keep_rows(self, rows: np.ndarray) -> SceneMatches:
-        """Return the scene with only the predictions that stood at `rows` (any order) of the input."""
+        """Return the scene with only the predictions that stood at `rows` (n,), int64 in any order, of the input."""
         kept = np.isin(self.row, rows)
         new_position = np.cumsum(kept) - 1
         pairs = kept[self.pair_prediction]

@@ -67,7 +67,10 @@ def relative_to_first(encoding: Tensor) -> Tensor:
 
 
 def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
-    """Return rotation matrices (..., 3, 3) of quaternions (..., 4) in the order x, y, z, w, of any non-zero length."""
+    """Return rotation matrices (..., 3, 3) of quaternions (..., 4), such as (B, V, 4).
+
+    The order is x, y, z, w; any non-zero length will do.
+    """
     x, y, z, w = quaternion.unbind(-1)
     s = 2 / quaternion.square().sum(-1).clamp(min=MIN_QUATERNION_NORM)
     entries = [
@@ -81,7 +84,8 @@ def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
 def quaternion_from_rotation(rotation: Tensor) -> Tensor:
     """Return quaternions (..., 4) in the order x, y, z, w, with w >= 0, of rotation matrices (..., 3, 3).
 
-    Of the four ways to write a quaternion, the one that divides by its largest entry is taken (vggt.md section 7).
+    Leading axes are any, such as (B, V). Of the four ways to write a quaternion, the one that divides by its largest
+    entry is taken (vggt.md section 7).
     """
     (m00, m01, m02), (m10, m11, m12), (m20, m21, m22) = (row.unbind(-1) for row in rotation.unbind(-2))
     squares = torch.stack([1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22], dim=-1)
@@ -100,14 +104,14 @@ def quaternion_from_rotation(rotation: Tensor) -> Tensor:
 
 
 def rigid_from_rotation_translation(rotation: Tensor, translation: Tensor) -> Tensor:
-    """Return rigid transforms (..., 4, 4) of rotations (..., 3, 3) and translations (..., 3)."""
+    """Return rigid transforms (..., 4, 4) of rotations (..., 3, 3) and translations (..., 3), such as (B, V, 3)."""
     upper = torch.cat([rotation, translation[..., None]], dim=-1)               # (..., 3, 4)
     lower = upper.new_tensor([0, 0, 0, 1]).expand(*upper.shape[:-2], 1, 4)
     return torch.cat([upper, lower], dim=-2)                                    # (..., 4, 4)
 
 
 def invert_rigid(transform: Tensor) -> Tensor:
-    """Return the inverse of rigid transforms (..., 4, 4) in closed form: [R^T | -R^T t]."""
+    """Return the inverse of rigid transforms (..., 4, 4), such as (B, V, 4, 4), in closed form: [R^T | -R^T t]."""
     rotation = transform[..., :3, :3].mT
     return rigid_from_rotation_translation(rotation, -(rotation @ transform[..., :3, 3:]).squeeze(-1))
 

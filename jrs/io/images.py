@@ -163,7 +163,10 @@ def resize_lanczos(picture: np.ndarray, width: int = 518, patch_size: int = 14) 
 
 
 def resize_bicubic(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
-    """Resize by plain VGGT's rule "crop" (vggt.md section 12): PIL bicubic, else as `resize_lanczos`."""
+    """Resize by plain VGGT's rule "crop" (vggt.md section 12): PIL bicubic, else as `resize_lanczos`.
+
+    A picture (h, w, 3) uint8 becomes (h', width, 3) uint8; behind it the (3, 3) float64 map from original to resized pixels.
+    """
     height_0, width_0 = picture.shape[:2]
     height = max(round(height_0 * (width / width_0) / patch_size), 1) * patch_size
     resized = _bicubic(picture, width, height)
@@ -172,7 +175,10 @@ def resize_bicubic(picture: np.ndarray, width: int = 518, patch_size: int = 14) 
 
 
 def pad_bicubic(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
-    """Resize by plain VGGT's rule "pad" (vggt.md section 12): longer side to `width`, white bars make a square."""
+    """Resize by plain VGGT's rule "pad" (vggt.md section 12): longer side to `width`, white bars make a square.
+
+    A picture (h, w, 3) uint8 becomes (width, width, 3) uint8; behind it the (3, 3) float64 map from old to new pixels.
+    """
     height_0, width_0 = picture.shape[:2]
     side = width
     if width_0 >= height_0:

@@ -86,7 +86,10 @@ def read_matrix(path: str | os.PathLike) -> np.ndarray:
 
 
 def write_metadata(path: str | os.PathLike, values: Mapping[str, float | str | np.ndarray]) -> None:
-    """Write a scan's `.txt`: `axisAlignment` first and `sceneType` last, as tools expect; the others in their order."""
+    """Write a scan's `.txt`: `axisAlignment` first and `sceneType` last, as tools expect; the others in their order.
+
+    Matrices, such as `axisAlignment` (4, 4), are written row by row; numbers and text as they are.
+    """
     first = [key for key in values if key == 'axisAlignment']
     last = [key for key in values if key == 'sceneType']
     keys = first + [key for key in values if key not in ('axisAlignment', 'sceneType')] + last

@@ -23,7 +23,8 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metada
 
     Args:
         path: the file to write.
-        tensors: name -> tensor on any device, or on meta where `finish` gives the values; wide types come first.
+        tensors: name -> tensor of any shape, (C,) and () too, on any device, or on meta where `finish` gives the values;
+            wide types come first.
         metadata: text for the file's header.
         finish: called with name and tensor when its turn comes; returns what is written, of the same shape and dtype.
 

@@ -60,7 +60,10 @@ class LoadReport:
 
 
 def save_weights(model: nn.Module | Mapping[str, Tensor], path: Path, metadata: Mapping) -> None:
-    """Write the state of a model, or such a state, to `path` as safetensors, atomically, with `metadata` (origin, ...)."""
+    """Write the state of a model, or such a state, to `path` as safetensors, atomically, with `metadata` (origin, ...).
+
+    A state is name -> weight of any shape, such as (C,) or (C, C), on any device.
+    """
     write_tensors(path, model.state_dict() if isinstance(model, nn.Module) else model, encode_metadata(metadata))
 
 

@@ -28,7 +28,10 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, out_dim or dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (..., out_dim) for `tokens` (..., dim); without gradients the wide middle is made for few at a time."""
+        """Return (..., out_dim) for `tokens` (..., dim), such as (B, T, dim).
+
+        Without gradients the wide middle is made for few at a time.
+        """
         parts = -(-tokens.shape[:-1].numel() * self.fc1.out_features // HIDDEN_VALUES)
         if torch.is_grad_enabled() or parts <= 1:
             return self._run(tokens)

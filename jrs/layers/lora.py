@@ -24,7 +24,7 @@ class LoRALinear(nn.Linear):
     lora_dropout: float
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., in) to (..., out)."""
+        """Map x (..., in), such as tokens (B, T, in), to (..., out)."""
         low_rank = F.linear(F.dropout(x, self.lora_dropout, self.training), self.lora_a)    # (..., rank)
         return F.linear(x, self.weight, self.bias) + self.lora_scale * F.linear(low_rank, self.lora_b)
 
@@ -78,7 +78,7 @@ def _adapt(layer: nn.Linear, rank: int, scale: float, dropout: float) -> None:
 
 
 def merged_weight(weight: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float) -> Tensor:
-    """Return W + scale B A, (out, in), of W (out, in), A (rank, in), B (out, rank)."""
+    """Return W + scale B A, (C_out, C), of W (C_out, C), A (rank, C), B (C_out, rank)."""
     return weight + scale * (lora_b @ lora_a)
 
 

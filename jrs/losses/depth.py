@@ -76,5 +76,5 @@ class PointLoss:
 
 
 def with_total(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return `terms` with their sum as `total`."""
+    """Return `terms`, scalars by name, with their sum as `total`."""
     return {'total': sum(terms.values()), **terms}

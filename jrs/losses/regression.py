@@ -19,7 +19,7 @@ MIN_NORMALS = 10
 
 
 def fix(values: Tensor) -> Tensor:
-    """Return `values` with NaN and infinities replaced by 0 and the rest clamped to [-100, 100]."""
+    """Return `values`, a scalar or of any shape, NaN and infinities replaced by 0 and the rest clamped to [-100, 100]."""
     return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).clamp(-LARGEST, LARGEST)
 
 
@@ -91,9 +91,9 @@ def _unweighted(error: Tensor, confidence: Tensor) -> Tensor:
 
 
 def keep_smallest(values: Tensor, share: float) -> Tensor:
-    """Return the values (n,) below the `share` quantile (nearest rank), clamped to at most 100.
+    """Return the values (N,), of N pixels, below the `share` quantile (nearest rank), clamped to at most 100.
 
-    Values are returned as they are when `share` <= 0 or n <= 1000; all of them, clamped, when 1000 or fewer would be
+    Values are returned as they are when `share` <= 0 or N <= 1000; all of them, clamped, when 1000 or fewer would be
     left.
     """
     if share <= 0 or values.numel() <= MIN_FILTERED:

@@ -142,7 +142,10 @@ def cameras_record(scene: Reconstruction, photos: LoadedPhotos, scale: str) -> d
 
 def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_names: Sequence[str], palette: np.ndarray,
                      weights: dict | None = None) -> dict:
-    """Return what instances.json holds: one entry per instance, `id` as in masks and PLY; no points without a cloud."""
+    """Return what instances.json holds: one entry per instance, `id` as in masks and PLY; no points without a cloud.
+
+    `palette` (M, 3) uint8 RGB has the colour of each instance.
+    """
     found, entries = scene.instances, []
     pixels = found.packed.pixels().cpu()                                        # (M, V)
     for index in range(len(found)):

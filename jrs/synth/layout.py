@@ -86,7 +86,10 @@ class Room:
         return repainted(piece, self.style)
 
     def is_free(self, low: np.ndarray, high: np.ndarray, ignore: Iterable[Placed] = ()) -> bool:
-        """Whether a box lies in the room (walls may be dented by SUNK) and touches no thing and no kept-free box."""
+        """Whether a box lies in the room (walls may be dented by SUNK) and touches no thing and no kept-free box.
+
+        `low` and `high` are its corners (3,) in metres, in the room's frame; things in `ignore` are no obstacle.
+        """
         if (low < [-SUNK, -SUNK, -SUNK]).any() or (high > self.size + [SUNK, SUNK, 0]).any():
             return False
         skipped = {id(thing) for thing in ignore}

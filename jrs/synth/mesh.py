@@ -56,7 +56,7 @@ def scan_mesh(renderer: Renderer, path: CameraPath, depths: list[np.ndarray], sp
     """Return what the views of `path` see of a room.
 
     Args:
-        depths: per view the z-depth on the half-pixel grid, as `Renderer.trace_view` gives it.
+        depths: per view the z-depth (2H + 1, 2W + 1), metres, on the half-pixel grid, as `Renderer.trace_view` gives it.
         spacing: metres between vertices on large surfaces.
         object_vertices: small objects get so many before their hidden faces are dropped.
         random: decides which segments bleed into another object.

@@ -178,7 +178,7 @@ def _tent(samples: np.ndarray) -> np.ndarray:
 
 
 def develop(linear: np.ndarray, exposure: float, noise: np.ndarray | float = 0.0) -> np.ndarray:
-    """Return 8-bit RGB: exposure, tone curve, sensor noise (in units of 1)."""
+    """Return 8-bit RGB of `linear` (..., 3) >= 0: exposure, tone curve, sensor noise (of its shape, in units of 1)."""
     tone = np.clip(linear * exposure, 0.0, 1.0) ** GAMMA
     return np.clip((tone + noise) * 255.0 + 0.5, 0.0, 255.0).astype(np.uint8)
 

@@ -40,7 +40,7 @@ def _unit(vector: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
 
 
 def turned(axes: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
-    """Return the axes (right, up, backward) of somebody who walked `yaw` degrees to the right and `pitch` up."""
+    """Return the `axes` (3, 3), rows right, up and backward, of who walked `yaw` degrees to the right and `pitch` up."""
     a, b = np.radians([yaw, pitch])
     right = np.cos(a) * axes[0] - np.sin(a) * axes[2]
     level = np.sin(a) * axes[0] + np.cos(a) * axes[2]

@@ -35,7 +35,7 @@ def smoothed(x: np.ndarray, y: np.ndarray, window: int) -> tuple[np.ndarray, np.
 
 
 def thinned(curve: np.ndarray, count: int = MAX_POINTS) -> np.ndarray:
-    """Return at most `count` evenly spaced entries, the first and the last among them."""
+    """Return at most `count` evenly spaced entries of `curve` (n,), the first and the last among them."""
     return curve[np.unique(np.linspace(0, len(curve) - 1, min(len(curve), count)).round().astype(int))]
 
 

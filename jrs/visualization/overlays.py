@@ -58,7 +58,7 @@ def _edges(ids: np.ndarray) -> np.ndarray:
 
 
 def legend(names: Sequence[str], colours: np.ndarray, width: int = 640) -> Picture:
-    """Return a strip that names each colour, wrapped to `width`; for places that have no HTML."""
+    """Return a strip (H, width, 3) that names each of `colours` (n, 3) uint8 RGB, wrapped; for places that have no HTML."""
     cell, row = 150, 22
     columns = max(width // cell, 1)
     strip = np.full((max(-(-len(names) // columns), 1) * row, width, 3), 255, np.uint8)

@@ -32,7 +32,7 @@ def to_picture(image) -> Picture:
 
 
 def scale_to(picture: np.ndarray, height: int, width: int, smooth: bool = True) -> np.ndarray:
-    """Resize a picture or a map of ids (`smooth=False`) to (height, width)."""
+    """Resize a picture (h, w, 3) or a map (h, w), of ids with `smooth=False`, to `height` and `width`."""
     if picture.shape[:2] == (height, width):
         return picture
     method = cv2.INTER_NEAREST_EXACT

@@ -71,7 +71,7 @@ class ResidualMlp(nn.Module):
         self.res_conv1, self.res_conv2, self.res_conv3 = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (..., dim) for `tokens` (..., dim)."""
+        """Return (..., dim) for `tokens` (..., dim), such as (n, P, dim)."""
         hidden = F.relu(self.res_conv2(F.relu(self.res_conv1(tokens))))
         return tokens + F.relu(self.res_conv3(hidden))
 
@@ -91,7 +91,7 @@ class PoseHead(nn.Module):
         self.fc_rot = nn.Linear(dim, 9)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Return `world_from_cam` (n, 4, 4), the world being any frame, for `patches` (n, h_p * w_p, dim)."""
+        """Return `world_from_cam` (n, 4, 4), the world being any frame, for `patches` (n, P, dim), P = h_p * w_p."""
         for block in self.res_conv:
             patches = block(patches)
         view = self.more_mlps(patches.mean(dim=1))                              # (n, dim)

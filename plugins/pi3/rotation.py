@@ -10,7 +10,7 @@ SMALLEST_SUM = 1e-6                            # of two singular values; below i
 
 
 def nearest_rotation(matrix: Tensor) -> Tensor:
-    """Return the rotations (..., 3, 3) nearest to `matrix` (..., 3, 3) in the sum of squares."""
+    """Return the rotations nearest to `matrix` (..., 3, 3), such as (B, 3, 3), in the sum of squares; of its shape."""
     return _NearestRotation.apply(matrix)
 
 
