@@ -65,7 +65,7 @@ class Hook(Protocol):
     @optional
     def after_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: SceneBatch,
                          outputs: dict[str, Tensor]) -> None:
-        """Look at a step: `outputs` are its terms, means over all processes; empty where the step was left out."""
+        """Look at a step: `outputs` are its terms, scalars, means over all processes; empty where it was left out."""
 
     @optional
     def before_val_epoch(self, runner: Runner) -> None:
