@@ -16,8 +16,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from jrs import registry as slots
+from jrs.discovery import absolute, arguments_in_plugins, plugin_name, providers
 from jrs.errors import ConfigError, did_you_mean
-from jrs.plugins import absolute, arguments_of_unlisted, load_plugins, plugin_name, providers
+from jrs.plugins import hook_of, load_plugins
+from jrs.signatures import accepted_keys
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
@@ -67,12 +69,14 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
     if profile in own_sizes:
         merge(cfg, own_sizes[profile][1], source=f'{file}: profiles.{profile}')
     changes = [_nested(path, value) for path, value in (overrides or {}).items()]
-    named = providers({str(component['type']) for change in changes for _, component in _components(change, '')})
+    named = providers({(getattr(slot_of(path), 'name', '').upper() or None, str(component['type']))
+                       for change in changes for path, component in _components(change, '')})
     load_plugins(named)
     for change in changes:
         merge(cfg, change, source='--cfg-options')
     _list_plugins(cfg, named)
-    load_plugins(cfg.plugins).hook.jrs_adjust_config(cfg=cfg)
+    load_plugins(cfg.plugins)
+    hook_of('jrs_adjust_config', cfg.plugins)(cfg=cfg)
     check_config(cfg)
     return cfg
 
@@ -176,17 +180,17 @@ def _without_absent_parts(base: Mapping, sizes: Mapping, path: str = '') -> dict
 
 
 def _accepts(base: Mapping, key: str, path: str) -> bool:
-    own = slots.accepted_keys(_part(base['type'], path)) if 'type' in base else ()
+    own = accepted_keys(_part(base['type'], path)) if 'type' in base else ()
     return own is None or key in own
 
 
 def _of_others(base: Mapping, key: str, path: str) -> bool:
     """True when `base` at `path` is a part without an argument `key`, and another of its slot has it, also in a plugin."""
-    own, slot = slots.accepted_keys(_part(base['type'], path)) if 'type' in base else None, slot_of(path)
+    own, slot = accepted_keys(_part(base['type'], path)) if 'type' in base else None, slot_of(path)
     if own is None or key in own or slot is None:
         return False
-    others = (slots.accepted_keys(slot.get(other)) or () for other in slot.names())
-    return any(key in accepted for accepted in others) or key in arguments_of_unlisted(slot.name.upper())
+    others = (accepted_keys(slot.get(other)) or () for other in slot.names())
+    return any(key in accepted for accepted in others) or key in arguments_in_plugins(slot.name.upper())
 
 
 def bases_of(file: str | Path) -> list[Path]:
@@ -296,7 +300,7 @@ def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str)
     accepted: set[str] = set()
     if 'type' in base:
         parent = here.rpartition('.')[0]
-        allowed = slots.accepted_keys(_part(base['type'], parent))
+        allowed = accepted_keys(_part(base['type'], parent))
         if allowed is None or key in allowed:
             return
         accepted = allowed

@@ -1,60 +1,65 @@
-"""Plugins: where they are found, loading the ones a config names, and who provides a name.
+"""Plugins: loading the ones a config names, and calling their hooks.
 
 A plugin is a folder `plugins/<name>/` with an `__init__.py`, a folder or file given by its path, an entry point of the
 group `jrs.plugins`, or an importable module. Importing it registers its parts; only `load_plugins` imports it.
-Importing `jrs` loads none.
+Importing `jrs` loads none. A process holds one plugin of a name.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
-import os
+import inspect
 import sys
 import types
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pluggy
 
 from jrs import hookspecs
+from jrs.discovery import (
+    ENTRY_POINTS,
+    available,
+    is_path,
+    module_place,
+    places_of,
+    plugin_folders,
+    plugin_name,
+    points,
+)
 from jrs.errors import PluginError, did_you_mean
 from jrs.registry import registering_as
 
 hook = pluggy.HookimplMarker(hookspecs.PROJECT)
 NAMESPACE = 'jrs_plugins'                    # folder plugins are imported as jrs_plugins.<name>
-ENTRY_POINTS = 'jrs.plugins'
-
-_manager: pluggy.PluginManager | None = None
 
 
-def manager() -> pluggy.PluginManager:
+class Plugins(pluggy.PluginManager):
+    """pluggy's manager, which also knows the folder or file of each plugin.
+
+    Attributes:
+        places: name of a plugin -> where it was loaded from.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(hookspecs.PROJECT)
+        self.add_hookspecs(hookspecs)
+        self.places: dict[str, Path] = {}
+
+
+_manager: Plugins | None = None
+
+
+def manager() -> Plugins:
     """Return the one plugin manager of this process."""
     global _manager
     if _manager is None:
-        _manager = pluggy.PluginManager(hookspecs.PROJECT)
-        _manager.add_hookspecs(hookspecs)
+        _manager = Plugins()
     return _manager
 
 
-def plugin_folders() -> list[Path]:
-    """Return the folders that hold plugin folders: ``$JRS_PLUGIN_PATH`` (os.pathsep between), then the repository's."""
-    listed = [Path(entry) for entry in os.environ.get('JRS_PLUGIN_PATH', '').split(os.pathsep) if entry]
-    return [folder for folder in [*listed, Path(__file__).resolve().parents[1] / 'plugins'] if folder.is_dir()]
-
-
-def available() -> dict[str, Path | None]:
-    """Return the plugins that can be named without a path: name -> its folder, None for an entry point."""
-    found: dict[str, Path | None] = {point.name: None for point in entry_points(group=ENTRY_POINTS)}
-    for folder in reversed(plugin_folders()):
-        found.update({path.parent.name: path.parent for path in sorted(folder.glob('*/__init__.py'))})
-    return found
-
-
-def load_plugins(names: Iterable[str], base: Path | None = None) -> pluggy.PluginManager:
+def load_plugins(names: Iterable[str], base: Path | None = None) -> Plugins:
     """Import the plugins called `names`, register their hooks and check them.
 
     Args:
@@ -62,127 +67,131 @@ def load_plugins(names: Iterable[str], base: Path | None = None) -> pluggy.Plugi
         base: relative paths start here (the folder of the config); the current folder when None.
 
     Raises:
-        PluginError: not found, fails to import (its own traceback attached), misspells a hook, or takes a taken name.
+        PluginError: not found, fails to import (its own traceback attached), misspells a hook, takes a taken name, or
+            another plugin of that name is loaded.
     """
     plugins = manager()
     for name in names:
-        key = plugin_name(name)
-        if plugins.has_plugin(key):
-            continue
-        module = _import(name, base or Path.cwd())
-        try:
-            plugins.register(module, name=key)
-            plugins.check_pending()
-        except pluggy.PluginValidationError as error:
-            plugins.unregister(name=key)
-            raise PluginError(f'plugin {key!r} does not fit the hook specifications (jrs/hookspecs.py): {error}') from error
+        key, place = plugin_name(name), find_plugin(name, base)
+        if not plugins.has_plugin(key):
+            _load(name, place)
+        elif plugins.places[key] != place:
+            raise PluginError(f'two plugins are called {key!r}: {plugins.places[key]}, which is loaded, and {place}, which '
+                              'is asked for. A process holds one of a name: rename one of the two.')
     return plugins
 
 
-def absolute(names: Iterable[str], base: Path) -> list[str]:
-    """Return `names` with the paths among them, which start at `base`, made absolute."""
-    return [str((base / name).resolve()) if _is_path(name) else name for name in names]
+def hook_of(name: str, listed: Iterable[str]) -> Callable:
+    """Return what calls the hook `name` of the loaded plugins among `listed`, as a config names them, and of no other."""
+    own = {plugin_name(plugin) for plugin in listed}
+    others = [plugin for key, plugin in manager().list_name_plugin() if key not in own]
+    return manager().subset_hook_caller(name, remove_plugins=others)
 
 
-def plugin_name(name: str) -> str:
-    """Return the name by which a plugin is known: the last part of a path, without suffix."""
-    return Path(name).stem if _is_path(name) else name
+def implementing(name: str, listed: Iterable[str]) -> list[str]:
+    """Return the names of those among `listed` that implement the hook `name`."""
+    found = {implementation.plugin_name for implementation in hook_of(name, listed).get_hookimpls()}
+    own = {plugin_name(plugin) for plugin in listed}
+    return sorted(found & own)
 
 
-def _is_path(name: str) -> bool:
-    return os.sep in name or '/' in name or name.endswith('.py')
+def find_plugin(name: str, base: Path | None = None) -> Path:
+    """Return the folder or file of the plugin `name`; arguments as for `load_plugins`.
+
+    Raises:
+        PluginError: there is none, or two that the name may mean.
+    """
+    base = base or Path.cwd()
+    if is_path(name):
+        path = (base / name).resolve()
+        if not _source(path).is_file():
+            raise PluginError(f'plugin {name!r}: no file {_source(path)}. Give a folder with an __init__.py, or a .py file.')
+        return path.parent if path.name == '__init__.py' else path
+    places = places_of(name) or [place.resolve() for place in [module_place(name)] if place is not None]
+    if len(places) > 1:
+        raise PluginError(f'two plugins are called {name!r}: {" and ".join(map(str, places))}. Name the one that you mean '
+                          'by its path.')
+    if not places:
+        raise PluginError(f'no plugin {name!r}: not in {", ".join(map(str, plugin_folders())) or "plugins/"}, no entry '
+                          f'point of group {ENTRY_POINTS!r}, no importable module.{_advice(name, base)}')
+    return places[0]
 
 
-def _import(name: str, base: Path) -> types.ModuleType:
-    with registering_as(plugin_name(name)):
+def _advice(name: str, base: Path) -> str:
+    """Say how to name a plugin that lies in `base`, else which spellings are near."""
+    for beside in (name, f'{name}.py'):
+        if _source(base / beside).is_file():
+            return f' There is one in {base.resolve()}: write {f"./{beside}"!r}.'
+    return did_you_mean(name, available())
+
+
+def _source(path: Path) -> Path:
+    return path / '__init__.py' if path.is_dir() else path
+
+
+def _load(name: str, place: Path) -> None:
+    """Import a plugin and register its hooks; of one that fails nothing stays."""
+    key, plugins = plugin_name(name), manager()
+    with registering_as(key):
         try:
-            return _find(name, base)
+            module = _import(name, key, place)
         except PluginError:
             raise
         except (Exception, SystemExit) as error:         # whatever a plugin raises ends the run, cause attached
             raise PluginError(f'plugin {name!r} failed to load: {type(error).__name__}: {error}. '
                               'Its own traceback stands above.') from error
+        try:
+            _check_marked(key, module)
+            plugins.register(module, name=key)
+            plugins.check_pending()
+        except pluggy.PluginValidationError as error:
+            plugins.unregister(name=key)
+            raise PluginError(f'plugin {key!r} does not fit the hook specifications (jrs/hookspecs.py): {error}. '
+                              f'The hooks are {", ".join(_hooks().values())}.') from error
+    plugins.places[key] = place
 
 
-def _find(name: str, base: Path) -> types.ModuleType:
-    if _is_path(name):
-        return _import_path((base / name).resolve())
-    folder = available().get(name)
-    if folder is not None:
-        return _import_path(folder)
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name == name:
-            return point.load()
-    if importlib.util.find_spec(name.partition('.')[0]) is not None:
-        return importlib.import_module(name)
-    raise PluginError(f'no plugin {name!r}: not in {", ".join(map(str, plugin_folders())) or "plugins/"}, no entry point '
-                      f'of group {ENTRY_POINTS!r}, no importable module.{did_you_mean(name, available())}')
+def _hooks() -> dict[str, str]:
+    """Return the name of each hook -> its name with its arguments."""
+    return {name: f'{name}({", ".join(inspect.signature(spec).parameters)})' for name, spec in vars(hookspecs).items()
+            if inspect.isfunction(spec)}
 
 
-def _import_path(path: Path) -> types.ModuleType:
-    """Import the plugin folder or file `path` as ``jrs_plugins.<name>``."""
-    source = path / '__init__.py' if path.is_dir() else path
-    if not source.is_file():
-        raise PluginError(f'plugin {str(path)!r}: no file {source}. Give a folder with an __init__.py, or a .py file.')
+def _check_marked(key: str, module: types.ModuleType) -> None:
+    """Refuse a function that is called like a hook and is not marked as one: nobody would call it."""
+    for name in _hooks():
+        function = getattr(module, name, None)
+        if inspect.isfunction(function) and not hasattr(function, f'{hookspecs.PROJECT}_impl'):
+            raise PluginError(f'plugin {key!r}: {name} is not marked as a hook: write @hook above it (from jrs.plugins '
+                              'import hook).')
+
+
+def _import(name: str, key: str, place: Path) -> types.ModuleType:
+    point = None if is_path(name) else points().get(name)
+    if point is not None and module_place(point.value.partition(':')[0]).resolve() == place:
+        return point.load()
+    if is_path(name) or place in places_of(name):
+        return _import_path(key, place)
+    return importlib.import_module(name)
+
+
+def _import_path(key: str, place: Path) -> types.ModuleType:
+    """Import the plugin folder or file `place` as ``jrs_plugins.<key>``."""
     parent = sys.modules.setdefault(NAMESPACE, types.ModuleType(NAMESPACE))
     parent.__path__ = []
-    name = f'{NAMESPACE}.{path.stem}'
-    if name in sys.modules:
+    name, source = f'{NAMESPACE}.{key.replace(".", "_")}', _source(place)
+    if name in sys.modules and Path(sys.modules[name].__file__).resolve() == source.resolve():
         return sys.modules[name]
-    search = [str(path)] if path.is_dir() else None
+    if name in sys.modules:
+        raise PluginError(f'two plugins would be imported as {name}: {sys.modules[name].__file__} and {source}. Rename one.')
+    search = [str(place)] if place.is_dir() else None
     spec = importlib.util.spec_from_file_location(name, source, submodule_search_locations=search)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        for loaded in [other for other in sys.modules if other == name or other.startswith(f'{name}.')]:
+            del sys.modules[loaded]
         raise
     return module
-
-
-def provides(folder: Path) -> dict[str, str]:
-    """Return what a plugin's folder or file would register, without importing it: class name -> slot (``'COSTS'``).
-
-    Files that are no Python are passed over: importing the plugin says what is wrong with them.
-    """
-    return {node.name: slot for node, slot in _registrations(folder)}
-
-
-def _registrations(folder: Path) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef, str]]:
-    for path in sorted(folder.rglob('*.py')) if folder.is_dir() else [folder]:
-        with suppress(SyntaxError, ValueError):
-            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-                if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-                    yield from ((node, slot) for slot in _slots_of(node))
-
-
-def _slots_of(node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
-    for decorator in node.decorator_list:
-        target = decorator.func if isinstance(decorator, ast.Call) else decorator
-        if isinstance(target, ast.Attribute) and target.attr == 'register_module' and isinstance(target.value, ast.Name):
-            yield target.value.id
-
-
-def provided_by_unlisted() -> dict[str, str]:
-    """Return the names that plugins which are not loaded would register: class name -> plugin."""
-    return {part: plugin for plugin, folder in _unlisted() for part in provides(folder)}
-
-
-def providers(names: Collection[str]) -> list[str]:
-    """Return the plugins, loaded or not, whose folder registers one of the class names `names`."""
-    return [plugin for plugin, folder in available().items()
-            if names and folder is not None and not set(provides(folder)).isdisjoint(names)]
-
-
-def arguments_of_unlisted(slot: str) -> set[str]:
-    """Return the constructor arguments of the parts that plugins which are not loaded would register in `slot`."""
-    nodes = [node for _, folder in _unlisted() for node, of in _registrations(folder) if of == slot]
-    makers = [item for node in nodes for item in [node, *node.body]
-              if isinstance(item, ast.FunctionDef) and (item is node or item.name == '__init__')]
-    return {word.arg for maker in makers for word in [*maker.args.args, *maker.args.kwonlyargs]} - {'self'}
-
-
-def _unlisted() -> list[tuple[str, Path]]:
-    return [(name, folder) for name, folder in available().items()
-            if folder is not None and not manager().has_plugin(name)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,10 +15,13 @@ import mmengine.registry as mm
 from mmengine.registry import Registry
 
 from jrs.contracts import check_part
+from jrs.discovery import provided
 from jrs.errors import ConfigError, PluginError, did_you_mean
+from jrs.signatures import accepted_keys, part_name, required_keys
 
 _owner = 'jrs'                                 # who registers right now: 'jrs' or the name of a plugin
 _owners: dict[type, str] = {}                  # registered class -> owner
+_new: list[tuple[Slot, str]] = []              # what that owner has registered
 
 
 class Slot(Registry):
@@ -27,14 +31,29 @@ class Slot(Registry):
         super().__init__(name, scope='jrs', parent=parent, locations=list(packages))
 
     def _register_module(self, module, module_name=None, force=False) -> None:
-        name = module_name or module.__name__
         owner = 'jrs' if module.__module__.startswith('jrs.') else _owner      # a plugin may be the first to import a room
-        if name in self._module_dict and not force:
-            taken = self._module_dict[name]
-            raise PluginError(f'{self.name.upper()} already has a {name!r}: it belongs to {owner_of(taken)!r} '
-                              f'({inspect.getsourcefile(taken)}), and {owner!r} registers it again. Rename one.')
-        super()._register_module(module, module_name, force)
+        names = [module_name or part_name(module)] if not isinstance(module_name, (list, tuple)) else list(module_name)
+        for name in names:
+            self._check_free(name, module, owner, force)
+        super()._register_module(module, names, force)
         _owners[module] = owner
+        _new.extend((self, name) for name in names if owner == _owner)
+
+    def _check_free(self, name: str, part: Any, owner: str, force: bool) -> None:
+        """Refuse a name that another owner has: a plugin's part would take the place of it in every config."""
+        if owner != 'jrs':
+            for registry in (self, self.parent):                       # the built-in parts come first, whoever asks first
+                if registry is not None:
+                    registry.import_from_location()
+        inherited = self.parent.module_dict if self.parent is not None and owner != 'jrs' else {}
+        taken = self._module_dict.get(name) or inherited.get(name)
+        if taken is None or force and owner_of(taken) == owner:
+            return
+        other = owner_of(taken)
+        plugins = [who for who in (owner, other) if who not in ('jrs', 'mmengine')]
+        advice = f'Rename the class of the plugin {plugins[0]!r}.' if len(plugins) == 1 else 'Rename one.'
+        raise PluginError(f'{self.name.upper()} already has a {name!r}: it belongs to {other!r} ({_file_of(taken)}), and '
+                          f'{owner!r} registers it again ({_file_of(part)}). {advice}')
 
     def names(self) -> list[str]:
         """Return the registered names, those of the parent registry included."""
@@ -58,14 +77,25 @@ class Slot(Registry):
 
 def _hint(name: str, names: list[str]) -> str:
     """Say what is near `name` among `names` and in plugins that are not loaded."""
-    from jrs.plugins import provided_by_unlisted  # plugins registers parts here: import late
-    elsewhere = provided_by_unlisted()
+    elsewhere = {part: plugin for part, plugin in provided().items() if part not in names}
     near = difflib.get_close_matches(name, [*names, *elsewhere], n=1, cutoff=0.6)
     if not near or near[0] not in elsewhere:
         return did_you_mean(name, names)
     spelling = '' if near[0] == name else f' Did you mean {near[0]!r}?'
-    return (f'{spelling} It is provided by the plugin `{elsewhere[near[0]]}`, which this config does not list: '
-            'add it to `plugins`.')
+    return f'{spelling} {to_list(elsewhere[near[0]])}'
+
+
+def to_list(plugin: str) -> str:
+    """Say that a part comes from a plugin that the config has to name."""
+    return f'It is provided by the plugin `{plugin}`, which this config does not list: add it to `plugins`.'
+
+
+def _file_of(part: Any) -> str:
+    """Return where a part is written, for messages."""
+    try:
+        return str(inspect.getsourcefile(getattr(part, 'func', part)))
+    except TypeError:
+        return 'built in'
 
 
 def _slot(name: str, *packages: str, parent: Registry | None = None) -> Slot:
@@ -120,21 +150,17 @@ def owner_of(part: type) -> str:
 
 @contextmanager
 def registering_as(owner: str):
-    """Parts registered inside the block belong to `owner` (a plugin)."""
-    global _owner
-    previous, _owner = _owner, owner
+    """Parts registered inside the block belong to `owner` (a plugin); none of them stays where the block fails."""
+    global _owner, _new
+    before, (_owner, _new) = (_owner, _new), (owner, [])
     try:
         yield
+    except BaseException:
+        for slot, name in _new:
+            sys.modules.pop(slot._module_dict.pop(name).__module__, None)      # imported again, it registers again
+        raise
     finally:
-        _owner = previous
-
-
-def accepted_keys(part: type) -> set[str] | None:
-    """Return the keyword arguments that `part` accepts; None when it takes any."""
-    parameters = inspect.signature(part).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        _owner, _new = before
 
 
 def build(slot: Slot, cfg: Any, path: str, **offers: Any) -> Any:
@@ -163,11 +189,9 @@ def build(slot: Slot, cfg: Any, path: str, **offers: Any) -> Any:
     check_keys(part, arguments, path)
     arguments.update({key: value for key, value in offers.items()
                       if key not in arguments and (allowed is None or key in allowed)})
-    missing = [p.name for p in inspect.signature(part).parameters.values()
-               if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-               and p.name not in arguments]
+    missing = [name for name in required_keys(part) if name not in arguments]
     if missing:
-        raise ConfigError(f'{path}: {part.__name__} needs {", ".join(map(repr, missing))}, which the config does not set.')
+        raise ConfigError(f'{path}: {part_name(part)} needs {", ".join(map(repr, missing))}, which the config does not set.')
     return _checked(part(**arguments), slot, path)
 
 
@@ -181,7 +205,7 @@ def check_keys(part: type, arguments: dict, path: str) -> None:
     allowed = accepted_keys(part)
     for key in arguments:
         if allowed is not None and key not in allowed:
-            raise ConfigError(f'{path}: {part.__name__} has no argument {key!r}.{did_you_mean(key, allowed)}')
+            raise ConfigError(f'{path}: {part_name(part)} has no argument {key!r}.{did_you_mean(key, allowed)}')
 
 
 def check_shape(value: Any, shape: tuple[int, ...], letters: str, what: str, part: Any) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
-    {'registry', 'plugins', 'hookspecs', 'contracts', 'structures', 'masks', 'benchmarks', 'config', 'errors'},
+    {'registry', 'plugins', 'discovery', 'signatures', 'hookspecs', 'contracts', 'structures', 'masks', 'benchmarks',
+     'config', 'errors'},
     {'geometry', 'layers', 'functional', 'io'},
     {'backbones', 'queries', 'heads', 'matching', 'losses', 'alignment', 'postprocess', 'evaluation', 'datasets', 'synth',
      'visualization'},

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import argparse
 import keyword
-import types
 from collections.abc import Iterator
-from importlib.metadata import entry_points
-from importlib.util import find_spec
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from jrs.cli.plugin_skeleton import class_name, skeleton
+from jrs.discovery import ENTRY_POINTS, available, plugin_folders, plugin_name, points, provided, provides
 from jrs.errors import PluginError
-from jrs.plugins import (
-    ENTRY_POINTS,
-    available,
-    load_plugins,
-    manager,
-    plugin_folders,
-    plugin_name,
-    provided_by_unlisted,
-    provides,
-)
+from jrs.plugins import load_plugins, manager
 from jrs.registry import SLOTS, owner_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -69,13 +59,12 @@ def list_lines(config: str | None = None) -> Iterator[str]:
     if config is not None:
         from jrs.config import read_config
         load_plugins(read_config(config).get('plugins') or (), base=Path(config).resolve().parent)
-    folders = {**available(), **{name: _folder(module) for name, module in manager().list_name_plugin()}}
+    installed = {name: place for name, place in available().items() if name in points()}
+    folders = {**available(), **{name: manager().places[name] for name, _ in manager().list_name_plugin()}}
     places = ', '.join(map(str, plugin_folders())) or 'no folder'
     yield f'looked in {places}, and for entry points of the group {ENTRY_POINTS!r}' + ('' if folders else ': no plugin')
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     for name, folder in sorted(folders.items()):
-        point = points.get(name) if folder is None else None
-        folder = _package_folder(point.value) if point is not None else folder
+        point = points()[name] if name in installed and folder == installed[name] else None
         yield name
         yield f'  folder    {folder or "unknown"}'
         yield f'  owner     {_owner(folder, point)}'
@@ -117,7 +106,7 @@ def _check_new(name: str, folder: Path) -> None:
                           'Choose another name, or change that one.')
     if not folder.parent.is_dir():
         raise PluginError(f'no folder {folder.parent} to write {name!r} into: make it, or name another with --into.')
-    taken = {**provides(PACKAGE), **provided_by_unlisted()}
+    taken = {**provides(PACKAGE), **provided()}
     if class_name(name) in taken:
         raise PluginError(f'the part of {name!r} would be called {class_name(name)!r}, which is taken: choose another name.')
 
@@ -129,9 +118,8 @@ def check_plugin(name: str) -> tuple[list[str], list[str]]:
         PluginError: it cannot be found or imported, takes a taken name, or misspells a hook.
     """
     key = plugin_name(name)
-    module = load_plugins([name]).get_plugin(key)
-    place = _folder(module)
-    registered = {part.__name__: slot.name.upper() for slot in SLOTS.values() for part in slot.module_dict.values()
+    module, place = load_plugins([name]).get_plugin(key), manager().places[key]
+    registered = {name: slot.name.upper() for slot in SLOTS.values() for name, part in slot.module_dict.items()
                   if owner_of(part) == key}
     hooks = sorted(caller.name for caller in manager().get_hookcallers(module) or [])
     tests = list(_tests(key, place))
@@ -165,23 +153,7 @@ def _tests(key: str, place: Path) -> Iterator[Path]:
     yield from sorted(place.rglob('test_*.py') if place.is_dir() else place.parent.rglob(f'test_{key}.py'))
 
 
-def _folder(module: types.ModuleType) -> Path:
-    """Return the folder of a plugin, or its file where it is one."""
-    if getattr(module, '__file__', None) is None:
-        raise PluginError(f'{module.__name__} is a folder without an __init__.py, so it cannot register anything: add one.')
-    file = Path(module.__file__).resolve()
-    return file.parent if file.name == '__init__.py' else file
-
-
-def _package_folder(value: str) -> Path | None:
-    """Return the folder of the package that an entry point names, without importing it."""
-    spec = find_spec(value.partition(':')[0].partition('.')[0])
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent if Path(spec.origin).name == '__init__.py' else Path(spec.origin)
-
-
-def _owner(folder: Path | None, point) -> str:
+def _owner(folder: Path | None, point: EntryPoint | None) -> str:
     if point is not None:
         return f'package {point.dist.name} {point.dist.version}, entry point {point.value}'
     if folder is not None and folder.parent == ROOT / 'plugins':

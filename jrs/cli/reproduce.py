@@ -105,16 +105,17 @@ def tables_from(args: argparse.Namespace) -> list[Table]:
         ConfigError: no such table, config or row.
     """
     from jrs.config import read_config
-    from jrs.plugins import load_plugins
+    from jrs.plugins import hook_of, load_plugins
     from jrs.report.tables import extra_row, load_tables, sweep_table
     if args.configs and 5 in args.table:
         raise ConfigError('Table 5 is of one experiment. For another: tools/benchmark.py --table 5 --config FILE; or a row '
                           'of Table 6: --table 6 --configs FILE.')
-    hook = load_plugins(args.plugins).hook
-    files = [find_config(name, [Path(root) for roots in hook.jrs_config_roots() for root in roots]) for name in args.configs]
+    load_plugins(args.plugins)
+    roots, rows_of = (hook_of(name, args.plugins) for name in ('jrs_config_roots', 'jrs_table_rows'))
+    files = [find_config(name, [Path(root) for folders in roots() for root in folders]) for name in args.configs]
     tables = load_tables(args.table) or [sweep_table([])]
     for table in tables:
-        found = [] if table.id is None else [row for rows in hook.jrs_table_rows(table=table.id) for row in rows]
+        found = [] if table.id is None else [row for rows in rows_of(table=table.id) for row in rows]
         named = [(Path(file).stem, file) for file in files] + [(row['name'], row['config']) for row in found]
         table.rows += [extra_row(table, name, file, read_config(file).test_dataset.benchmark) for name, file in named]
     return select_rows(tables, args.rows)

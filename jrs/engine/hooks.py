@@ -12,7 +12,7 @@ import torch
 from mmengine.hooks import Hook
 
 from jrs.io.atomic import atomic_write
-from jrs.plugins import manager
+from jrs.plugins import hook_of
 from jrs.registry import HOOKS
 
 TERMS_FILE = 'terms.jsonl'
@@ -45,7 +45,7 @@ class TermLog(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Append one line, the means over all processes, and show the step to plugins; a step left out has no terms."""
         terms = {name: float(value.detach()) for name, value in outputs.items()}
-        manager().hook.jrs_training_step(iteration=runner.iter, **step_facts(terms))
+        hook_of('jrs_training_step', plugins_of(runner))(iteration=runner.iter, **step_facts(terms))
         if runner.rank == 0:
             self.file.write(json.dumps(dict(iteration=runner.iter, **terms)) + '\n')
 
@@ -58,6 +58,11 @@ class TermLog(Hook):
         with atomic_write(Path(runner.work_dir) / SUMMARY_FILE, 'w') as file:
             json.dump(summary, file, indent=1)
         runner.logger.info('\n' + format_summary(summary))
+
+
+def plugins_of(runner) -> list[str]:
+    """Return the plugins that the config of a run names: the others of this process do not watch it."""
+    return runner.cfg.get('plugins') or []
 
 
 def step_facts(terms: dict[str, float]) -> dict[str, object]:
@@ -76,11 +81,11 @@ class EvaluationHook(Hook):
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         """Show a validation, with the iteration that it follows."""
-        manager().hook.jrs_evaluation(iteration=runner.iter, metrics=metrics or {})
+        hook_of('jrs_evaluation', plugins_of(runner))(iteration=runner.iter, metrics=metrics or {})
 
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
         """Show the scores of a file of weights, which say no iteration."""
-        manager().hook.jrs_evaluation(iteration=None, metrics=metrics or {})
+        hook_of('jrs_evaluation', plugins_of(runner))(iteration=None, metrics=metrics or {})
 
 
 def read_lines(path: Path) -> list[str]:

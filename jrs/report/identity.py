@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from jrs.datasets.splits import split_names
+from jrs.discovery import plugin_name
 from jrs.io.atomic import atomic_write
-from jrs.plugins import manager, plugin_name
+from jrs.plugins import manager
 
 Identity = dict[str, Any]
 
@@ -89,10 +90,8 @@ def plugins_digest(names: Iterable[str]) -> str:
     """Return the digest of the sources of loaded plugins."""
     sources = []
     for name in sorted(map(plugin_name, names)):
-        file = getattr(manager().get_plugin(name), '__file__', None)
-        path = Path(file) if file else None
-        sources.append((name, None if path is None else code_digest(root=path.parent) if path.name == '__init__.py'
-                        else _sha256(path)))
+        place = manager().places[name]
+        sources.append((name, code_digest(root=place) if place.is_dir() else _sha256(place)))
     return digest(sources)
 
 
