@@ -271,12 +271,30 @@ class GeometryTargets(_Moves):
 class Match:
     """An assignment in one scene: `queries[i]` is matched to `instances[i]`, both (n,) int64.
 
-    `auxiliary` has one assignment per level of `QueryPredictions.auxiliary`, in that order.
+    `auxiliary` has one assignment per level of `QueryPredictions.auxiliary`, in that order. `weights` (n,) >= 0 say how much
+    each pair counts in the losses, None = 1 each: terms are weighted means, so that weight 2 is as good as the pair twice
+    and weight 0 as good as no pair (its query then says nothing to the class loss either).
+
+    Raises:
+        ValueError: another number of weights than of pairs.
     """
 
     queries: Tensor
     instances: Tensor
     auxiliary: list[Match] = field(default_factory=list)
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and self.weights.shape != self.queries.shape:
+            raise ValueError(f'Match.weights must have one weight for each of the {len(self.queries)} pairs, shape '
+                             f'{tuple(self.queries.shape)}, got {tuple(self.weights.shape)}')
+
+    def mean(self, values: Tensor) -> Tensor | None:
+        """Return the mean of `values` (..., n), by weight over pairs and plain over the rest; None where no pair counts."""
+        if self.weights is None:
+            return values.mean() if values.shape[-1] else None
+        total = self.weights.sum()
+        return (values * self.weights).sum(dim=-1).mean() / total if total > 0 else None
 
 
 @dataclass

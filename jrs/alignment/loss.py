@@ -25,7 +25,7 @@ class ViewAttentionLoss:
         self.alignment = alignment
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
-        """Return the mean over layers and matched pairs, divided by V: a scalar, None without pairs.
+        """Return the mean over layers and matched pairs (`Match.mean`), divided by V: a scalar, None without pairs.
 
         Reads ``pred.view_attention`` (L, Q, V) and ``target.view_visibility`` (G, V); rows over V sum to one.
 
@@ -33,7 +33,5 @@ class ViewAttentionLoss:
             ConfigError: the queries do not report their attention.
         """
         attention = required_attention(pred, 'ViewAttentionLoss')[:, match.queries]      # (L, n, V)
-        if attention.shape[1] == 0:
-            return None
-        divergence = self.alignment(attention, target.view_visibility[match.instances])  # (L, n)
-        return divergence.mean() / target.num_views
+        mean = match.mean(self.alignment(attention, target.view_visibility[match.instances]))     # of (L, n)
+        return None if mean is None else mean / target.num_views

@@ -84,7 +84,8 @@ class Matcher(Protocol):
         """Return the pairs of one scene, without gradient, on the device of `pred`; none where G is 0.
 
         A query has one instance at most; an instance may have several queries, or none. ``Match.auxiliary`` has one more
-        assignment per level of ``pred.auxiliary``.
+        assignment per level of ``pred.auxiliary``. ``Match.weights`` (n,) may say how much each pair counts in the losses;
+        `assign` returns them as a third tensor.
         """
 
 
@@ -108,7 +109,8 @@ class InstanceLoss(Protocol):
 
         One scene: no axis B. Pair i is query ``match.queries[i]`` and instance ``match.instances[i]``. Masks as for costs:
         ``pred.masks(match.queries)``, a `MaskLogits` that is read in pieces or by `matched_bce` and `matched_dice` of
-        `jrs.functional`; the true ones are ``target.flat_masks[match.instances]``.
+        `jrs.functional`; the true ones are ``target.flat_masks[match.instances]``. ``match.mean(values)`` is the mean of
+        (n,) values by the weights of the pairs, None where no pair counts.
         """
 
 

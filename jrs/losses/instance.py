@@ -1,6 +1,7 @@
 """Class and mask terms on the matched pairs of one scene (baselines.md section 2.2).
 
 Each takes (pred, target, match) without the scene axis and returns a scalar, or None when the scene has nothing to say.
+Pairs count by `Match.weights`.
 Masks are read through ``pred.masks(match.queries)``, see `jrs.masks.MaskLogits`.
 """
 
@@ -15,13 +16,16 @@ from jrs.masks import MaskLogits
 from jrs.registry import LOSSES
 from jrs.structures import InstanceTargets, Match, QueryPredictions
 
+TINY = 1e-12                                   # keeps a mean in which nothing counts at 0
+
 
 @LOSSES.register_module()
 class ClassLoss:
     """Cross-entropy of all queries over K + 1 classes; unmatched queries should say "no object", the last class.
 
     Args:
-        no_object_weight: class weight of "no object"; the others have 1. The mean is weighted likewise.
+        no_object_weight: class weight of "no object"; the others have 1. The mean is weighted likewise, and a matched query
+            counts by its pair's weight besides.
     """
 
     reads = 'instances'
@@ -38,7 +42,12 @@ class ClassLoss:
             wanted[match.queries] = target.labels[match.instances]
             weight = torch.ones(logits.shape[1], device=logits.device)
             weight[no_object] = self.no_object_weight
-            return F.cross_entropy(logits.float(), wanted, weight)
+            if match.weights is None:
+                return F.cross_entropy(logits.float(), wanted, weight)
+            counts = torch.ones_like(logits[:, 0], dtype=torch.float32)                             # (Q,)
+            counts[match.queries] = match.weights.float()
+            losses = F.cross_entropy(logits.float(), wanted, weight, reduction='none')              # (Q,)
+            return (counts * losses).sum() / (counts * weight[wanted]).sum().clamp_min(TINY)
 
 
 @LOSSES.register_module()
@@ -51,7 +60,7 @@ class MaskBCELoss:
         """Return a scalar, None without pairs; reads ``pred.masks()`` (Q, V*h*w) and ``target.masks``."""
         if len(match.queries) == 0:
             return None
-        return matched_bce(*_matched(pred, target, match), valid=target.flat_valid).mean()
+        return match.mean(matched_bce(*_matched(pred, target, match), valid=target.flat_valid))
 
 
 @LOSSES.register_module()
@@ -71,7 +80,7 @@ class MaskDiceLoss:
         """Return a scalar, None without pairs; reads ``pred.masks()`` (Q, V*h*w) and ``target.masks``."""
         if len(match.queries) == 0:
             return None
-        return matched_dice(*_matched(pred, target, match), smooth=self.smooth, valid=target.flat_valid).mean()
+        return match.mean(matched_dice(*_matched(pred, target, match), smooth=self.smooth, valid=target.flat_valid))
 
 
 def _matched(pred: QueryPredictions, target: InstanceTargets, match: Match) -> tuple[MaskLogits, Tensor]:

@@ -54,11 +54,14 @@ class CostMatcher:
         if target.labels.shape[0] == 0:
             nobody = torch.zeros(0, dtype=torch.int64, device=device)
             return Match(nobody, nobody, auxiliary)
-        queries, instances = self.assign(self.total_cost(pred, target).cpu(), pred, target)
-        return Match(queries.to(device), instances.to(device), auxiliary)
+        queries, instances, *weights = self.assign(self.total_cost(pred, target).cpu(), pred, target)
+        return Match(queries.to(device), instances.to(device), auxiliary, *(weight.to(device) for weight in weights))
 
-    def assign(self, cost: Tensor, pred: QueryPredictions, target: InstanceTargets) -> tuple[Tensor, Tensor]:
-        """Return queries (n,) and their instances (n,), int64, for `cost` (Q, G) on the CPU with G > 0."""
+    def assign(self, cost: Tensor, pred: QueryPredictions, target: InstanceTargets) -> tuple[Tensor, ...]:
+        """Return queries (n,) and their instances (n,), int64, for `cost` (Q, G) on the CPU with G > 0.
+
+        A third tensor (n,) becomes the weights of the pairs (`Match.weights`).
+        """
         raise NotImplementedError
 
     def total_cost(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:

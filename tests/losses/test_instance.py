@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from jrs.alignment.divergence import JensenShannon
+from jrs.alignment.loss import ViewAttentionLoss
 from jrs.losses.instance import ClassLoss, MaskBCELoss, MaskDiceLoss
+from jrs.matching.hungarian import HungarianMatcher
 from jrs.structures import Match
 from tests.matching.test_costs import scene
 
@@ -65,3 +68,53 @@ def test_right_predictions_lose_less_than_wrong_ones():
         right = loss(pred, target, MATCH)
         assert right < 0.01
         assert loss(pred, target, Match(MATCH.queries, MATCH.instances.flip(0))) > 0.3
+
+
+WEIGHTED = [ClassLoss(0.1), MaskBCELoss(), MaskDiceLoss(), ViewAttentionLoss(JensenShannon())]
+
+
+def weighted(*weights):
+    return Match(MATCH.queries, MATCH.instances, weights=torch.tensor(weights))
+
+
+@pytest.mark.parametrize('loss', WEIGHTED, ids=lambda loss: type(loss).__name__)
+def test_pairs_count_by_their_weight_in_every_instance_loss(loss):
+    pred, target = scene()
+    views = torch.Generator().manual_seed(1)
+    pred.view_attention = torch.rand(2, 5, 2, generator=views).softmax(-1)
+    target.view_visibility = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.1, 0.9]])
+    plain = loss(pred, target, MATCH)
+    torch.testing.assert_close(loss(pred, target, weighted(1.0, 1.0)), plain)
+    first, second = (loss(pred, target, weighted(*pair)) for pair in ((1.0, 0.0), (0.0, 1.0)))
+    assert abs(first - second) > 1e-4
+    if isinstance(loss, ClassLoss):                                       # the unmatched queries count beside the pairs
+        return
+    torch.testing.assert_close(first, loss(pred, target, Match(MATCH.queries[:1], MATCH.instances[:1])))
+    torch.testing.assert_close(loss(pred, target, weighted(3.0, 1.0)), (3 * first + second) / 4)
+    assert loss(pred, target, weighted(0.0, 0.0)) is None
+
+
+def test_the_class_of_a_pair_without_weight_is_not_asked_for():
+    pred, target = scene()
+    pred.class_logits.requires_grad_()
+    gradients = [torch.autograd.grad(ClassLoss(0.1)(pred, target, match), pred.class_logits)[0]
+                 for match in (weighted(0.0, 1.0), weighted(2.0, 1.0), MATCH)]
+    reach = [gradient.abs().sum(dim=1) for gradient in gradients]         # (Q,)
+    assert reach[0][1] == 0 and (reach[0][[0, 2, 3, 4]] > 0).all()
+    assert reach[1][1] > reach[2][1]
+    everybody = Match(torch.arange(3), torch.arange(3), weights=torch.zeros(3))
+    assert ClassLoss()(type(pred)(pred.embedding[:3], pred.class_logits[:3]), target, everybody) == 0
+
+
+def test_a_matcher_may_weigh_its_pairs_and_a_wrong_number_of_weights_is_refused():
+    class Sure(HungarianMatcher):
+        def assign(self, cost, pred, target):
+            queries, instances = super().assign(cost, pred, target)
+            return queries, instances, 1 / (1 + cost[queries, instances].float().exp())
+    pred, target = scene()
+    costs = dict(a=dict(type='ClassCost', weight=1.0))
+    match, plain = Sure(costs)(pred, target), HungarianMatcher(costs)(pred, target)
+    assert match.queries.equal(plain.queries) and match.weights.shape == match.queries.shape and plain.weights is None
+    assert MaskBCELoss()(pred, target, match) != MaskBCELoss()(pred, target, plain)
+    with pytest.raises(ValueError, match='one weight for each of the 2 pairs'):
+        weighted(1.0, 1.0, 1.0)
