@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from jrs import registry as slots
+from jrs.benchmarks import register_benchmarks
 from jrs.discovery import absolute, arguments_in_plugins, plugin_name, providers
 from jrs.errors import ConfigError, did_you_mean
 from jrs.plugins import hook_of, load_plugins
@@ -23,8 +24,8 @@ from jrs.signatures import accepted_keys
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
-             'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment')
-REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'weights'))
+             'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks')
+REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'weights', 'benchmarks'))
 SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
 WHOLE = dict(iterations=1, accumulate=1, save_every=1, log_every=1, workers=0, validate_every=0, skip_nonfinite=0,
              timeout=1)                                                # of `train`: least value
@@ -77,6 +78,7 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
     _list_plugins(cfg, named)
     load_plugins(cfg.plugins)
     hook_of('jrs_adjust_config', cfg.plugins)(cfg=cfg)
+    register_benchmarks(cfg.get('benchmarks') or {})
     check_config(cfg)
     return cfg
 

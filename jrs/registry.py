@@ -143,6 +143,11 @@ STRATEGIES = _slot('strategies', parent=mm.STRATEGIES)
 SLOTS = {slot.name: slot for slot in list(globals().values()) if isinstance(slot, Slot)}
 
 
+def current_owner() -> str:
+    """Return to whom belongs what is registered now: 'jrs', or the plugin that is imported."""
+    return _owner
+
+
 def owner_of(part: type) -> str:
     """Return who registered `part`: 'jrs', a plugin's name, or 'mmengine'."""
     return _owners.get(part, 'mmengine')

@@ -9,8 +9,8 @@ import json
 import math
 from pathlib import Path
 
-from jrs.benchmarks import BENCHMARKS, Benchmark, get_benchmark
-from jrs.errors import DataError
+from jrs.benchmarks import BENCHMARKS, Benchmark, get_benchmark, threshold_words
+from jrs.errors import ConfigError, DataError
 from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMatches, assign, evaluate
 from jrs.io.atomic import atomic_write
 from jrs.io.submission import read_submission, read_vertex_numbers, submission_format
@@ -22,7 +22,7 @@ MESH_MASK = 'scans/mesh_aligned_0.05_mask.txt'
 def main(argv: list[str] | None = None) -> int:
     """Run ``tools/evaluate.py``; returns the exit code."""
     args = _parser().parse_args(argv)
-    benchmark = get_benchmark(args.benchmark)
+    benchmark = get_benchmark(benchmark_name(args))
     names = scene_names(args.predictions, args.ground_truth)
     scenes = [_read_scene(name, args.predictions, args.ground_truth, args.data, benchmark) for name in names]
     result = evaluate(scenes, benchmark, args.class_agnostic, args.include_095)
@@ -31,6 +31,21 @@ def main(argv: list[str] | None = None) -> int:
         write_result(args.out, result, names, benchmark)
         print(f'written: {args.out / "instance_ap.json"}, {args.out / "instance_ap.csv"}')
     return 0
+
+
+def benchmark_name(args: argparse.Namespace) -> str:
+    """Return the name of the benchmark, after whoever may register it is loaded; a config has one of its own.
+
+    Raises:
+        ConfigError: neither --benchmark nor a config that names one.
+    """
+    from jrs.config import load_config
+    from jrs.plugins import load_plugins
+    load_plugins(args.plugins)
+    own = None if args.config is None else load_config(args.config).test_dataset.get('benchmark')
+    if args.benchmark is None and own is None:
+        raise ConfigError('Say what is scored: --benchmark NAME, or --config FILE whose test_dataset names a benchmark.')
+    return args.benchmark or own
 
 
 def scene_names(predictions: Path, ground_truth: Path) -> list[str]:
@@ -61,7 +76,7 @@ def format_table(result: AveragePrecision, num_scenes: int) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [f'{"class":{width}}' + ''.join(f'{number:>9}' for number in NUMBERS)]
     lines += [f'{name:{width}}' + ''.join(f'{value:9.4f}' for value in values) for name, values in rows]
-    overlaps = f'0.50:0.05:{result.overlaps[-2]:.2f}'
+    overlaps = threshold_words(result.overlaps[:-1])
     lines.append(f'{num_scenes} scenes, {result.finite_classes} of {len(result.class_ids)} classes have objects, '
                  f'AP over IoU {overlaps}')
     return '\n'.join(lines)
@@ -107,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
                         help='<scene>.txt per scene: `mask-file class-id confidence` per line')
     parser.add_argument('--ground-truth', type=Path, required=True, metavar='DIR',
                         help='<scene>.txt per scene: class id * 1000 + instance number of each vertex')
-    parser.add_argument('--benchmark', required=True, help=', '.join(BENCHMARKS))
+    parser.add_argument('--benchmark', help=f'{", ".join(BENCHMARKS)}, or one of --config or --plugins')
+    parser.add_argument('--config', type=Path, metavar='FILE', help='experiment whose benchmark is scored, or whose plugins '
+                        'and `benchmarks` --benchmark is one of')
+    parser.add_argument('--plugins', nargs='+', default=(), metavar='NAME', help='plugins that register benchmarks')
     parser.add_argument('--class-agnostic', action='store_true',
                         help='all instance classes as one, labels ignored; list each mask once, not once per class')
     parser.add_argument('--include-095', action='store_true',

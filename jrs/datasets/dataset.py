@@ -44,7 +44,7 @@ class SceneDataset:
     Args:
         folder: of the data set, under `data_root`, with split lists and scene folders.
         split: name of a list there, `<split>.txt`; '<split>_random10' = the ten scenes of Tables 2 and 9 (`split_names`).
-        benchmark: key of `BENCHMARKS`; its instance classes are the targets, all else is background.
+        benchmark: name of a `Benchmark`; its instance classes are the targets, all else is background.
         width: W of the network input, a multiple of `patch_size`.
         patch_size: heights are multiples of it.
         data_root: where data sets lie.
@@ -180,7 +180,7 @@ class SceneDataset:
     def _class_index(self, scene: SceneFolder) -> dict[int, int]:
         """Return instance id -> class index 0 .. K-1, instances of the benchmark's instance classes only."""
         index_of_id = self.benchmark.class_index_of_id
-        found = {item.id: index_of_id.get(item.classes.get(self.benchmark.name)) for item in scene.instances}
+        found = {item.id: index_of_id.get(self.benchmark.class_id(item.classes, item.label)) for item in scene.instances}
         return {number: index for number, index in found.items() if index is not None}
 
     def _ground_truth(self, scene: SceneFolder, frames: list[Frame], views: list[_View]) -> SceneGroundTruth:
@@ -201,7 +201,7 @@ class SceneDataset:
             return np.zeros(len(mesh.vertices), np.int64)
         table = np.zeros(MAX_ID + 1, np.int64)
         for item in scene.instances:
-            class_id = item.classes.get(self.benchmark.name)
+            class_id = self.benchmark.class_id(item.classes, item.label)
             table[item.id] = class_id * 1000 + item.id if class_id in self.benchmark.all_ids else 0
         return table[mesh.instances]                                                            # (N,)
 

@@ -17,7 +17,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-from jrs.benchmarks import get_benchmark
+from jrs.benchmarks import STRICTEST_THRESHOLD, get_benchmark, threshold_words
 from jrs.errors import ConfigError, DataError, NotMeasured
 from jrs.evaluation.cameras import camera_scores
 from jrs.evaluation.depth import SCALES, depth_errors, scale_estimator
@@ -125,11 +125,11 @@ class InstanceAPMetric(SceneMetric):
 
     def describe(self) -> dict[str, str]:
         """Return benchmark, thresholds, transfer rule, label setting and views per scene in words."""
-        last = '0.95' if self.include_095 else '0.90'
+        thresholds = (*self.benchmark.iou_thresholds, *([STRICTEST_THRESHOLD] if self.include_095 else []))
         settings = [name for name, on in (('class-aware', self.class_aware),
                                           ('class-agnostic, each query once', self.class_agnostic)) if on]
         return {'benchmark': f'{self.benchmark.name} ({self.benchmark.num_classes} classes)',
-                'overlaps': f'0.50:0.05:{last}', 'min_region': str(self.benchmark.min_region),
+                'overlaps': threshold_words(thresholds), 'min_region': str(self.benchmark.min_region),
                 'labels': '; '.join(settings), **self.transfer.describe(), 'views_per_scene': self.views_per_scene}
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, Any]:

@@ -128,7 +128,11 @@ def sweep_table(rows: list[Row]) -> Table:
 def extra_row(table: Table, name: str, config: str, benchmark: str) -> Row:
     """Return a row for a config that the paper does not have; `benchmark` is what the config is tested on."""
     single = {column.benchmark for column in table.columns} == {''}
-    word = '' if single else next(word for word, (_, ours) in BENCHMARKS.items() if ours == benchmark)
+    words = [word for word, (_, ours) in BENCHMARKS.items() if single or ours == benchmark]
+    if not words:
+        raise ConfigError(f'{config} is tested on the benchmark {benchmark!r}, and table {table.id} has columns for '
+                          f'{", ".join(ours for _, ours in BENCHMARKS.values())} only: name a table of one benchmark.')
+    word = '' if single else words[0]
     return Row(0, name, (name, *['' for _ in table.heads[1:]]), {}, {word: config}, 'extra', name)
 
 
