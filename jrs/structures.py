@@ -8,29 +8,41 @@ Pixel centres are at integer coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from jrs.errors import PluginError
 from jrs.masks import MaskLogits
+
+MAPS = ('depth_m', 'instance_ids')             # what is true of each pixel: loaded where some part reads it, see `maps_read`
 
 
 class _Moves:
-    """Gives a dataclass of tensors a `to(device)`."""
+    """Gives a dataclass of tensors a `to(device)` and a `pin_memory()`."""
 
-    def to(self, device: torch.device | str):
-        """Return the same structure with all tensors on `device`."""
-        return type(self)(**{f.name: _move(getattr(self, f.name), device) for f in fields(self)})
+    def to(self, device: torch.device | str, non_blocking: bool = False):
+        """Return the same structure with all tensors on `device`; `non_blocking` as of ``Tensor.to``."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self):
+        """Return the same structure with all tensors in page-locked memory; ``DataLoader(pin_memory=True)`` calls it."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]):
+        return type(self)(**{f.name: _changed(getattr(self, f.name), change) for f in fields(self)})
 
 
-def _move(value, device):
-    if isinstance(value, (Tensor, _Moves)):
-        return value.to(device)
+def _changed(value, change: Callable[[Tensor], Tensor]):
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, _Moves):
+        return value._each(change)
     if isinstance(value, (list, tuple)):
-        return type(value)(_move(item, device) for item in value)
+        return type(value)(_changed(item, change) for item in value)
     return value
 
 
@@ -74,14 +86,19 @@ class SceneGroundTruth:
 class SceneBatch(_Moves):
     """Views of B scenes, with ground truth where the data set has it.
 
+    Batches travel packed, images as uint8 and ids as int16, from the data set through the loader's workers to the device:
+    metrics and hooks see them so. There `unpacked` makes of them what models compute with. The data preprocessor calls it,
+    and so do the doors of the model (`forward`, `loss`, `reconstruct`, `forward_images`): who calls the model directly may
+    give either. Parts of the model, teachers among them, get unpacked batches.
+
     Attributes:
-        images: (B, V, 3, H, W) float32 in [0, 1], RGB; H and W are multiples of the patch size.
+        images: (B, V, 3, H, W) RGB, uint8 0 .. 255 or float32 in [0, 1]; H and W are multiples of the patch size.
         scene_names: B names, for messages and result files.
         view_names: B lists of V names.
-        depth_m: (B, V, H, W) float32 z-depth in metres, 0 = no reading; or None.
+        depth_m: (B, V, H, W) float32 z-depth in metres, 0 = no reading; or None, also where no part reads it (`maps_read`).
         intrinsics: (B, V, 3, 3) float32, pixels of the H x W image; or None.
         cam_from_world: (B, V, 4, 4) float32, metres, the scene's own world; or None.
-        instance_ids: (B, V, H, W) int64: 0 no instance, -1 ignore, else an id of `instances`; or None.
+        instance_ids: (B, V, H, W) int16 or int64: 0 no instance, -1 ignore, else an id of `instances`; or None as `depth_m`.
         instances: B tables of the instances that may appear in `instance_ids`; or None.
         ground_truth: B records for scoring on the mesh; only in test batches.
     """
@@ -95,6 +112,41 @@ class SceneBatch(_Moves):
     instance_ids: Tensor | None = None
     instances: list[InstanceTable] | None = None
     ground_truth: list[SceneGroundTruth] | None = None
+
+    def unpacked(self) -> SceneBatch:
+        """Return the batch with images float32 in [0, 1] and ids int64, on its device; what is so already is not copied."""
+        ids = None if self.instance_ids is None else self.instance_ids.long()
+        return replace(self, images=unit_images(self.images), instance_ids=ids)
+
+
+def unit_images(images: Tensor) -> Tensor:
+    """Return images (...) uint8 0 .. 255 as float32 in [0, 1]; floating ones are returned as they are.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    if images.is_floating_point():
+        return images
+    if images.dtype != torch.uint8:
+        raise ValueError(f'images must be uint8 in 0 .. 255 or floating in [0, 1], got {images.dtype}')
+    # CUDA multiplies by the rounded inverse of a Python number; a divisor on the device is divided by, as on a CPU.
+    return images.float() / torch.full((), 255.0, device=images.device)
+
+
+def maps_read(parts: Iterable[object]) -> frozenset[str]:
+    """Return which of `MAPS` some of `parts` read: what their `reads_maps` name, all of them for a part without it.
+
+    Raises:
+        PluginError: a part names something else.
+    """
+    found: set[str] = set()
+    for part in parts:
+        named = getattr(part, 'reads_maps', MAPS)
+        if isinstance(named, str) or not set(named) <= set(MAPS):
+            raise PluginError(f'{type(part).__name__}.reads_maps must be a tuple of names out of {", ".join(MAPS)}, got '
+                              f'{named!r}.')
+        found |= set(named)
+    return frozenset(found)
 
 
 @dataclass

@@ -1,10 +1,23 @@
-"""Packed masks are the masks, at one bit per pixel."""
+"""Batches travel packed and are unpacked bit for bit; packed masks are the masks, at one bit per pixel."""
 
 import numpy as np
 import pytest
 import torch
 
-from jrs.structures import Instances, PackedMasks, count_bits, pack_above, pack_bits, unpack_bits
+from jrs.errors import PluginError
+from jrs.structures import (
+    MAPS,
+    Instances,
+    InstanceTable,
+    PackedMasks,
+    SceneBatch,
+    count_bits,
+    maps_read,
+    pack_above,
+    pack_bits,
+    unit_images,
+    unpack_bits,
+)
 
 
 def masks(count=5, views=3, size=(5, 7), seed=0):
@@ -58,3 +71,54 @@ def test_instances_pack_bool_masks_and_select_rows():
     assert torch.equal(chosen.masks, dense[[4, 1]]) and chosen.queries.tolist() == [14, 11]
     instances.masks = ~dense
     assert torch.equal(instances.masks, ~dense)
+
+
+def packed_batch():
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 1, 16, 16).expand(1, 2, 3, 16, 16)
+    ids = torch.randint(-1, 1000, (1, 2, 16, 16), generator=torch.Generator().manual_seed(0)).short()
+    table = InstanceTable(torch.tensor([999]), torch.tensor([3]))
+    return SceneBatch(images, ['scene'], [['0', '1']], torch.rand(1, 2, 16, 16), torch.eye(3).expand(1, 2, 3, 3),
+                      torch.eye(4).expand(1, 2, 4, 4), ids, [table])
+
+
+def test_a_packed_batch_unpacks_to_the_same_bits_and_an_unpacked_one_is_left_alone():
+    packed = packed_batch()
+    batch = packed.unpacked()
+    assert torch.equal(batch.images, packed.images.float() / 255) and batch.images.dtype == torch.float32
+    assert torch.equal(batch.instance_ids, packed.instance_ids.long()) and batch.instance_ids.dtype == torch.int64
+    again = batch.unpacked()
+    assert again.images is batch.images and again.instance_ids.data_ptr() == batch.instance_ids.data_ptr()
+    assert SceneBatch(batch.images, ['scene'], [['0', '1']]).unpacked().instance_ids is None
+    for wrong in (torch.int64, torch.bool):
+        with pytest.raises(ValueError, match='uint8 .* or floating'):
+            unit_images(packed.images.to(wrong))
+
+
+@pytest.mark.gpu
+def test_images_are_the_same_bits_when_they_are_unpacked_on_the_device():
+    packed = packed_batch()
+    assert torch.equal(packed.to('cuda').unpacked().images.cpu(), packed.unpacked().images)
+    loader = torch.utils.data.DataLoader([packed], batch_size=1, collate_fn=lambda batches: batches[0], pin_memory=True)
+    assert next(iter(loader)).images.is_pinned()
+
+
+def test_pinning_and_moving_reach_every_tensor_and_keep_it_packed(monkeypatch):
+    """``DataLoader(pin_memory=True)`` pins what has a `pin_memory`; without one it hands objects on as they are."""
+    pinned, moved, real = [], [], torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor: pinned.append(tensor) or tensor)
+    batch = torch.utils.data._utils.pin_memory.pin_memory(packed_batch())
+    assert len(pinned) == 7 and batch.images.dtype == torch.uint8 and batch.instance_ids.dtype == torch.int16
+    monkeypatch.setattr(torch.Tensor, 'to', lambda tensor, *words, **options: moved.append(options) or
+                        real(tensor, *words, **options))
+    batch.to('cpu', non_blocking=True)
+    assert moved == [dict(non_blocking=True)] * 7
+
+
+def test_maps_are_those_that_some_part_names_and_all_for_a_part_that_says_nothing():
+    depth, nothing = (type('Part', (), dict(reads_maps=names))() for names in (('depth_m',), ()))
+    assert maps_read([]) == maps_read([nothing]) == frozenset()
+    assert maps_read([nothing, depth]) == {'depth_m'}
+    assert maps_read([nothing, object()]) == set(MAPS)
+    for wrong in ('depth_m', ('depth',)):
+        with pytest.raises(PluginError, match='depth_m, instance_ids'):
+            maps_read([type('Odd', (), dict(reads_maps=wrong))()])

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jrs.cli.options import add_config_options, config_from  # noqa: E402
 from jrs.engine.build import build_dataset, build_evaluator, check_ready  # noqa: E402
-from jrs.structures import Reconstruction, SceneBatch  # noqa: E402
+from jrs.structures import Reconstruction, SceneBatch, unit_images  # noqa: E402
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def trivial(batch: SceneBatch, depth: Tensor) -> Reconstruction:
     """Return the same depth in every view, and cameras that stand still."""
     views = batch.images.shape[1]
     maps = depth.expand(views, -1, -1)
-    return Reconstruction(batch.images[0], maps, torch.ones_like(maps), batch.intrinsics[0],
+    return Reconstruction(unit_images(batch.images[0]), maps, torch.ones_like(maps), batch.intrinsics[0],
                           torch.eye(4).repeat(views, 1, 1), None, None, batch.view_names[0])
 
 

@@ -129,7 +129,7 @@ def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
     model = load_model(cfg, run_dir / 'weights.safetensors')
     rooms, sections = build_dataset(cfg, 'test_dataset'), []
     for index in range(min(count, len(rooms))):
-        batch = collate_scenes([rooms[index]])
+        batch = collate_scenes([rooms[index]]).unpacked()
         scene = model.reconstruct(batch, track_views=True)[0]
         scene = replace(scene, instances=distinct_instances(scene.instances, min_score=0.05))
         on_true_geometry = replace(scene, depth=batch.depth_m[0], intrinsics=batch.intrinsics[0],

@@ -67,7 +67,15 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
         The metrics; by which rules they were made; which scenes they are of, and the hours and memory that they took.
     """
     from jrs.engine.benchmark import peak_memory_gb
-    from jrs.engine.build import build_dataset, build_evaluator, build_model, check_ready, scoring_loader, start_processes
+    from jrs.engine.build import (
+        build_dataset,
+        build_evaluator,
+        build_model,
+        check_ready,
+        maps_of_run,
+        scoring_loader,
+        start_processes,
+    )
     from jrs.engine.checkpoint import use_atomic_files
     from jrs.engine.console import JrsRunner
     from jrs.engine.inference import load_model
@@ -79,9 +87,9 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     import torch
     start = time.monotonic()
     torch.manual_seed(cfg.seed)
-    dataset = build_dataset(cfg, 'test_dataset')
     model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint)
     evaluator = build_evaluator(cfg.metrics)
+    dataset = build_dataset(cfg, 'test_dataset', maps_of_run(model, evaluator.metrics))
     out.mkdir(parents=True, exist_ok=True)
     runner = JrsRunner(
         model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @contract('DATASETS', offers={
     'data_root': 'the config\'s `data_root`, the folder that all data sets lie in',
     'seed': 'of the experiment',
-    'patch_size': 'of the backbone; image sizes are multiples of it. Not offered where neither config nor class says it'})
+    'patch_size': 'of the backbone; image sizes are multiples of it. Not offered where neither config nor class says it',
+    'maps': 'names out of `depth_m` and `instance_ids` that the run reads; the others may be None in its batches'})
 class SceneDataset(Protocol):
     """Scenes of one split; an item is a `SceneBatch` of one scene (B = 1).
 
@@ -37,7 +38,7 @@ class SceneDataset(Protocol):
         """Return the number of scenes."""
 
     def __getitem__(self, request: SampleRequest | int) -> SceneBatch:
-        """Return one scene as a batch.
+        """Return one scene as a batch, on the CPU: images uint8 and ids int16, as batches travel; float32 and int64 do too.
 
         In training `request` has `index` (of the scene), `draw` (a number of which no two samples of a run are equal: the
         only source of randomness beside the seed, ``np.random.default_rng([seed, draw])``), `num_views` (V of the result)

@@ -223,7 +223,13 @@ class Teacher(Protocol):
     `model.teacher`. Only training calls it, once per step, on the device of the images, after the student's forward pass. It
     is left out where a model is tested or used. A teacher that holds a network keeps it out of the student's parameters: do
     not derive from `torch.nn.Module`.
+
+    Attributes:
+        reads_maps: the maps of the batch that it reads: others need not be loaded, and may be None. `('depth_m',)` for one
+            that reads true depth, `()` for one that looks at images only.
     """
+
+    reads_maps: tuple[str, ...] = ('depth_m', 'instance_ids')
 
     def __call__(self, batch: SceneBatch) -> GeometryTargets:
         """Return targets in the frame of the first camera, scaled by the mean distance of the scene's valid points.

@@ -26,12 +26,18 @@ class Metric(Protocol):
 
     Attributes:
         reads_matches: True asks the model for `Reconstruction.matched`.
+        reads_maps: the maps of the batch that it reads; others need not be loaded, and may be None. `ground_truth` is
+            always whole.
     """
 
     reads_matches: bool = False
+    reads_maps: tuple[str, ...] = ('depth_m', 'instance_ids')
 
     def process(self, data_batch: SceneBatch, data_samples: Sequence[Reconstruction]) -> None:
-        """Take note of a batch and of one reconstruction per scene of it; B is 1 in validation and testing."""
+        """Take note of a batch and of one reconstruction per scene of it; B is 1 in validation and testing.
+
+        The batch is packed, images uint8 and ids int16, on the CPU; ``data_batch.unpacked()`` has what the model saw.
+        """
 
     def evaluate(self, size: int) -> Mapping[str, float]:
         """Return name -> number over all scenes of all processes and start afresh; `size` is the length of the data set."""
@@ -48,7 +54,13 @@ class Hook(Protocol):
     `hooks.<name>`; None turns one off. A method that is left out is the base class's, which does nothing. mmengine has more
     of them; these are called as written here. `priority` ('VERY_HIGH' .. 'VERY_LOW') orders hooks. To observe terms and
     scores without mmengine, a plugin's `jrs_training_step` and `jrs_evaluation` are enough.
+
+    Attributes:
+        reads_maps: the maps of the batches that it reads; others need not be loaded, and may be None. mmengine's hooks read
+            none.
     """
+
+    reads_maps: tuple[str, ...] = ('depth_m', 'instance_ids')
 
     @optional
     def before_run(self, runner: Runner) -> None:
@@ -60,7 +72,7 @@ class Hook(Protocol):
 
     @optional
     def before_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: SceneBatch) -> None:
-        """Look at a batch, on the CPU, before the step."""
+        """Look at a batch, packed (images uint8, ids int16) and on the CPU, before the step."""
 
     @optional
     def after_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: SceneBatch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from jrs.datasets.transforms import crop_around_principal_point, height_for, sam
 from jrs.errors import ConfigError, DataError
 from jrs.io.images import resize_lanczos
 from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, TRANSFORMS, build
-from jrs.structures import InstanceTable, SceneBatch, SceneGroundTruth
+from jrs.structures import MAPS, InstanceTable, SceneBatch, SceneGroundTruth
 
 
 @dataclass
@@ -58,6 +59,7 @@ class SceneDataset:
             `CovisibleViews`; 'train' only. None = `SpacedViews` with `view_spacing`.
         max_views: at most this many views, spread evenly over the scene; 'test' only.
         limit_scenes: use the first scenes of the list only.
+        maps: which of `jrs.structures.MAPS` something reads; the others are not loaded, and None in the batch.
 
     Raises:
         DataError: the data set or one of its scenes is not there; says how to get it.
@@ -66,7 +68,8 @@ class SceneDataset:
     def __init__(self, folder: str, split: str, benchmark: str, width: int, patch_size: int = 14,
                  data_root: str = 'data', transform: dict | None = None, seed: int = 0, mode: str = 'train',
                  every: int = 1, view_spacing: tuple[int, int] = (10, 100), view_choice: dict | None = None,
-                 max_views: int | None = None, limit_scenes: int | None = None) -> None:
+                 max_views: int | None = None, limit_scenes: int | None = None,
+                 maps: Collection[str] = MAPS) -> None:
         if mode not in ('train', 'test'):
             raise ConfigError(f"SceneDataset: mode must be 'train' or 'test', got {mode!r}.")
         if width < patch_size or width % patch_size:
@@ -83,6 +86,7 @@ class SceneDataset:
         self.view_choice = build(SAMPLERS, dict(view_choice or dict(type='SpacedViews', spacing=view_spacing)),
                                  'dataset.view_choice')
         self.max_views = max_views
+        self.maps = frozenset(maps)
         self.scenes = [SceneFolder(self.root / name) for name in self._scene_names()[:limit_scenes]]
         self._check_view_choice()
 
@@ -147,19 +151,33 @@ class SceneDataset:
             crop = crop_around_principal_point(camera.color_size, camera.color_intrinsics, size)
         else:
             crop = self.transform.crop(camera.color_size, camera.color_intrinsics, size, rng)
-        return _view(scene, frame, crop.image(scene.color(frame)), crop.matrix)
+        return self._view(scene, frame, crop.image(scene.color(frame)), crop.matrix)
+
+    def _view(self, scene: SceneFolder, frame: Frame, image: np.ndarray, input_from_color: np.ndarray) -> _View:
+        """Carry intrinsics, depth and ids of a frame to where its pixels went; read what the batch or scoring needs."""
+        camera, size = scene.camera(frame), image.shape[:2]
+        depth = sensor = from_depth = ids = None
+        if self.mode == 'test' or 'depth_m' in self.maps:
+            sensor = scene.depth_m(frame)
+        if sensor is not None:
+            from_depth = input_from_color @ camera.color_from_depth
+            depth = sample_nearest(sensor, from_depth, size) if 'depth_m' in self.maps else None
+        if 'instance_ids' in self.maps and (ids := scene.instance_ids(frame)) is not None:
+            ids = sample_nearest(ids, input_from_color, size)
+        return _View(image, None if camera.color_intrinsics is None else input_from_color @ camera.color_intrinsics,
+                     depth, ids, from_depth, sensor)
 
     def _test_item(self, index: int) -> SceneBatch:
         scene = self.scenes[index]
         frames = self.frames(scene)
         frames = [frames[place] for place in spread_views(len(frames), self.max_views)]
-        views = [_view(scene, frame, *resize_lanczos(scene.color(frame), self.width, self.patch_size))
+        views = [self._view(scene, frame, *resize_lanczos(scene.color(frame), self.width, self.patch_size))
                  for frame in frames]
         sizes = {view.image.shape for view in views}
         if len(sizes) > 1:
             raise DataError(f'{scene.path}: views end with different sizes {sorted(sizes)}; one scene needs one size.')
         batch = self._batch(scene, frames, views)
-        if batch.depth_m is not None:
+        if all(view.sensor_m is not None for view in views):
             batch.ground_truth = [self._ground_truth(scene, frames, views)]
         return batch
 
@@ -167,12 +185,12 @@ class SceneDataset:
         images = np.stack([view.image for view in views]).transpose(0, 3, 1, 2)                 # (V, 3, H, W)
         classes = self._class_index(scene)
         return SceneBatch(
-            images=_one_scene(images, torch.float32) / 255, scene_names=[scene.name],
+            images=_one_scene(images, torch.uint8), scene_names=[scene.name],
             view_names=[[frame.name for frame in frames]],
             depth_m=_optional_stack([view.depth_m for view in views], torch.float32),
             intrinsics=_optional_stack([view.intrinsics for view in views], torch.float32),
             cam_from_world=_optional_stack([frame.cam_from_world for frame in frames], torch.float32),
-            instance_ids=_optional_stack([_keep_ids(view.instance_ids, classes) for view in views], torch.int64),
+            instance_ids=_optional_stack([_keep_ids(view.instance_ids, classes) for view in views], torch.int16),
             instances=[InstanceTable(torch.tensor(list(classes), dtype=torch.int64),
                                      torch.tensor(list(classes.values()), dtype=torch.int64))]
             if scene.record.instances is not None else None)
@@ -229,18 +247,14 @@ def how_to_get(root: Path) -> str:
             'Without the data, `--profile rooms` runs the same experiment on the built-in rooms.')
 
 
-def _view(scene: SceneFolder, frame: Frame, image: np.ndarray, input_from_color: np.ndarray) -> _View:
-    """Carry depth, ids and intrinsics of a frame to where its pixels went."""
-    camera, size = scene.camera(frame), image.shape[:2]
-    sensor, ids = scene.depth_m(frame), scene.instance_ids(frame)
-    from_depth = None if sensor is None else input_from_color @ camera.color_from_depth
-    return _View(image, None if camera.color_intrinsics is None else input_from_color @ camera.color_intrinsics,
-                 None if sensor is None else sample_nearest(sensor, from_depth, size),
-                 None if ids is None else sample_nearest(ids, input_from_color, size), from_depth, sensor)
-
-
 def _keep_ids(ids: np.ndarray | None, wanted: dict[int, int]) -> np.ndarray | None:
-    """Return ids (H, W) with 0 for instances that are not wanted; -1 stays."""
+    """Return ids (H, W) with 0 for instances that are not wanted; -1 stays. All of them fit int16.
+
+    Raises:
+        DataError: an id that does not.
+    """
+    if wanted and not 0 < min(wanted) <= max(wanted) <= MAX_ID:
+        raise DataError(f'Instance ids must be in 1..{MAX_ID}, got {min(wanted)} to {max(wanted)}.')
     return None if ids is None else np.where(np.isin(ids, [-1, *wanted]), ids, 0)
 
 

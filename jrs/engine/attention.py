@@ -94,7 +94,7 @@ def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collec
     sums, shown = [], []
     device = next(model.parameters()).device
     for batch in scenes:
-        batch = batch.to(device)
+        batch = batch.to(device).unpacked()
         with torch.no_grad():
             queries = model.forward_images(batch.images, track_views=True).queries
         matched = matched_attention(model, queries, batch)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.evaluation.evaluator import SceneEvaluator
 from jrs.io.weights import build_with_weights
 from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
+from jrs.structures import MAPS, maps_read
 
 # What fine-tuning from VGGT-1B adds to it; each of these comes from the file as a whole, or starts fresh as a whole.
 FRESH = ('queries.*', 'feature_head.*', 'class_head.*', '*.lora_[ab]')
@@ -34,9 +35,18 @@ OFFICIAL_VGGT = ('Put the official VGGT-1B there: model.pt (5.0 GB, non-commerci
 HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
 
 
-def build_dataset(cfg: Config, name: str) -> Dataset:
-    """Return the data set that `cfg[name]` describes; DataError when its folder is not there."""
-    return build(DATASETS, cfg[name], name, data_root=cfg.data_root, seed=cfg.seed, **patch_size_offer(cfg))
+def build_dataset(cfg: Config, name: str, maps: Collection[str] = MAPS) -> Dataset:
+    """Return the data set that `cfg[name]` describes; DataError when its folder is not there.
+
+    `maps` are those of `jrs.structures.MAPS` that something reads; others need not be loaded.
+    """
+    return build(DATASETS, cfg[name], name, data_root=cfg.data_root, seed=cfg.seed, maps=maps, **patch_size_offer(cfg))
+
+
+def maps_of_run(model: torch.nn.Module, metrics: Iterable[object] = (), hooks: Iterable[object] = ()) -> frozenset[str]:
+    """Return the maps of a batch that a run reads (`maps_read`). Hooks of mmengine and of jrs read none."""
+    watching = [hook for hook in hooks if type(hook).__module__.partition('.')[0] not in ('jrs', 'mmengine')]
+    return maps_read([model, *metrics, *watching])
 
 
 def patch_size_offer(cfg: Config) -> dict[str, int]:
@@ -117,7 +127,8 @@ def scoring_loader(dataset: Dataset, workers: int, equal: bool = False) -> DataL
     `equal` repeats scenes so that all ranks have as many, as sharded models need it; metrics drop what is repeated.
     """
     return DataLoader(dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False, round_up=equal),
-                      num_workers=workers, collate_fn=collate_scenes, worker_init_fn=prepare_worker)
+                      num_workers=workers, collate_fn=collate_scenes, worker_init_fn=prepare_worker,
+                      pin_memory=torch.cuda.is_available())
 
 
 def prepare_worker(worker: int) -> None:
@@ -152,19 +163,22 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     validate, sharded = bool(settings.validate_every), settings.sharding is not None
     torch.manual_seed(cfg.seed)
     model = shard(build_model(cfg)) if sharded else build_model(cfg)
+    hooks = [build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None]
+    evaluator = build_evaluator(cfg.metrics) if validate else None
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm, settings.accumulate)
     return JrsRunner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=launcher,
-        train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset')),
+        train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model, hooks=hooks))),
         train_cfg=dict(type='ResumableIterLoop', max_iters=settings.iterations,
                        val_interval=settings.validate_every or settings.iterations + 1,
                        skip_nonfinite=settings.skip_nonfinite, timeout=settings.timeout),
-        val_dataloader=scoring_loader(build_dataset(cfg, 'val_dataset'), settings.workers, sharded) if validate else None,
-        val_cfg=dict() if validate else None, val_evaluator=build_evaluator(cfg.metrics) if validate else None,
+        val_dataloader=scoring_loader(build_dataset(cfg, 'val_dataset', maps_of_run(model, evaluator.metrics, hooks)),
+                                      settings.workers, sharded) if validate else None,
+        val_cfg=dict() if validate else None, val_evaluator=evaluator,
         optim_wrapper=optimizer,
         param_scheduler=build_schedule(optimizer, settings.iterations, settings.warmup, settings.final_lr_factor),
         default_hooks=_default_hooks(settings),
-        custom_hooks=[build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None],
+        custom_hooks=hooks,
         log_processor=dict(window_size=20, by_epoch=False), randomness=dict(seed=cfg.seed),
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]),
         load_from=str(checkpoint) if checkpoint else None, resume=checkpoint is not None, cfg=RunConfig(dict(cfg._cfg_dict)))

@@ -114,6 +114,7 @@ class AttentionMetric(SceneMetric):
 
     default_prefix = 'attention'
     reads_matches = True                       # `Reconstruction.matched`: MetricNeeds (jrs/engine/hooks.py) asks for it
+    reads_maps = ()                            # the model reads the ids, to match
 
     def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.evaluator import BaseMetric, Evaluator
 
 from jrs.evaluation.metrics import SceneMetric
-from jrs.structures import Reconstruction, SceneBatch
+from jrs.structures import Reconstruction, SceneBatch, maps_read
 
 
 class PlainMetric(SceneMetric):
@@ -18,7 +18,7 @@ class PlainMetric(SceneMetric):
     processes have seen.
 
     Args:
-        metric: with `process` and `compute_metrics`; `describe()` and `reads_matches` count where it has them.
+        metric: with `process` and `compute_metrics`; `describe()`, `reads_matches` and `reads_maps` count where it has them.
     """
 
     def __init__(self, metric: BaseMetric) -> None:
@@ -38,6 +38,11 @@ class PlainMetric(SceneMetric):
     def reads_matches(self) -> bool:
         """See `jrs.engine.hooks.MetricNeeds`."""
         return getattr(self.metric, 'reads_matches', False)
+
+    @property
+    def reads_maps(self) -> Collection[str]:
+        """What `maps_read` says of the metric."""
+        return maps_read([self.metric])
 
     def process(self, data_batch: SceneBatch, data_samples: Sequence[Reconstruction]) -> None:
         """Keep what the metric appends to its results for these scenes."""

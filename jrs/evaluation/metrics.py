@@ -121,6 +121,7 @@ class InstanceAPMetric(SceneMetric):
         self.class_agnostic = class_agnostic
         self.oracle = oracle
         self.include_095 = include_095
+        self.reads_maps = ('instance_ids',) if oracle else ()
         self.views_per_scene = 'no scene scored yet'
 
     def describe(self) -> dict[str, str]:
@@ -197,6 +198,7 @@ class DepthMetric(SceneMetric):
     """
 
     default_prefix = 'depth'
+    reads_maps = ('depth_m',)
 
     def __init__(self, scale: str = 'median', max_depth_m: float | None = None, collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
@@ -237,6 +239,7 @@ class CameraMetric(SceneMetric):
     """
 
     default_prefix = 'camera'
+    reads_maps = ()
 
     def __init__(self, thresholds: Sequence[int] = (3, 5, 15, 30), collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:

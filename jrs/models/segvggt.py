@@ -35,16 +35,18 @@ from jrs.structures import (
     QueryPredictions,
     Reconstruction,
     SceneBatch,
+    maps_read,
+    unit_images,
 )
 
 
 @MODELS.register_module()
 class ScenePreprocessor(BaseDataPreprocessor):
-    """Moves a `SceneBatch` to the model's device and hands it on as ``forward(batch=...)``."""
+    """Moves a `SceneBatch` to the model's device, unpacks it there and hands it on as ``forward(batch=...)``."""
 
     def forward(self, data: SceneBatch, training: bool = False) -> dict[str, SceneBatch]:
-        """Return ``{'batch': data}`` on this device."""
-        return {'batch': data.to(self.device)}
+        """Return ``{'batch': data}`` on this device, unpacked; the copy of a pinned batch runs beside what the host does."""
+        return {'batch': data.to(self.device, non_blocking=True).unpacked()}
 
 
 @MODELS.register_module()
@@ -111,6 +113,12 @@ class SegVGGT(BaseModel):
         self.reports_matches = False           # True while a metric reads `Reconstruction.matched`
         self.autocast_dtype = _dtype(autocast)
 
+    @property
+    def reads_maps(self) -> frozenset[str]:
+        """The maps of a batch (`jrs.structures.MAPS`) that it reads: ids to match, and what the teacher reads."""
+        own = frozenset() if self.queries is None else {'instance_ids'}
+        return maps_read([] if self.teacher is None else [self.teacher]) | own
+
     def forward(self, batch: SceneBatch, mode: str = 'tensor') -> Predictions | dict[str, Tensor] | list[Reconstruction]:
         """Run in one of mmengine's modes: 'tensor' -> Predictions, 'loss' -> named terms, 'predict' -> Reconstructions."""
         modes = {'tensor': self.predict_all, 'loss': self.loss, 'predict': self.reconstruct}
@@ -126,7 +134,7 @@ class SegVGGT(BaseModel):
         return predictions
 
     def forward_images(self, images: Tensor, track_views: bool = False) -> Predictions:
-        """images (B, V, 3, H, W) in [0, 1] -> Predictions without mask logits: who reads masks makes them in chunks."""
+        """images (B, V, 3, H, W), uint8 or in [0, 1] -> Predictions; see `predict_all` for masks."""
         state = self.read_layers(images, track_views)
         taps = self.backbone.features()
         predictions = self._geometry(taps)
@@ -150,8 +158,10 @@ class SegVGGT(BaseModel):
     def read_layers(self, images: Tensor, track_views: bool = False, watch: Callable | None = None):
         """Run the backbone over images (B, V, 3, H, W) while the queries read it; return what they know in the end.
 
-        `watch(state, layer)` sees the state of the queries and the `LayerState` of each layer before it is read.
+        Images are uint8 or in [0, 1]. `watch(state, layer)` sees the state of the queries and the `LayerState` of each layer
+        before it is read.
         """
+        images = unit_images(images)
         state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
         with self._autocast(images.device):
             for layer in self.backbone.layers(images):
@@ -170,6 +180,7 @@ class SegVGGT(BaseModel):
         """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""
         if self.criterion is None:
             raise ConfigError('model.losses is empty: this config can predict but not train. Name at least one term.')
+        batch = batch.unpacked()
         with nullcontext() if self.pretext is None else self.pretext.watching(self.backbone) as notes:
             predictions = self.forward_images(batch.images, track_views=self.alignment is not None)
         geometry = self.teacher(batch) if self.teacher is not None else None
@@ -195,6 +206,7 @@ class SegVGGT(BaseModel):
     @torch.no_grad()
     def reconstruct(self, batch: SceneBatch, track_views: bool = False) -> list[Reconstruction]:
         """Return one Reconstruction per scene: cameras, depth, features and scored instances, as far as there are heads."""
+        batch = batch.unpacked()
         reports_matches = self.reports_matches and self.queries is not None and self.matcher is not None
         predictions = self.forward_images(batch.images, track_views or reports_matches)
         cameras = (None, None)

@@ -20,6 +20,8 @@ MIN_DEPTH = 1e-8                               # a smaller depth is no reading (
 class GroundTruthTeacher:
     """Cameras and depth of the data set, scene-normalised (vggt.md section 15)."""
 
+    reads_maps = ('depth_m',)
+
     def __call__(self, batch: SceneBatch) -> GeometryTargets:
         """Return the targets of a batch with `depth_m`, `intrinsics` and `cam_from_world`; pixels of depth 0 are not valid.
 
@@ -58,6 +60,11 @@ class PretrainedTeacher:
         self.autocast = autocast
         self.truth = truth
         self.model: nn.Module | None = None
+
+    @property
+    def reads_maps(self) -> tuple[str, ...]:
+        """The maps of a batch that it reads: the depth with `truth`, else none."""
+        return () if self.truth is None else ('depth_m',)
 
     @torch.no_grad()
     def __call__(self, batch: SceneBatch) -> GeometryTargets:

@@ -31,7 +31,7 @@ def test_output_that_is_a_file_is_refused(capsys, photo):
 
 
 def test_no_weights_says_how_to_get_some(capsys, photo, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('jrs.engine.inference.DEFAULT_WEIGHTS', tmp_path / 'weights.safetensors')
     message = refused(capsys, photo, '--out', tmp_path / 'out')
     assert 'make demo' in message and 'huggingface' in message
 

@@ -26,6 +26,14 @@ def request(draw=0, num_views=5, ratio=0.7):
     return SampleRequest(0, draw, num_views, ratio)
 
 
+def bytes_by_type(batch):
+    found = {}
+    for value in vars(batch).values():
+        if isinstance(value, torch.Tensor):
+            found[value.dtype] = found.get(value.dtype, 0) + value.nbytes
+    return found
+
+
 def world_points(batch, view):
     """Return the world points (H*W, 3) of a view, and which of them have depth."""
     depth = batch.depth_m[0, view].double()
@@ -51,12 +59,41 @@ def test_depth_of_views_unprojects_to_one_surface(prepared, transform):
 
 def test_train_batch_has_the_documented_shapes_and_ranges(prepared):
     batch = dataset(prepared, transform={'type': 'TrainViews'})[request()]
-    assert batch.images.shape == (1, 5, 3, 56, 84) and batch.images.dtype == torch.float32
-    assert 0 <= batch.images.min() and batch.images.max() <= 1
+    assert batch.images.shape == (1, 5, 3, 56, 84) and batch.images.dtype == torch.uint8
+    assert batch.images.min() < 60 and batch.images.max() > 180
     assert batch.depth_m.shape == batch.instance_ids.shape == (1, 5, 56, 84)
     assert batch.intrinsics.shape == (1, 5, 3, 3) and batch.cam_from_world.shape == (1, 5, 4, 4)
     assert batch.scene_names == ['scene0000_00'] and len(batch.view_names[0]) == 5
     assert batch.ground_truth is None
+
+
+def test_a_batch_has_three_bytes_a_pixel_for_images_two_for_ids_and_four_for_depth_that_is_read(prepared):
+    pixels, cameras = 5 * 56 * 84, 5 * (9 + 16) * 4
+    for mode in ('train', 'test'):
+        data = [dataset(prepared, mode=mode, max_views=5, **options) for options in
+                ({}, dict(maps=()), dict(maps=('instance_ids',)), dict(maps=('depth_m',)))]
+        whole, neither, ids, depth = (bytes_by_type(part[request()]) for part in data)
+        assert whole == {torch.uint8: 3 * pixels, torch.int16: 2 * pixels, torch.float32: 4 * pixels + cameras}
+        assert neither == {torch.uint8: 3 * pixels, torch.float32: cameras}
+        assert ids == {**neither, torch.int16: 2 * pixels}
+        assert depth == {**neither, torch.float32: 4 * pixels + cameras}
+
+
+def test_maps_that_nothing_reads_are_not_read_from_the_disk_and_scoring_keeps_the_sensor(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / 'out')
+    shutil.rmtree(tmp_path / 'out' / 'scene0000_00' / 'instances')
+    scored = dataset(tmp_path / 'out', mode='test', maps=())[0].ground_truth[0]
+    assert scored.depth_m.shape == (8, 48, 64)
+    shutil.rmtree(tmp_path / 'out' / 'scene0000_00' / 'depth')
+    batch = dataset(tmp_path / 'out', maps=())[request()]
+    assert batch.depth_m is None and batch.instance_ids is None and len(batch.instances[0].ids) == 3
+
+
+def test_ids_that_a_batch_cannot_carry_are_refused(prepared, monkeypatch):
+    data = dataset(prepared)
+    monkeypatch.setattr(data, '_class_index', lambda scene: {1000: 0})
+    with pytest.raises(DataError, match='1..999, got 1000'):
+        data[request()]
 
 
 def test_item_depends_on_seed_and_draw_only(prepared):
@@ -86,7 +123,7 @@ def test_ids_follow_the_color(prepared):
     """In the fixture each object has one colour of its own, so ids and colours must change at the same pixels."""
     batch = dataset(prepared, transform=CROPS)[request(num_views=8)]
     for number in batch.instances[0].ids.tolist():
-        pixels = batch.images[0].permute(0, 2, 3, 1)[batch.instance_ids[0] == number]
+        pixels = batch.unpacked().images[0].permute(0, 2, 3, 1)[batch.instance_ids[0] == number]
         near = (pixels - pixels.median(dim=0).values).abs().max(dim=1).values < 0.12
         assert len(pixels) > 100 and near.float().mean() > 0.85             # the rest are blended edges
 

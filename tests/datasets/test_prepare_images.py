@@ -52,7 +52,7 @@ def test_test_mode_serves_what_infer_reads(photos, tmp_path):
     for source in (photos, tmp_path / 'mine' / 'kitchen'):
         loaded = load_photos(source, 56)
         assert loaded.names == ['1', '2', '10']
-        torch.testing.assert_close(loaded.images, batch.images[0])
+        torch.testing.assert_close(loaded.images, batch.unpacked().images[0])
 
 
 def test_training_on_photos_is_refused(photos, tmp_path):

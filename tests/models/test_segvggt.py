@@ -1,6 +1,7 @@
 """The assembled model: what saves memory changes no number."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from jrs.config import load_config
 from jrs.layers import block
 from jrs.registry import MODELS, build
 from jrs.structures import SceneBatch
+from tests._data import random_batch
 
 CONFIG = 'configs/segvggt/all24_fada.py'
 
@@ -60,3 +62,20 @@ def test_reconstruct_keeps_no_graph_and_frees_the_taps(model, batch):
     assert not scene.depth.requires_grad and not scene.features.requires_grad
     with pytest.raises(RuntimeError, match='features'):
         model.backbone.features()
+
+
+def test_packed_and_unpacked_batches_give_the_same_numbers_through_every_door():
+    """The data preprocessor's road, and direct calls with either kind."""
+    torch.manual_seed(0)
+    model = build(MODELS, load_config(CONFIG, 'debug').model, 'model').eval()
+    whole = random_batch()
+    packed = dataclasses.replace(whole, images=(whole.images * 255).to(torch.uint8), instance_ids=whole.instance_ids.short())
+    batch = dataclasses.replace(whole, images=packed.images.float() / 255)
+    given = model.data_preprocessor(packed)['batch']
+    assert torch.equal(given.images, batch.images) and torch.equal(given.instance_ids, batch.instance_ids)
+    losses = [{name: value.item() for name, value in model.loss(one).items()} for one in (packed, given, batch)]
+    assert losses[0] == losses[1] == losses[2]
+    with torch.no_grad():
+        scenes = [model(one, mode='predict')[0] for one in (packed, batch)]
+        assert torch.equal(scenes[0].images, scenes[1].images) and torch.equal(scenes[0].depth, scenes[1].depth)
+        assert torch.equal(model(packed).depth, model.forward_images(packed.images).depth)
