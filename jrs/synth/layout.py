@@ -9,7 +9,7 @@ import numpy as np
 
 from jrs.synth import textures as tx
 from jrs.synth.floor_plan import FloorPlan, make_plan
-from jrs.synth.furniture import FURNITURE, Piece, about_z
+from jrs.synth.pieces import FURNITURE, Piece, about_z
 from jrs.synth.primitives import Part, Solids
 from jrs.synth.styles import STYLES, Style
 

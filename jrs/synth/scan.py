@@ -17,9 +17,9 @@ from jrs.io.png import encode_jpeg
 from jrs.io.scannet import LabelRow, SegmentGroup
 from jrs.io.sens import SensFrame, SensHeader, encode_depth, write_sens
 from jrs.synth.camera_path import CameraPath, camera_path
-from jrs.synth.furniture import about_z
 from jrs.synth.layout import BuiltRoom, build_room
 from jrs.synth.mesh import Mesh, scan_mesh
+from jrs.synth.pieces import about_z
 from jrs.synth.presets import GENERATOR_VERSION, Preset
 from jrs.synth.primitives import apply
 from jrs.synth.renderer import Renderer, at_pixels, develop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jrs.synth import textures as tx
-from jrs.synth.furniture import Piece, about_z, furniture
+from jrs.synth.pieces import Piece, about_z, furniture
 
 Random = np.random.Generator
 

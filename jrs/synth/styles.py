@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from jrs.errors import ConfigError, did_you_mean
-from jrs.synth import shifted  # noqa: F401  enters its pieces into FURNITURE
+from jrs.synth import fixtures, furniture, shifted, things  # noqa: F401  enter their makers into FURNITURE
 from jrs.synth.textures import Colour, Material
 
 

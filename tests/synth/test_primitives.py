@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-import jrs.synth.styles  # noqa: F401  enters the shifted pieces into FURNITURE
-from jrs.synth.furniture import FURNITURE, Piece, about_x, about_z
+import jrs.synth.styles  # noqa: F401  enters all makers into FURNITURE
+from jrs.synth.pieces import FURNITURE, Piece, about_x, about_z
 from jrs.synth.primitives import BOX, ELLIPSOID, FRUSTUM, Part, Solids, hit_ball, hit_box, hit_frustum, local_normals
 from jrs.synth.renderer import trace
 from jrs.synth.scan import label_table
