@@ -8,6 +8,8 @@ from jrs.synth import textures as tx
 from jrs.synth.pieces import Piece, Random, Triple, about_z, furniture
 from jrs.synth.textures import Material
 
+Range = tuple[float, float]
+
 
 def _legs(piece: Piece, random: Random, size: Triple, material: Material, inset: float = 0.04) -> None:
     """Add four legs, square or round, under a top of `size` (its height is theirs)."""
@@ -231,39 +233,40 @@ def _chest(random: Random, label: str, size: Triple, columns: int, rows: int) ->
     return piece
 
 
+def _cabinet(random: Random, label: str, size: tuple[Range, Range, Range], columns: Range, rows: Range) -> Piece:
+    """A chest whose sizes and counts are drawn from ranges; the upper end of a count is left out."""
+    drawn = tuple(random.uniform(*one) for one in size)
+    return _chest(random, label, drawn, int(random.integers(*columns)), int(random.integers(*rows)))
+
+
 @furniture
 def nightstand(random: Random) -> Piece:
     """A small chest beside a bed."""
-    size = random.uniform(0.38, 0.5), random.uniform(0.34, 0.42), random.uniform(0.45, 0.6)
-    return _chest(random, 'nightstand', size, 1, int(random.integers(1, 4)))
+    return _cabinet(random, 'nightstand', ((0.38, 0.5), (0.34, 0.42), (0.45, 0.6)), columns=(1, 2), rows=(1, 4))
 
 
 @furniture
 def dresser(random: Random) -> Piece:
     """A chest of drawers."""
-    size = random.uniform(0.8, 1.3), random.uniform(0.42, 0.52), random.uniform(0.8, 1.1)
-    return _chest(random, 'dresser', size, int(random.integers(1, 3)), int(random.integers(3, 6)))
+    return _cabinet(random, 'dresser', ((0.8, 1.3), (0.42, 0.52), (0.8, 1.1)), columns=(1, 3), rows=(3, 6))
 
 
 @furniture
 def low_cabinet(random: Random) -> Piece:
     """A sideboard, also under a television."""
-    size = random.uniform(0.9, 1.6), random.uniform(0.38, 0.46), random.uniform(0.42, 0.85)
-    return _chest(random, 'cabinet', size, int(random.integers(2, 4)), int(random.integers(1, 3)))
+    return _cabinet(random, 'cabinet', ((0.9, 1.6), (0.38, 0.46), (0.42, 0.85)), columns=(2, 4), rows=(1, 3))
 
 
 @furniture
 def tall_cabinet(random: Random) -> Piece:
     """A wardrobe or locker."""
-    size = random.uniform(0.7, 1.3), random.uniform(0.45, 0.6), random.uniform(1.6, 2.1)
-    return _chest(random, 'cabinet', size, int(random.integers(1, 4)), int(random.integers(1, 3)))
+    return _cabinet(random, 'cabinet', ((0.7, 1.3), (0.45, 0.6), (1.6, 2.1)), columns=(1, 4), rows=(1, 3))
 
 
 @furniture
 def wall_cabinet(random: Random) -> Piece:
     """A kitchen cupboard that hangs on a wall."""
-    size = random.uniform(0.7, 1.6), random.uniform(0.3, 0.36), random.uniform(0.5, 0.7)
-    return _chest(random, 'cabinet', size, int(random.integers(2, 4)), 1)
+    return _cabinet(random, 'cabinet', ((0.7, 1.6), (0.3, 0.36), (0.5, 0.7)), columns=(2, 4), rows=(1, 2))
 
 
 @furniture
