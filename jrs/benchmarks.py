@@ -229,3 +229,8 @@ def get_benchmark(name: str) -> Benchmark:
         raise ConfigError(f'There is no benchmark {name!r}.{did_you_mean(name, BENCHMARKS)} A plugin registers one of its '
                           'own with jrs.benchmarks.register_benchmark, a config names one in `benchmarks`.')
     return BENCHMARKS[name]
+
+
+def class_name(class_names: Sequence[str], label: int) -> str:
+    """Return the name of a class index, `class 7` beyond the table."""
+    return class_names[label] if 0 <= label < len(class_names) else f'class {label}'

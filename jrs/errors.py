@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Value = TypeVar('Value')
 
 
 class JrsError(Exception):
@@ -49,3 +52,10 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
         return ' Nothing is registered there.'
     shown = ', '.join(known[:20]) + (', …' if len(known) > 20 else '')
     return f' Allowed: {shown}.'
+
+
+def find_named(table: Mapping[str, Value], name: str, what: str) -> Value:
+    """Return ``table[name]``; a ConfigError says that there is no such `what`, and which names are near or allowed."""
+    if name not in table:
+        raise ConfigError(f'There is no {what} {name!r}.{did_you_mean(name, table)}')
+    return table[name]

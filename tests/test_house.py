@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -82,3 +83,46 @@ def test_a_file_of_data_has_one_reader(name):
     readers = [str(path) for path, tree in trees('jrs', 'plugins', 'tools', 'benchmarks', 'tests', holding=name)
                if any(name in text for text in texts(tree))]
     assert len(readers) == 1, f'{name} is read in {readers}: call the first reader instead'
+
+
+COUNTED = (ast.stmt, ast.Call, ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BoolOp, ast.Compare, ast.IfExp,
+           ast.Lambda, ast.comprehension)
+TOO_MUCH_TWICE = 11                             # such nodes of a body: below are lines like `return f(a, b)`
+
+
+class Blank(ast.NodeTransformer):
+    """Replaces numbers and texts by their type: what twins differ in."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        return ast.Constant(type(node.value).__name__)
+
+
+def twins(files: Iterable[tuple[Path, ast.Module]]) -> list[list[str]]:
+    """Return groups of functions whose bodies say the same but for numbers and texts, docstrings left out."""
+    places = defaultdict(list)
+    for path, tree in files:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[ast.get_docstring(node) is not None:]
+                if sum(isinstance(sub, COUNTED) for line in body for sub in ast.walk(line)) >= TOO_MUCH_TWICE:
+                    text = '\n'.join(ast.unparse(line) for line in body)
+                    places[ast.dump(Blank().visit(ast.parse(text)))].append(f'{path}:{node.lineno} {node.name}')
+    return [group for group in places.values() if len(group) > 1]
+
+
+def test_no_two_functions_say_the_same():
+    found = twins(trees('jrs', 'plugins', 'tools', 'benchmarks'))
+    assert not found, '\n'.join(['let one function serve:', *map(' = '.join, found)])
+
+
+def test_twins_that_differ_in_a_number_and_a_docstring_are_found():
+    code = '''
+class One(Base):
+    def __init__(self, width: int, depth: int = 3) -> None:
+        """Of one."""
+        super().__init__(width, depth)
+        self.last = torch.nn.Sequential(torch.nn.Conv2d(width, depth, {}), torch.nn.ReLU())
+'''
+    one, same, other = (ast.parse(text) for text in (code.format(2), code.format(5), code.format('depth')))
+    assert twins([(Path('a.py'), one), (Path('b.py'), same)]) == [['a.py:3 __init__', 'b.py:3 __init__']]
+    assert twins([(Path('a.py'), one), (Path('b.py'), other)]) == []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mmengine.config import Config
 
+from jrs.benchmarks import class_name
 from jrs.cli.options import add_config_options, config_from
 from jrs.cli.test import UNTRAINED
 from jrs.errors import ConfigError, DataError, WeightsError
@@ -251,7 +252,7 @@ def write_pictures(out: Path, found: Sequence[Evidence], class_names: Sequence[s
     for evidence in found:
         label = evidence.checkpoint.label
         for item in evidence.shown:
-            name = class_names[item.label] if item.label < len(class_names) else f'class {item.label}'
+            name = class_name(class_names, item.label)
             for what, picture in pictures_of(item).items():
                 write_png8(out / 'maps' / f'{_word(f"{item.scene}_{item.instance}_{label}{what}")}.png', picture)
                 caption = f'{name}, instance {item.instance} of {item.scene}{what}'

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from jrs.errors import ConfigError, did_you_mean
+from jrs.errors import find_named
 
 SMALLEST_DEPTH = 1e-5                      # predictions are clamped here before ratios and logarithms
 DELTA_BASE = 1.25
@@ -54,9 +54,7 @@ SCALES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 def scale_estimator(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
     """Return the estimator called `name`; a ConfigError names the near spellings."""
-    if name not in SCALES:
-        raise ConfigError(f'There is no depth scale {name!r}.{did_you_mean(name, SCALES)}')
-    return SCALES[name]
+    return find_named(SCALES, name, 'depth scale')
 
 
 def depth_errors(predicted: np.ndarray, true_m: np.ndarray, scale: str = 'median',

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from jrs.errors import ConfigError, DataError, did_you_mean
+from jrs.errors import DataError, find_named
 from jrs.io.atomic import atomic_write
 from jrs.io.text import read_bytes, read_json
 
@@ -134,9 +134,7 @@ FORMATS = {
 
 def submission_format(name: str) -> SubmissionFormat:
     """Return the format called `name` ('scannet', 'scannetpp'); a ConfigError names the near spellings."""
-    if name not in FORMATS:
-        raise ConfigError(f'There is no submission format {name!r}.{did_you_mean(name, FORMATS)}')
-    return FORMATS[name]
+    return find_named(FORMATS, name, 'submission format')
 
 
 def read_submission(folder: str | os.PathLike, scene_name: str, layout: SubmissionFormat,

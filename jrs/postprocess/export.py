@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jrs.benchmarks import class_name
 from jrs.errors import DataError, JrsError
 from jrs.geometry.camera import quaternion_from_rotation
 from jrs.geometry.cloud import (
@@ -166,11 +167,6 @@ def _place(points: np.ndarray) -> dict:
     """Return how many points (n, 3) an instance has, and the box around them."""
     box = {'min': points.min(0).tolist(), 'max': points.max(0).tolist()} if len(points) else None
     return {'points': len(points), 'bounding_box': box}
-
-
-def class_name(class_names: Sequence[str], label: int) -> str:
-    """Return the name of a class index, `class 7` beyond the table."""
-    return class_names[label] if 0 <= label < len(class_names) else f'class {label}'
 
 
 def write_glb(path: Path, scene: Reconstruction, cloud: PointCloud) -> Path:

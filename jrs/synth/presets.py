@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from jrs.errors import ConfigError, did_you_mean
+from jrs.errors import ConfigError, did_you_mean, find_named
 from jrs.synth.styles import find_style
 
 GENERATOR_VERSION = 2                                       # 2 is "rooms v1", frozen; raise it whenever bytes change
@@ -61,9 +61,7 @@ def find_preset(name: str, departures: dict[str, str] | None = None) -> Preset:
     Raises:
         ConfigError: no such preset, style, depth or poses; says which there are.
     """
-    if name not in PRESETS:
-        raise ConfigError(f'There is no set of rooms {name!r}.{did_you_mean(name, PRESETS)}')
-    preset = replace(PRESETS[name], **departures or {})
+    preset = replace(find_named(PRESETS, name, 'set of rooms'), **departures or {})
     find_style(preset.style)
     for what, value, allowed in (('depth', preset.depth, DEPTHS), ('poses', preset.poses, POSES)):
         if value not in allowed:

@@ -6,7 +6,7 @@ import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from jrs.errors import ConfigError, did_you_mean
+from jrs.errors import find_named
 from jrs.synth import fixtures, furniture, shifted, things  # noqa: F401  enter their makers into FURNITURE
 from jrs.synth.textures import Colour, Material
 
@@ -60,6 +60,4 @@ def find_style(name: str) -> Style:
     Raises:
         ConfigError: no such style; says which there are.
     """
-    if name not in STYLES:
-        raise ConfigError(f'There is no style of rooms {name!r}.{did_you_mean(name, STYLES)}')
-    return STYLES[name]
+    return find_named(STYLES, name, 'style of rooms')

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from jrs.benchmarks import class_name
 from jrs.geometry.cloud import FRUSTUM_EDGES, PointCloud, camera_corners, frustum_size, instance_map, point_cloud
 from jrs.io.atomic import atomic_write
 from jrs.structures import InstanceTargets, Reconstruction
@@ -103,7 +104,7 @@ def match_truth(masks, true_masks) -> tuple[np.ndarray, np.ndarray]:
 def _prepare(scene: Reconstruction, class_names: Sequence[str], truth: InstanceTargets | None,
              valid: Tensor | None) -> _Shown:
     count = 0 if scene.instances is None else len(scene.instances.labels)
-    names = [_name(class_names, int(label)) for label in scene.instances.labels] if count else []
+    names = [class_name(class_names, int(label)) for label in scene.instances.labels] if count else []
     true_count = 0 if truth is None else len(truth.labels)
     every = instance_colours(count + true_count)
     truth_of, overlap = match_truth(scene.instances.masks if count else np.zeros((0, 1, 1, 1)),
@@ -114,10 +115,6 @@ def _prepare(scene: Reconstruction, class_names: Sequence[str], truth: InstanceT
             truth_colours[truth_of[index]] = every[index]
     return _Shown(scene, names, every[:count], truth, truth_of, overlap, truth_colours,
                   None if valid is None else to_numpy(valid), class_names)
-
-
-def _name(class_names: Sequence[str], label: int) -> str:
-    return class_names[label] if 0 <= label < len(class_names) else f'class {label}'
 
 
 def _stage(shown: _Shown, cloud: PointCloud | None) -> str:
@@ -209,7 +206,8 @@ def _instances(shown: _Shown, cloud: PointCloud | None) -> str:
                int((pixels[index] > 0).sum()), int(pixels[index].sum()), points[index]]
         if with_truth:
             hit = shown.truth_of[index]
-            row += [_name(shown.class_names, int(shown.truth.labels[hit])) if hit >= 0 else '–', float(shown.overlap[index])]
+            row += [class_name(shown.class_names, int(shown.truth.labels[hit])) if hit >= 0 else '–',
+                    float(shown.overlap[index])]
         rows.append(row)
     said = ''
     if with_truth:
