@@ -69,6 +69,7 @@ class SceneGroundTruth:
         input_from_depth: (V, 3, 3) affine map of depth-image pixels (u, v, 1) to pixels of the network input; both
             with pixel centres at integers.
         excluded: (E,) int64, vertices that do not exist for scoring (ScanNet++'s mesh mask); None = all exist.
+        source: what the vertices are, in words for tables of results.
     """
 
     scene_name: str
@@ -80,6 +81,7 @@ class SceneGroundTruth:
     cam_from_world: np.ndarray
     input_from_depth: np.ndarray
     excluded: np.ndarray | None = None
+    source: str = 'mesh'
 
 
 @dataclass

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from jrs.structures import SceneBatch
 
-    Frame = ResizeCrop = SampleRequest = SceneFolder = object      # of jrs.datasets, which stands above this package
+    Frame = ResizeCrop = SampleRequest = Scene = object      # of jrs.datasets, which stands above this package
 
 
 @contract('DATASETS', offers={
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 class SceneDataset(Protocol):
     """Scenes of one split; an item is a `SceneBatch` of one scene (B = 1).
 
-    `train_dataset`, `val_dataset`, `test_dataset`. In training a loader's workers ask for what a `SampleRequest` says; in
-    validation and testing for numbers 0 .. len - 1, each once. A part that serves both has an argument such as `mode`.
-    Missing files are a DataError in the constructor that says how to get them: then a run stops before anything is trained.
+    `train_dataset`, `val_dataset`, `test_dataset`. A layout of files of one's own is a subclass of
+    `jrs.datasets.dataset.SceneDataset` that gives `open_scenes`, a list of `jrs.datasets.scene.Scene`s: cropping, choosing
+    views, ids of the benchmark and what is scored against, also without a mesh, are done there. In training a loader's
+    workers ask for what a `SampleRequest` says; in validation and testing for numbers 0 .. len - 1, each once. A part that
+    serves both has an argument such as `mode`. Missing files are a DataError in the constructor that says how to get them:
+    then a run stops before anything is trained.
 
     Attributes:
         metainfo: what evaluators and pictures read: `benchmark` (its name), `classes` (K names), `scene_names`. With
@@ -98,12 +101,12 @@ class ViewChoice(Protocol):
     `train_dataset.view_choice` of `SceneDataset`; None = `SpacedViews`. Called in a loader's worker.
     """
 
-    def choose(self, scene: SceneFolder, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
+    def choose(self, scene: Scene, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
         """Return V places in `frames`, (V,) int64, the reference view first; `rng` is the only randomness allowed.
 
         `frames` are in order of time, and may be fewer than V: then places repeat.
         """
 
     @optional
-    def check(self, scene: SceneFolder, frames: list[Frame]) -> None:
+    def check(self, scene: Scene, frames: list[Frame]) -> None:
         """Raise a DataError where these frames do not suit; asked about the first and the last scene before training."""

@@ -6,11 +6,12 @@ import hashlib
 import io
 import logging
 import zipfile
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from jrs.datasets.scene import SceneFolder
+from jrs.datasets.scene import Scene
 from jrs.errors import DataError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.projection import project_points, transform_points
@@ -21,18 +22,24 @@ FILE = 'covisibility.npz'
 GRID = (12, 16)                        # points of a view, rows and columns
 TOLERANCE_M, RELATIVE_TOLERANCE = 0.10, 0.05          # a point is seen where its depth agrees with the reading
 RULE = f'1 {GRID} {TOLERANCE_M} {RELATIVE_TOLERANCE}'
+_measured: WeakKeyDictionary[Scene, np.ndarray] = WeakKeyDictionary()
 
 
-def covisibility(scene: SceneFolder) -> np.ndarray:
+def covisibility(scene: Scene) -> np.ndarray:
     """Return overlap (F, F) float32 of a scene's frames, in their order; made once, then read from `covisibility.npz`.
 
-    A folder that cannot be written costs the work each time; a file of another scene.json or rule is made again.
+    A folder that cannot be written costs the work each time; a file of another `Scene.version` or rule is made again. Of a
+    scene without a version it is kept in memory, as long as the scene is.
 
     Raises:
         DataError: the scene has no depth or no cameras.
     """
-    path = scene.path / FILE
-    key = hashlib.sha256(RULE.encode() + (scene.path / 'scene.json').read_bytes()).hexdigest()
+    version, path = scene.version(), scene.path / FILE
+    if version is None:
+        if scene not in _measured:
+            _measured[scene] = measure(scene)
+        return _measured[scene]
+    key = hashlib.sha256(RULE.encode() + version).hexdigest()
     try:
         with np.load(path) as stored:
             if str(stored['key']) == key and stored['overlap'].shape == (len(scene.frames),) * 2:
@@ -50,12 +57,12 @@ def covisibility(scene: SceneFolder) -> np.ndarray:
     return overlap.astype(np.float16).astype(np.float32)                    # what reading gives
 
 
-def measure(scene: SceneFolder) -> np.ndarray:
+def measure(scene: Scene) -> np.ndarray:
     """Return overlap (F, F): [i, j] is the share of the points of view i, a grid of pixels with depth, that j sees.
 
     Seen means inside the image and within 0.1 m or 5 % of the reading there. A view without readings shares nothing.
     """
-    if not scene.record.has_geometry or any(camera.depth_size is None for camera in scene.record.cameras):
+    if not scene.has_geometry or any(scene.camera(frame).depth_size is None for frame in scene.frames):
         raise DataError(f'{scene.path}: views that see the same can only be found in scenes with cameras and depth; choose '
                         'views by spacing.')
     depths = [scene.depth_m(frame) for frame in scene.frames]

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from jrs.benchmarks import Benchmark, get_benchmark
+from jrs.datasets.ground_truth import ground_truth_of_views
 from jrs.datasets.sampling import SampleRequest, spread_views
-from jrs.datasets.scene import MAX_ID, Frame, Mesh, SceneFolder
+from jrs.datasets.scene import MAX_ID, Frame, Mesh, Scene, SceneFolder
 from jrs.datasets.splits import split_names
 from jrs.datasets.transforms import crop_around_principal_point, height_for, sample_nearest
 from jrs.errors import ConfigError, DataError
@@ -87,8 +88,19 @@ class SceneDataset:
                                  'dataset.view_choice')
         self.max_views = max_views
         self.maps = frozenset(maps)
-        self.scenes = [SceneFolder(self.root / name) for name in self._scene_names()[:limit_scenes]]
+        self.scenes = self.open_scenes()[:limit_scenes]
         self._check_view_choice()
+
+    def open_scenes(self) -> list[Scene]:
+        """Return the scenes of `split` below `root`, always in the same order; here scene folders, named by a list.
+
+        A data set of another layout overrides this and returns scenes of its own (a subclass of `jrs.datasets.scene.Scene`);
+        all else stays. It may read `root`, `split`, `mode` and `benchmark`.
+
+        Raises:
+            DataError: the data are not there; says how to get them.
+        """
+        return [SceneFolder(self.root / name) for name in self._scene_names()]
 
     @property
     def metainfo(self) -> dict:
@@ -109,9 +121,9 @@ class SceneDataset:
             return self._test_item(request if isinstance(request, int) else request.index)
         return self._train_item(request)
 
-    def frames(self, scene: SceneFolder) -> list[Frame]:
+    def frames(self, scene: Scene) -> list[Frame]:
         """Return the frames of a scene at this data set's stride."""
-        prepared = scene.record.every
+        prepared = scene.every
         if self.every > 1 and self.every % prepared:
             raise DataError(f'{scene.path}: every={self.every} is asked for, the scene has every {prepared}th frame. '
                             f'Prepare it again with an --every that divides {self.every}.')
@@ -132,7 +144,7 @@ class SceneDataset:
 
     def _train_item(self, request: SampleRequest) -> SceneBatch:
         scene = self.scenes[request.index]
-        if not scene.record.has_geometry:
+        if not scene.has_geometry:
             raise DataError(f'{scene.path}: photos without cameras and instances cannot be trained on; tools/infer.py '
                             'reconstructs them.')
         rng = np.random.default_rng([self.seed, request.draw])
@@ -145,7 +157,7 @@ class SceneDataset:
                 view.image = image
         return self._batch(scene, frames, views)
 
-    def _train_view(self, scene: SceneFolder, frame: Frame, size: tuple[int, int], rng: np.random.Generator) -> _View:
+    def _train_view(self, scene: Scene, frame: Frame, size: tuple[int, int], rng: np.random.Generator) -> _View:
         camera = scene.camera(frame)
         if self.transform is None:
             crop = crop_around_principal_point(camera.color_size, camera.color_intrinsics, size)
@@ -153,7 +165,7 @@ class SceneDataset:
             crop = self.transform.crop(camera.color_size, camera.color_intrinsics, size, rng)
         return self._view(scene, frame, crop.image(scene.color(frame)), crop.matrix)
 
-    def _view(self, scene: SceneFolder, frame: Frame, image: np.ndarray, input_from_color: np.ndarray) -> _View:
+    def _view(self, scene: Scene, frame: Frame, image: np.ndarray, input_from_color: np.ndarray) -> _View:
         """Carry intrinsics, depth and ids of a frame to where its pixels went; read what the batch or scoring needs."""
         camera, size = scene.camera(frame), image.shape[:2]
         depth = sensor = from_depth = ids = None
@@ -181,7 +193,7 @@ class SceneDataset:
             batch.ground_truth = [self._ground_truth(scene, frames, views)]
         return batch
 
-    def _batch(self, scene: SceneFolder, frames: list[Frame], views: list[_View]) -> SceneBatch:
+    def _batch(self, scene: Scene, frames: list[Frame], views: list[_View]) -> SceneBatch:
         images = np.stack([view.image for view in views]).transpose(0, 3, 1, 2)                 # (V, 3, H, W)
         classes = self._class_index(scene)
         return SceneBatch(
@@ -193,34 +205,44 @@ class SceneDataset:
             instance_ids=_optional_stack([_keep_ids(view.instance_ids, classes) for view in views], torch.int16),
             instances=[InstanceTable(torch.tensor(list(classes), dtype=torch.int64),
                                      torch.tensor(list(classes.values()), dtype=torch.int64))]
-            if scene.record.instances is not None else None)
+            if scene.instances is not None else None)
 
-    def _class_index(self, scene: SceneFolder) -> dict[int, int]:
+    def _class_index(self, scene: Scene) -> dict[int, int]:
         """Return instance id -> class index 0 .. K-1, instances of the benchmark's instance classes only."""
         index_of_id = self.benchmark.class_index_of_id
-        found = {item.id: index_of_id.get(self.benchmark.class_id(item.classes, item.label)) for item in scene.instances}
-        return {number: index for number, index in found.items() if index is not None}
+        return {number: index_of_id[class_id] for number, class_id in self._class_ids(scene).items()
+                if class_id in index_of_id}
 
-    def _ground_truth(self, scene: SceneFolder, frames: list[Frame], views: list[_View]) -> SceneGroundTruth:
-        """Return what the scene is scored against; without annotation all vertices are void, geometry can be scored."""
-        mesh = scene.mesh()
-        return SceneGroundTruth(
-            scene_name=scene.name, vertices=mesh.vertices, vertex_ids=self._vertex_ids(scene, mesh),
-            superpoints=mesh.superpoints if self.benchmark.has_superpoints else None,
-            depth_m=np.stack([view.sensor_m for view in views]),                                # (V, Hd, Wd)
+    def _ground_truth(self, scene: Scene, frames: list[Frame], views: list[_View]) -> SceneGroundTruth:
+        """Return what the scene is scored against: its mesh, or the depth of the views (`ground_truth_of_views`).
+
+        Without annotation all vertices are void, and geometry can be scored.
+        """
+        mesh, depth_m = scene.mesh(), np.stack([view.sensor_m for view in views])               # (V, Hd, Wd)
+        cameras = dict(
             depth_intrinsics=np.stack([scene.camera(frame).depth_intrinsics for frame in frames]),
             cam_from_world=np.stack([frame.cam_from_world for frame in frames]),
-            input_from_depth=np.stack([view.input_from_depth for view in views]),               # (V, 3, 3)
+            input_from_depth=np.stack([view.input_from_depth for view in views]))               # (V, 3, 3)
+        if mesh is None:
+            return ground_truth_of_views(scene.name, depth_m, _ids_at_depth(scene, frames, depth_m),
+                                         self._class_ids(scene), **cameras)
+        return SceneGroundTruth(
+            scene_name=scene.name, vertices=mesh.vertices, vertex_ids=self._vertex_ids(scene, mesh),
+            superpoints=mesh.superpoints if self.benchmark.has_superpoints else None, depth_m=depth_m, **cameras,
             excluded=None if mesh.excluded is None else np.flatnonzero(mesh.excluded))
 
-    def _vertex_ids(self, scene: SceneFolder, mesh: Mesh) -> np.ndarray:
+    def _class_ids(self, scene: Scene) -> dict[int, int]:
+        """Return instance id -> class id, of the benchmark's label set."""
+        found = {item.id: self.benchmark.class_id(item.classes, item.label) for item in scene.instances or ()}
+        return {number: class_id for number, class_id in found.items() if class_id in self.benchmark.all_ids}
+
+    def _vertex_ids(self, scene: Scene, mesh: Mesh) -> np.ndarray:
         """Return class id * 1000 + instance number of each vertex (N,), 0 = void (data.md section 4.3)."""
         if mesh.instances is None:
             return np.zeros(len(mesh.vertices), np.int64)
         table = np.zeros(MAX_ID + 1, np.int64)
-        for item in scene.instances:
-            class_id = self.benchmark.class_id(item.classes, item.label)
-            table[item.id] = class_id * 1000 + item.id if class_id in self.benchmark.all_ids else 0
+        for number, class_id in self._class_ids(scene).items():
+            table[number] = class_id * 1000 + number
         return table[mesh.instances]                                                            # (N,)
 
     def _scene_names(self) -> list[str]:
@@ -245,6 +267,15 @@ def how_to_get(root: Path) -> str:
     command = 'scannetpp --raw DIR' if 'scannetpp' in root.name else 'scannet --raw DIR'
     return (f'Prepare it from the raw scans: python tools/prepare.py {command} --out {root}. '
             'Without the data, `--profile rooms` runs the same experiment on the built-in rooms.')
+
+
+def _ids_at_depth(scene: Scene, frames: list[Frame], depth_m: np.ndarray) -> np.ndarray | None:
+    """Return the ids (V, Hd, Wd) that the pixels of the depth images see, nearest look-up; None without annotation."""
+    ids = [scene.instance_ids(frame) for frame in frames]
+    if any(view is None for view in ids):
+        return None
+    return np.stack([sample_nearest(view, np.linalg.inv(scene.camera(frame).color_from_depth), depth_m.shape[1:])
+                     for view, frame in zip(ids, frames, strict=True)])
 
 
 def _keep_ids(ids: np.ndarray | None, wanted: dict[int, int]) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jrs.datasets.covisibility import covisibility
-from jrs.datasets.scene import Frame, SceneFolder
+from jrs.datasets.scene import Frame, Scene
 from jrs.errors import ConfigError, DataError
 from jrs.registry import SAMPLERS
 
@@ -123,11 +123,11 @@ class SpacedViews:
         _check_range('spacing', spacing, 1)
         self.spacing = tuple(spacing)
 
-    def check(self, scene: SceneFolder, frames: list[Frame]) -> None:
+    def check(self, scene: Scene, frames: list[Frame]) -> None:
         """Raise a DataError where the frames are too far apart for the spacing."""
         self._in_strides(scene, frame_stride(scene, frames))
 
-    def choose(self, scene: SceneFolder, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
+    def choose(self, scene: Scene, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
         """Return (V,) int64 places in `frames`, in random order."""
         numbers, stride = np.array([frame.index for frame in frames]), frame_stride(scene, frames)
         spacing = self._in_strides(scene, stride)
@@ -136,7 +136,7 @@ class SpacedViews:
             return choose_views(len(frames), num_views, spacing, rng)
         return nearest_places(slots, choose_views(int(slots[-1]) + 1, num_views, spacing, rng))
 
-    def _in_strides(self, scene: SceneFolder, stride: int) -> tuple[int, int]:
+    def _in_strides(self, scene: Scene, stride: int) -> tuple[int, int]:
         """Return the bounds in steps of `stride` frames."""
         low, high = -(-self.spacing[0] // stride), self.spacing[1] // stride
         if self.spacing[0] < stride or high < low:
@@ -164,21 +164,21 @@ class CovisibleViews:
             raise ConfigError(f'CovisibleViews: share must be (low, high) of at most 1, got {tuple(share)}.')
         self.share = tuple(share)
 
-    def choose(self, scene: SceneFolder, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
+    def choose(self, scene: Scene, frames: list[Frame], num_views: int, rng: np.random.Generator) -> np.ndarray:
         """Return (V,) int64 places in `frames`, the reference view first."""
         place = {frame.name: number for number, frame in enumerate(scene.frames)}
         rows = [place[frame.name] for frame in frames]
         return choose_covisible(covisibility(scene)[np.ix_(rows, rows)], num_views, self.share, rng)
 
 
-def frame_stride(scene: SceneFolder, frames: list[Frame]) -> int:
+def frame_stride(scene: Scene, frames: list[Frame]) -> int:
     """Return n where `frames` are every n-th of the recording, but for those that were left out.
 
     The frames themselves say it, from `MIN_GRID` of them on (frames exported by others may be rarer than what they were
     prepared with); of fewer, how the scene was prepared.
     """
     grid = math.gcd(*np.diff([frame.index for frame in frames]).tolist())
-    return grid if len(frames) >= MIN_GRID else math.gcd(grid, scene.record.every)
+    return grid if len(frames) >= MIN_GRID else math.gcd(grid, scene.every)
 
 
 def nearest_places(slots: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -139,15 +139,28 @@ class SceneRecord:
     @property
     def has_geometry(self) -> bool:
         """Whether cameras and mesh are known; False for photos."""
-        return all(frame.cam_from_world is not None for frame in self.frames)
+        return posed(self.frames)
 
 
-class SceneFolder:
-    """Reads a scene folder, lazily: `scene.json` on first use, images and mesh when asked.
+def posed(frames: list[Frame]) -> bool:
+    """Return whether the cameras of all frames are known."""
+    return all(frame.cam_from_world is not None for frame in frames)
 
-    Raises:
-        DataError: from any property or method when the file it needs is missing or not what the format says.
+
+class Scene:
+    """A recording as data sets read it, lazily; a subclass reads one layout of files (`SceneDataset.open_scenes`).
+
+    A subclass gives `frames`, `camera` and `color`; where the data have them `depth_m`, `instances` with `instance_ids`, and
+    `mesh`. Without a mesh a scene is scored on the depth of its views.
+
+    Args:
+        path: folder of the recording; its last part is the scene's name.
+
+    Attributes:
+        every: frames whose number in the recording is a multiple of this are there.
     """
+
+    every = 1
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
@@ -156,6 +169,53 @@ class SceneFolder:
     def name(self) -> str:
         """Name of the folder."""
         return self.path.name
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The frames in order of time."""
+        raise NotImplementedError
+
+    @property
+    def has_geometry(self) -> bool:
+        """Whether cameras are known; False for photos."""
+        return posed(self.frames)
+
+    @property
+    def instances(self) -> list[SceneInstance] | None:
+        """The annotated objects; None where nothing is annotated."""
+        return None
+
+    def camera(self, frame: Frame) -> Camera:
+        """Return the camera of a frame."""
+        raise NotImplementedError
+
+    def color(self, frame: Frame) -> np.ndarray:
+        """Return the colour image, (H, W, 3) uint8 RGB."""
+        raise NotImplementedError
+
+    def depth_m(self, frame: Frame) -> np.ndarray | None:
+        """Return z-depth in metres at the depth camera's resolution, (Hd, Wd) float32, 0 = no reading; None without."""
+        return None
+
+    def instance_ids(self, frame: Frame) -> np.ndarray | None:
+        """Return ids at colour resolution, (H, W) int32: 0 none, -1 ignore, 1 .. 999; None where nothing is annotated."""
+        return None
+
+    def mesh(self) -> Mesh | None:
+        """Return the labelled mesh; None without one."""
+        return None
+
+    def version(self) -> bytes | None:
+        """Return what changes when the scene's files do; None = unknown: nothing is kept beside the scene."""
+        return None
+
+
+class SceneFolder(Scene):
+    """Reads a scene folder, lazily: `scene.json` on first use, images and mesh when asked.
+
+    Raises:
+        DataError: from any property or method when the file it needs is missing or not what the format says.
+    """
 
     def exists(self) -> bool:
         """Whether the scene is there; if so it is complete."""
@@ -172,9 +232,18 @@ class SceneFolder:
         return self.record.frames
 
     @property
-    def instances(self) -> list[SceneInstance]:
-        """The annotated objects; empty where nothing is annotated."""
-        return self.record.instances or []
+    def every(self) -> int:
+        """Frames whose number in the recording is a multiple of this were prepared."""
+        return self.record.every
+
+    @property
+    def instances(self) -> list[SceneInstance] | None:
+        """The annotated objects; None where nothing is annotated."""
+        return self.record.instances
+
+    def version(self) -> bytes:
+        """Return `scene.json`."""
+        return (self.path / 'scene.json').read_bytes()
 
     def camera(self, frame: Frame) -> Camera:
         """Return the camera of a frame."""

@@ -122,7 +122,7 @@ class InstanceAPMetric(SceneMetric):
         self.oracle = oracle
         self.include_095 = include_095
         self.reads_maps = ('instance_ids',) if oracle else ()
-        self.views_per_scene = 'no scene scored yet'
+        self.views_per_scene, self.truth = 'no scene scored yet', {}
 
     def describe(self) -> dict[str, str]:
         """Return benchmark, thresholds, transfer rule, label setting and views per scene in words."""
@@ -131,7 +131,8 @@ class InstanceAPMetric(SceneMetric):
                                           ('class-agnostic, each query once', self.class_agnostic)) if on]
         return {'benchmark': f'{self.benchmark.name} ({self.benchmark.num_classes} classes)',
                 'overlaps': threshold_words(thresholds), 'min_region': str(self.benchmark.min_region),
-                'labels': '; '.join(settings), **self.transfer.describe(), 'views_per_scene': self.views_per_scene}
+                'labels': '; '.join(settings), **self.transfer.describe(), 'views_per_scene': self.views_per_scene,
+                **self.truth}
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, Any]:
         """Move the instances of one scene to its mesh and count overlaps."""
@@ -143,7 +144,7 @@ class InstanceAPMetric(SceneMetric):
         labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)
         matches = assign(truth.vertex_ids, packed, self._class_ids(labels, truth), instances.scores.cpu().numpy(),
                          self.benchmark, truth.excluded)
-        scored = {'matches': matches, 'num_views': len(truth.depth_m)}
+        scored = {'matches': matches, 'num_views': len(truth.depth_m), 'source': truth.source}
         if self.class_agnostic:
             scored['agnostic'] = matches.keep_rows(best_row_per_query(instances.queries, instances.scores))
         if self.oracle and batch.instance_ids is not None and batch.instances is not None:
@@ -155,6 +156,8 @@ class InstanceAPMetric(SceneMetric):
         """Return AP, AP50, AP25 (`agnostic_`, `oracle_`, `head_` ... before it where it applies) and per class."""
         views = [scene['num_views'] for scene in scenes]
         self.views_per_scene = f'{min(views)}-{max(views)}, mean {np.mean(views):.1f}' if views else 'no scene scored'
+        sources = sorted({scene['source'] for scene in scenes} - {'mesh'})
+        self.truth = {'ground_truth': ' and '.join(sources)} if sources else {}
         numbers = {'scenes': float(len(scenes))}
         if self.class_aware:
             numbers |= _flatten(self._evaluate([scene['matches'] for scene in scenes]))

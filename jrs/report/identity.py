@@ -96,13 +96,18 @@ def plugins_digest(names: Iterable[str]) -> str:
 
 
 def data_digest(cfg: Mapping, name: str) -> str:
-    """Return the digest of a data set: the marks in its folder, the scenes of its split and the sizes of their files."""
+    """Return the digest of a data set: the marks in its folder, the scenes of its split and the sizes of their files.
+
+    Of a folder that holds no scene folders, whose data set lists scenes of its own layout, the names in it stand for these.
+    """
     settings = cfg[name]
     root = Path(cfg['data_root']) / settings.get('folder', '')
     scenes = split_names(root, settings.get('split', ''))
-    if scenes is None:
+    if scenes is None and (not root.is_dir() or any(root.glob('*/scene.json'))):
         return ABSENT
     marks = [(path.name, path.read_text(encoding='utf-8')) for path in sorted(root.glob('*.json'))]
+    if scenes is None:
+        return digest([marks, sorted(path.name for path in root.iterdir())])
     sizes = [(scene, [_size(root / scene / file) for file in ('scene.json', 'mesh.ply')]) for scene in scenes]
     return digest([marks, sizes])
 

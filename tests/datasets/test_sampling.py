@@ -109,7 +109,7 @@ def recording(every, last=600, left_out=(), said=None):
     """Return a stand-in for a scene folder and its frames: every n-th of a recording but for some."""
     frames = [Frame(str(index), index, 0, None) for index in range(0, last + 1, every) if index not in left_out]
     record = SceneRecord('scene', 'test', [], frames, None, {'every': every if said is None else said})
-    return SimpleNamespace(path=Path('data/scene'), record=record), frames
+    return SimpleNamespace(path=Path('data/scene'), every=record.every), frames
 
 
 def numbers_chosen(every, spacing, num_views=4, count=200, **options):
