@@ -27,9 +27,9 @@ TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_d
              'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks')
 REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'weights', 'benchmarks'))
 SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
-WHOLE = dict(iterations=1, accumulate=1, save_every=1, log_every=1, workers=0, validate_every=0, skip_nonfinite=0,
+WHOLE = dict(iterations=1, save_every=1, log_every=1, workers=0, validate_every=0, skip_nonfinite=0,
              timeout=1)                                                # of `train`: least value
-TRAIN_KEYS = (*WHOLE, 'warmup', 'final_lr_factor', 'clip_norm', 'sharding')
+TRAIN_KEYS = (*WHOLE, 'accumulate', 'warmup', 'final_lr_factor', 'clip_norm', 'sharding')
 SHARDINGS = (None, 'fully_shard')
 GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                                      # of `parameter_groups.*`
 # Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
@@ -219,6 +219,8 @@ def _check_settings(cfg: Mapping) -> None:
         if isinstance(group, Mapping):
             _check_keys_of(group, GROUP_KEYS, ('parameters',), f'parameter_groups.{name}')
     whole = [('seed', cfg['seed'], 0), *((f'train.{key}', cfg['train'][key], least) for key, least in WHOLE.items())]
+    if cfg['train']['accumulate'] is not None:                         # None: what makes an update whole (engine/update.py)
+        whole.append(('train.accumulate', cfg['train']['accumulate'], 1))
     for path, value, least in whole:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f'{path} must be a whole number of at least {least}, got {value!r}.')
@@ -229,10 +231,6 @@ def _check_train(train: Mapping) -> None:
     """Check how the settings of `train` go together."""
     if train['sharding'] not in SHARDINGS:
         raise ConfigError(f'train.sharding must be None or {SHARDINGS[1]!r}, got {train["sharding"]!r}.')
-    if train['save_every'] % train['accumulate']:
-        raise ConfigError(f'train.save_every must be a multiple of train.accumulate ({train["accumulate"]}), got '
-                          f'{train["save_every"]}: iterations count micro-batches, and what is accumulated between two '
-                          'updates is not saved.')
 
 
 def _check_keys_of(mapping: Mapping, allowed: Collection[str], required: Collection[str], path: str) -> None:

@@ -30,7 +30,13 @@ class PluginError(JrsError):
 
 
 class NonFiniteError(JrsError):
-    """A loss, gradient or matching cost is NaN or infinite."""
+    """A loss, gradient or matching cost is NaN or infinite.
+
+    Attributes:
+        place: of the batch that it is of, among those that this process takes in the update; None for the gradient of all.
+    """
+
+    place: int | None = None
 
 
 class NotMeasured(JrsError):

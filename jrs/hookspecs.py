@@ -29,7 +29,7 @@ def jrs_weight_names(keys: list[str]) -> dict[str, str] | None:
 
 @spec
 def jrs_training_step(iteration: int, total: float, terms: dict[str, float], parts: dict[str, float]):
-    """Observe a training step, in every process; the values are means over all processes.
+    """Observe update `iteration` of the weights, in every process; values are means over all slots of all processes.
 
     `total` is what the step minimises: the sum of the weighted `terms`, named `loss_<name>`. `parts` are what is logged
     beside them, `<name>/<part>`, without weights. A step that was left out (not finite) has a NaN and empty mappings.

@@ -16,8 +16,8 @@ from PIL import Image
 
 from tests._data import MAIN, command
 
-FAST = ('train.iterations=1', 'batches.views=(2,2)', 'batches.max_images=2', 'batches.aspect_ratio=(0.75,0.75)',
-        'hooks.pictures=None')
+FAST = ('train.iterations=1', 'batches.views=(2,2)', 'batches.max_images=2', 'batches.slots=1',
+        'batches.aspect_ratio=(0.75,0.75)', 'hooks.pictures=None')
 SCENE = 'scene0000_00'
 
 

@@ -69,7 +69,7 @@ def test_an_experiment_trains_two_steps_and_every_trainable_parameter_gets_a_gra
     forget_runs()
     # Views and the shape of images do not matter here: few pixels make this quick.
     cfg = load_config(path, 'debug', {'data_root': str(debug_data), 'train.iterations': 2, 'hooks.pictures': None,
-                                      'batches.views': (2, 2), 'batches.max_images': 2,
+                                      'batches.views': (2, 2), 'batches.max_images': 2, 'batches.slots': 1,
                                       'batches.aspect_ratio': (0.75, 0.75)})
     runner = build_runner(cfg, tmp_path)
     trainable = {name: value for name, value in runner.model.named_parameters() if value.requires_grad}

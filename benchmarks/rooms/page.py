@@ -67,7 +67,7 @@ class Run:
     @property
     def cpu_minutes(self) -> float:
         """Of training: hours times processes; each process has one thread."""
-        ranks = 2 if '--launcher' in self.record['command'] else 1
+        ranks = self.record.get('processes', 2 if '--launcher' in self.record['command'] else 1)    # older runs: no number
         return 60 * ranks * self.record['hours']
 
     @property

@@ -1,7 +1,8 @@
 # ScanNet200: 1201 training and 312 validation scenes, every 20th frame at test (paper Sec. 4.1, Tables 1, 3, 4, 7, 8).
 batches = dict(
     type='ViewBatchSampler',
-    views=(2, 24), max_images=48,               # paper Sec. 4.1
+    views=(2, 24), max_images=48,               # paper Sec. 4.1; per slot: our reading of "48 images in a batch"
+    slots=8,                                    # of an update, one per A100: ours, the paper leaves it open
     aspect_ratio=(0.33, 1.0))                   # height / width, paper Sec. 4.1
 train_dataset = dict(
     type='SceneDataset', mode='train', folder='scannet', split='train', benchmark='scannet200',

@@ -24,7 +24,7 @@ model = dict(
         checkpoint=_geometry, autocast=None,
         model=dict(backbone=_backbone, camera_head=_camera_head, depth_head=_dense)),
     postprocessor=dict(min_pixels=40))
-batches = dict(views=(3, 8), max_images=24, aspect_ratio=(0.75, 0.75))
+batches = dict(views=(3, 8), max_images=24, slots=1, aspect_ratio=(0.75, 0.75))
 train_dataset = dict(
     folder='rooms/tiny', width=112, view_spacing=(1, 6), transform=None)    # minutes: no time to see through colours
 val_dataset = dict(folder='rooms/tiny', width=112, every=1, max_views=12, limit_scenes=8)

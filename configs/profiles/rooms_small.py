@@ -17,7 +17,7 @@ model = dict(                                       # bfloat16 as in the experim
     class_head=dict(embedding_dim=48),
     teacher=dict(_delete_=True, type='GroundTruthTeacher'),
     postprocessor=dict(min_pixels=40))
-batches = dict(views=(3, 16), max_images=192, aspect_ratio=(0.75, 0.75))
+batches = dict(views=(3, 16), max_images=192, slots=1, aspect_ratio=(0.75, 0.75))    # an update fits one GPU
 train_dataset = dict(folder='rooms/small', width=112, view_spacing=(1, 6))
 val_dataset = dict(folder='rooms/small', width=112, every=1, max_views=16, limit_scenes=16)
 test_dataset = dict(folder='rooms/small', width=112, every=1, max_views=16)

@@ -60,7 +60,8 @@ parameter_groups = dict(                            # a parameter joins the firs
     new=dict(lr=2e-4, parameters=['queries.*', 'feature_head.*', 'class_head.*', '*.lora_[ab]']),         # [S9]
     pretrained=dict(lr=6e-5, parameters=['backbone.*', 'camera_head.*', 'depth_head.*']))                 # [S9]
 train = dict(
-    iterations=40000,                               # ours; the paper: about 2 days on 8 A100
+    iterations=40000,                               # updates; ours; the paper: about 2 days on 8 A100
     warmup=0.05, final_lr_factor=1e-3,              # [V] linear, then cosine
     clip_norm=1.0,                                  # [V]
-    accumulate=1, workers=8, validate_every=4000, save_every=500, log_every=50)
+    accumulate=None,                                # batches.slots / processes
+    workers=8, validate_every=4000, save_every=500, log_every=50)

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     what = options.add_mutually_exclusive_group(required=True)
     what.add_argument('--table', type=int, choices=(5, 6), help='run time and memory of inference, as in the paper')
     what.add_argument('--fada', action='store_true', help='training step with and without alignment')
-    what.add_argument('--train', action='store_true', help='training step')
+    what.add_argument('--train', action='store_true', help='training step of one slot of an update')
     options.add_argument('--config', default=DEFAULT_CONFIG)
     options.add_argument('--profile', default='paper', help='paper, rooms_small, rooms, debug')
     options.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides of the config')
@@ -83,7 +83,7 @@ def inference_rows(args, cfg, device, size) -> list[dict]:
 def training_rows(args, cfg, device, size) -> list[dict]:
     """Return step times: with and without alignment, or of the config as it is; the teacher is the ground truth.
 
-    `--train` takes one scene, `--fada` as many as the config's batches of so many views have.
+    `--train` takes one scene, `--fada` as many as a slot of the config's updates has of so many views.
     """
     from jrs.engine.benchmark import compare_steps, measure_training, random_batch
     rows = []

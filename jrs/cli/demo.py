@@ -19,6 +19,7 @@ from jrs.errors import JrsError
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENTS = REPOSITORY / 'configs' / 'segvggt'
 CONFIG = EXPERIMENTS / 'all24_fada.py'
+SLOTS = 2                                                    # of an update: one per process, or one after the other
 LEARNING_RATES = {'new': 2.8e-3, 'pretrained': 1.4e-3}      # the profile's, times the root of two: twice the batch
 SCRATCH = {'weights': None, 'model.backbone.lora': None}    # with the ground truth as teacher
 HEADLINES = {'instance/agnostic_AP25': 'class-agnostic AP25', 'instance/agnostic_AP50': 'class-agnostic AP50',
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog='tools/demo.py', description=__doc__)
     options.add_argument('--out', type=Path, default=Path('outputs/demo'), help='folder of everything the demo makes')
     options.add_argument('--rooms', type=int, default=60, help='rooms to generate; one in six is held out')
-    options.add_argument('--iterations', type=int, default=300, help='training iterations, in two processes')
+    options.add_argument('--iterations', type=int, default=300, help='updates of the weights')
     options.add_argument('--scratch', action='store_true', help='from random numbers, without the geometry that comes with '
                          'the project: to compare with')
     return options
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     start = time.monotonic()
     overrides = {'data_root': str(args.out / 'data'), 'train_dataset.folder': 'rooms', 'test_dataset.folder': 'rooms',
-                 'val_dataset.folder': 'rooms', 'train.iterations': args.iterations,
+                 'val_dataset.folder': 'rooms', 'train.iterations': args.iterations, 'batches.slots': SLOTS,
                  **{f'parameter_groups.{name}.lr': rate for name, rate in LEARNING_RATES.items()},
                  **(SCRATCH if args.scratch else {})}
     config = EXPERIMENTS / 'all24_fada_true_geometry.py' if args.scratch else CONFIG
@@ -163,7 +164,7 @@ def read_scores(folder: Path) -> dict:
 
 def processes() -> int:
     """Return how many single-threaded processes the demo uses: two, or one on a single core."""
-    return min(2, os.cpu_count() or 1)
+    return min(SLOTS, os.cpu_count() or 1)
 
 
 def _options(overrides: dict) -> list[str]:

@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument('--any-code', action='store_true', help='use finished runs that other code made; the table says so')
     how.add_argument('--jobs', type=int, default=1, help='runs side by side; more than one: one thread each')
     how.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
-    how.add_argument('--processes', type=int, default=1, help='of one run, for --launcher')
+    how.add_argument('--processes', type=int, default=1, help='of one run at most, for --launcher: a training takes as many '
+                     'of them as share the slots of its update equally, each the same number of slots one after another')
     how.add_argument('--work-dirs', type=Path, default=Path('work_dirs'), help='root of the run folders')
     how.add_argument('--predictions', type=Path, default=Path('predictions'), help="other methods' prediction files: "
                      '<method>/<benchmark>/<scene>.txt, and ground_truth/<benchmark>/<scene>.txt')
@@ -195,6 +196,9 @@ def _work_lines(work: Work, args: argparse.Namespace, said: dict[object, str]) -
     if state == FINISHED:
         return [line]
     command = f'      {as_typed(_command(work, args))}'
+    fewer = work.processes_within(args.processes)
+    if args.launcher != 'none' and fewer < args.processes:
+        line += f' ({fewer} of {args.processes} processes: they share {work.update} equally)'
     if not work.fault:
         return [line, command]
     missing = f'the same as to {said[work.fault]}' if work.fault in said else work.fault
@@ -225,7 +229,7 @@ def report(plan: Plan, runner: Runner, args: argparse.Namespace, out: Path) -> i
 
 def _command(work: Work, args: argparse.Namespace) -> list[str]:
     from jrs.report.work import command_line
-    return command_line(work.words(args.any_code), args.launcher, args.processes)
+    return command_line(work.words(args.any_code), args.launcher, work.processes_within(args.processes))
 
 
 def _runner(args: argparse.Namespace, out: Path) -> Runner:

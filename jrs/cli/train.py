@@ -16,7 +16,7 @@ from jrs.report.differences import difference_lines
 from jrs.report.naming import default_work_dir
 
 EXAMPLES = """examples:
-  python tools/train.py configs/segvggt/all24_fada.py                              the paper's setting
+  python tools/train.py configs/segvggt/all24_fada.py                              the paper's setting; 8 GPUs: see below
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms              built-in rooms, on a CPU
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms --resume     go on after a kill
   torchrun --nproc_per_node 2 tools/train.py configs/segvggt/all24_fada.py --profile debug --launcher pytorch
@@ -29,8 +29,12 @@ SIGTERM and Ctrl-C finish the step, save, print the command that goes on, and ex
 once. torchrun passes signals on, waits 30 s for the step, and exits with 1, whatever its processes exit with. Of several
 processes one that dies, or takes more than train.timeout seconds for a step, ends all, and is named.
 train.skip_nonfinite=N leaves out up to N steps in which a loss, a matching cost or a gradient is not finite, instead of
-stopping; each leaves its batch and weights in work_dirs/RUN/nonfinite. A run may go on with another number of processes:
-losses are the same within 1e-5 where batches.max_images is scaled so that all together take as many scenes as before.
+stopping; each leaves its batch and weights in work_dirs/RUN/nonfinite.
+
+An iteration is one update of the weights by batches.slots slots of at most batches.max_images images each (the paper: 8, one
+per GPU). The processes share the slots, each takes its part one after another: 1 process x 8, 2 x 4, 4 x 2 and 8 x 1 are the
+same training within 1e-5, and a run may go on with another of these numbers. A number that does not divide the slots is
+refused; --cfg-options batches.slots=N trains with another update, which is another experiment.
 """
 
 
@@ -80,11 +84,12 @@ def main(argv: list[str] | None = None) -> int:
 def record_start(args: argparse.Namespace, cfg: Config, runner, command: list[str]) -> None:
     """Write what the run is: its config, identity and record, which is kept up to date from then on."""
     from jrs.engine.record import RunRecord, start_record
+    from jrs.engine.update import split_of
     from jrs.report.identity import training_identity, write_identity
     work_dir = Path(runner.work_dir)
     write_config(args, runner.cfg, work_dir)
     write_identity(work_dir, training_identity(cfg), args.resume)
-    start_record(work_dir, command, next(runner.model.parameters()).device, args.resume)
+    start_record(work_dir, command, next(runner.model.parameters()).device, args.resume, split_of(cfg, runner.world_size))
     runner.register_hook(RunRecord(cfg.train.save_every))
 
 
@@ -133,6 +138,7 @@ def save_result(runner, cfg: Config, work_dir: Path) -> None:
     """
     from jrs.engine.record import finish_record, read_record
     from jrs.engine.sharding import whole
+    from jrs.engine.update import update_of
     from jrs.io.weights import save_weights
     state = whole(getattr(runner.model, 'module', runner.model).state_dict())
     if runner.rank != 0:
@@ -141,7 +147,7 @@ def save_result(runner, cfg: Config, work_dir: Path) -> None:
     facts = cfg.experiment
     card = dict(origin=f'trained by jrs, {code["commit"]}{"+changes" if code["dirty"] else ""}',
                 licence=facts.weights_licence, trained_on=facts.trained_on, experiment=Path(cfg.filename).stem,
-                iterations=cfg.train.iterations, seed=cfg.seed, benchmark=facts.benchmark,
+                iterations=cfg.train.iterations, update=str(update_of(cfg)), seed=cfg.seed, benchmark=facts.benchmark,
                 num_classes=cfg.model.get('num_classes', 0))
     save_weights(state, work_dir / 'weights.safetensors', card)
     runner.logger.info(f'weights: {work_dir / "weights.safetensors"}')

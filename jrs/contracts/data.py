@@ -83,15 +83,18 @@ class Transform(Protocol):
 class BatchSampler(Protocol):
     """Which scenes, how many views and which aspect ratio each training batch has.
 
-    `batches`. Endless; batch k depends on the seed and k only, so that a run which was killed goes on exactly: nothing is
-    replayed, the loop calls `set_position` before it iterates.
+    `batches`. Endless; an iteration is one update of the weights, which depends on the seed and its number only, so that a
+    run which was killed goes on exactly: nothing is replayed, the loop calls `set_position` before it iterates. An argument
+    `slots` says how many batches make an update, and those of several processes share them: process `rank` takes
+    ``jrs.datasets.sampling.own_slots(rank, world_size, slots)``, one after another. Without that argument an update is one
+    batch, and one process trains.
     """
 
     def set_position(self, iteration: int) -> None:
-        """Let the next iteration begin at batch `iteration`, at no cost."""
+        """Let the next batch be the first of this process in update `iteration`, at no cost."""
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        """Yield the requests of this process, one list per batch, without end; a batch's V and aspect ratio are equal."""
+        """Yield the requests of this process, one list per slot, without end; a batch's V and aspect ratio are equal."""
 
 
 @contract('SAMPLERS.view_choice', '*.view_choice')

@@ -71,13 +71,16 @@ class Hook(Protocol):
         """Begin training; after a resume ``runner.iter`` says where."""
 
     @optional
-    def before_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: SceneBatch) -> None:
-        """Look at a batch, packed (images uint8, ids int16) and on the CPU, before the step."""
+    def before_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: Sequence[SceneBatch]) -> None:
+        """Look at the batches of this process, one per slot of the update, before the step.
+
+        They are packed (images uint8, ids int16) and on the CPU.
+        """
 
     @optional
-    def after_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: SceneBatch,
+    def after_train_iter(self, runner: Runner, *, batch_idx: int, data_batch: Sequence[SceneBatch],
                          outputs: dict[str, Tensor]) -> None:
-        """Look at a step: `outputs` are its terms, scalars, means over all processes; empty where it was left out."""
+        """Look at an update: `outputs` are its terms, scalars, means over all slots and processes; empty where left out."""
 
     @optional
     def before_val_epoch(self, runner: Runner) -> None:

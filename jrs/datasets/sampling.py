@@ -13,7 +13,7 @@ from jrs.datasets.scene import Frame, Scene
 from jrs.errors import ConfigError, DataError
 from jrs.registry import SAMPLERS
 
-DRAWS_PER_BATCH = 65536                  # more than any global batch has scenes, so that no draw number repeats
+DRAWS_PER_UPDATE = 65536                 # more than any update has scenes, so that no draw number repeats
 MIN_GRID = 5                             # fewer frames lie on a coarser grid by chance
 
 
@@ -34,75 +34,92 @@ class SampleRequest:
     aspect_ratio: float
 
 
+def own_slots(rank: int, world_size: int, slots: int) -> range:
+    """Return which slots of an update process `rank` of `world_size` takes, one after another.
+
+    Raises:
+        ConfigError: no such process, or the processes cannot share the slots equally.
+    """
+    if not 0 <= rank < world_size:
+        raise ConfigError(f'rank must be in 0 .. world_size - 1, got rank {rank} of {world_size}.')
+    if slots < 1 or slots % world_size:
+        raise ConfigError(f'slots must be a multiple of the number of processes ({world_size}), got {slots}.')
+    each = slots // world_size
+    return range(rank * each, (rank + 1) * each)
+
+
 @SAMPLERS.register_module()
 class ViewBatchSampler:
-    """Endless batches of sample requests; batch k depends on the seed and k only (vggt.md section 16).
+    """Endless batches of sample requests, one per slot; update k depends on the seed and k only (vggt.md section 16).
 
-    Each batch draws one number of views V and one aspect ratio, and takes as many scenes per process as
-    `max_images` allows: max(1, max_images // V). Ranks share one global batch, so that R ranks with b scenes each
-    see what one process with R * b scenes sees (b and R * b follow from `max_images` or `max_scenes`).
+    An update of the weights has `slots` batches of as many scenes. It draws one number of views V and one aspect ratio,
+    which all its slots share, and takes as many scenes per slot as `max_images` allows: max(1, max_images // V). However
+    many processes share the slots, and in however many turns, the update has the same samples. Each process gets the
+    batches of its own slots, update after update.
+
+    The paper trained on 8 A100 with "48 images in a batch": we read this as 48 per GPU, 8 slots of at most 48. Its text
+    leaves open whether they are of all GPUs together (baselines.md section 9).
 
     Args:
         num_scenes: length of the data set.
         seed: of the experiment.
-        max_images: images per process and batch (the paper: 48).
+        max_images: images per slot (the paper: 48).
         views: smallest and largest V, both included (the paper: 2 and 24).
         aspect_ratio: bounds of height over width, rounded to two decimals (the paper: 0.33 to 1).
-        max_scenes: further limit of scenes per process and batch; None = no limit.
+        max_scenes: further limit of scenes per slot; None = no limit.
+        slots: batches per update, over all processes.
         rank: of this process.
-        world_size: number of processes.
+        world_size: number of processes; it divides `slots`.
     """
 
     def __init__(self, num_scenes: int, seed: int, max_images: int = 48, views: tuple[int, int] = (2, 24),
-                 aspect_ratio: tuple[float, float] = (0.33, 1.0), max_scenes: int | None = None,
+                 aspect_ratio: tuple[float, float] = (0.33, 1.0), max_scenes: int | None = None, slots: int = 1,
                  rank: int = 0, world_size: int = 1) -> None:
         _check_range('views', views, 1)
         _check_range('aspect_ratio', aspect_ratio, 0.01)
         if num_scenes < 1 or max_images < 1 or (max_scenes is not None and max_scenes < 1):
             raise ConfigError(f'ViewBatchSampler needs num_scenes, max_images and max_scenes of at least 1, got '
                               f'{num_scenes}, {max_images} and {max_scenes}.')
-        if not 0 <= rank < world_size:
-            raise ConfigError(f'rank must be in 0 .. world_size - 1, got rank {rank} of {world_size}.')
         self.num_scenes = num_scenes
         self.seed = seed
         self.max_images = max_images
         self.views = tuple(views)
         self.aspect_ratio = tuple(aspect_ratio)
         self.max_scenes = max_scenes
-        self.rank = rank
-        self.world_size = world_size
+        self.slots = slots
+        self.own_slots = own_slots(rank, world_size, slots)
         self._position = 0
 
     def set_position(self, iteration: int) -> None:
-        """Start the next iteration over this sampler at batch `iteration`, at no cost."""
+        """Start the next iteration over this sampler at update `iteration`, at no cost."""
         self._position = iteration
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         position = self._position
         while True:
-            yield self.batch(position)
+            for slot in self.own_slots:
+                yield self.batch(position, slot)
             position += 1
 
-    def batch(self, iteration: int) -> list[SampleRequest]:
-        """Return this rank's part of global batch `iteration`."""
+    def batch(self, update: int, slot: int) -> list[SampleRequest]:
+        """Return the scenes of one slot of an update."""
         # A spawn key keeps this stream apart from the samples' own, default_rng([seed, draw]).
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(iteration,)))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(update,)))
         num_views = int(rng.integers(self.views[0], self.views[1] + 1))
         ratio = round(float(rng.uniform(*self.aspect_ratio)), 2)
-        per_rank = self._scenes_per_rank(num_views)
-        scenes = self._draw_scenes(per_rank * self.world_size, rng)
-        slots = range(self.rank * per_rank, (self.rank + 1) * per_rank)
-        return [SampleRequest(int(scenes[slot]), iteration * DRAWS_PER_BATCH + slot, num_views, ratio)
-                for slot in slots]
+        count = self._scenes_per_slot(num_views)
+        scenes = self._draw_scenes(count * self.slots, rng)
+        return [SampleRequest(int(scenes[place]), update * DRAWS_PER_UPDATE + place, num_views, ratio)
+                for place in range(slot * count, (slot + 1) * count)]
 
-    def _scenes_per_rank(self, num_views: int) -> int:
+    def _scenes_per_slot(self, num_views: int) -> int:
         wanted = max(1, self.max_images // num_views)
         if self.max_scenes is not None:
             wanted = min(wanted, self.max_scenes)
-        return max(1, min(wanted, self.num_scenes // self.world_size))
+        return max(1, min(wanted, self.num_scenes // self.slots))
 
     def _draw_scenes(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Return `count` scenes, all different unless there are more ranks than scenes."""
+        """Return `count` scenes, all different unless there are more slots than scenes."""
         order = rng.permutation(self.num_scenes)
         return np.resize(order, count)                                    # repeats the order only where it is too short
 

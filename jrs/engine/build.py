@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_dist_info
+from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
 
 from jrs.config import REPOSITORY
@@ -21,6 +22,7 @@ from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.engine.processes import start_processes
 from jrs.engine.sharding import shard
 from jrs.engine.stop import leave_stopping_to_the_parent
+from jrs.engine.update import update_of
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.evaluation.evaluator import SceneEvaluator
 from jrs.io.weights import build_with_weights
@@ -111,7 +113,7 @@ def build_model(cfg: Config) -> torch.nn.Module:
 
 
 def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
-    """Return the endless loader of training batches for this rank."""
+    """Return the endless loader of this rank's training batches: those of its slots, update after update."""
     rank, world_size = get_dist_info()
     batches = build(SAMPLERS, cfg.batches, 'batches', num_scenes=len(dataset), seed=cfg.seed, rank=rank,
                     world_size=world_size)
@@ -152,10 +154,13 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
         resume: go on from the newest checkpoint of `work_dir` that loads.
         launcher: 'none', 'pytorch' or 'slurm', as mmengine means them.
     """
+    start_processes(launcher, cfg.train.timeout)
+    update, processes = update_of(cfg), get_dist_info()[1]
+    accumulate = update.accumulation(processes, cfg.train.accumulate)
     check_ready(cfg, 'train_dataset', 'val_dataset')
     check_folder(work_dir)
+    print_log(update.shared_by(processes), 'current')
     use_atomic_files()
-    start_processes(launcher, cfg.train.timeout)
     checkpoint = last_good_checkpoint(work_dir) if resume else None
     if resume and checkpoint is None:
         raise WeightsError(f'--resume: {work_dir} holds no checkpoint (iter_*.pth). Leave out --resume to start the run.')
@@ -165,13 +170,13 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     model = shard(build_model(cfg)) if sharded else build_model(cfg)
     hooks = [build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None]
     evaluator = build_evaluator(cfg.metrics) if validate else None
-    optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm, settings.accumulate)
+    optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm)
     return JrsRunner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=launcher,
         train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model, hooks=hooks))),
         train_cfg=dict(type='ResumableIterLoop', max_iters=settings.iterations,
                        val_interval=settings.validate_every or settings.iterations + 1,
-                       skip_nonfinite=settings.skip_nonfinite, timeout=settings.timeout),
+                       accumulate=accumulate, skip_nonfinite=settings.skip_nonfinite, timeout=settings.timeout),
         val_dataloader=scoring_loader(build_dataset(cfg, 'val_dataset', maps_of_run(model, evaluator.metrics, hooks)),
                                       settings.workers, sharded) if validate else None,
         val_cfg=dict() if validate else None, val_evaluator=evaluator,
@@ -186,7 +191,6 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
 
 def _default_hooks(settings: Mapping) -> dict:
     return dict(logger=dict(type='ProgressLog', interval=settings.log_every), checkpoint=None, sampler_seed=None,
-                randomness=dict(type='StepRandomness'), plain=dict(type='PlainCheckpoint'),
-                terms=dict(type='TermLog'), plugins=dict(type='EvaluationHook'), resources=dict(type='ResourceLog'),
-                needs=dict(type='MetricNeeds'),
+                plain=dict(type='PlainCheckpoint'), terms=dict(type='TermLog'), plugins=dict(type='EvaluationHook'),
+                resources=dict(type='ResourceLog'), needs=dict(type='MetricNeeds'),
                 save=dict(type='SafeCheckpoint', interval=settings.save_every), heartbeat=dict(type='Heartbeat'))

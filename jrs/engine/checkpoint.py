@@ -16,14 +16,17 @@ from mmengine.logging import HistoryBuffer, print_log
 from jrs import __version__
 from jrs.engine.disk import check_space, checkpoint_bytes, explaining_full_disks, weights_bytes
 from jrs.engine.sharding import spread_states, whole_states
+from jrs.engine.update import update_of
 from jrs.errors import WeightsError
 from jrs.io.atomic import atomic_write
 from jrs.io.weights import UNREADABLE
 from jrs.registry import HOOKS
 
 POINTER = 'last_checkpoint'
-OTHER_NUMBER = ('. Losses go on as before, up to rounding (1e-5), where all processes together take as many scenes per '
-                'batch as before: scale batches.max_images')
+SAME_UPDATE = '. Losses go on as before, up to rounding (1e-5): all processes together make the same updates'
+OLD = ('the checkpoint is from before batches.slots: its iterations count batches of one process, not updates of the '
+       'weights, so that neither its samples nor its learning rates go on here. Start the run again in another folder, from '
+       'its weights if you like: --cfg-options weights=FILE.')
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -66,23 +69,30 @@ class PlainCheckpoint(Hook):
                               for key, buffer in hub['log_scalars'].items()}
         hub['runtime_info'] = {key: _plain(value) for key, value in hub['runtime_info'].items()}
         hub['resumed_keys'] = dict(hub['resumed_keys'])
-        checkpoint['engine'] = dict(version=__version__, world_size=runner.world_size, seed=runner.seed)
+        checkpoint['engine'] = _facts(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Build the buffers again, and say what differs from the run that saved.
 
         Raises:
-            WeightsError: the checkpoint is of another model.
+            WeightsError: the checkpoint is of another model, or counts something else than updates.
         """
         check_same_model(_plain_model(runner), checkpoint)
         hub = checkpoint.get('message_hub', {})
         hub['log_scalars'] = {key: HistoryBuffer(*map(np.asarray, data), max_length=self.buffer_length)
                               for key, data in hub.get('log_scalars', {}).items()}
-        saved, now = checkpoint.get('engine', {}), dict(version=__version__, world_size=runner.world_size, seed=runner.seed)
+        saved, now = checkpoint.get('engine', {}), _facts(runner)
+        if 'update' not in saved:
+            raise WeightsError(OLD)
         for key, value in now.items():
-            if key in saved and saved[key] != value:
-                advice = OTHER_NUMBER if key == 'world_size' else ''
+            if saved[key] != value:
+                advice = SAME_UPDATE if key == 'world_size' and saved['update'] == now['update'] else ''
                 print_log(f'resuming with {key} {value}; the checkpoint was saved with {saved[key]}{advice}', 'current')
+
+
+def _facts(runner) -> dict[str, str | int]:
+    """Return what a resume compares."""
+    return dict(version=__version__, update=str(update_of(runner.cfg)), world_size=runner.world_size, seed=runner.seed)
 
 
 def check_same_model(model: torch.nn.Module, checkpoint: dict) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.dist import get_dist_info
 from mmengine.runner import IterBasedTrainLoop
 
+from jrs.datasets.sampling import own_slots
 from jrs.engine.nonfinite import leave_out_or_stop
 from jrs.engine.processes import TIMEOUT, Watchdog, naming_lost_processes
 from jrs.engine.step import seed_step, training_step
 from jrs.engine.stop import StopRequest
 from jrs.errors import NonFiniteError
-from jrs.registry import HOOKS, LOOPS
+from jrs.registry import LOOPS
 from jrs.structures import SceneBatch
 
 
@@ -19,19 +20,25 @@ from jrs.structures import SceneBatch
 class ResumableIterLoop(IterBasedTrainLoop):
     """Train for a number of iterations; after a resume the sampler is set to its position, nothing is replayed.
 
-    The dataloader's batch sampler is infinite and has `set_position(iteration)`; batch k depends on (seed, k) only.
+    An iteration is one update of the weights, in which each process takes `accumulate` slots one after another: batches of
+    its loader, whose batch sampler is infinite and has `set_position(iteration)`. Those of update k depend on (seed, k)
+    only, and what a slot draws on (seed, slot, k). Hooks get the batches of the update as a list, `data_batch`.
+
     SIGTERM and SIGINT end it after a step whose state is saved; `stopped_by` is then the number of the signal.
 
     Args:
         runner, dataloader, max_iters, val_begin, val_interval: as mmengine means them.
+        accumulate: slots of an update per process.
         skip_nonfinite: steps of a run that may be left out because a number is not finite.
-        timeout: seconds that a step may take when there are several processes.
+        timeout: seconds that a slot may take when there are several processes.
     """
 
     def __init__(self, runner, dataloader, max_iters: int, val_begin: int = 1, val_interval: int = 1000,
-                 skip_nonfinite: int = 0, timeout: float = TIMEOUT) -> None:
+                 accumulate: int = 1, skip_nonfinite: int = 0, timeout: float = TIMEOUT) -> None:
         super().__init__(runner, dataloader, max_iters, val_begin, val_interval)
         self.dataloader_iterator = None              # the parent opens one here: workers that prefetch from position 0
+        rank, processes = get_dist_info()
+        self.slots = own_slots(rank, processes, processes * accumulate)
         self.skip_nonfinite, self.timeout = skip_nonfinite, timeout
         self.stopped_by = 0
         self.watchdog: Watchdog | None = None
@@ -47,7 +54,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
             batches = iter(self.dataloader)
             while self._iter < self._max_iters and not self.stop_training:
                 runner.model.train()
-                self.run_iter(next(batches))
+                self.run_iter([next(batches) for _ in self.slots])
                 self._decide_current_val_interval()
                 if self._validates_now():
                     runner.val_loop.run()
@@ -55,16 +62,19 @@ class ResumableIterLoop(IterBasedTrainLoop):
             runner.call_hook('after_train')
         return runner.model
 
-    def run_iter(self, data_batch: SceneBatch) -> None:
-        """Run one step and the hooks around it."""
+    def run_iter(self, data_batch: list[SceneBatch]) -> None:
+        """Run one update and the hooks around it; `data_batch` are the slots of this process."""
         runner = self.runner
+        seeds = [(runner.seed, slot, self._iter) for slot in self.slots]
+        seed_step(*seeds[0])                                           # what a hook draws can be repeated, too
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
-        outputs, stop = {}, self.stop_request.number
+        outputs, stop = {}, 0
         try:
-            outputs, stop = training_step(runner.model, data_batch, runner.optim_wrapper, stop)
+            outputs, stop = training_step(runner.model, data_batch, runner.optim_wrapper, seeds,
+                                          lambda: self.stop_request.number, self.watchdog.beat)
         except NonFiniteError as fault:
-            leave_out_or_stop(runner, data_batch, fault, self.skip_nonfinite)
-        if stop and outputs and runner.optim_wrapper.should_update():         # else gradients would be lost
+            leave_out_or_stop(runner, data_batch, self.slots, fault, self.skip_nonfinite)
+        if stop and outputs:
             self.stopped_by, self.stop_training = stop, True
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
         self._iter += 1
@@ -74,13 +84,3 @@ class ResumableIterLoop(IterBasedTrainLoop):
             return False
         return self._iter % self.val_interval == 0 or self._iter == self._max_iters
 
-
-@HOOKS.register_module()
-class StepRandomness(Hook):
-    """Seed every library from (seed, rank, iteration) before each step, so that no random state needs saving."""
-
-    priority = 'VERY_HIGH'
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Seed `random`, numpy and torch."""
-        seed_step(runner.seed, runner.rank, runner.iter)

@@ -90,7 +90,7 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
 
 def training_memory(model: nn.Module, views: int, size: tuple[int, int], device: torch.device,
                     teacher_bytes: float = 0.0) -> MemoryEstimate:
-    """Return the estimate of one training step on `views` images in all (scenes times views) with AdamW.
+    """Return the estimate of training with AdamW and `views` images in a slot (scenes times views); slots take turns.
 
     Gradients and both moments are float32, of trainable parameters only.
     """

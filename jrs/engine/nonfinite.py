@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,36 +25,42 @@ FOLDER = 'nonfinite'                           # of a run folder
 COUNT = 'left_out_steps'                       # in the message hub, so that a resumed run goes on counting
 
 
-def leave_out_or_stop(runner, batch: SceneBatch, fault: NonFiniteError, limit: int) -> None:
+def leave_out_or_stop(runner, batches: Sequence[SceneBatch], slots: Sequence[int], fault: NonFiniteError,
+                      limit: int) -> None:
     """Deal with a step that met something that is not finite; its weights are still those before the step.
 
-    Every process calls this in the same step. The batches of the processes with a fault and the weights are kept in the
-    folder `nonfinite` of the run.
+    Every process calls this in the same step, and the whole update is left out. The batch that has the fault (all batches
+    of a process where only their gradient shows it) and the weights are kept in the folder `nonfinite` of the run.
 
     Args:
         runner: of the training.
-        batch: of this process.
+        batches: of this process.
+        slots: of the update, which they fill.
         fault: what happened.
         limit: steps of the whole run that may be left out.
 
     Raises:
         NonFiniteError: there have been `limit` before; names iteration, scenes, views and how to repeat the step.
     """
+    if fault.place is not None:
+        batches, slots = [batches[fault.place]], [slots[fault.place]]
     count = runner.message_hub.runtime_info.get(COUNT, 0) + 1
     where = f'iteration {runner.iter}, process {runner.rank}'
-    if not isinstance(fault, FaultElsewhereError) and batch.scene_names[0] not in str(fault):
-        where += f', scenes {", ".join(batch.scene_names)}, views {batch.view_names}'
-    text = f'{where}: {fault} {keep_evidence(runner, batch, fault)}'
+    names = [name for batch in batches for name in batch.scene_names]
+    if not isinstance(fault, FaultElsewhereError) and names[0] not in str(fault):
+        views = [view for batch in batches for view in batch.view_names]
+        where += f', scenes {", ".join(names)}, views {views}'
+    text = f'{where}: {fault} {keep_evidence(runner, batches, slots, fault)}'
     if count > limit:
         before = f' {limit} steps had been left out before (train.skip_nonfinite).' if limit else \
             ' train.skip_nonfinite=N would leave out up to N such steps.'
         raise NonFiniteError(text + before) from fault
     runner.message_hub.update_info(COUNT, count)
-    runner.optim_wrapper.leave_out(runner.iter + 1)
+    runner.optim_wrapper.zero_grad()
     print_log(f'step left out ({count} of at most {limit}): {text}', 'current', logging.WARNING)
 
 
-def keep_evidence(runner, batch: SceneBatch, fault: NonFiniteError) -> str:
+def keep_evidence(runner, batches: Sequence[SceneBatch], slots: Sequence[int], fault: NonFiniteError) -> str:
     """Write what repeats the step; return the sentence that says how."""
     folder = Path(runner.work_dir) / FOLDER
     weights, file = folder / f'iter_{runner.iter}_weights.safetensors', folder / f'iter_{runner.iter}_{runner.rank}.pt'
@@ -66,8 +72,8 @@ def keep_evidence(runner, batch: SceneBatch, fault: NonFiniteError) -> str:
             check_space(folder, weights_bytes(model), 'the weights of this step')
             save_weights(state, weights, {})
         if not isinstance(fault, FaultElsewhereError):
-            facts = dict(batch=plain_batch(batch), iteration=runner.iter, seed=runner.seed, rank=runner.rank,
-                         weights=weights.name, fault=str(fault))
+            facts = dict(batches=[plain_batch(batch) for batch in batches], slots=list(slots), iteration=runner.iter,
+                         seed=runner.seed, weights=weights.name, fault=str(fault))
             with atomic_write(file) as stream:
                 torch.save(facts, stream)
     except (OSError, JrsError) as error:
@@ -91,14 +97,15 @@ def batch_from(values: Mapping[str, Any]) -> SceneBatch:
 
 
 def read_evidence(file: Path) -> dict[str, Any]:
-    """Return what `keep_evidence` wrote, `batch` as a SceneBatch and `weights` as a path.
+    """Return what `keep_evidence` wrote, `batches` as SceneBatches and `weights` as a path.
 
     Raises:
         DataError: no such file, or another kind of file.
     """
     try:
         facts = torch.load(file, map_location='cpu', weights_only=True)
-        return {**facts, 'batch': batch_from(facts['batch']), 'weights': file.parent / facts['weights']}
+        batches = [batch_from(values) for values in facts['batches']]
+        return {**facts, 'batches': batches, 'weights': file.parent / facts['weights']}
     except (*UNREADABLE, UnpicklingError, TypeError) as error:
         raise DataError(f'{file} is no step that training has kept ({type(error).__name__}: {error}). Such files are in the '
                         f'folder {FOLDER} of a run that met a number that is not finite.') from error

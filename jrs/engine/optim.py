@@ -57,14 +57,13 @@ class FiniteOptimWrapper(OptimWrapper):
 
     Args:
         optimizer: it updates.
-        accumulate: batches per update.
         clip_norm: largest norm of all gradients together; None = no limit.
         names: parameter -> name, for messages.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, accumulate: int = 1, clip_norm: float | None = None,
+    def __init__(self, optimizer: torch.optim.Optimizer, clip_norm: float | None = None,
                  names: Mapping[nn.Parameter, str] | None = None) -> None:
-        super().__init__(optimizer, accumulative_counts=accumulate)
+        super().__init__(optimizer)
         self.clip_norm, self.names = clip_norm, names or {}
 
     def step(self, **settings) -> None:
@@ -83,11 +82,6 @@ class FiniteOptimWrapper(OptimWrapper):
         self.message_hub.update_scalar('train/grad_norm', size)
         super().step(**settings)
 
-    def leave_out(self, count: int) -> None:
-        """Forget the current batch and those accumulated with it; `count` batches have passed."""
-        self.zero_grad()
-        self._inner_count = count
-
     def _bad_gradients(self) -> str:
         bad = [f'{self.names.get(value, "a parameter")}, group {group.get("name", "all")!r}, shape {tuple(value.grad.shape)}'
                for group in self.optimizer.param_groups for value in group['params']
@@ -100,15 +94,15 @@ def _local(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, Mapping], clip_norm: float | None,
-                    accumulate: int) -> OptimWrapper:
+def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, Mapping],
+                    clip_norm: float | None) -> OptimWrapper:
     """Return mmengine's wrapper around the optimizer that the config describes."""
     built = build(OPTIMIZERS, optimizer, 'optimizer', params=parameter_groups(model, groups))
-    return FiniteOptimWrapper(built, accumulate, clip_norm, {value: name for name, value in model.named_parameters()})
+    return FiniteOptimWrapper(built, clip_norm, {value: name for name, value in model.named_parameters()})
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, iterations: int, warmup: float, final: float) -> list:
-    """Return linear warm-up over the share `warmup` of `iterations`, then cosine decay to the factor `final`."""
+    """Return linear warm-up over the share `warmup` of `iterations` (updates), then cosine decay to the factor `final`."""
     begin = round(iterations * warmup)
     begin = begin if begin > 1 else 0              # mmengine's LinearLR over one step never leaves its start factor
     schedule = [CosineAnnealingLR(optimizer, T_max=max(1, iterations - begin), eta_min_ratio=final, begin=begin,

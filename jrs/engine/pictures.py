@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from mmengine.hooks import Hook
 
@@ -18,7 +20,7 @@ from jrs.visualization.pictures import tile, to_numpy, to_picture
 
 @HOOKS.register_module()
 class SceneImages(Hook):
-    """Draw the first scene of the batch every `interval` iterations.
+    """Draw the first scene of the update every `interval` iterations.
 
     Args:
         interval: iterations between drawings.
@@ -30,14 +32,14 @@ class SceneImages(Hook):
     def __init__(self, interval: int, max_views: int = 6) -> None:
         self.interval, self.max_views = interval, max_views
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch: SceneBatch = None, outputs=None) -> None:
+    def after_train_iter(self, runner, batch_idx: int, data_batch: Sequence[SceneBatch] = (), outputs=None) -> None:
         """Reconstruct the scene with the current weights and add its pictures."""
         model = getattr(runner.model, 'module', runner.model)
         alone = runner.rank != 0 and not is_sharded(model)              # a sharded model runs in all processes or in none
         if alone or not self.every_n_train_iters(runner, self.interval):
             return
         model.eval()
-        scene = model.reconstruct(first_scene(data_batch).to(model.data_preprocessor.device), track_views=True)[0]
+        scene = model.reconstruct(first_scene(data_batch[0]).to(model.data_preprocessor.device), track_views=True)[0]
         model.train()
         if runner.rank != 0:
             return

@@ -26,14 +26,24 @@ METRICS_FILE = 'metrics.jsonl'
 UNKNOWN = 'unknown'
 
 
-def start_record(work_dir: Path, command: list[str], device: torch.device, resume: bool) -> None:
-    """Write `run.json`: what made the run. A resumed run keeps its hours and its peak, and names the commands before."""
+def start_record(work_dir: Path, command: list[str], device: torch.device, resume: bool,
+                 split: Mapping[str, object]) -> None:
+    """Write `run.json`: what made the run. A resumed run keeps its hours and its peak, and names the commands before.
+
+    Args:
+        work_dir: the run's folder.
+        command: that started this process.
+        device: of the model.
+        resume: whether the run goes on.
+        split: the update and how processes share it (`split_of`).
+    """
     before = read_record(work_dir) if resume else {}
     state = git_state()
-    earlier = [*before.get('earlier', []), {name: before.get(name) for name in ('command', 'commit')}] if before else []
+    last = {name: before.get(name) for name in ('command', 'commit', 'processes')}
+    earlier = [*before.get('earlier', []), last] if before else []
     _write(work_dir, dict(
         finished=False, hours=before.get('hours', 0.0), peak_memory_gb=before.get('peak_memory_gb', 0.0), **state,
-        command=command, earlier=earlier, python=platform.python_version(), machine=platform.platform(),
+        command=command, earlier=earlier, **split, python=platform.python_version(), machine=platform.platform(),
         cores=os.cpu_count(), memory_gb=_memory_gb(), device=device_name(device), environment=environment_variables(),
         versions=dict(sorted((item.name.lower(), item.version) for item in distributions()))))
 

@@ -44,7 +44,8 @@ def all_notes(runs: Sequence[Run]) -> list[str]:
     notes = [note for run in runs for note in run.notes]
     notes += _only_some('terms', [run for run in runs if run.terms], [run.terms for run in runs if run.terms])
     notes += _only_some('metrics', [run for run in runs if run.scores], [run.scores for run in runs if run.scores])
-    for words, values in (('commits', [run.record.get('commit') for run in runs]),
+    for words, values in (('updates', [run.record.get('update', 'not recorded') for run in runs]),
+                          ('commits', [run.record.get('commit') for run in runs]),
                           ('devices', [run.record.get('device') for run in runs]),
                           ('scores', [run.scored for run in runs if run.scores])):
         if len(set(values)) > 1:
@@ -198,7 +199,8 @@ def _record_table(runs: Sequence[Run]) -> str:
             ['hours, all resumes', *(_number(value) for value in _numbers(of('hours')))],
             ['seconds per iteration', *(_number(value) for value in pace)],
             ['peak memory (GB)', *(_number(value) for value in _numbers(of('peak_memory_gb')))]]
-    rows += [[name, *('–' if value is ABSENT else value for value in of(name))] for name in ('device', 'cores', 'commit')]
+    rows += [[name, *('–' if value is ABSENT else value for value in of(name))]
+             for name in ('update', 'processes', 'accumulation', 'device', 'cores', 'commit')]
     return html.table(['', *(run.name for run in runs)], rows)
 
 

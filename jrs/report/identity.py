@@ -16,6 +16,7 @@ from typing import Any
 
 from jrs.datasets.splits import split_names
 from jrs.discovery import plugin_name
+from jrs.engine.update import update_of
 from jrs.io.atomic import atomic_write
 from jrs.plugins import manager
 
@@ -28,16 +29,20 @@ NO_NUMBERS = ('cli', 'report', 'visualization', 'synth', 'datasets/prepare')    
 AFTER_TRAINING = ('evaluation', 'postprocess')
 TRAINING_SECTIONS = ('model', 'train_dataset', 'batches', 'train', 'optimizer', 'parameter_groups', 'hooks')
 SCORING_SECTIONS = ('model', 'test_dataset', 'metrics')
-NOT_OF_TRAINING = ('model.postprocessor', 'model.teacher.checkpoint', 'train.workers', 'train.log_every',
-                   'train.validate_every', 'train.save_every', 'train.timeout', 'hooks.pictures')
+NOT_OF_TRAINING = ('model.postprocessor', 'model.teacher.checkpoint', 'batches.slots', 'batches.max_images',
+                   'train.accumulate', 'train.workers', 'train.log_every', 'train.validate_every', 'train.save_every',
+                   'train.timeout', 'hooks.pictures')      # slots and images: `update`
 NOT_OF_SCORING = ('model.teacher', 'model.matcher', 'model.losses', 'model.weights', 'model.alignment')
 WHOLE_FILE = 64 * 2**20                        # larger files are read once and remembered by size and time
 
 
 def training_identity(cfg: Mapping) -> Identity:
-    """Return the identity of training `cfg`, a resolved experiment; its plugins must be loaded."""
+    """Return the identity of training `cfg`, a resolved experiment; its plugins must be loaded.
+
+    How many processes share an update is not of it: they train the same.
+    """
     teacher = cfg['model'].get('teacher') or {}
-    return dict(config=digest(_sections(cfg, TRAINING_SECTIONS, NOT_OF_TRAINING)),
+    return dict(config=digest(_sections(cfg, TRAINING_SECTIONS, NOT_OF_TRAINING)), update=str(update_of(cfg)),
                 code=own_code((*NO_NUMBERS, *AFTER_TRAINING)), plugins=plugins_digest(cfg.get('plugins') or ()),
                 weights=weights_digest(cfg.get('weights'), teacher.get('checkpoint')),
                 data=data_digest(cfg, 'train_dataset'), seed=cfg['seed'])

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.config import REPOSITORY, bases_of, load_config, parse_override
+from jrs.config import REPOSITORY, bases_of, load_config, parse_override, read_config
 from jrs.datasets.scene import read_split
 from jrs.datasets.splits import SUFFIX, split_names, subset_name
 from jrs.engine.build import OFFICIAL_VGGT, check_ready
+from jrs.engine.update import update_of
 from jrs.errors import ConfigError, DataError, JrsError
 from jrs.io.atomic import atomic_write
 from jrs.report.identity import NO_NUMBERS, digest, own_code, scoring_identity, training_identity
@@ -205,7 +206,8 @@ class Planner:
                 folder = folder.with_name(f'{folder.name}_{digest(identity)[:8]}')
             self.trainings[key] = Training(
                 title=f'train {folder.name}', folder=folder, fault=self._fault(one, 'train_dataset', 'val_dataset'),
-                config=one.config, profile=one.profile, seed=one.seed, overrides=one.options, named=named, identity=identity)
+                config=one.config, profile=one.profile, seed=one.seed, overrides=one.options, named=named, identity=identity,
+                update=update_of(cfg), paper_update=update_of(read_config(one.config)))
         return self.trainings[key]
 
     def _same_training(self, one: Experiment, identity: dict) -> Experiment | None:

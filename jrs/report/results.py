@@ -147,6 +147,7 @@ def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool)
             if cell.table.id is not None and not any(value is not None for value in values.values()):
                 _note(entry, cell, 'scored, but without a number: no true object of these classes')
             _note(entry, cell, *(f'made by other {part}' for part in work.state(any_code)[1]))
+            _note(entry, cell, *filter(None, [getattr(getattr(work, 'training', None), 'note', '')]))
             _add_costs(entry, work)
             hours.extend([spent] if (spent := _hours(work)) else [])
         _add_commands(entry, work)

@@ -33,7 +33,8 @@ class Runner:
     """Runs chains of work.
 
     Attributes:
-        launcher, processes: for trainings and scorings, as `--launcher` means them.
+        launcher: for trainings and scorings, as `--launcher` means it.
+        processes: of one of them at most; a training takes as many as share its update equally.
         jobs: chains side by side.
         one_thread: give each process one thread; small networks on a busy CPU are many times slower with more.
         any_code: work by other code counts as done, or is gone on with.
@@ -107,7 +108,7 @@ class Runner:
 
     def _stream(self, work: Work, log: Path, lock: int | None) -> tuple[int, str]:
         """Run a command, its output into `log`; returns the exit code and the line that says why it failed."""
-        command = command_line(work.words(self.any_code), self.launcher, self.processes)
+        command = command_line(work.words(self.any_code), self.launcher, work.processes_within(self.processes))
         log.parent.mkdir(parents=True, exist_ok=True)
         last, error, shown_at = '', '', time.monotonic()
         with log.open('a', encoding='utf-8') as file, subprocess.Popen(
@@ -176,16 +177,17 @@ def write_slurm_jobs(chains: list[list[Work]], runner: Runner, folder: Path) -> 
         if not works:
             continue
         first, lines = works[0], []
+        processes = min(work.processes_within(runner.processes) for work in works)
         for work in works:
             if isinstance(work, Training):
                 make_room(work, runner.any_code, runner.say)
             words = [word for word in work.words(runner.any_code) if word != '--resume']
             resume = f' $(ls {shlex.quote(str(work.folder))}/iter_*.pth > /dev/null 2>&1 && echo --resume)'
-            line = shlex.join(command_line(words, 'slurm', runner.processes))
+            line = shlex.join(command_line(words, 'slurm', processes))
             lines.append(line.replace(' --launcher', f'{resume} --launcher', 1) if isinstance(work, Training) else line)
         name = first.folder.name if isinstance(first, Training) else first.title.replace(' ', '_').replace('/', '_')
         path = folder / f'{name}.sh'
-        head = ['#!/bin/bash', f'#SBATCH --job-name={name}', f'#SBATCH --ntasks={runner.processes}',
+        head = ['#!/bin/bash', f'#SBATCH --job-name={name}', f'#SBATCH --ntasks={processes}',
                 '#SBATCH --gpus-per-task=1', '#SBATCH --requeue', f'#SBATCH --output={folder.absolute() / name}-%j.log',
                 'set -e', f'cd {shlex.quote(str(Path.cwd()))}']
         with atomic_write(path, 'w') as file:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jrs.config import REPOSITORY
+from jrs.engine.update import Update
 from jrs.report.identity import Identity, other_parts, read_identity, weights_digest
 
 NEW, CUT_OFF, FINISHED, OTHER = 'not run', 'cut off', 'finished', 'by other'
@@ -44,10 +45,20 @@ class Work:
         """Return whether there is nothing to do."""
         return self.state(any_code)[0] == FINISHED
 
+    def processes_within(self, most: int) -> int:
+        """Return how many processes do it where `most` may be started."""
+        return most
+
 
 @dataclass(kw_only=True)
 class Training(Work):
-    """`tools/train.py` for one config, profile, seed and overrides; `named` are those that its folder is called after."""
+    """`tools/train.py` for one config, profile, seed and overrides.
+
+    Attributes:
+        named: the overrides that its folder is called after.
+        update: what its updates are made of, which says how many processes can train it.
+        paper_update: the same of its config at the scale of the paper.
+    """
 
     config: str
     profile: str
@@ -55,6 +66,14 @@ class Training(Work):
     overrides: tuple[str, ...]
     named: tuple[str, ...]
     identity: Identity = field(repr=False)
+    update: Update
+    paper_update: Update
+
+    @property
+    def note(self) -> str:
+        """What a reader of its numbers must know, '' where nothing."""
+        same = self.update == self.paper_update
+        return '' if same else f'each update is of {self.update}, at the scale of the paper of {self.paper_update}'
 
     @property
     def weights(self) -> Path:
@@ -71,6 +90,10 @@ class Training(Work):
         if not _counts(others, any_code):
             return OTHER, others
         return FINISHED if done else CUT_OFF, others
+
+    def processes_within(self, most: int) -> int:
+        """See `Work`; they share an update equally."""
+        return self.update.processes_within(most)
 
     def words(self, any_code: bool = False) -> list[str]:
         """See `Work`; what was cut off is resumed."""

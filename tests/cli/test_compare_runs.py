@@ -19,7 +19,8 @@ def trained(debug_data, tmp_path_factory):
         config = ROOT / 'configs' / 'segvggt' / f'{name}.py'
         assert command('train', config, '--profile', 'debug', '--work-dir', folder / name,
                        '--cfg-options', f'data_root={debug_data}', 'train.iterations=2', 'train.log_every=1',
-                       'train.validate_every=2', 'batches.views=(2,2)', 'batches.max_images=2', 'hooks.pictures=None') == 0
+                       'train.validate_every=2', 'batches.views=(2,2)', 'batches.max_images=2', 'batches.slots=1',
+                       'hooks.pictures=None') == 0
     return folder
 
 

@@ -40,13 +40,14 @@ def only_run(place):
 def test_a_row_of_ones_own_appears_in_a_table_of_the_paper(place):
     text = (place / 'out/report.md').read_text()
     assert '| mine | – |' in text and '(n=1)' in text and 'tools/train.py' in text
+    assert 'each update is of 2 slots of at most 4 images, at the scale of the paper of 8 slots of at most 48 images' in text
     assert {'report.html', 'table4.csv', 'table4.tex'} <= {path.name for path in (place / 'out').iterdir()}
 
 
 def test_results_say_what_they_are_of(place):
     record = json.loads(next(only_run(place).glob('test*/results.json')).read_text())
-    assert record['identity'].keys() == read_identity(only_run(place)).keys() == {
-        'config', 'code', 'plugins', 'weights', 'data', 'seed'}
+    both = {'config', 'code', 'plugins', 'weights', 'data', 'seed'}
+    assert record['identity'].keys() == both and read_identity(only_run(place)).keys() == both | {'update'}
     assert record['scenes'] and record['hours'] > 0 and record['peak_memory_gb'] > 0 and record['commit']
 
 
@@ -106,6 +107,18 @@ def test_ten_scenes_are_listed_on_demand(tmp_path, capsys):
     (tmp_path / 'val.txt').write_text('a\nb\n')
     assert main(['--scene-list', str(tmp_path / 'val_random10.txt')]) == 0
     assert (tmp_path / 'val_random10.txt').read_text() == 'a\nb\n'
+
+
+@pytest.mark.parametrize(('launcher', 'asked', 'started'), [('pytorch', 8, 8), ('pytorch', 3, 2), ('none', 3, None)])
+def test_a_dry_run_prints_commands_that_train_the_setting(launcher, asked, started, tmp_path, monkeypatch, capsys):
+    """Eight slots at the scale of the paper: a number of processes that shares them, or one that takes them in turn."""
+    monkeypatch.chdir(tmp_path)
+    words = ('--table', '3', '--launcher', launcher, '--processes', asked, '--dry-run')
+    assert command('reproduce', *words) == 0
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if 'train.py' in line]
+    assert len(lines) == 3 and all((f'--nproc_per_node {started} ' in line) is (launcher == 'pytorch') for line in lines)
+    assert ('2 of 3 processes: they share 8 slots of at most 48 images equally' in shown) is (started == 2)
 
 
 def test_help_names_a_command_for_every_use():

@@ -29,7 +29,7 @@ def test_position_holds_for_the_next_iteration_too():
     sampler = ViewBatchSampler(50, 3)
     sampler.set_position(7)
     first = next(iter(sampler))
-    assert next(iter(sampler)) == first == sampler.batch(7)
+    assert next(iter(sampler)) == first == sampler.batch(7, slot=0)
 
 
 def test_position_far_away_costs_nothing_and_fits():
@@ -53,18 +53,30 @@ def test_no_draw_number_repeats():
     assert len(set(draws)) == len(draws)
 
 
-@pytest.mark.parametrize('world_size', [2, 4])
-def test_ranks_together_are_one_process_with_their_sum(world_size):
-    parts = [batches(20, max_images=8, views=(2, 4), max_scenes=2, rank=rank, world_size=world_size)
+@pytest.mark.parametrize('world_size', [1, 2, 4, 8])
+def test_all_splits_of_an_update_see_the_same_samples(world_size):
+    """Each process takes its slots in turn, also from the middle of a run on."""
+    each = 8 // world_size
+    parts = [batches(5 * each, start=3, max_images=8, views=(2, 4), slots=8, rank=rank, world_size=world_size)
              for rank in range(world_size)]
-    whole = batches(20, max_images=8 * world_size, views=(2, 4), max_scenes=2 * world_size)
-    for number, batch in enumerate(whole):
-        assert [request for part in parts for request in part[number]] == batch
+    sampler = ViewBatchSampler(50, 3, max_images=8, views=(2, 4), slots=8)
+    for update in range(5):
+        seen = [batch for part in parts for batch in part[update * each:(update + 1) * each]]
+        assert seen == [sampler.batch(3 + update, slot) for slot in range(8)]
+        assert len({(request.num_views, request.aspect_ratio) for batch in seen for request in batch}) == 1
+        assert len({len(batch) for batch in seen}) == 1
 
 
-def test_ranks_have_equal_parts_even_with_few_scenes():
+def test_an_update_of_several_slots_has_different_scenes_as_long_as_there_are_enough():
+    for update in range(20):
+        sampler = ViewBatchSampler(50, 3, max_images=8, views=(2, 4), slots=8)
+        scenes = [request.index for slot in range(8) for request in sampler.batch(update, slot)]
+        assert len(set(scenes)) == len(scenes)
+
+
+def test_slots_are_equal_even_with_few_scenes():
     for num_scenes in (1, 3, 5):
-        parts = [batches(5, num_scenes=num_scenes, rank=rank, world_size=2, views=(2, 2)) for rank in range(2)]
+        parts = [batches(5, num_scenes=num_scenes, slots=2, rank=rank, world_size=2, views=(2, 2)) for rank in range(2)]
         for first, second in zip(*parts, strict=True):
             assert len(first) == len(second) == max(1, num_scenes // 2)
 
@@ -74,7 +86,8 @@ def test_every_scene_is_used():
 
 
 @pytest.mark.parametrize('options', [{'views': (0, 2)}, {'views': (5, 2)}, {'aspect_ratio': (0.5, 0.4)},
-                                     {'num_scenes': 0}, {'rank': 2, 'world_size': 2}, {'max_images': 0}])
+                                     {'num_scenes': 0}, {'rank': 2, 'world_size': 2, 'slots': 2},
+                                     {'max_images': 0}, {'slots': 0}, {'slots': 3, 'world_size': 2}])
 def test_impossible_options_are_refused(options):
     with pytest.raises(ConfigError):
         batches(1, **options)

@@ -19,8 +19,8 @@ from jrs.matching.costs import MaskDiceCost
 from tests._data import MAIN, command, random_batch
 from tests.engine._ranks import start_ranks, wait
 
-SMALL = ('batches.views=(2,2)', 'batches.max_images=2', 'batches.aspect_ratio=(0.75,0.75)', 'hooks.pictures=None',
-         'train.save_every=2', 'train.iterations=6')
+SMALL = ('batches.views=(2,2)', 'batches.max_images=2', 'batches.slots=1', 'batches.aspect_ratio=(0.75,0.75)',
+         'hooks.pictures=None', 'train.save_every=2', 'train.iterations=6')
 
 
 def words(data: Path, work_dir: Path, *options: str, flags: tuple[str, ...] = ()) -> list[str]:
@@ -107,7 +107,7 @@ def test_all_processes_leave_out_the_step_that_one_of_them_cannot_do(debug_data,
             calls.append(1)
             return healthy(self, pred, target) * (math.nan if rank == 1 and len(calls) == 2 else 1)
         MaskDiceCost.__call__ = call
-    given = words(debug_data, tmp_path / 'run', 'train.skip_nonfinite=1', 'train.iterations=4')
+    given = words(debug_data, tmp_path / 'run', 'train.skip_nonfinite=1', 'train.iterations=4', 'batches.slots=2')
     ranks = start_ranks(tmp_path, 'train', *given, before=break_cost)
     assert wait(ranks) == [0, 0], ranks[0].text + ranks[1].text
     assert [len(row) > 1 for row in rows(tmp_path / 'run')] == [True, False, True, True]

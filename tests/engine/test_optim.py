@@ -37,7 +37,7 @@ def test_a_frozen_parameter_needs_no_group_and_a_group_of_nothing_is_refused_unl
 
 def test_a_gradient_that_is_not_finite_is_named_and_leaves_the_weights():
     net = model()
-    optimizer = build_optimizer(net, dict(type='AdamW'), GROUPS, clip_norm=1.0, accumulate=1)
+    optimizer = build_optimizer(net, dict(type='AdamW'), GROUPS, clip_norm=1.0)
     before = net['queries'].weight.detach().clone()
     loss = (net['queries'](torch.ones(3)) * 0).abs().sqrt().sum() + net['backbone'].weight.sum()
     with pytest.raises(NonFiniteError, match=r"group 'new', shape \(2, 3\)"):

@@ -16,12 +16,13 @@ from tests._data import ROOT, command
 
 NO_FADA = ROOT / 'configs' / 'segvggt' / 'all24_no_fada.py'
 CPU = torch.device('cpu')
+SPLIT = dict(update='1 slot of at most 2 images', slots=1, processes=1, accumulation=1)
 
 
 def words(data, work_dir, *flags):
     return [NO_FADA, '--profile', 'debug', '--work-dir', work_dir, *flags, '--cfg-options', f'data_root={data}', 'seed=4',
-            'train.iterations=4', 'train.save_every=2',
-            'train.validate_every=2', 'batches.views=(2,2)', 'batches.max_images=2', 'hooks.pictures=None']
+            'train.iterations=4', 'train.save_every=2', 'train.validate_every=2',
+            'batches.views=(2,2)', 'batches.max_images=2', 'batches.slots=1', 'hooks.pictures=None']
 
 
 @pytest.fixture(scope='module')
@@ -62,7 +63,7 @@ def test_a_resumed_run_adds_its_hours_keeps_its_first_command_and_validates_agai
 def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_not_finished(tmp_path, monkeypatch):
     times = iter([100.0, 3700.0, 7300.0])
     monkeypatch.setattr(record, 'time', SimpleNamespace(monotonic=lambda: next(times)))
-    start_record(tmp_path, ['x'], CPU, resume=False)
+    start_record(tmp_path, ['x'], CPU, resume=False, split=SPLIT)
     runner = SimpleNamespace(work_dir=str(tmp_path), model=torch.nn.Linear(1, 1), iter=0)
     hook = RunRecord(interval=2)
     hook.before_train(runner)
@@ -70,7 +71,7 @@ def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_n
         hook.after_train_iter(runner, runner.iter)
     found = read_record(tmp_path)
     assert found['hours'] == pytest.approx(1.0) and found['finished'] is False
-    start_record(tmp_path, ['x'], CPU, resume=False)                   # started again: nothing of before counts
+    start_record(tmp_path, ['x'], CPU, resume=False, split=SPLIT)                   # started again: nothing of before counts
     assert read_record(tmp_path)['hours'] == 0 and read_record(tmp_path)['earlier'] == []
 
 

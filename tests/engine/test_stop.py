@@ -12,6 +12,7 @@ import pytest
 from jrs.engine.checkpoint import checkpoints
 from jrs.engine.hooks import TERMS_FILE, read_lines
 from jrs.engine.stop import resume_command
+from jrs.losses.camera import CameraLoss
 from tests._data import command
 from tests.engine._ranks import Rank, start_ranks, until, wait
 from tests.engine.test_processes import after_iteration, losses, sleep_for_ever, words
@@ -71,13 +72,23 @@ def wait_for_two() -> None:
     sleep_for_ever()
 
 
-def test_a_stop_waits_for_the_end_of_an_accumulation(debug_data, tmp_path):
+def test_a_stop_in_the_middle_of_an_update_waits_for_its_end_and_not_longer(debug_data, tmp_path):
     """And the run that goes on has the losses of one that was not stopped."""
-    given = words(debug_data, tmp_path / 'run', 'train.accumulate=4')
-    whole = words(debug_data, tmp_path / 'whole', 'train.accumulate=4')
-    ranks = start(tmp_path, *given, before=lambda rank: after_iteration(1, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    given = words(debug_data, tmp_path / 'run', 'batches.slots=3')
+    whole = words(debug_data, tmp_path / 'whole', 'batches.slots=3')
+
+    def stop_at_the_fifth_slot(rank: int) -> None:
+        healthy, calls = CameraLoss.__call__, []
+
+        def call(self, predictions, target):
+            calls.append(1)
+            if len(calls) == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return healthy(self, predictions, target)
+        CameraLoss.__call__ = call
+    ranks = start(tmp_path, *given, before=stop_at_the_fifth_slot)
     assert wait(ranks) == [143], ranks[0].text
-    assert written(tmp_path) == 4
+    assert written(tmp_path) == 2
     assert command('train', *given[:5], '--resume', *given[5:]) == 0 and command('train', *whole) == 0
     assert losses(tmp_path / 'run') == losses(tmp_path / 'whole')
 

@@ -19,7 +19,8 @@ from jrs.engine.hooks import TERMS_FILE, format_summary, read_lines, term_summar
 from tests._data import MAIN, ROOT, command, tool
 
 STEPS = 8
-SMALL = ('batches.views=(2,2)', 'batches.max_images=2', 'batches.aspect_ratio=(0.75,0.75)', 'hooks.pictures=None')
+SMALL = ('batches.views=(2,2)', 'batches.max_images=2', 'batches.slots=1', 'batches.aspect_ratio=(0.75,0.75)',
+         'hooks.pictures=None')
 
 
 def words(data: Path, work_dir: Path, *options: str, flags: tuple[str, ...] = ()) -> list[str]:
@@ -196,8 +197,8 @@ SHARED = ('model.losses.depth=None', 'model.losses.camera=None', 'model.camera_h
 
 def test_two_processes_train_leave_one_set_of_files_and_equal_one_process_with_the_whole_batch(debug_data, tmp_path):
     launch = [*tool('train')[:1], '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', *tool('train')[1:]]
-    done = subprocess.run([*launch, *words(debug_data, tmp_path / 'two', *SHARED, flags=('--launcher', 'pytorch'))],
-                          capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    given = words(debug_data, tmp_path / 'two', *SHARED, 'batches.slots=2', flags=('--launcher', 'pytorch'))
+    done = subprocess.run([*launch, *given], capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert command('train', *words(debug_data, tmp_path / 'one', *SHARED, 'batches.max_images=4')) == 0
     two, one = (load_file(tmp_path / run / 'weights.safetensors') for run in ('two', 'one'))

@@ -62,7 +62,17 @@ def test_what_only_some_runs_have_and_where_code_differs_is_named(tmp_path, runs
     notes = all_notes([*runs, other])
     assert 'terms of a/fada only: loss_fada' in notes and 'metrics of a/fada only: depth/abs_rel' in notes
     assert 'commits differ: abc, def' in notes and 'scores differ: test, validation at iteration 4' in notes
-    assert 'c has changes on top of its commit' in notes
+    assert 'c has changes on top of its commit' in notes and not any(note.startswith('updates') for note in notes)
+
+
+def test_runs_with_other_updates_are_named_and_how_processes_shared_them_is_shown(tmp_path):
+    eight, split, one = (read_run(make_run(tmp_path / name, PLAIN, **facts), name) for name, facts in dict(
+        eight=dict(update='8 slots', processes=1, accumulation=8), split=dict(update='8 slots', processes=2, accumulation=4),
+        one=dict(update='1 slot', processes=1, accumulation=1)).items())
+    assert not any(note.startswith('updates') for note in all_notes([eight, split]))
+    assert 'updates differ: 8 slots, 1 slot' in all_notes([eight, one])
+    texts = re.sub(r'<.*?>', '|', comparison_page([eight, split])).replace('||', '|')
+    assert '|update|8 slots|8 slots|' in texts and '|processes|1|2|' in texts and '|accumulation|8|4|' in texts
 
 
 def test_iterations_that_a_resume_did_again_count_with_their_last_values(tmp_path):

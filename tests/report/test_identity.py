@@ -123,3 +123,13 @@ def test_the_zero_shot_row_trains_nothing_of_its_own():
     zero_shot = load_config(ROOT / 'configs/segvggt/all24_fada_scannetpp_zeroshot.py', 'debug', {'data_root': 'nowhere'})
     assert training_identity(zero_shot) == training_identity(config())
     assert scoring_identity(zero_shot, None) != scoring_identity(config(), None)
+
+
+@pytest.mark.parametrize(('changes', 'others'), [
+    ({'train__accumulate': 2}, []), ({'train__accumulate': 1}, []),          # one process x 2, two x 1
+    ({'batches__slots': 4}, ['update']), ({'batches__slots': 1}, ['update']), ({'batches__max_images': 6}, ['update']),
+    ({'batches__max_scenes': 1}, ['config'])])
+def test_another_update_makes_another_training_and_another_split_of_it_does_not(changes, others):
+    """Processes are not in a config: two processes that take a slot each have the identity of one that takes two."""
+    assert other_parts(training_identity(config()), training_identity(config(**changes))) == others
+    assert scoring_identity(config(), None) == scoring_identity(config(**changes), None)

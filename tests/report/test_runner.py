@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from jrs.engine.update import Update
 from jrs.report.identity import write_identity
 from jrs.report.runner import LOG, Runner, make_room, write_slurm_jobs
-from jrs.report.work import FINISHED, NEW, Scoring, Training, Work
+from jrs.report.work import FINISHED, NEW, Scoring, Training, Work, command_line
 
 
 class Script(Work):
@@ -33,7 +34,7 @@ class Run(Script, Training):
 
     def __init__(self, folder, code=''):
         Script.__init__(self, folder, 'weights', code)
-        self.identity = dict(seed=0)
+        self.identity, self.update = dict(seed=0), Update(1, None)
 
 
 @pytest.fixture
@@ -128,9 +129,9 @@ def test_the_lock_outlives_a_killed_parent(runner, tmp_path):
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def training(folder, **identity):
+def training(folder, slots=4, **identity):
     return Training(title='train', folder=folder, config='mine.py', profile='debug', seed=0, overrides=('a.b=1',), named=(),
-                    identity=dict(config='1', code='1') | identity)
+                    identity=dict(config='1', code='1') | identity, update=Update(slots, 48), paper_update=Update(8, 48))
 
 
 def test_a_run_of_another_identity_is_moved_aside_and_kept(tmp_path):
@@ -154,3 +155,13 @@ def test_batch_scripts_resume_by_themselves(runner, tmp_path):
     text = scripts[0].read_text()
     assert '#SBATCH --ntasks=4' in text and f'srun {sys.executable}' in text
     assert f'$(ls {tmp_path}/run/iter_*.pth > /dev/null 2>&1 && echo --resume) --launcher slurm' in text
+
+
+@pytest.mark.parametrize(('slots', 'asked', 'started'), [(8, 8, 8), (8, 3, 2), (1, 4, 1), (6, 5, 3)])
+def test_a_training_is_started_with_as_many_processes_as_share_its_update(slots, asked, started, runner, tmp_path):
+    one = training(tmp_path / f'run{slots}', slots)
+    scripts = write_slurm_jobs([[one]], runner(launcher='slurm', processes=asked), tmp_path / 'slurm')
+    assert f'#SBATCH --ntasks={started}\n' in scripts[0].read_text()
+    given = command_line(one.words(), 'pytorch', one.processes_within(asked))
+    assert given[given.index('--nproc_per_node') + 1] == str(started)
+    assert Script(tmp_path, 'scoring').processes_within(asked) == asked

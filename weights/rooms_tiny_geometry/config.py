@@ -4,6 +4,7 @@ batches = dict(
         0.75,
     ),
     max_images=24,
+    slots=2,
     type='ViewBatchSampler',
     views=(
         2,
@@ -99,7 +100,7 @@ test_dataset = dict(
     type='SceneDataset',
     width=112)
 train = dict(
-    accumulate=1,
+    accumulate=None,
     clip_norm=1.0,
     final_lr_factor=0.001,
     iterations=1500,
