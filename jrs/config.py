@@ -41,7 +41,8 @@ SLOT_OF_KEY = {
     'postprocessor': slots.POSTPROCESSORS,
     'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
     'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
-    'transform': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS, 'optimizer': slots.OPTIMIZERS,
+    'transform': slots.TRANSFORMS, 'transforms': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS,
+    'optimizer': slots.OPTIMIZERS,
 }
 
 

@@ -13,6 +13,12 @@ import pytest
 
 from tests._data import ROOT
 
+USERS_PACKAGES = {                             # named by the user of the project -> the rooms of jrs that import it
+    'torch': {'backbones', 'heads', 'models', 'losses', 'engine', 'structures'},
+    'mmengine': {'config', 'registry', 'engine'},
+    'mmcv': {'datasets', 'io'}, 'numpy': {'datasets', 'geometry', 'io', 'evaluation', 'synth'},
+    'scipy': {'matching', 'postprocess', 'synth'}, 'pluggy': {'plugins', 'hookspecs'}, 'yaml': {'report'},
+    'tensorboard': {'report'}}
 PACKAGED = sorted(path.name for path in (ROOT / 'jrs').rglob('*.*') if path.suffix in ('.yaml', '.css', '.js'))
 
 
@@ -126,3 +132,23 @@ class One(Base):
     one, same, other = (ast.parse(text) for text in (code.format(2), code.format(5), code.format('depth')))
     assert twins([(Path('a.py'), one), (Path('b.py'), same)]) == [['a.py:3 __init__', 'b.py:3 __init__']]
     assert twins([(Path('a.py'), one), (Path('b.py'), other)]) == []
+
+
+def importers(package: str) -> set[str]:
+    """Return the rooms of jrs (`jrs.io` -> 'io') that import a package, at the top of a file or inside."""
+    words = re.compile(rf'^ *(?:from|import) {package}\b', re.MULTILINE)
+    return {path.relative_to(ROOT).with_suffix('').parts[1] for path in (ROOT / 'jrs').rglob('*.py')
+            if words.search(path.read_text(encoding='utf-8'))}
+
+
+@pytest.mark.parametrize('package', USERS_PACKAGES)
+def test_each_of_the_users_eight_packages_does_work_where_it_is_said_to(package):
+    assert USERS_PACKAGES[package] <= importers(package)
+
+
+def test_the_operators_of_mmcv_which_mmcv_lite_lacks_are_never_imported():
+    words = re.compile(r'^ *(?:(?:from|import) mmcv\.ops|from mmcv import .*\bops\b)', re.MULTILINE)
+    assert words.search('    from mmcv import imread, ops') and words.search('import mmcv.ops as ops')
+    tops = [ROOT / top for top in ('jrs', 'plugins', 'tools', 'benchmarks', 'configs', 'tests')]
+    files = [path for top in tops for path in top.rglob('*.py')]
+    assert not [path for path in files if words.search(path.read_text(encoding='utf-8'))]

@@ -53,13 +53,13 @@ class SceneDataset(Protocol):
         """
 
 
-@contract('TRANSFORMS', '*.transform')
-class Transform(Protocol):
+@contract('TRANSFORMS.views')
+class ViewsTransform(Protocol):
     """Random crops and colours of training views.
 
-    `train_dataset.transform` of `SceneDataset`; None = a fixed crop. Called in a loader's worker, with the sample's own
-    generator: the only randomness allowed. What moves pixels is returned as a `ResizeCrop`, so that cameras, depth and ids
-    move along.
+    `train_dataset.transform` of `SceneDataset`, alone or in a list with transforms of mmcv; None = a fixed crop. Called in a
+    loader's worker, with the sample's own generator: the only randomness allowed. What moves pixels is returned as a
+    `ResizeCrop`, so that cameras, depth and ids move along.
     """
 
     def crop(self, source: tuple[int, int], intrinsics: np.ndarray, size: tuple[int, int],
@@ -75,6 +75,24 @@ class Transform(Protocol):
 
     def colors(self, images: list[np.ndarray], rng: np.random.Generator) -> Sequence[np.ndarray]:
         """Return the V cropped images (H, W, 3) uint8 RGB with other colours, in the same order."""
+
+
+@contract('TRANSFORMS.image', base='mmcv.transforms.BaseTransform')
+class ImageTransform(Protocol):
+    """Other colours for one view, as mmcv means transforms: any of mmcv's that leaves pixels in their places.
+
+    `train_dataset.transform` of `SceneDataset`, alone or in a list; called for each view, cropped before, in a loader's
+    worker. Draw from ``np.random`` or ``random``: both are seeded from the sample for each view, and as before afterwards.
+    What changes the size of the image or sets keys of mmcv's geometric transforms (`flip`, `scale_factor`, …) is refused;
+    what moves pixels without saying so cannot be noticed, and spoils cameras, depth and ids.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Return `results` with `img` changed.
+
+        `img` is (H, W, 3) uint8 BGR, as mmcv loads pictures, and must stay so, or floating in 0 .. 255. Beside it are
+        `img_shape` and `ori_shape`, both (H, W), and `view`, its place in the sample. Nothing else is read back.
+        """
 
 
 @contract('SAMPLERS.batches', '*batches', offers={

@@ -12,13 +12,14 @@ import torch
 
 from jrs.benchmarks import Benchmark, get_benchmark
 from jrs.datasets.ground_truth import ground_truth_of_views
+from jrs.datasets.pipeline import ViewPipeline
 from jrs.datasets.sampling import SampleRequest, spread_views
 from jrs.datasets.scene import MAX_ID, Frame, Mesh, Scene, SceneFolder
 from jrs.datasets.splits import split_names
 from jrs.datasets.transforms import crop_around_principal_point, height_for, sample_nearest
 from jrs.errors import ConfigError, DataError
 from jrs.io.images import resize_lanczos
-from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, TRANSFORMS, build
+from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, build
 from jrs.structures import MAPS, InstanceTable, SceneBatch, SceneGroundTruth
 
 
@@ -50,7 +51,8 @@ class SceneDataset:
         width: W of the network input, a multiple of `patch_size`.
         patch_size: heights are multiples of it.
         data_root: where data sets lie.
-        transform: config of a part of `TRANSFORMS` with `crop` and `colors`; None = no random change.
+        transform: config of a part of `TRANSFORMS`, or a list of such: one of ours, with `crop` and `colors`, and any of
+            mmcv that change colours (`jrs.datasets.pipeline`); None = no random change.
         seed: of the experiment.
         mode: 'train' or 'test'.
         every: keep frames whose number in the recording is a multiple of this.
@@ -67,7 +69,7 @@ class SceneDataset:
     """
 
     def __init__(self, folder: str, split: str, benchmark: str, width: int, patch_size: int = 14,
-                 data_root: str = 'data', transform: dict | None = None, seed: int = 0, mode: str = 'train',
+                 data_root: str = 'data', transform: dict | list[dict] | None = None, seed: int = 0, mode: str = 'train',
                  every: int = 1, view_spacing: tuple[int, int] = (10, 100), view_choice: dict | None = None,
                  max_views: int | None = None, limit_scenes: int | None = None,
                  maps: Collection[str] = MAPS) -> None:
@@ -80,7 +82,7 @@ class SceneDataset:
         self.benchmark: Benchmark = get_benchmark(benchmark)
         self.width = width
         self.patch_size = patch_size
-        self.transform = build(TRANSFORMS, transform, 'dataset.transform')
+        self.transform = None if transform is None else ViewPipeline(transform, 'dataset.transform')
         self.seed = seed
         self.mode = mode
         self.every = every

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import mmcv
 import numpy as np
 
 from jrs.errors import ConfigError
@@ -46,7 +47,7 @@ class ResizeCrop:
             raise ValueError(f'image must be {self.source[0]} x {self.source[1]}, got {image.shape[:2]}')
         if self.resized != self.source:
             shrinks = self.resized[0] < self.source[0]
-            image = cv2.resize(image, self.resized[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+            image = mmcv.imresize(image, self.resized[::-1], interpolation='area' if shrinks else 'bicubic', backend='cv2')
         top, left = self.offset
         return np.ascontiguousarray(image[top:top + self.size[0], left:left + self.size[1]])
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -157,7 +158,7 @@ def resize_lanczos(picture: np.ndarray, width: int = 518, patch_size: int = 14) 
     """
     height_0, width_0 = picture.shape[:2]
     height = max(round(height_0 * width / width_0 / patch_size), 1) * patch_size
-    resized = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_LANCZOS4)
+    resized = mmcv.imresize(np.ascontiguousarray(picture), (width, height), interpolation='lanczos', backend='cv2')
     top = max(height - width, 0) // 2
     return resized[top:top + width], resize_map(width / width_0, height / height_0, 0, -top)
 

@@ -11,7 +11,11 @@ from jrs.errors import DataError
 
 
 class VideoFrames:
-    """Reads chosen frames; those between are grabbed, not converted, since seeking is not exact in many containers."""
+    """Reads chosen frames; those between are grabbed, not converted, since seeking is not exact in many containers.
+
+    `mmcv.VideoReader` gives the same frames where it reads all of them in order; for chosen ones it seeks, and it trusts the
+    count that the container states.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,5 +1,7 @@
 """What moves a pixel moves its camera, depth and id along."""
 
+import cv2
+import mmcv
 import numpy as np
 import pytest
 
@@ -163,3 +165,17 @@ def test_color_steps_do_what_they_say():
     red = np.full((2, 2, 3), [200, 40, 40], np.uint8)
     np.testing.assert_allclose(shift_colors(red, [('hue', 1 / 3)], gray=False)[0, 0], [40, 200, 40], atol=1)
     assert shift_colors(image, [], gray=False) is image
+
+
+@pytest.mark.parametrize('size', [(28, 42), (70, 98)])
+def test_images_are_resized_by_opencv_whatever_backend_mmcv_is_told_to_use(size):
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    crop = ResizeCrop((48, 64), size, (0, 0), size)
+    rule = cv2.INTER_AREA if size[0] < 48 else cv2.INTER_CUBIC
+    mmcv.use_backend('pillow')
+    try:
+        assert (crop.image(image) == cv2.resize(image, size[::-1], interpolation=rule)).all()
+        input_image, _ = resize_lanczos(image, size[1], 14)
+    finally:
+        mmcv.use_backend('cv2')
+    assert (input_image == cv2.resize(image, input_image.shape[1::-1], interpolation=cv2.INTER_LANCZOS4)).all()

@@ -1,6 +1,7 @@
 """Frames of a video by number."""
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 
@@ -24,6 +25,14 @@ def test_frames_are_found_by_number(video):
     for number in (0, 1, 5, 9):
         picture = frames.frame(number)
         assert picture.shape == (24, 32, 3) and abs(picture.mean() - 20 * number) < 3
+    frames.close()
+
+
+def test_frames_are_those_that_mmcv_reads_in_order(video):
+    frames, theirs = VideoFrames(video), mmcv.VideoReader(str(video))
+    assert len(theirs) == 10
+    for number, picture in enumerate(theirs):
+        assert (frames.frame(number) == picture[..., ::-1]).all()
     frames.close()
 
 
