@@ -65,7 +65,7 @@ def test_nothing_sees_float_images_before_the_device(debug_data, tmp_path, monke
         reads_maps = ('depth_m',)
 
         def before_train_iter(self, runner, batch_idx, data_batch=None):
-            seen.update(before=data_batch)
+            seen.update(before=data_batch[-1])
 
     monkeypatch.setitem(HOOKS._module_dict, 'Watch', Watch)
     forget_runs()
