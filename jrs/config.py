@@ -7,81 +7,224 @@ it: treat a config from a stranger like a program from a stranger.
 from __future__ import annotations
 
 import ast
-import traceback
-from collections.abc import Collection, Iterator, Mapping
+import keyword
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import print_log
 
-from jrs import registry as slots
 from jrs.benchmarks import register_benchmarks
-from jrs.discovery import absolute, arguments_in_plugins, plugin_name, providers
+from jrs.discovery import absolute, plugin_name, providers
 from jrs.errors import ConfigError, did_you_mean
-from jrs.plugins import hook_of, load_plugins
-from jrs.signatures import accepted_keys
+from jrs.inheritance import REPOSITORY, bases_of, check_known, merged, read_file
+from jrs.plugins import NAMESPACE, hook_of, implementing, load_plugins, manager
+from jrs.profiles import profile_file, replaced, sizes_that_apply, with_own_data
+from jrs.registry import check_keys, owner_of, to_list
+from jrs.schema import GROUP_KEYS, REQUIRED, SECTIONS, TOP_LEVEL, components, part_at, slot_of, terms_of
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-TOP_LEVEL = ('model', 'plugins', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset', 'batches', 'train',
-             'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks')
-REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'weights', 'benchmarks'))
-SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
+__all__ = ['REPOSITORY', 'bases_of', 'check_config', 'load_config', 'parse_override', 'profile_notes', 'read_config',
+           'resolve_config']
 WHOLE = dict(iterations=1, save_every=1, log_every=1, workers=0, validate_every=0, skip_nonfinite=0,
              timeout=1)                                                # of `train`: least value
 TRAIN_KEYS = (*WHOLE, 'accumulate', 'warmup', 'final_lr_factor', 'clip_norm', 'sharding')
 SHARDINGS = (None, 'fully_shard')
-GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                                      # of `parameter_groups.*`
-# Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
-SLOT_OF_KEY = {
-    'model': slots.MODELS, 'backbone': slots.BACKBONES, 'insertion': slots.INSERTIONS, 'queries': slots.QUERIES,
-    'camera_head': slots.HEADS, 'depth_head': slots.HEADS, 'geometry_head': slots.HEADS, 'feature_head': slots.HEADS,
-    'class_head': slots.HEADS, 'heads': slots.HEADS, 'pretext': slots.PRETEXTS, 'alignment': slots.ALIGNMENTS,
-    'costs': slots.COSTS, 'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS,
-    'postprocessor': slots.POSTPROCESSORS,
-    'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
-    'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
-    'transform': slots.TRANSFORMS, 'transforms': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS,
-    'optimizer': slots.OPTIMIZERS,
-}
 
 
 def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str, Any] | None = None) -> Config:
     """Return the experiment in `file` at the scale of `profile`, with `overrides` applied, fully checked.
 
+    It is checked in the form in which a run saves it: its text, `Config.pretty_text`, loads again in any folder and process
+    and is the same experiment.
+
+    Whose word counts, the last one first: what a plugin's `jrs_adjust_config` does, `overrides`, what the experiment names
+    for this profile, the experiment's data, the profile, the experiment. *Data* are what a config outside the project's own
+    (or one that it inherits from, outside too) writes as `data_root`, `type`, `folder`, `split` and `benchmark` of a data
+    set, and `benchmark` of metrics; of a data set whose `type` it changes all of these. What a profile says its weights
+    were trained on goes with the training data. Sizes, such as `width`, `views` or `iterations`, are the profile's.
+
     Args:
         file: a config file.
         profile: a file of `configs/profiles/`, merged over the experiment; 'paper' merges nothing. What the experiment names
-            under `profiles` for it (``profiles = dict(rooms=dict(...))``) comes on top.
+            under `profiles` for it (``profiles = dict(rooms=dict(...))``) comes on top and may be data as well.
         overrides: dotted path -> value, as from ``--cfg-options a.b=c``. A plugin whose part one of them names joins the
-            config's `plugins`.
+            config's `plugins`; those that `plugins` names join them too.
 
     Raises:
         ConfigError: a missing file, a key that the base does not have, an unknown component or argument.
         PluginError: a plugin that the config names cannot be loaded.
     """
-    cfg = read_config(file)
-    base = Path(file).resolve().parent
-    load_plugins(cfg.get('plugins') or (), base)
-    cfg.plugins = absolute(cfg.get('plugins') or (), base)             # a run's config.py is read from another folder
-    own_sizes = {name: (profile_file(name, file), sizes) for name, sizes in (cfg.pop('profiles', None) or {}).items()}
-    if profile != 'paper':
-        sizes = read_config(profile_file(profile, file))._cfg_dict
-        merge(cfg, _without_absent_parts(cfg._cfg_dict, sizes), source=f'profile {profile!r}')
-    if profile in own_sizes:
-        merge(cfg, own_sizes[profile][1], source=f'{file}: profiles.{profile}')
-    changes = [_nested(path, value) for path, value in (overrides or {}).items()]
-    named = providers({(getattr(slot_of(path), 'name', '').upper() or None, str(component['type']))
-                       for change in changes for path, component in _components(change, '')})
-    load_plugins(named)
-    for change in changes:
-        merge(cfg, change, source='--cfg-options')
-    _list_plugins(cfg, named)
+    cfg = resolve_config(file, profile, overrides)
+    done = cfg.get('adjusted') or []
+    hook_of('jrs_adjust_config', [name for name in cfg.plugins if plugin_name(name) not in done])(cfg=cfg)
     load_plugins(cfg.plugins)
-    hook_of('jrs_adjust_config', cfg.plugins)(cfg=cfg)
     register_benchmarks(cfg.get('benchmarks') or {})
+    if adjusted := implementing('jrs_adjust_config', cfg.plugins):
+        cfg.adjusted = adjusted                                        # a run's config.py is not adjusted again
     check_config(cfg)
     return cfg
+
+
+def resolve_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return what `load_config` does before any plugin adjusts it, unchecked: what files, profile and overrides say."""
+    return _resolve(Path(file), profile, overrides)[0]
+
+
+def profile_notes(file: str | Path, profile: str, overrides: Mapping[str, Any] | None = None) -> list[str]:
+    """Return lines that say what of a config outside the project's own a profile replaces, and what it does not."""
+    return [note for path, note in _resolve(Path(file), profile, overrides)[1] if path not in (overrides or {})]
+
+
+def read_config(file: str | Path) -> Config:
+    """Return the config in `file`, inheritance resolved (`read_file`), without profile; nothing else is checked."""
+    source = read_file(Path(file))
+    return _as_config(source.values, source.plugins, Path(file))
+
+
+def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> tuple[Config, list[tuple[str, str]]]:
+    """Return the resolved config, and path and words of what the profile does to what the experiment writes."""
+    source = read_file(file)
+    values, plugins, notes = source.values, source.plugins, []
+    load_plugins(plugins, file.resolve().parent)
+    own_sizes = {name: (profile_file(name, file), sizes) for name, sizes in (values.pop('profiles', None) or {}).items()}
+    if profile != 'paper':
+        sizes = read_file(profile_file(profile, file))
+        plugins = [*plugins, *sizes.plugins]
+        load_plugins(sizes.plugins)
+        changes, left_out = with_own_data(_public(sizes.values), source.written)
+        before, values = values, _changed(values, sizes_that_apply(values, changes), f'profile {profile!r}')
+        notes = [(path, f'{path}: this config\'s own stays, not {value!r}') for path, value in left_out]
+        notes += [(path, f'{path}: {new!r} in place of {old!r}')
+                  for path, old, new in replaced(source.written, before, values)]
+    for changes, where, folder in ((own_sizes.get(profile, ('', {}))[1], f'{file}: profiles.{profile}', file.parent),
+                                   (_combined(overrides or {}), '--cfg-options', Path.cwd())):
+        named = changes.get('plugins') or []
+        plugins = [*plugins, *absolute([named] if isinstance(named, str) else named, folder.resolve())]
+        plugins += _providing(changes, plugins) if where == '--cfg-options' else []
+        load_plugins(plugins)
+        values = _changed(values, {key: value for key, value in changes.items() if key != 'plugins'}, where)
+    cfg = _as_config(values, plugins, file)
+    _drop_idle_weights(cfg, source.terms)
+    return cfg, [(path, f'profile {profile!r}: {note}') for path, note in notes]
+
+
+def _as_config(values: Mapping, plugins: list[str], file: Path) -> Config:
+    try:
+        return Config(dict(_public(values), plugins=absolute(plugins, Path.cwd())), filename=str(file))
+    except KeyError as error:                                          # a name that mmengine has taken for itself
+        raise ConfigError(f'{file}: {error}') from error
+
+
+def _public(values: Mapping) -> dict[str, Any]:
+    """Return values without the constants that a file names for itself."""
+    return {key: value for key, value in values.items() if not key.startswith('_')}
+
+
+def _changed(values: Mapping, changes: Mapping, source: str) -> dict[str, Any]:
+    check_known(_public(values), changes, source)
+    return merged(values, changes)
+
+
+def _combined(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted paths and their values as one nested mapping: a part's new type and its arguments come together."""
+    whole: dict[str, Any] = {}
+    for path, value in overrides.items():
+        for key in reversed(path.split('.')):
+            value = {key: value}
+        whole = _joined_changes(whole, value)
+    return whole
+
+
+def _joined_changes(old: Mapping, new: Mapping) -> dict[str, Any]:
+    result = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, Mapping) and isinstance(old.get(key), Mapping)
+        result[key] = _joined_changes(old[key], value) if both else value
+        if isinstance(value, Mapping) and isinstance(old.get(key), (list, tuple)):
+            result[key] = merged({key: old[key]}, {key: value})[key]
+    return result
+
+
+def _providing(changes: Mapping, listed: list[str]) -> list[str]:
+    """Return the plugins that are not `listed` and have a part that `changes` name, and say that they join."""
+    own = {plugin_name(name) for name in listed}
+    wanted = []
+    for path, component in components(changes):
+        slot, name = slot_of(path), component['type']
+        known = slot is not None and isinstance(name, str) and name in slot.names()
+        if isinstance(name, str) and not (known and owner_of(slot.get(name)) in ('jrs', 'mmengine', *own)):
+            wanted.append((slot.name.upper() if slot is not None else None, name))
+    found = providers(wanted)
+    added = [] if own.intersection(found) else found
+    for name in added:
+        print_log(f'--cfg-options names a part of the plugin `{name}`: added to `plugins`', 'current')
+    return added
+
+
+def _drop_idle_weights(cfg: Config, terms: Collection[str]) -> None:
+    """Drop the weights of losses and costs (`terms`) that the experiment inherits from had, and it has not."""
+    model = cfg.get('model')
+    if isinstance(model, Mapping) and isinstance(model.get('weights'), Mapping):
+        for name in [name for name in model.weights if name in terms and name not in terms_of(cfg._cfg_dict)]:
+            del model.weights[name]
+
+
+def check_config(cfg: Mapping) -> None:
+    """Check top-level keys, settings, and every component's name, arguments and plugin, before anything is built."""
+    _check_keys_of(cfg, TOP_LEVEL, REQUIRED, 'the config')
+    _check_settings(cfg)
+    plain = cfg._cfg_dict if isinstance(cfg, Config) else cfg
+    _check_text(plain, '')
+    listed = _listed(cfg.get('plugins') or ())
+    for path, component in components(plain):
+        part = part_at(path, component['type'])
+        if owner_of(part) not in listed and part.__module__.partition('.')[0] not in listed:
+            raise ConfigError(f'{path}: {component["type"]!r}. {to_list(owner_of(part))}')
+        check_keys(part, {key: value for key, value in component.items() if key != 'type'}, path)
+    _check_weights(plain)
+
+
+def _listed(plugins: Collection[str]) -> set[str]:
+    """Return whose parts a config may use: owners, and packages, of which one plugin may be the first to import another."""
+    names = {plugin_name(name) for name in plugins}
+    packages = {getattr(manager().get_plugin(name), '__name__', '').partition('.')[0] for name in names}
+    return {'jrs', 'mmengine', *names, *packages - {'', NAMESPACE}}
+
+
+def _check_text(value: Any, path: str) -> None:
+    """Refuse values that do not come back from a saved config as they were."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            here = f'{path}.{key}' if path else str(key)
+            if not isinstance(key, str) or keyword.iskeyword(key):
+                raise ConfigError(f'{here}: {key!r} cannot be the name of a setting. Choose text that is no word of Python.')
+            _check_text(item, here)
+    elif type(value) in (list, tuple):
+        for index, item in enumerate(value):
+            _check_text(item, f'{path}.{index}')
+    elif type(value) not in (str, bool, int, float, type(None)) or isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f'{path} is {value!r}, a {type(value).__name__}: a run saves its config as text, from which this '
+                          'would not come back. Write finite numbers, text, True, False, None, lists and mappings of them.')
+
+
+def _check_weights(cfg: Mapping) -> None:
+    """Check that every loss and cost that is on has its weight, and every weight a loss or a cost."""
+    model, terms = cfg['model'], terms_of(cfg)
+    if not {'losses', 'matcher'} & set(model):
+        return                                                         # another kind of model
+    weights = model.get('weights') or {}
+    for name, value in weights.items():
+        if name not in terms:
+            raise ConfigError(f'model.weights.{name}: no loss and no matching cost is called so.{did_you_mean(name, terms)}')
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigError(f'model.weights.{name} must be a number, got {value!r}. To turn a term off set its loss and '
+                              'its cost to None.')
+    for name, (path, part) in terms.items():
+        if part is not None and name not in weights and not (path.startswith('model.matcher') and 'weight' in part):
+            raise ConfigError(f'{path} has no weight: model.weights does not name {name!r}. Write '
+                              f'model = dict(weights=dict({name}=1.0)); a loss and a matching cost of one name share it.')
 
 
 def parse_override(item: str) -> tuple[str, Any]:
@@ -93,121 +236,6 @@ def parse_override(item: str) -> tuple[str, Any]:
         return path, ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):      # all that literal_eval may raise
         return path, text
-
-
-def _list_plugins(cfg: Config, names: list[str]) -> None:
-    """Add the plugins that `cfg` does not list to its `plugins`, and say so."""
-    listed = {plugin_name(name) for name in cfg.get('plugins') or ()}
-    added = [name for name in names if name not in listed]
-    cfg.plugins = [*(cfg.get('plugins') or ()), *added]
-    for name in added:
-        print_log(f'--cfg-options names a part of the plugin `{name}`: added to `plugins`', 'current')
-
-
-def read_config(file: str | Path) -> Config:
-    """Return the config in `file`, inheritance resolved, with every key of a child checked against its bases."""
-    path = Path(file)
-    if not path.is_file():
-        near = [str(p) for p in (path.parent if path.parent.is_dir() else REPOSITORY / 'configs').rglob('*.py')]
-        raise ConfigError(f'no config file {str(file)!r}.{did_you_mean(str(file), near)}')
-    if path.suffix != '.py':
-        raise ConfigError(f'{path} is no config: experiments are Python files that end with .py.')
-    tree = _parse(path)
-    for base in _bases(tree, path):
-        if not base.is_file():
-            raise ConfigError(f'{path} inherits from {base}, which does not exist. Correct `_base_`.')
-    try:
-        cfg = Config.fromfile(str(path), import_custom_modules=False)
-    except Exception as error:                                     # a config is a program: it may raise anything
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f', line {lines[-1]},' if lines else ''
-        raise ConfigError(f'{path}{where} cannot be read: {type(error).__name__}: {error}') from error
-    _check_child_keys(path, tree)
-    for name in [key for key in cfg if key.startswith('_')]:
-        cfg.pop(name)                                              # constants that a file names for itself
-    return cfg
-
-
-def profile_file(profile: str, experiment: str | Path) -> Path:
-    """Return the file of `profile`: in a `profiles` folder above the experiment, else in the repository's configs."""
-    folders = [parent / 'profiles' for parent in Path(experiment).resolve().parents] + [REPOSITORY / 'configs' / 'profiles']
-    for folder in folders:
-        if (folder / f'{profile}.py').is_file():
-            return folder / f'{profile}.py'
-    known = ['paper', *(path.stem for path in folders[-1].glob('*.py'))]
-    raise ConfigError(f'no profile {profile!r}.{did_you_mean(profile, known)}')
-
-
-def merge(cfg: Config, changes: Mapping, source: str) -> None:
-    """Merge `changes` into `cfg` in place; a key that `cfg` does not have is refused.
-
-    A new key is accepted where the component's constructor takes it, or where it names a further component of a
-    collection (a mapping with `type`).
-    """
-    changes = changes._cfg_dict if isinstance(changes, Config) else ConfigDict(changes)
-    _check_known(cfg._cfg_dict, changes, path='', source=source)
-    cfg.merge_from_dict(_replacing_values(cfg._cfg_dict, changes))
-
-
-def _replacing_values(base: Mapping, changes: Mapping) -> dict:
-    """Return `changes` as mmengine merges them: None and plain values give way to mappings, tuples change by index."""
-    marked = {}
-    for key, value in changes.items():
-        old = base.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            value = _replacing_values(old, value)
-        elif isinstance(value, Mapping) and isinstance(old, tuple):
-            value = tuple(value.get(str(index), item) for index, item in enumerate(old))
-        elif isinstance(value, Mapping) and key in base and not isinstance(old, list):
-            value = dict(value, _delete_=True)
-        marked[key] = value
-    return marked
-
-
-def _without_absent_parts(base: Mapping, sizes: Mapping, path: str = '') -> dict:
-    """Return what of a profile applies.
-
-    Sizes of parts that the experiment leaves out (None) are dropped, and those that only other parts of the slot have.
-    """
-    kept = {}
-    for key, value in sizes.items():
-        here = f'{path}.{key}' if path else str(key)
-        if isinstance(value, Mapping) and 'type' not in value:
-            if isinstance(base.get(key), Mapping):
-                kept[key] = _without_absent_parts(base[key], value, here)
-            elif key not in base and not _accepts(base, key, path) and not _of_others(base, key, path):
-                kept[key] = value                                      # nothing is called so: merging refuses it
-        elif key in base or not _of_others(base, key, path):
-            kept[key] = value
-    return kept
-
-
-def _accepts(base: Mapping, key: str, path: str) -> bool:
-    own = accepted_keys(_part(base['type'], path)) if 'type' in base else ()
-    return own is None or key in own
-
-
-def _of_others(base: Mapping, key: str, path: str) -> bool:
-    """True when `base` at `path` is a part without an argument `key`, and another of its slot has it, also in a plugin."""
-    own, slot = accepted_keys(_part(base['type'], path)) if 'type' in base else None, slot_of(path)
-    if own is None or key in own or slot is None:
-        return False
-    others = (accepted_keys(slot.get(other)) or () for other in slot.names())
-    return any(key in accepted for accepted in others) or key in arguments_in_plugins(slot.name.upper())
-
-
-def bases_of(file: str | Path) -> list[Path]:
-    """Return what the config in `file` inherits from: one experiment for a leaf, pieces for a complete one, or nothing."""
-    return _bases(_parse(Path(file)), Path(file))
-
-
-def check_config(cfg: Mapping) -> None:
-    """Check top-level keys, settings, and every component's name and arguments, before anything is built."""
-    _check_keys_of(cfg, TOP_LEVEL, REQUIRED, 'the config')
-    _check_settings(cfg)
-    for path, component in _components(cfg._cfg_dict if isinstance(cfg, Config) else cfg, ''):
-        arguments = {key: value for key, value in component.items() if key != 'type'}
-        slots.check_keys(_part(component['type'], path), arguments, path)
 
 
 def _check_settings(cfg: Mapping) -> None:
@@ -242,137 +270,3 @@ def _check_keys_of(mapping: Mapping, allowed: Collection[str], required: Collect
     if missing:
         raise ConfigError(f'{path} lacks {", ".join(map(repr, missing))}. An experiment inherits these from a complete one, '
                           'such as configs/segvggt/all24_fada.py, or sets them.')
-
-
-def slot_of(path: str) -> slots.Slot | None:
-    """Return the registry that a component at `path` belongs to, None where the path does not tell."""
-    for name in reversed(path.split('.')[-2:]):
-        if name in SLOT_OF_KEY:
-            return SLOT_OF_KEY[name]
-    return None
-
-
-def _part(name: str, path: str) -> type:
-    slot = slot_of(path)
-    if slot is not None:
-        return slot.lookup(name, path)
-    for slot in slots.SLOTS.values():
-        if name in slot.names():
-            return slot.get(name)
-    known = [known for slot in slots.SLOTS.values() for known in slot.module_dict]
-    raise ConfigError(f'no registry has {name!r} ({path}).{did_you_mean(name, known)}')
-
-
-def _components(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
-    """Yield (path, mapping) for every mapping with a `type` below `node`."""
-    if isinstance(node, Mapping):
-        if 'type' in node:
-            yield path, node
-        for key, value in node.items():
-            yield from _components(value, f'{path}.{key}' if path else str(key))
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            yield from _components(value, f'{path}.{index}')
-
-
-def _check_known(base: Mapping, changes: Mapping, path: str, source: str) -> None:
-    for key, value in changes.items():
-        if key == '_delete_':
-            continue
-        here = f'{path}.{key}' if path else str(key)
-        if isinstance(base, (list, tuple)):
-            if not str(key).isdigit() or int(key) >= len(base):
-                raise ConfigError(f'{source}: {path} is a list of {len(base)}; {key!r} is no index of it.')
-            continue
-        if key not in base:
-            _check_addition(base, key, value, here, source)
-        elif _merges(base[key], value):
-            _check_known(base[key], value, here, source)
-
-
-def _merges(old: Any, new: Any) -> bool:
-    """True when `new` is merged into `old`; False when it stands alone in its place."""
-    if not isinstance(new, Mapping) or not isinstance(old, (Mapping, list, tuple)) or new.get('_delete_'):
-        return False
-    return 'type' not in new or not isinstance(old, Mapping) or new['type'] == old.get('type')
-
-
-def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str) -> None:
-    accepted: set[str] = set()
-    if 'type' in base:
-        parent = here.rpartition('.')[0]
-        allowed = accepted_keys(_part(base['type'], parent))
-        if allowed is None or key in allowed:
-            return
-        accepted = allowed
-    elif here.startswith('parameter_groups.'):
-        accepted = set(GROUP_KEYS)
-        if key in accepted or here.count('.') == 1 and isinstance(value, Mapping):
-            return                                                     # an option of a group, or a further group
-    elif isinstance(value, Mapping) and 'type' in value:
-        return                                                     # a further component of a named collection
-    elif '.' not in here and key in TOP_LEVEL:
-        return
-    known = accepted | {str(k) for k in base} if '.' in here else set(TOP_LEVEL)
-    raise ConfigError(f'{source}: there is no {here!r} to set.{did_you_mean(key, known)}')
-
-
-def _nested(path: str, value: Any) -> dict:
-    for key in reversed(path.split('.')):
-        value = {key: value}
-    return value
-
-
-def _parse(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_text(encoding='utf-8'), filename=str(path))
-    except SyntaxError as error:
-        raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
-    except (ValueError, RecursionError, MemoryError) as error:      # no UTF-8, a NUL, or nested without end
-        raise ConfigError(f'{path} cannot be read as Python: {error or type(error).__name__}.') from error
-
-
-def _bases(tree: ast.Module, path: Path) -> list[Path]:
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == '_base_':
-            listed = _names(node, path)
-            return [(path.parent / base).resolve() for base in listed]
-    return []
-
-
-def _names(node: ast.Assign, path: Path) -> list[str]:
-    """Return the text, or the texts of a list, that an assignment writes down."""
-    try:
-        value = ast.literal_eval(node.value)
-        names = [value] if isinstance(value, str) else list(value)
-        return [name for name in names if Path(name)]
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f'{path}, line {node.lineno}: must be names written out, in quotes: '
-                          f'{ast.unparse(node)[:80]}') from error
-
-
-def _check_child_keys(path: Path, tree: ast.Module) -> None:
-    """Refuse keys of a child that its single parent experiment does not have."""
-    bases = _bases(tree, path)
-    if len(bases) != 1:
-        return                                                     # several bases: a complete file over _base_ pieces
-    parent = Config.fromfile(str(bases[0]), import_custom_modules=False)
-    load_plugins(parent.get('plugins') or (), base=bases[0].parent)
-    own = {}
-    for node in tree.body:
-        name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ''
-        if name == 'plugins':
-            load_plugins(_names(node, path), base=path.parent)
-        if name and not name.startswith('_') and name != 'profiles':
-            own[name] = _literal(node.value)
-    _check_known(parent._cfg_dict, own, path='', source=str(path))
-
-
-def _literal(node: ast.expr) -> Any:
-    """Return the nested mappings that `node` writes down; other values become None, only keys and types matter."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        return {word.arg: _literal(word.value) for word in node.keywords if word.arg}
-    if isinstance(node, ast.Dict):
-        return {key.value: _literal(value) for key, value in zip(node.keys, node.values, strict=True)
-                if isinstance(key, ast.Constant)}
-    return node.value if isinstance(node, ast.Constant) else None

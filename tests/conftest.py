@@ -34,3 +34,20 @@ def golden_files(terminalreporter, outcome: str) -> set[str]:
     when = 'setup' if outcome == 'skipped' else 'call'
     return {report.nodeid.partition('[')[2].rstrip(']').partition('-')[0] for report in terminalreporter.getreports(outcome)
             if '/golden/' in report.nodeid and report.when == when}
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A process that has loaded no plugin; undoes what a test registers and imports."""
+    from jrs import plugins
+    from jrs.registry import SLOTS, owner_of
+    monkeypatch.setattr(plugins, '_manager', None)
+    modules, parts = set(sys.modules), {slot: set(slot._module_dict) for slot in SLOTS.values()}
+    yield
+    for slot, before in parts.items():
+        for name in set(slot._module_dict) - before:
+            if owner_of(slot._module_dict[name]) not in ('jrs', 'mmengine'):
+                del slot._module_dict[name]
+    for name in set(sys.modules) - modules:
+        if name.startswith(plugins.NAMESPACE):
+            del sys.modules[name]

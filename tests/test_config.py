@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jrs.config import _without_absent_parts, load_config, profile_file, read_config
+from jrs.config import load_config, read_config
 from jrs.errors import ConfigError
+from jrs.profiles import profile_file, sizes_that_apply
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = ROOT / 'configs' / 'segvggt' / 'all24_fada.py'
@@ -112,7 +113,7 @@ def test_a_misspelt_or_misplaced_size_of_a_profile_is_refused(tmp_path, text, wo
 @pytest.mark.parametrize('name', ['rooms', 'rooms_small', 'debug'])
 def test_of_the_repository_s_profiles_only_the_decoder_s_sizes_are_not_the_main_experiment_s(name):
     cfg, sizes = read_config(MAIN)._cfg_dict, read_config(profile_file(name, MAIN))._cfg_dict
-    kept = _without_absent_parts(cfg, sizes)
+    kept = sizes_that_apply(cfg, sizes)
     assert set(sizes['model']['queries']) - set(kept['model']['queries']) == {'width', 'hidden'}
     del sizes['model']['queries'], kept['model']['queries']
     assert kept == sizes

@@ -22,20 +22,6 @@ class {name}:
 '''
 
 
-@pytest.fixture
-def fresh(monkeypatch):
-    """Undo what a test registers and imports."""
-    monkeypatch.setattr(plugins, '_manager', None)
-    ALIGNMENTS.names()                                              # imports the built-in ones
-    before, modules = dict(ALIGNMENTS.module_dict), set(sys.modules)
-    yield
-    ALIGNMENTS._module_dict.clear()
-    ALIGNMENTS._module_dict.update(before)
-    for name in set(sys.modules) - modules:
-        if name.startswith(plugins.NAMESPACE):
-            del sys.modules[name]
-
-
 def make_plugin(folder: Path, name: str, text: str) -> Path:
     (folder / name).mkdir(parents=True)
     (folder / name / '__init__.py').write_text(text)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from typing import Any
 
 from mmengine.config import Config
 
-from jrs.config import load_config, parse_override
+from jrs.config import load_config, parse_override, profile_notes
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -20,4 +22,20 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 def config_from(args: argparse.Namespace) -> Config:
     """Return the checked experiment that the options describe."""
-    return load_config(args.config, args.profile, dict(parse_override(item) for item in args.cfg_options))
+    return load_config(args.config, args.profile, overrides_of(args))
+
+
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what --cfg-options say: dotted path -> value."""
+    return dict(parse_override(item) for item in args.cfg_options)
+
+
+def notes_of(args: argparse.Namespace) -> list[str]:
+    """Return what the profile does to what a config outside the project's own writes, one line each."""
+    return profile_notes(args.config, args.profile, overrides_of(args))
+
+
+def say_notes(args: argparse.Namespace) -> None:
+    """Print these lines; of several processes the first one does."""
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+        print(''.join(f'{note}\n' for note in notes_of(args)), end='', flush=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.cli.options import add_config_options, config_from
-from jrs.config import bases_of, load_config
+from jrs.cli.options import add_config_options, config_from, notes_of
+from jrs.config import bases_of, load_config, resolve_config
 from jrs.errors import ConfigError
 from jrs.report.differences import difference_lines
 
@@ -36,11 +36,13 @@ def main(argv: list[str] | None = None) -> None:
     args.config = config_file(args.config)
     cfg = config_from(args)
     if args.diff is None:
+        print(''.join(f'# {note}\n' for note in notes_of(args)), end='')
         print(cfg.pretty_text)
         return
     other = parent_of(args.config) if args.diff == PARENT else config_file(args.diff)
-    print(f'- {other}\n+ {args.config}')
-    lines = list(difference_lines(load_other(other, args.profile)._cfg_dict, cfg._cfg_dict))
+    before = resolve_config(other, args.profile) if args.diff == PARENT else load_other(other, args.profile)
+    print('\n'.join([f'- {other}', f'+ {args.config}', *notes_of(args)]))
+    lines = list(difference_lines(before._cfg_dict, cfg._cfg_dict))
     print('\n'.join(lines) if lines else 'no difference')
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.cli.options import add_config_options, config_from
+from jrs.cli.options import add_config_options, config_from, say_notes
 
 EXAMPLES = """examples:
   python tools/test.py configs/segvggt/all24_fada.py work_dirs/RUN/weights.safetensors --profile rooms
@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     """Score, print the table, write JSON and CSV."""
     args = parser().parse_args(argv)
     cfg = config_from(args)
+    say_notes(args)
     out = args.out or default_out(args)
     checkpoint = None if args.checkpoint == UNTRAINED else args.checkpoint
     from mmengine.dist import get_rank
@@ -78,12 +79,14 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     )
     from jrs.engine.checkpoint import use_atomic_files
     from jrs.engine.console import JrsRunner
+    from jrs.engine.data import say_data
     from jrs.engine.inference import load_model
     cfg.weights = None
     cfg.model.teacher = None
-    check_ready(cfg, 'test_dataset')
+    ready = check_ready(cfg, 'test_dataset')
     use_atomic_files()
     start_processes(launcher)
+    say_data(cfg, ready)
     import torch
     start = time.monotonic()
     torch.manual_seed(cfg.seed)

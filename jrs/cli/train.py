@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.cli.options import add_config_options, config_from
-from jrs.config import bases_of, load_config
+from jrs.cli.options import add_config_options, config_from, notes_of, overrides_of, say_notes
+from jrs.config import bases_of, resolve_config
 from jrs.errors import DataError
 from jrs.report.differences import difference_lines
 from jrs.report.naming import default_work_dir
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     cfg = config_from(args)
+    say_notes(args)
     if args.replay:
         return replay_step(cfg, args.replay)
     work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
@@ -121,14 +122,17 @@ def write_config(args: argparse.Namespace, cfg: Config, work_dir: Path) -> None:
 
 
 def origin_text(args: argparse.Namespace, cfg: Config) -> str:
-    """Return what the experiment changes in the one it inherits from, and what the command line changed after that."""
-    plain, bases = load_config(args.config, args.profile), bases_of(args.config)
-    lines = [f'profile {args.profile}', f'{args.config} is a complete experiment']
+    """Return what the experiment changes in the one it inherits from, then the command line, then hooks of plugins."""
+    plain, bases = resolve_config(args.config, args.profile), bases_of(args.config)
+    lines = [f'profile {args.profile}', *notes_of(args), f'{args.config} is a complete experiment']
     if len(bases) == 1:
-        parent = load_config(bases[0], args.profile)
-        lines[1:] = [f'- {bases[0]}', f'+ {args.config}', *difference_lines(parent._cfg_dict, plain._cfg_dict)]
-    changed = list(difference_lines(plain._cfg_dict, cfg._cfg_dict))
-    return '\n'.join([*lines, '', '--cfg-options', *(changed or ['no difference']), ''])
+        parent = resolve_config(bases[0], args.profile)
+        lines[-1:] = [f'- {bases[0]}', f'+ {args.config}', *difference_lines(parent._cfg_dict, plain._cfg_dict)]
+    given = resolve_config(args.config, args.profile, overrides_of(args))
+    changed = list(difference_lines(plain._cfg_dict, given._cfg_dict))
+    adjusted = list(difference_lines(given._cfg_dict, cfg._cfg_dict))
+    by_plugins = ['', 'jrs_adjust_config of plugins', *adjusted] if adjusted else []
+    return '\n'.join([*lines, '', '--cfg-options', *(changed or ['no difference']), *by_plugins, ''])
 
 
 def save_result(runner, cfg: Config, work_dir: Path) -> None:

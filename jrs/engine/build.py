@@ -17,6 +17,7 @@ from jrs.config import REPOSITORY
 from jrs.datasets.dataset import collate_scenes, limit_worker_threads
 from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner, RunConfig
+from jrs.engine.data import say_data
 from jrs.engine.disk import check_folder
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.engine.processes import start_processes
@@ -67,17 +68,19 @@ def _backbone_part(cfg: Config) -> type | None:
     return BACKBONES.lookup(cfg.model.backbone.type, 'model.backbone') if cfg.model.get('backbone') else None
 
 
-def check_ready(cfg: Config, *datasets: str) -> None:
-    """Raise one error that lists everything that is missing: weights and the folders of `datasets`.
+def check_ready(cfg: Config, *datasets: str) -> dict[str, Dataset]:
+    """Return the data sets called `datasets`, or raise one error that lists everything that is missing, weights included.
 
     Raises:
         DataError: something is missing; the message says what, how to get it, and what runs without it.
         ConfigError: the training data have other classes than the model.
     """
     faults: dict[str, list[str]] = {}                          # what is missing -> the config paths that ask for it
+    ready: dict[str, Dataset] = {}
     for name in datasets:
         try:
-            check_classes(cfg, build_dataset(cfg, name), name)
+            ready[name] = build_dataset(cfg, name)
+            check_classes(cfg, ready[name], name)
         except DataError as error:
             faults.setdefault(str(error), []).append(name)
     teacher = cfg.model.get('teacher') or {}
@@ -92,6 +95,7 @@ def check_ready(cfg: Config, *datasets: str) -> None:
         lines = [f'  - {", ".join(paths)}: {fault}' for fault, paths in faults.items()]
         rooms = any('prepare.py rooms' in fault for fault in faults)
         raise DataError('\n'.join(['this config cannot run yet:', *lines, *([] if rooms else [HOW_TO_GO_ON])]))
+    return ready
 
 
 def check_classes(cfg: Config, dataset: Dataset, name: str) -> None:
@@ -109,7 +113,13 @@ def build_model(cfg: Config) -> torch.nn.Module:
     """Return the model, with `cfg.weights` loaded where it names a file."""
     def make() -> torch.nn.Module:
         return build(MODELS, cfg.model, 'model')
-    return build_with_weights(make, cfg.weights, FRESH) if cfg.get('weights') else make()
+    if not cfg.get('weights'):
+        return make()
+    try:
+        return build_with_weights(make, cfg.weights, FRESH)
+    except WeightsError as error:
+        raise WeightsError(f'{error} To train a model of another kind from fresh weights: --cfg-options weights=None, or '
+                           "profiles=dict(rooms=dict(weights=None)) in its config where they are a profile's.") from error
 
 
 def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
@@ -157,7 +167,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     start_processes(launcher, cfg.train.timeout)
     update, processes = update_of(cfg), get_dist_info()[1]
     accumulate = update.accumulation(processes, cfg.train.accumulate)
-    check_ready(cfg, 'train_dataset', 'val_dataset')
+    ready = check_ready(cfg, 'train_dataset', 'val_dataset')
     check_folder(work_dir)
     print_log(update.shared_by(processes), 'current')
     use_atomic_files()
@@ -166,6 +176,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
         raise WeightsError(f'--resume: {work_dir} holds no checkpoint (iter_*.pth). Leave out --resume to start the run.')
     settings = cfg.train
     validate, sharded = bool(settings.validate_every), settings.sharding is not None
+    say_data(cfg, ready if validate else {'train_dataset': ready['train_dataset']})
     torch.manual_seed(cfg.seed)
     model = shard(build_model(cfg)) if sharded else build_model(cfg)
     hooks = [build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None]

@@ -8,26 +8,10 @@ import sys
 
 import pytest
 
-from jrs import plugins
 from jrs.cli.plugin_skeleton import class_name
-from jrs.registry import SLOTS
 from tests._data import ROOT, command, tool
 
 DECODER = ROOT / 'configs' / 'baselines' / 'vggt_mask2former_6l.py'
-
-
-@pytest.fixture
-def fresh(monkeypatch):
-    """Undo what a test registers and imports."""
-    monkeypatch.setattr(plugins, '_manager', None)
-    modules = set(sys.modules)
-    yield
-    imported = {name for name in set(sys.modules) - modules if name.startswith(plugins.NAMESPACE)}
-    for slot in SLOTS.values():
-        for name in [name for name, part in slot.module_dict.items() if part.__module__ in imported]:
-            del slot._module_dict[name]
-    for name in imported:
-        del sys.modules[name]
 
 
 @pytest.fixture

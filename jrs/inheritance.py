@@ -1,0 +1,249 @@
+"""Config files: reading one with what it inherits, and merging changes into a config."""
+
+from __future__ import annotations
+
+import ast
+import re
+import traceback
+import types
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import ConfigDict
+
+from jrs.discovery import absolute
+from jrs.errors import ConfigError, did_you_mean
+from jrs.plugins import load_plugins
+from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, part_at, terms_of
+from jrs.signatures import accepted_keys
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+OF_THE_PROJECT = (REPOSITORY / 'configs', REPOSITORY / 'plugins')
+DELETE = '_delete_'                            # =True: replaces what is inherited, instead of changing it
+
+
+@dataclass
+class ConfigFile:
+    """What a file says together with all that it inherits from.
+
+    Attributes:
+        values: nested mappings; constants that a file names for itself (`_x`) among them.
+        plugins: of the file and of its bases, each once; relative paths, which start at the file that writes them, made
+            absolute.
+        written: dotted paths of the values that files outside the project's own write; that of a `type` only where it
+            differs from the one inherited.
+        terms: names of the losses and matching costs that the config has, or one that it inherits from.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    plugins: list[str] = field(default_factory=list)
+    written: set[str] = field(default_factory=set)
+    terms: set[str] = field(default_factory=set)
+
+
+def read_file(path: Path) -> ConfigFile:
+    """Return the config in `path`, inheritance resolved; every key of a child is checked against its parent.
+
+    An argument of an inherited part whose `type` a file changes is dropped where the new part does not take it, as
+    profiles' sizes are; what the file writes beside the new `type` stays, and is checked with the config.
+
+    Raises:
+        ConfigError: no such file, no Python, or a key that its base does not have.
+        PluginError: a plugin that a file with one base names cannot be loaded.
+    """
+    if not path.is_file():
+        near = [str(p) for p in (path.parent if path.parent.is_dir() else REPOSITORY / 'configs').rglob('*.py')]
+        raise ConfigError(f'no config file {str(path)!r}.{did_you_mean(str(path), near)}')
+    if path.suffix != '.py':
+        raise ConfigError(f'{path} is no config: experiments are Python files that end with .py.')
+    tree = _parse(path)
+    bases = _bases(tree, path)
+    for base in bases:
+        if not base.is_file():
+            raise ConfigError(f'{path} inherits from {base}, which does not exist. Correct `_base_`.')
+    inherited = _join([read_file(base) for base in bases], path)
+    own = _own_values(path, tree, inherited.values)
+    names = [name for node in tree.body if _assigned(node) == 'plugins' for name in _names(node, path)]
+    own.pop('plugins', None)
+    plugins = absolute([*inherited.plugins, *absolute(names, path.resolve().parent)], Path.cwd())
+    if bases:
+        load_plugins(names, path.resolve().parent)                     # the parts of merged configs are looked up
+    if len(bases) == 1:
+        checked = {key: value for key, value in own.items() if not key.startswith('_') and key != 'profiles'}
+        check_known(inherited.values, checked, source=str(path))
+    outside = not any(path.resolve().is_relative_to(folder) for folder in OF_THE_PROJECT)
+    written = set(_written(own, inherited.values)) if outside else set()
+    inherited.values.pop('adjusted', None)                             # a run's: what inherits from it is another experiment
+    values = merged(inherited.values, own)
+    return ConfigFile(values, plugins, inherited.written | written, inherited.terms | set(terms_of(values)))
+
+
+def bases_of(file: str | Path) -> list[Path]:
+    """Return what the config in `file` inherits from: one experiment for a leaf, pieces for a complete one, or nothing."""
+    return _bases(_parse(Path(file)), Path(file))
+
+
+def merged(base: Mapping, changes: Mapping, path: str = '') -> dict[str, Any]:
+    """Return `base` with `changes`: mappings are merged, lists and tuples change by index, all else is replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        here, old = joined(path, key), base.get(key)
+        if key == DELETE:
+            continue
+        if not isinstance(value, Mapping) or value.get(DELETE):
+            result[key] = _alone(value)
+        elif isinstance(old, Mapping):
+            result[key] = merged(_taken_over(old, value, here), value, here)
+        elif isinstance(old, (list, tuple)) and value and all(str(index).isdigit() for index in value):
+            items = merged({str(index): item for index, item in enumerate(old)}, {str(k): v for k, v in value.items()}, here)
+            result[key] = type(old)(items.values())
+        else:
+            result[key] = _alone(value)
+    return result
+
+
+def _taken_over(old: Mapping, value: Mapping, path: str) -> Mapping:
+    """Return what of a part at `path` another one inherits: the arguments that it takes."""
+    if 'type' not in value or 'type' not in old or value['type'] == old['type']:
+        return old
+    accepted = accepted_keys(part_at(path, value['type']))
+    return old if accepted is None else {key: item for key, item in old.items() if key in accepted}
+
+
+def _alone(value: Any) -> Any:
+    """Return a value that stands for itself, without marks for merging."""
+    if isinstance(value, Mapping):
+        return {key: _alone(item) for key, item in value.items() if key != DELETE}
+    return type(value)(map(_alone, value)) if type(value) in (list, tuple) else value
+
+
+def check_known(base: Mapping, changes: Mapping, source: str, path: str = '') -> None:
+    """Refuse a key of `changes` that `base` does not have.
+
+    A new key is accepted where the component's constructor takes it, where it names a further component of a collection (a
+    mapping with `type`), and as a further weight, which is checked with the config.
+
+    Args:
+        source: who changes, for the message.
+    """
+    for key, value in changes.items():
+        here = joined(path, key)
+        if key == DELETE:
+            continue
+        if isinstance(base, (list, tuple)):
+            if not str(key).isdigit() or int(key) >= len(base):
+                raise ConfigError(f'{source}: {path} is a list of {len(base)}; {key!r} is no index of it.')
+        elif key not in base:
+            _check_addition(base, key, value, here, source)
+        elif _merges(base[key], value):
+            check_known(base[key], value, source, here)
+
+
+def _merges(old: Any, new: Any) -> bool:
+    """True when `new` is merged into `old`; False when it stands alone in its place."""
+    if not isinstance(new, Mapping) or not isinstance(old, (Mapping, list, tuple)) or new.get(DELETE):
+        return False
+    return 'type' not in new or not isinstance(old, Mapping) or new['type'] == old.get('type')
+
+
+def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str) -> None:
+    accepted: set[str] = set()
+    if 'type' in base:
+        parent = here.rpartition('.')[0]
+        allowed = accepted_keys(part_at(parent, base['type']))
+        if allowed is None or key in allowed:
+            return
+        accepted = allowed
+    elif here.startswith('parameter_groups.'):
+        accepted = set(GROUP_KEYS)
+        if key in accepted or here.count('.') == 1 and isinstance(value, Mapping):
+            return                                                     # an option of a group, or a further group
+    elif isinstance(value, Mapping) and 'type' in value or here == f'model.weights.{key}':
+        return                                                     # a further component of a named collection, or its weight
+    elif '.' not in here and key in TOP_LEVEL:
+        return
+    known = accepted | {str(k) for k in base} if '.' in here else set(TOP_LEVEL)
+    raise ConfigError(f'{source}: there is no {here!r} to set.{did_you_mean(key, known)}')
+
+
+def _join(bases: list[ConfigFile], path: Path) -> ConfigFile:
+    """Return several bases as one; a key that two of them have is refused."""
+    whole = ConfigFile()
+    for base in bases:
+        twice = [key for key in base.values if key in whole.values and not key.startswith('_')]
+        if twice:
+            raise ConfigError(f'{path}: two of its bases have {twice[0]!r}. Leave it to one of them.')
+        whole.values |= base.values
+        whole.plugins += base.plugins
+        whole.written |= base.written
+        whole.terms |= base.terms
+    return whole
+
+
+def _own_values(path: Path, tree: ast.Module, inherited: Mapping) -> dict[str, Any]:
+    """Run a file and return the names that it assigns; it sees what it inherits as ``_base_``."""
+    body = [node for node in tree.body if _assigned(node) != '_base_']
+    space: dict[str, Any] = {'_base_': ConfigDict(deepcopy(dict(inherited)))}
+    before = {*space, '__builtins__'}
+    try:
+        exec(compile(ast.Module(body, []), str(path), 'exec'), space)
+    except Exception as error:                                         # a config is a program: it may raise anything
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f', line {lines[-1]},' if lines else ''
+        raise ConfigError(f'{path}{where} cannot be read: {type(error).__name__}: {error}') from error
+    return {name: value for name, value in space.items() if name not in before and not name.startswith('__')
+            and not isinstance(value, (types.FunctionType, types.ModuleType))}
+
+
+def _written(own: Mapping, inherited: Any, path: str = '') -> Iterator[str]:
+    """Yield the dotted path of every value that `own` writes over `inherited`."""
+    for key, value in own.items():
+        here, old = joined(path, key), inherited.get(key) if isinstance(inherited, Mapping) else None
+        if isinstance(value, Mapping) and value:
+            yield from _written(value, old, here)
+        elif key != DELETE and not here.startswith(('_', 'profiles')) and not (key == 'type' and value == old):
+            yield here
+
+
+def _parse(path: Path) -> ast.Module:
+    """Return the tree of a file, with mmengine's marks ``{{ fileDirname }}`` and ``{{_base_.x}}`` filled in."""
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+        marks = {'fileDirname': path.resolve().parent, 'fileBasename': path.name, 'fileBasenameNoExtension': path.stem,
+                 'fileExtname': path.suffix}
+        for mark, value in marks.items():
+            text = re.sub(rf'\{{\{{\s*{mark}\s*\}}\}}', lambda _, value=value: str(value), text)
+        tree = ast.parse(re.sub(r'\{\{\s*(_base_\.[\w.]+)\s*\}\}', r'\1', text), filename=str(path))
+    except SyntaxError as error:
+        raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
+    except (ValueError, RecursionError, MemoryError) as error:      # no UTF-8, a NUL, or nested without end
+        raise ConfigError(f'{path} cannot be read as Python: {error or type(error).__name__}.') from error
+    for node in tree.body:
+        if isinstance(node, ast.With) and 'read_base' in ast.unparse(node.items[0]):
+            raise ConfigError(f'{path}, line {node.lineno}: the read_base() style is not supported: write '
+                              "_base_ = './FILE.py'.")
+    return tree
+
+
+def _assigned(node: ast.stmt) -> str:
+    """Return the name that a statement assigns to, '' where it is no plain assignment."""
+    return getattr(node.targets[0], 'id', '') if isinstance(node, ast.Assign) else ''
+
+
+def _bases(tree: ast.Module, path: Path) -> list[Path]:
+    return [(path.parent / base).resolve() for node in tree.body if _assigned(node) == '_base_'
+            for base in _names(node, path)]
+
+
+def _names(node: ast.Assign, path: Path) -> list[str]:
+    """Return the text, or the texts of a list, that an assignment writes down."""
+    try:
+        value = ast.literal_eval(node.value)
+        names = [value] if isinstance(value, str) else list(value)
+        return [name for name in names if Path(name)]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f'{path}, line {node.lineno}: must be names written out, in quotes (plugins of the bases stay): '
+                          f'{ast.unparse(node)[:80]}') from error

@@ -1,0 +1,87 @@
+"""What a config consists of: its sections, and which registry a part at a dotted path belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jrs import registry as slots
+from jrs.errors import ConfigError, did_you_mean
+
+TOP_LEVEL = ('model', 'plugins', 'adjusted', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset',
+             'batches', 'train', 'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks')
+REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'adjusted', 'weights', 'benchmarks'))
+SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
+GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                                      # of `parameter_groups.*`
+# Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
+SLOT_OF_KEY = {
+    'model': slots.MODELS, 'backbone': slots.BACKBONES, 'insertion': slots.INSERTIONS, 'queries': slots.QUERIES,
+    'camera_head': slots.HEADS, 'depth_head': slots.HEADS, 'geometry_head': slots.HEADS, 'feature_head': slots.HEADS,
+    'class_head': slots.HEADS, 'heads': slots.HEADS, 'pretext': slots.PRETEXTS, 'alignment': slots.ALIGNMENTS,
+    'costs': slots.COSTS, 'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS,
+    'postprocessor': slots.POSTPROCESSORS,
+    'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
+    'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
+    'transform': slots.TRANSFORMS, 'transforms': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS,
+    'optimizer': slots.OPTIMIZERS,
+}
+
+
+def slot_of(path: str) -> slots.Slot | None:
+    """Return the registry that a component at `path` belongs to, None where the path does not tell."""
+    for name in reversed(path.split('.')[-2:]):
+        if name in SLOT_OF_KEY:
+            return SLOT_OF_KEY[name]
+    return None
+
+
+def part_at(path: str, name: str) -> type:
+    """Return the part that a config calls `name` at `path`; ConfigError where there is none."""
+    slot = slot_of(path)
+    if slot is not None:
+        return slot.lookup(name, path)
+    for slot in slots.SLOTS.values():
+        if name in slot.names():
+            return slot.get(name)
+    known = [known for slot in slots.SLOTS.values() for known in slot.module_dict]
+    raise ConfigError(f'no registry has {name!r} ({path}).{did_you_mean(name, known)}')
+
+
+def components(node: Any, path: str = '') -> Iterator[tuple[str, Mapping]]:
+    """Yield (path, mapping) for every mapping with a `type` below `node`."""
+    if isinstance(node, Mapping):
+        if 'type' in node:
+            yield path, node
+        for key, value in node.items():
+            yield from components(value, joined(path, key))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from components(value, f'{path}.{index}')
+
+
+def joined(path: str, key: object) -> str:
+    """Return the dotted path of `key` below `path`."""
+    return f'{path}.{key}' if path else str(key)
+
+
+def value_at(node: Any, path: str, default: Any = None) -> Any:
+    """Return what stands at a dotted path below `node`, `default` where nothing does."""
+    for key in path.split('.'):
+        if not isinstance(node, Mapping) or key not in node:
+            return default
+        node = node[key]
+    return node
+
+
+def terms_of(cfg: Mapping) -> dict[str, tuple[str, Any]]:
+    """Return the losses and matching costs of a model that weighs them: name -> path and part (of a loss where both are)."""
+    model = cfg.get('model')
+    if not isinstance(model, Mapping) or not {'losses', 'matcher'} & set(model):
+        return {}
+    costs, losses = ((path, value_at(cfg, path)) for path in ('model.matcher.costs', 'model.losses'))
+    found: dict[str, tuple[str, Any]] = {}
+    for path, named in (costs, losses):
+        for name, part in (named.items() if isinstance(named, Mapping) else ()):
+            if part is not None or name not in found:
+                found[name] = (f'{path}.{name}', part)
+    return found
