@@ -7,6 +7,7 @@ it: treat a config from a stranger like a program from a stranger.
 from __future__ import annotations
 
 import ast
+import inspect
 import keyword
 import math
 from collections.abc import Collection, Mapping
@@ -52,6 +53,9 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
         overrides: dotted path -> value, as from ``--cfg-options a.b=c``. A plugin whose part one of them names joins the
             config's `plugins`; those that `plugins` names join them too.
 
+    A width of a data set that the backbone's patches do not divide becomes the nearest multiple, and a message says so; one
+    of `overrides` or of the experiment's own `profiles` stays, and is refused where the data set is built.
+
     Raises:
         ConfigError: a missing file, a key that the base does not have, an unknown component or argument.
         PluginError: a plugin that the config names cannot be loaded.
@@ -64,6 +68,7 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
     if adjusted := implementing('jrs_adjust_config', cfg.plugins):
         cfg.adjusted = adjusted                                        # a run's config.py is not adjusted again
     check_config(cfg)
+    _fit_widths(cfg, Path(file), profile, overrides or {})
     return cfg
 
 
@@ -225,6 +230,38 @@ def _check_weights(cfg: Mapping) -> None:
         if part is not None and name not in weights and not (path.startswith('model.matcher') and 'weight' in part):
             raise ConfigError(f'{path} has no weight: model.weights does not name {name!r}. Write '
                               f'model = dict(weights=dict({name}=1.0)); a loss and a matching cost of one name share it.')
+
+
+def nearest_multiple(size: int, patch_size: int) -> int:
+    """Return the multiple of `patch_size` nearest to `size`, the larger of two, at least one patch."""
+    return max(1, (2 * size + patch_size) // (2 * patch_size)) * patch_size
+
+
+def backbone_patch_size(cfg: Mapping) -> int | None:
+    """Return the patch size of the backbone as the config, else its class says it; None where neither does."""
+    backbone = cfg['model'].get('backbone')
+    if not isinstance(backbone, Mapping) or 'type' not in backbone:
+        return None
+    said = [backbone['patch_size']] if 'patch_size' in backbone else []
+    for owner in getattr(part_at('model.backbone', backbone['type']), '__mro__', ()):
+        said += [vars(owner)['patch_size']] if 'patch_size' in vars(owner) else []
+        constructor = vars(owner).get('__init__')
+        argument = inspect.signature(constructor).parameters.get('patch_size') if inspect.isfunction(constructor) else None
+        said += [] if argument is None else [argument.default]
+    return said[0] if said and type(said[0]) is int and said[0] > 0 else None
+
+
+def _fit_widths(cfg: Config, file: Path, profile: str, overrides: Mapping[str, Any]) -> None:
+    """Round the widths of data sets to what the patches of the backbone divide, but for those that somebody asked for."""
+    for name in ('train_dataset', 'val_dataset', 'test_dataset'):
+        patch_size, width = cfg[name].get('patch_size', backbone_patch_size(cfg)), cfg[name].get('width')
+        if type(width) is not int or type(patch_size) is not int or patch_size < 1 or width % patch_size == 0:
+            continue
+        own = (read_file(file).values.get('profiles') or {}).get(profile) or {}
+        if not any('width' in (asked.get(name) or {}) for asked in (own, _combined(overrides))):
+            cfg[name].width = nearest_multiple(width, patch_size)
+            print_log(f'{name}.width is {cfg[name].width}, not {width}: the nearest multiple of the patch size {patch_size}',
+                      'current')
 
 
 def parse_override(item: str) -> tuple[str, Any]:

@@ -114,8 +114,8 @@ def build_for(cfg, teacher: dict | None):
 
 def default_size(cfg) -> tuple[int, int]:
     """Return (H, W) of 3:4 images at the width that the config tests with, in whole patches."""
-    from jrs.engine.build import patch_size_offer
-    width, patch = cfg.test_dataset.width, patch_size_offer(cfg).get('patch_size', 14)
+    from jrs.config import backbone_patch_size
+    width, patch = cfg.test_dataset.width, backbone_patch_size(cfg) or 14
     return round(width * 0.75 / patch) * patch, width
 
 

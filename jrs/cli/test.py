@@ -74,6 +74,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
         build_model,
         check_ready,
         maps_of_run,
+        patch_size_of,
         scoring_loader,
         start_processes,
     )
@@ -92,7 +93,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     torch.manual_seed(cfg.seed)
     model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint)
     evaluator = build_evaluator(cfg.metrics)
-    dataset = build_dataset(cfg, 'test_dataset', maps_of_run(model, evaluator.metrics))
+    dataset = build_dataset(cfg, 'test_dataset', maps_of_run(model, evaluator.metrics), patch_size_of(model))
     out.mkdir(parents=True, exist_ok=True)
     runner = JrsRunner(
         model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),

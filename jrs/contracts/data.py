@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contract('DATASETS', offers={
     'data_root': 'the config\'s `data_root`, the folder that all data sets lie in',
     'seed': 'of the experiment',
-    'patch_size': 'of the backbone; image sizes are multiples of it. Not offered where neither config nor class says it',
+    'patch_size': 'of the backbone; image sizes are multiples of it',
     'maps': 'names out of `depth_m` and `instance_ids` that the run reads; the others may be None in its batches'})
 class SceneDataset(Protocol):
     """Scenes of one split; an item is a `SceneBatch` of one scene (B = 1).

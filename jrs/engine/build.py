@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
 
-from jrs.config import REPOSITORY
+from jrs.config import REPOSITORY, backbone_patch_size
 from jrs.datasets.dataset import collate_scenes, limit_worker_threads
 from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner, RunConfig
@@ -38,29 +37,29 @@ OFFICIAL_VGGT = ('Put the official VGGT-1B there: model.pt (5.0 GB, non-commerci
 HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
 
 
-def build_dataset(cfg: Config, name: str, maps: Collection[str] = MAPS) -> Dataset:
+def build_dataset(cfg: Config, name: str, maps: Collection[str] = MAPS, patch_size: int | None = None) -> Dataset:
     """Return the data set that `cfg[name]` describes; DataError when its folder is not there.
 
-    `maps` are those of `jrs.structures.MAPS` that something reads; others need not be loaded.
+    Args:
+        cfg: a checked experiment.
+        name: 'train_dataset', 'val_dataset' or 'test_dataset'.
+        maps: those of `jrs.structures.MAPS` that something reads; others need not be loaded.
+        patch_size: of the backbone that was built; None = as config or class say it.
     """
-    return build(DATASETS, cfg[name], name, data_root=cfg.data_root, seed=cfg.seed, maps=maps, **patch_size_offer(cfg))
+    patch_size = patch_size or backbone_patch_size(cfg)
+    offers = {} if patch_size is None else dict(patch_size=patch_size)
+    return build(DATASETS, cfg[name], name, data_root=cfg.data_root, seed=cfg.seed, maps=maps, **offers)
+
+
+def patch_size_of(model: torch.nn.Module) -> int | None:
+    """Return the patch size of a model's backbone, None where it has no such part."""
+    return getattr(getattr(model, 'backbone', None), 'patch_size', None)
 
 
 def maps_of_run(model: torch.nn.Module, metrics: Iterable[object] = (), hooks: Iterable[object] = ()) -> frozenset[str]:
     """Return the maps of a batch that a run reads (`maps_read`). Hooks of mmengine and of jrs read none."""
     watching = [hook for hook in hooks if type(hook).__module__.partition('.')[0] not in ('jrs', 'mmengine')]
     return maps_read([model, *metrics, *watching])
-
-
-def patch_size_offer(cfg: Config) -> dict[str, int]:
-    """Return ``{'patch_size': pixels}`` of the backbone, as the config or its class says; empty where neither does."""
-    part = _backbone_part(cfg)
-    if part is None:
-        return {}
-    argument = inspect.signature(part).parameters.get('patch_size')
-    default = getattr(part, 'patch_size', None) if argument is None else argument.default
-    size = cfg.model.backbone.get('patch_size', default)
-    return {'patch_size': size} if isinstance(size, int) else {}
 
 
 def _backbone_part(cfg: Config) -> type | None:
@@ -79,7 +78,8 @@ def check_ready(cfg: Config, *datasets: str) -> dict[str, Dataset]:
     ready: dict[str, Dataset] = {}
     for name in datasets:
         try:
-            ready[name] = build_dataset(cfg, name)
+            any_width = backbone_patch_size(cfg) or 1          # only a built backbone may know; then its size is asked again
+            ready[name] = build_dataset(cfg, name, patch_size=any_width)
             check_classes(cfg, ready[name], name)
         except DataError as error:
             faults.setdefault(str(error), []).append(name)
@@ -184,12 +184,13 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm)
     return JrsRunner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=launcher,
-        train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model, hooks=hooks))),
+        train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model, hooks=hooks),
+                                                            patch_size_of(model))),
         train_cfg=dict(type='ResumableIterLoop', max_iters=settings.iterations,
                        val_interval=settings.validate_every or settings.iterations + 1,
                        accumulate=accumulate, skip_nonfinite=settings.skip_nonfinite, timeout=settings.timeout),
-        val_dataloader=scoring_loader(build_dataset(cfg, 'val_dataset', maps_of_run(model, evaluator.metrics, hooks)),
-                                      settings.workers, sharded) if validate else None,
+        val_dataloader=scoring_loader(build_dataset(cfg, 'val_dataset', maps_of_run(model, evaluator.metrics, hooks),
+                                                    patch_size_of(model)), settings.workers, sharded) if validate else None,
         val_cfg=dict() if validate else None, val_evaluator=evaluator,
         optim_wrapper=optimizer,
         param_scheduler=build_schedule(optimizer, settings.iterations, settings.warmup, settings.final_lr_factor),

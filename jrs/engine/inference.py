@@ -15,7 +15,7 @@ from torch import nn
 
 from jrs import __version__
 from jrs.benchmarks import get_benchmark
-from jrs.config import REPOSITORY, load_config
+from jrs.config import REPOSITORY, load_config, nearest_multiple
 from jrs.engine.memory import (
     RUNTIME,
     announce,
@@ -42,6 +42,7 @@ OFFICIAL = ('For real photos use the official weights (non-commercial licence): 
             '  python tools/infer.py PHOTOS --out OUT --config configs/segvggt/all24_fada.py '
             '--checkpoint segvggt_scannet200.pt')
 DEFAULT_WEIGHTS = REPOSITORY / 'weights' / 'rooms_tiny_all24_fada' / 'weights.safetensors'
+WIDTH = 518                                     # of the network input, about, where the config's data set has no width
 UNSTATED = 'not stated in the file'
 MERGED = ('*.lora_[ab]',)                       # what a file with merged low-rank factors lacks
 
@@ -144,7 +145,7 @@ class Reconstructor:
         _choose_ranking(self.cfg, agnostic, keep_all)
         self.model = load_model(self.cfg, checkpoint).to(self.device)
         self.weights = weights_card(checkpoint)
-        self.width = width or self.cfg.test_dataset.width
+        self.width = width or self.cfg.test_dataset.get('width') or nearest_multiple(WIDTH, self.model.backbone.patch_size)
         self.agnostic, self.min_score, self.keep_all = agnostic, min_score, keep_all
         self.class_names = class_names(self.cfg, self.weights, agnostic)
 

@@ -116,7 +116,8 @@ class SegVGGT(BaseModel):
     @property
     def reads_maps(self) -> frozenset[str]:
         """The maps of a batch (`jrs.structures.MAPS`) that it reads: ids to match, and what the teacher reads."""
-        own = frozenset() if self.queries is None else {'instance_ids'}
+        matched = self.queries is not None or (self.criterion is not None and self.criterion.reads_instances)
+        own = {'instance_ids'} if matched else frozenset()
         return maps_read([] if self.teacher is None else [self.teacher]) | own
 
     def forward(self, batch: SceneBatch, mode: str = 'tensor') -> Predictions | dict[str, Tensor] | list[Reconstruction]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jrs.config import nearest_multiple
 from jrs.errors import ConfigError, DataError
 from jrs.geometry.camera import decode_cameras, encode_cameras
 from jrs.geometry.normalisation import normalise_scene
 from jrs.geometry.projection import unproject_depth
 from jrs.io.weights import build_with_weights
 from jrs.registry import MODELS, TEACHERS, build
-from jrs.structures import GeometryTargets, SceneBatch
+from jrs.structures import GeometryTargets, Predictions, SceneBatch, unit_images
 
 MIN_DEPTH = 1e-8                               # a smaller depth is no reading (vggt.md section 11)
 
@@ -36,6 +38,10 @@ class GroundTruthTeacher:
 class PretrainedTeacher:
     """What a frozen pre-trained model sees in the same images: its last cameras and its depth, every pixel valid.
 
+    Where its patches do not divide the images it sees them resized, each side to the nearest multiple, and its depth is
+    resized back: both bilinear, pixel centres at half-integers from the corner, averaged where pixels get fewer. Its cameras
+    stay: poses do not change, and its fields of view are those of the whole image, whatever the number of pixels.
+
     The model is built and loaded at the first call, so that a trained student is used without its teacher. A teacher is not
     a module: no optimiser, checkpoint or ``train()`` of the student reaches its weights.
 
@@ -47,7 +53,7 @@ class PretrainedTeacher:
             is brought to metres by the ratio of the scene's median depths first, so that both are of one size.
 
     Raises:
-        ConfigError: another `truth`.
+        ConfigError: another `truth`; when it is called, a model that predicts no depth, or no cameras where they are read.
     """
 
     def __init__(self, model: dict | nn.Module, checkpoint: str, autocast: str | None = 'bfloat16',
@@ -76,15 +82,28 @@ class PretrainedTeacher:
         """
         model, device = self._ready(batch.images.device), batch.images.device
         with torch.autocast(device.type, enabled=False):
-            predictions = model(SceneBatch(batch.images, batch.scene_names, batch.view_names))
-            depth = predictions.depth.float()
-            cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1].float(), depth.shape[-2:])
+            size = tuple(batch.images.shape[-2:])
+            patch_size = getattr(getattr(model, 'backbone', None), 'patch_size', 1)
+            images = resized(unit_images(batch.images), tuple(nearest_multiple(side, patch_size) for side in size))
+            predictions = model(SceneBatch(images, batch.scene_names, batch.view_names))
+            self._require_heads(predictions)
+            depth = resized(predictions.depth.float()[:, :, None], size).squeeze(2)                 # (B, V, H, W)
+            cam_from_world = intrinsics = None
+            if self.truth != 'cameras':
+                cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1].float(), size)
             valid = torch.ones_like(depth, dtype=torch.bool)
             if self.truth is not None:
                 cam_from_world, intrinsics, depth, valid = self._with_truth(batch, cam_from_world, intrinsics, depth)
             return geometry_targets(cam_from_world, intrinsics, depth, valid)
 
-    def _with_truth(self, batch: SceneBatch, cam_from_world: Tensor, intrinsics: Tensor,
+    def _require_heads(self, predictions: Predictions) -> None:
+        lacking = [] if predictions.pose_encodings or self.truth == 'cameras' else ['cameras']
+        lacking += ['depth'] if predictions.depth is None else []
+        if lacking:
+            raise ConfigError('PretrainedTeacher teaches cameras and depth, and its model predicts no '
+                              f'{" and no ".join(lacking)}: give model.teacher.model the head, or a geometry_head.')
+
+    def _with_truth(self, batch: SceneBatch, cam_from_world: Tensor | None, intrinsics: Tensor | None,
                     depth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (cam_from_world, intrinsics, depth, valid), one part of them the data set's, in metres."""
         _require_geometry(batch, 'PretrainedTeacher', 'set its truth to None')
@@ -107,6 +126,13 @@ class PretrainedTeacher:
             model = model.narrow() if hasattr(model, 'narrow') else model
             self.model = model.requires_grad_(False).eval()
         return self.model.to(device)
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return maps (B, V, C, h, w) at `size` (H, W), bilinear in half-pixel coordinates; the same tensor where it fits."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return F.interpolate(maps.flatten(0, 1), size, mode='bilinear', antialias=True).unflatten(0, maps.shape[:2])
 
 
 def _require_geometry(batch: SceneBatch, reader: str, way_out: str) -> None:

@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from jrs.config import load_config
+from jrs.config import backbone_patch_size, load_config
+from jrs.engine.build import build_dataset, build_model, check_ready, patch_size_of
+from jrs.engine.inference import Reconstructor
 from jrs.engine.memory import inference_memory, training_memory
 from jrs.errors import ConfigError
-from jrs.registry import MODELS, build
+from jrs.io.weights import save_weights
+from jrs.registry import BACKBONES, MODELS, build
 from tests._data import MAIN, ROOT, command, random_batch
 
 FOREIGN = Path(__file__).with_name('foreign.py')
@@ -115,17 +118,74 @@ def test_what_memory_a_run_needs_is_known_without_the_optional_attributes(tmp_pa
     assert 0 < inference_memory(model, 2, (64, 64), cpu).total and 0 < training_memory(model, 2, (64, 64), cpu).total
 
 
-def test_training_takes_the_patch_size_of_the_backbone(tmp_path, debug_data):
-    """Two steps of the command; heights of the training views are multiples of 16."""
-    options = [f'{name}={value}' for name, value in WIDTHS.items()]
-    words = [leaf(tmp_path), '--profile', 'debug', '--work-dir', tmp_path / 'run', '--cfg-options', *options,
-             f'data_root={debug_data}', 'train.iterations=2', 'hooks.pictures.interval=2']
-    assert command('train', *words) == 0
+def test_training_and_scoring_take_the_patch_size_of_the_backbone_and_say_the_width(tmp_path, debug_data, capsys):
+    """Two steps of the command; heights and widths of all views are multiples of 16, the profile's 56 becomes 64."""
+    words = ['--cfg-options', f'data_root={debug_data}', 'train.iterations=2', 'hooks.pictures.interval=2',
+             'test_dataset.max_views=2']
+    assert command('train', leaf(tmp_path), '--profile', 'debug', '--work-dir', tmp_path / 'run', *words) == 0
+    assert 'train_dataset.width is 64, not 56: the nearest multiple of the patch size 16' in capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / 'run' / 'terms.jsonl').read_text().splitlines()]
     assert len(rows) == 2 and rows[0]['loss_fada'] > 0
+    saved = load_config(tmp_path / 'run' / 'config.py')
+    assert [saved[name].width for name in ('train_dataset', 'val_dataset', 'test_dataset')] == [64, 64, 64]
+    assert command('test', tmp_path / 'run' / 'config.py', tmp_path / 'run' / 'weights.safetensors') == 0
+    found = Reconstructor(checkpoint=tmp_path / 'run' / 'weights.safetensors', device='cpu')
+    assert found.width == 64 and found.load(sorted(debug_data.rglob('color/0.*'))[:1]).images.shape[-1] == 64
 
 
-def test_a_width_that_is_no_multiple_of_the_backbone_s_patch_is_refused_before_training(tmp_path, debug_data):
-    from jrs.engine.build import build_dataset
-    with pytest.raises(ConfigError, match='multiple of patch_size 16, got 56'):
-        build_dataset(load_config(leaf(tmp_path), 'debug', {'data_root': str(debug_data)}), 'train_dataset')
+@pytest.mark.parametrize(('patch_size', 'widths'), [(8, (56, 112, 520)), (14, (56, 112, 518)), (16, (64, 112, 512)),
+                                                    (20, (60, 120, 520)), (600, (600, 600, 600))])
+def test_a_profile_s_width_becomes_the_nearest_that_the_patches_divide(tmp_path, monkeypatch, patch_size, widths):
+    config = leaf(tmp_path)
+    monkeypatch.setattr(BACKBONES.lookup(load_config(config).model.backbone.type, ''), 'patch_size', patch_size)
+    for profile, width in zip(('debug', 'rooms', 'paper'), widths, strict=True):
+        cfg = load_config(config, profile)
+        assert {cfg[name].width for name in ('train_dataset', 'val_dataset', 'test_dataset')} == {width}, profile
+
+
+def test_a_width_that_somebody_asks_for_stays_and_is_refused_before_training(tmp_path, debug_data):
+    options = {'data_root': str(debug_data), 'train_dataset.width': 56}
+    config = leaf(tmp_path)
+    own = tmp_path / 'own.py'
+    own.write_text(f'_base_ = {str(config)!r}\nprofiles = dict(debug=dict(train_dataset=dict(width=56)))\n')
+    for file, changes in ((config, options), (own, dict(data_root=str(debug_data)))):
+        cfg = load_config(file, 'debug', changes)
+        assert cfg.train_dataset.width == 56 and cfg.test_dataset.width == 64
+        with pytest.raises(ConfigError, match='multiple of patch_size 16, got 56'):
+            build_dataset(cfg, 'train_dataset')
+
+
+def test_a_patch_size_that_only_the_built_backbone_knows_reaches_the_data(tmp_path, debug_data):
+    folder = tmp_path / 'late'
+    folder.mkdir()
+    (folder / '__init__.py').write_text(
+        f"from jrs.plugins import load_plugins\nload_plugins([{str(FOREIGN)!r}])\nfrom jrs.registry import BACKBONES\n"
+        "Foreign = BACKBONES.get('Foreign')\n\n\n@BACKBONES.register_module()\nclass Late(Foreign):\n"
+        "    patch_size = property(lambda self: 32)\n")
+    path = tmp_path / 'late.py'
+    path.write_text(f"_base_ = {str(MAIN)!r}\nplugins = [{str(folder)!r}]\n"
+                    "model = dict(backbone=dict(_delete_=True, type='Late'))\n")
+    options = {'data_root': str(debug_data), **WIDTHS, 'train.validate_every': 0}
+    try:
+        cfg = load_config(path, 'debug', options)
+        assert backbone_patch_size(cfg) is None and cfg.test_dataset.width == 64
+        check_ready(cfg, 'train_dataset', 'test_dataset')
+        model = build_model(cfg)
+        data = build_dataset(cfg, 'test_dataset', patch_size=patch_size_of(model))
+        assert data.patch_size == 32 and data[0].images.shape[-2] % 32 == 0
+    finally:
+        BACKBONES._module_dict.pop('Late', None)
+
+
+def test_a_teacher_of_other_patches_teaches_a_student(tmp_path):
+    """The student has patches of 16, the teacher of 14; images of 64 pixels."""
+    torch.manual_seed(0)
+    teacher = load_config(ROOT / 'configs' / 'geometry' / 'segvggt_geometry_only.py', 'debug').model
+    teacher = dict(teacher, losses=None, weights=None, teacher=None)
+    save_weights(build(MODELS, teacher, 'model'), tmp_path / 'teacher.safetensors', {})
+    cfg = load_config(leaf(tmp_path), 'debug')
+    model = build(MODELS, dict(cfg.model, num_classes=5, teacher=dict(
+        type='PretrainedTeacher', model=teacher, checkpoint=str(tmp_path / 'teacher.safetensors'))), 'model')
+    assert model.backbone.patch_size == 16
+    assert {'loss_camera', 'loss_depth'} <= set(assert_learns(model))
+    assert model.teacher.model.backbone.patch_size == 14

@@ -164,3 +164,65 @@ def test_a_scene_without_a_reading_keeps_the_teacher_s_unit(checkpoint):
     batch.depth_m[1] = 0
     target = PretrainedTeacher(Oracle(scene_batch()), checkpoint(scale=1.0), truth='depth')(batch)
     assert all(getattr(target, name).isfinite().all() for name in ('pose_encoding', 'depth', 'points'))
+
+
+class Ramp(nn.Module):
+    """Sees images of its own size only; depth rises along both axes as the place in the image does, cameras are given."""
+
+    def __init__(self, encoding, patch_size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.backbone = nn.Module()
+        self.backbone.patch_size, self.encoding, self.seen = patch_size, encoding, None
+
+    def forward(self, batch):
+        self.seen = batch.images
+        assert all(side % self.backbone.patch_size == 0 for side in batch.images.shape[-2:])
+        return Predictions([self.encoding], ramp(*batch.images.shape[:2], *batch.images.shape[-2:]), None)
+
+
+def ramp(scenes, views, height, width):
+    """Depth (B, V, H, W), linear in where pixel centres lie from corner to corner of the image."""
+    down, across = (((torch.arange(count) + 0.5) / count) for count in (height, width))
+    return (1 + down[:, None] + 2 * across).expand(scenes, views, -1, -1)
+
+
+@pytest.mark.parametrize(('size', 'patch_size', 'own'), [
+    ((32, 64), 14, (28, 70)), ((32, 64), 16, (32, 64)), ((42, 56), 16, (48, 64)), ((8, 64), 20, (20, 60))])
+def test_a_teacher_sees_images_of_its_own_size_and_teaches_at_the_student_s(checkpoint, size, patch_size, own):
+    images = ramp(2, 3, *size)[:, :, None].expand(-1, -1, 3, -1, -1) / 4
+    encoding = torch.tensor([0.1, 0, 0.2, 0, 0, 0, 1, 0.7, 1.1]).expand(2, 3, 9).clone()
+    encoding[:, 0, :3] = 0
+    model = Ramp(encoding, patch_size)
+    target = PretrainedTeacher(model, checkpoint(weight=[1.0]))(SceneBatch(images, ['a', 'b'], [['0'] * 3] * 2))
+    inside = (..., slice(2, -2), slice(2, -2))                             # at the border there is nothing to go on with
+    assert model.seen.shape[-2:] == own
+    torch.testing.assert_close(model.seen[inside], (ramp(2, 3, *own)[:, :, None] / 4).expand_as(model.seen)[inside],
+                               atol=0.02, rtol=0)
+    assert target.depth.shape == target.valid.shape == (2, 3, *size) and target.valid.all()
+    unit = (target.depth / ramp(2, 3, *size))[inside]
+    torch.testing.assert_close(unit, unit.mean().expand_as(unit), rtol=0.02, atol=0)
+    torch.testing.assert_close(target.pose_encoding[..., 7:], encoding[..., 7:])
+    _, intrinsics = decode_cameras(encoding, size)
+    _, points = unproject_depth(target.depth, intrinsics, decode_cameras(target.pose_encoding, size)[0])
+    torch.testing.assert_close(points, target.points, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(('truth', 'lacking'), [(None, 'no cameras and no depth'), ('cameras', 'no depth'),
+                                                ('depth', 'no cameras and no depth')])
+def test_a_teacher_without_a_head_that_is_read_is_named(checkpoint, truth, lacking):
+    class Blind(Ramp):
+        def forward(self, batch):
+            return Predictions([])
+    teacher = PretrainedTeacher(Blind(torch.zeros(2, 3, 9), 1), checkpoint(weight=[1.0]), truth=truth)
+    with pytest.raises(ConfigError, match=f'its model predicts {lacking}'):
+        teacher(scene_batch())
+
+
+def test_true_cameras_need_no_cameras_of_the_teacher(checkpoint):
+    class Depth(Ramp):
+        def forward(self, batch):
+            return Predictions([], ramp(2, 3, *SIZE))
+    target = PretrainedTeacher(Depth(None, 1), checkpoint(weight=[1.0]), truth='cameras')(scene_batch())
+    expected = GroundTruthTeacher()(scene_batch()).pose_encoding
+    torch.testing.assert_close(target.pose_encoding[..., 3:], expected[..., 3:])       # lengths are in units of the depth
