@@ -233,6 +233,8 @@ CONFIGS = {
     'classes that are not the benchmark\'s': (lambda s: s.train('model.num_classes=18'), ['num_classes', '18', '198']),
     'unknown optimizer': (lambda s: s.train('optimizer.type=Adamw'), ["'Adamw'", "'AdamW'"]),
     'unknown launcher': (lambda s: s.train(flags=('--launcher', 'mpi')), ['--launcher', "'mpi'", 'pytorch']),
+    'accumulation that makes another update': (lambda s: s.train('train.accumulate=3'),
+                                               ['train.accumulate=3', '3 slots', 'batches.slots=3']),
     'launcher that launched nothing': (lambda s: s.train(flags=('--launcher', 'pytorch')), ['torchrun', 'RANK']),
     'unknown plugin': (lambda s: s.train(config=s.leaf("plugins = ['no_such_plugin']")), ["'no_such_plugin'", 'plugins']),
     'plugin that fails': (lambda s: s.plugin('import nothing_of_this_name'),

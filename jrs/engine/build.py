@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jrs.config import REPOSITORY, backbone_patch_size
 from jrs.datasets.dataset import collate_scenes, limit_worker_threads
-from jrs.engine.checkpoint import last_good_checkpoint, use_atomic_files
+from jrs.engine.checkpoint import check_counts_updates, last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner, RunConfig
 from jrs.engine.data import say_data
 from jrs.engine.disk import check_folder
@@ -174,6 +174,8 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     checkpoint = last_good_checkpoint(work_dir) if resume else None
     if resume and checkpoint is None:
         raise WeightsError(f'--resume: {work_dir} holds no checkpoint (iter_*.pth). Leave out --resume to start the run.')
+    if checkpoint is not None:
+        check_counts_updates(checkpoint)
     settings = cfg.train
     validate, sharded = bool(settings.validate_every), settings.sharding is not None
     say_data(cfg, ready if validate else {'train_dataset': ready['train_dataset']})

@@ -24,9 +24,9 @@ from jrs.registry import HOOKS
 
 POINTER = 'last_checkpoint'
 SAME_UPDATE = '. Losses go on as before, up to rounding (1e-5): all processes together make the same updates'
-OLD = ('the checkpoint is from before batches.slots: its iterations count batches of one process, not updates of the '
-       'weights, so that neither its samples nor its learning rates go on here. Start the run again in another folder, from '
-       'its weights if you like: --cfg-options weights=FILE.')
+OLD = ('its iterations count batches of one process, not updates of the weights, so that neither its samples nor its '
+       'learning rates go on here. Start the run again in another folder, from these weights if you like: --cfg-options '
+       'weights=FILE.')
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -75,15 +75,13 @@ class PlainCheckpoint(Hook):
         """Build the buffers again, and say what differs from the run that saved.
 
         Raises:
-            WeightsError: the checkpoint is of another model, or counts something else than updates.
+            WeightsError: the checkpoint is of another model.
         """
         check_same_model(_plain_model(runner), checkpoint)
         hub = checkpoint.get('message_hub', {})
         hub['log_scalars'] = {key: HistoryBuffer(*map(np.asarray, data), max_length=self.buffer_length)
                               for key, data in hub.get('log_scalars', {}).items()}
-        saved, now = checkpoint.get('engine', {}), _facts(runner)
-        if 'update' not in saved:
-            raise WeightsError(OLD)
+        saved, now = checkpoint['engine'], _facts(runner)
         for key, value in now.items():
             if saved[key] != value:
                 advice = SAME_UPDATE if key == 'world_size' and saved['update'] == now['update'] else ''
@@ -195,6 +193,13 @@ def last_good_checkpoint(work_dir: Path) -> Path | None:
     if found:
         raise WeightsError(f'none of the {len(found)} checkpoints in {work_dir} loads. Remove them to start again.')
     return None
+
+
+def check_counts_updates(path: Path) -> None:
+    """Raise a WeightsError where the iterations of a checkpoint are not updates of the weights: it is from before slots."""
+    saved = torch.load(path, map_location='meta', weights_only=True, mmap=True)
+    if 'update' not in saved.get('engine', {}):
+        raise WeightsError(f'{path} is from before batches.slots: {OLD}')
 
 
 def environment_variables() -> dict[str, str]:

@@ -13,7 +13,7 @@ import torch
 
 from jrs.engine.checkpoint import checkpoints
 from jrs.engine.hooks import TERMS_FILE, read_lines
-from jrs.engine.nonfinite import FOLDER, batch_from, plain_batch
+from jrs.engine.nonfinite import FOLDER, batch_from, plain_batch, read_evidence
 from jrs.losses.camera import CameraLoss
 from jrs.matching.costs import MaskDiceCost
 from tests._data import MAIN, command, random_batch
@@ -91,6 +91,23 @@ def test_the_step_is_repeated_with_the_printed_command(slope, debug_data, tmp_pa
     assert loss == pytest.approx(rows(tmp_path)[3]['loss'], rel=1e-4)
 
 
+@pytest.mark.parametrize('slope', [False, True], ids=['loss', 'gradient'])
+def test_one_slot_leaves_out_the_whole_update_and_is_found_by_repeating_it(slope, debug_data, tmp_path, broken_loss, capsys):
+    """A loss says which slot it is of; a gradient is of all slots together until they are repeated one by one."""
+    broken_loss(4, slope=slope)                                # the second of three slots in update 1
+    given = words(debug_data, tmp_path, 'train.skip_nonfinite=1', 'batches.slots=3', 'train.iterations=3')
+    assert command('train', *given) == 0
+    assert [len(row) > 1 for row in rows(tmp_path)] == [True, False, True]
+    file = tmp_path / FOLDER / 'iter_1_0.pt'
+    assert read_evidence(file)['slots'] == ([0, 1, 2] if slope else [1])
+    state = torch.load(tmp_path / 'iter_3.pth', weights_only=True)['optimizer']['state'][0]
+    assert state['step'] == 2
+    capsys.readouterr()
+    broken_loss(1 if slope else 0, slope=slope)
+    assert command('train', tmp_path / 'config.py', '--replay', file) == 2
+    assert ('terms of slot 1' if slope else "'loss_camera' is nan") in capsys.readouterr().err
+
+
 def test_a_matching_cost_that_is_not_finite_names_cost_iteration_and_scene(debug_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(MaskDiceCost, '__call__', lambda self, pred, target: torch.full((12, len(target.labels)), math.inf))
     assert command('train', *words(debug_data, tmp_path)) == 2
@@ -99,19 +116,20 @@ def test_a_matching_cost_that_is_not_finite_names_cost_iteration_and_scene(debug
 
 
 def test_all_processes_leave_out_the_step_that_one_of_them_cannot_do(debug_data, tmp_path):
-    """For a matching cost, which raises before there is a loss, in the second process."""
+    """For a matching cost, which raises before there is a loss, in the second process, with the first of its two slots."""
     def break_cost(rank: int) -> None:
         healthy, calls = MaskDiceCost.__call__, []
 
         def call(self, pred, target):
             calls.append(1)
-            return healthy(self, pred, target) * (math.nan if rank == 1 and len(calls) == 2 else 1)
+            return healthy(self, pred, target) * (math.nan if rank == 1 and len(calls) == 3 else 1)
         MaskDiceCost.__call__ = call
-    given = words(debug_data, tmp_path / 'run', 'train.skip_nonfinite=1', 'train.iterations=4', 'batches.slots=2')
+    given = words(debug_data, tmp_path / 'run', 'train.skip_nonfinite=1', 'train.iterations=3', 'batches.slots=4')
     ranks = start_ranks(tmp_path, 'train', *given, before=break_cost)
     assert wait(ranks) == [0, 0], ranks[0].text + ranks[1].text
-    assert [len(row) > 1 for row in rows(tmp_path / 'run')] == [True, False, True, True]
+    assert [len(row) > 1 for row in rows(tmp_path / 'run')] == [True, False, True]
     assert sorted(os.listdir(tmp_path / 'run' / FOLDER)) == ['iter_1_1.pt', 'iter_1_weights.safetensors']
+    assert read_evidence(tmp_path / 'run' / FOLDER / 'iter_1_1.pt')['slots'] == [2]
 
 
 def test_a_batch_survives_being_kept(tmp_path):

@@ -83,7 +83,9 @@ def test_a_checkpoint_that_counts_batches_of_one_process_is_not_gone_on_with(deb
     assert state['engine'].pop('update') == '2 slots of at most 2 images' and len(first) == 1
     assert state['optimizer']['state'][0]['step'] == 1                         # one update, of two slots
     torch.save(state, tmp_path / 'iter_1.pth')
+    before = (tmp_path / 'run.json').read_text()
     capsys.readouterr()
     assert command('train', *words(debug_data, tmp_path, flags=('--resume',))) == 2
     said = capsys.readouterr().err
-    assert 'from before batches.slots' in said and 'weights=FILE' in said and losses(tmp_path) == first
+    assert 'iter_1.pth is from before batches.slots' in said and 'weights=FILE' in said
+    assert losses(tmp_path) == first and (tmp_path / 'run.json').read_text() == before
