@@ -23,7 +23,7 @@ from jrs.errors import ConfigError, did_you_mean
 from jrs.inheritance import REPOSITORY, bases_of, check_known, merged, read_file
 from jrs.plugins import NAMESPACE, hook_of, implementing, load_plugins, manager
 from jrs.profiles import profile_file, replaced, sizes_that_apply, with_own_data
-from jrs.registry import check_keys, owner_of, to_list
+from jrs.registry import CORE, check_keys, owner_of, to_list
 from jrs.schema import GROUP_KEYS, REQUIRED, SECTIONS, TOP_LEVEL, components, part_at, slot_of, terms_of
 
 __all__ = ['REPOSITORY', 'bases_of', 'check_config', 'load_config', 'parse_override', 'profile_notes', 'read_config',
@@ -43,8 +43,9 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
     Whose word counts, the last one first: what a plugin's `jrs_adjust_config` does, `overrides`, what the experiment names
     for this profile, the experiment's data, the profile, the experiment. *Data* are what a config outside the project's own
     (or one that it inherits from, outside too) writes as `data_root`, `type`, `folder`, `split` and `benchmark` of a data
-    set, and `benchmark` of metrics; of a data set whose `type` it changes all of these. What a profile says its weights
-    were trained on goes with the training data. Sizes, such as `width`, `views` or `iterations`, are the profile's.
+    set, and `benchmark` of metrics; a data set whose `type` it changes gets none of these that it does not have. What a
+    profile says its weights were trained on goes with the training data. Sizes, such as `width`, `views` or `iterations`,
+    are the profile's. `profile_notes` says which values gave way.
 
     Args:
         file: a config file.
@@ -98,7 +99,7 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
         sizes = read_file(profile_file(profile, file))
         plugins = [*plugins, *sizes.plugins]
         load_plugins(sizes.plugins)
-        changes, left_out = with_own_data(_public(sizes.values), source.written)
+        changes, left_out = with_own_data(values, _public(sizes.values), source.written)
         before, values = values, _changed(values, sizes_that_apply(values, changes), f'profile {profile!r}')
         notes = [(path, f'{path}: this config\'s own stays, not {value!r}') for path, value in left_out]
         notes += [(path, f'{path}: {new!r} in place of {old!r}')
@@ -110,7 +111,7 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
         plugins += _providing(changes, plugins) if where == '--cfg-options' else []
         load_plugins(plugins)
         values = _changed(values, {key: value for key, value in changes.items() if key != 'plugins'}, where)
-    cfg = _as_config(values, plugins, file)
+    cfg = _as_config(values, list({plugin_name(name): name for name in reversed(plugins)}.values())[::-1], file)
     _drop_idle_weights(cfg, source.terms)
     return cfg, [(path, f'profile {profile!r}: {note}') for path, note in notes]
 
@@ -159,7 +160,7 @@ def _providing(changes: Mapping, listed: list[str]) -> list[str]:
     for path, component in components(changes):
         slot, name = slot_of(path), component['type']
         known = slot is not None and isinstance(name, str) and name in slot.names()
-        if isinstance(name, str) and not (known and owner_of(slot.get(name)) in ('jrs', 'mmengine', *own)):
+        if isinstance(name, str) and not (known and owner_of(slot.get(name)) in (*CORE, *own)):
             wanted.append((slot.name.upper() if slot is not None else None, name))
     found = providers(wanted)
     added = [] if own.intersection(found) else found
@@ -195,7 +196,7 @@ def _listed(plugins: Collection[str]) -> set[str]:
     """Return whose parts a config may use: owners, and packages, of which one plugin may be the first to import another."""
     names = {plugin_name(name) for name in plugins}
     packages = {getattr(manager().get_plugin(name), '__name__', '').partition('.')[0] for name in names}
-    return {'jrs', 'mmengine', *names, *packages - {'', NAMESPACE}}
+    return {*CORE, *names, *packages - {'', NAMESPACE}}
 
 
 def _check_text(value: Any, path: str) -> None:

@@ -1,7 +1,7 @@
 """The plugin contract, on one page. A plugin implements any of these with ``@jrs.plugins.hook``.
 
 Most plugins need none: a registered class and a config line are enough. Hooks return values; they do not reach into
-the model.
+the model. Those of a plugin are called for the configs and runs that name it in `plugins`, and for no other.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ def jrs_config_roots() -> list[str]:
 
 @spec
 def jrs_adjust_config(cfg):
-    """Change `cfg` (an mmengine Config) in place, after profile and overrides are merged and before it is checked."""
+    """Change `cfg` (an mmengine Config) in place, after profile and overrides are merged and before it is checked.
+
+    A run saves the changed config, whose `adjusted` names the plugin, and it is not changed again when it is loaded. What
+    changes stands in `diff.txt` and in `tools/print_config.py --diff`, which compare with the parent before hooks.
+    """
 
 
 @spec(firstresult=True)
 def jrs_weight_names(keys: list[str]) -> dict[str, str] | None:
-    """Return our name of every key of a weights file, None for a file that is not of this plugin's parts."""
+    """Return our name of every key of a weights file, None for a file that is not of this plugin's parts.
+
+    A file is known by its keys, also where there is no config (`tools/convert.py`): every loaded plugin is asked.
+    """
 
 
 @spec

@@ -68,6 +68,9 @@ def read_file(path: Path) -> ConfigFile:
     own = _own_values(path, tree, inherited.values)
     names = [name for node in tree.body if _assigned(node) == 'plugins' for name in _names(node, path)]
     own.pop('plugins', None)
+    for sizes in (own.get('profiles') or {}).values():
+        if 'plugins' in sizes:
+            sizes['plugins'] = absolute(sizes['plugins'], path.resolve().parent)
     plugins = absolute([*inherited.plugins, *absolute(names, path.resolve().parent)], Path.cwd())
     if bases:
         load_plugins(names, path.resolve().parent)                     # the parts of merged configs are looked up

@@ -29,7 +29,7 @@ from jrs.discovery import (
     points,
 )
 from jrs.errors import PluginError, did_you_mean
-from jrs.registry import registering_as
+from jrs.registry import CORE, registering_as
 
 hook = pluggy.HookimplMarker(hookspecs.PROJECT)
 NAMESPACE = 'jrs_plugins'                    # folder plugins are imported as jrs_plugins.<name>
@@ -132,6 +132,8 @@ def _source(path: Path) -> Path:
 def _load(name: str, place: Path) -> None:
     """Import a plugin and register its hooks; of one that fails nothing stays."""
     key, plugins = plugin_name(name), manager()
+    if key in CORE:
+        raise PluginError(f'plugin {str(place)!r}: {key!r} is the name of the built-in parts\' owner. Rename it.')
     with registering_as(key):
         try:
             module = _import(name, key, place)

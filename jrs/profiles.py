@@ -14,7 +14,8 @@ from jrs.schema import joined, part_at, slot_of, value_at
 from jrs.signatures import accepted_keys
 
 # What says which data are used, for what. Sizes are all the rest.
-DATA_KEYS = re.compile(r'data_root|\w+_dataset\.(type|folder|split|benchmark)|(metrics\.\w+|experiment)\.benchmark')
+DATA_OF_A_SET = ('type', 'folder', 'split', 'benchmark')
+DATA_KEYS = re.compile(rf'data_root|\w+_dataset\.({"|".join(DATA_OF_A_SET)})|(metrics\.\w+|experiment)\.benchmark')
 SAID_OF_WEIGHTS = ('experiment.trained_on', 'experiment.weights_licence')      # true of the profile's training data only
 
 
@@ -28,11 +29,11 @@ def profile_file(profile: str, experiment: str | Path) -> Path:
     raise ConfigError(f'no profile {profile!r}.{did_you_mean(profile, known)}')
 
 
-def with_own_data(sizes: Mapping, written: Collection[str]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """Return a profile's `sizes` without what would put other data in the place of an experiment's own.
+def with_own_data(base: Mapping, sizes: Mapping, written: Collection[str]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """Return a profile's `sizes` without what would put other data in the place of those of the config `base`.
 
-    A data key that `written` has stays the experiment's; of a data set whose type it has, all of them. What a profile says
-    of its training data is left out where those are not read.
+    A data key that `written` has stays the config's. A data set whose type it has gets no data key that it does not have:
+    only what it inherits gives way. What a profile says of its training data is left out where those are not read.
 
     Args:
         written: dotted paths that configs outside the project's own write (`ConfigFile.written`).
@@ -41,15 +42,16 @@ def with_own_data(sizes: Mapping, written: Collection[str]) -> tuple[dict[str, A
         The sizes that are left; path and value of what was left out.
     """
     own = {path for path in written if DATA_KEYS.fullmatch(path)}
-    own_types = tuple(path.removesuffix('type') for path in own if path.endswith('_dataset.type'))
-    said = SAID_OF_WEIGHTS if own & {'train_dataset.folder', 'train_dataset.type'} else ()
+    of_own_type = {joined(section, key) for section in base if joined(section, 'type') in own for key in DATA_OF_A_SET}
+    own |= {path for path in of_own_type if value_at(base, path) is None}
+    said = SAID_OF_WEIGHTS if 'train_dataset.folder' in own else ()
     left_out: list[tuple[str, Any]] = []
 
     def kept(node: Mapping, path: str) -> dict[str, Any]:
         result = {}
         for key, value in node.items():
             here = joined(path, key)
-            if here in own or here in said or DATA_KEYS.fullmatch(here) and here.startswith(own_types or '\0'):
+            if here in own or here in said:
                 left_out.append((here, value))
             else:
                 result[key] = kept(value, here) if isinstance(value, Mapping) else value

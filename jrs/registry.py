@@ -19,6 +19,7 @@ from jrs.discovery import provided
 from jrs.errors import ConfigError, PluginError, did_you_mean
 from jrs.signatures import accepted_keys, part_name, required_keys
 
+CORE = ('jrs', 'mmengine')                     # owners that are no plugins
 _owner = 'jrs'                                 # who registers right now: 'jrs' or the name of a plugin
 _owners: dict[type, str] = {}                  # registered class -> owner
 _new: list[tuple[Slot, str]] = []              # what that owner has registered
@@ -50,7 +51,7 @@ class Slot(Registry):
         if taken is None or force and owner_of(taken) == owner:
             return
         other = owner_of(taken)
-        plugins = [who for who in (owner, other) if who not in ('jrs', 'mmengine')]
+        plugins = [who for who in (owner, other) if who not in CORE]
         advice = f'Rename the class of the plugin {plugins[0]!r}.' if len(plugins) == 1 else 'Rename one.'
         raise PluginError(f'{self.name.upper()} already has a {name!r}: it belongs to {other!r} ({_file_of(taken)}), and '
                           f'{owner!r} registers it again ({_file_of(part)}). {advice}')

@@ -39,10 +39,12 @@ def test_plugins_of_an_override_and_of_a_profile_join_too(tmp_path, fresh, monke
         make_plugin(tmp_path, name, TEN_LINES.format(name=name.title()))
     (tmp_path / 'profiles').mkdir()
     (tmp_path / 'profiles' / 'own.py').write_text("plugins = ['../second']\nmodel = dict(alignment=dict(type='Second'))\n")
-    path = leaf(tmp_path, "plugins = ['./first']")
+    make_plugin(tmp_path / 'deep', 'fourth', TEN_LINES.format(name='Fourth'))
+    parent = leaf(tmp_path / 'deep', "profiles = dict(own=dict(plugins=['./fourth']))")
+    path = leaf(tmp_path, "plugins = ['./first', './first/__init__.py']", parent)
     monkeypatch.chdir(tmp_path)
     cfg = load_config(path, 'own', {'model.alignment.type': 'Third', 'plugins': ['./third']})
-    assert cfg.plugins == [str(tmp_path / name) for name in ('first', 'second', 'third')]
+    assert cfg.plugins == [str(tmp_path / name) for name in ('first', 'second', 'deep/fourth', 'third')]
 
 
 def test_a_part_of_a_plugin_that_only_another_config_lists_is_refused(tmp_path, fresh):

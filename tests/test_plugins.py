@@ -185,6 +185,12 @@ def test_what_a_plugin_registers_is_read_however_it_writes_it(tmp_path):
                                                  'make': 'COSTS'}
 
 
+@pytest.mark.parametrize('name', ['jrs', 'mmengine'])
+def test_a_plugin_cannot_pass_for_the_core(tmp_path, fresh, name):
+    with pytest.raises(PluginError, match=f'(?s)/{name}.*Rename it'):
+        plugins.load_plugins([str(make_plugin(tmp_path, name, ''))])
+
+
 def test_an_unknown_plugin_is_refused_with_near_spellings(tmp_path, fresh, monkeypatch):
     make_plugin(tmp_path, 'mask_decoder', '')
     monkeypatch.setenv('JRS_PLUGIN_PATH', str(tmp_path))

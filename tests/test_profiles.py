@@ -114,7 +114,9 @@ def test_a_user_s_own_type_of_data_set_gets_the_sizes_that_it_takes_and_no_data(
     cfg = load_config(leaf(tmp_path, f"train_dataset = dict({words}, folder='deep')"), profile)
     assert (cfg.train_dataset.folder, cfg.train_dataset.width) == ('deep', for_width)
     cfg = load_config(leaf(tmp_path, f'train_dataset = dict({words})'), profile)
-    assert cfg.train_dataset.get('folder') == (None if delete else 'scannet')          # never the profile's rooms
+    inherited = load_config(MAIN, profile)                             # a folder that it only inherits is a profile's affair
+    assert cfg.train_dataset.get('folder') == (None if delete else inherited.train_dataset.folder)
+    assert (cfg.experiment.trained_on == inherited.experiment.trained_on) is not bool(delete)
 
 
 def test_what_a_profile_replaces_and_leaves_is_said(tmp_path, capsys):

@@ -97,10 +97,12 @@ def main(argv: list[str] | None = None) -> None:
     cfg = config_from(args)
     cfg.weights, cfg.model.teacher = None, None
     checkpoints = named_checkpoints(args.weights, cfg)
-    from jrs.engine.build import build_dataset, check_ready, scoring_loader
+    from jrs.engine.build import check_ready, scoring_loader
+    from jrs.engine.data import say_data
     from jrs.engine.inference import class_names
-    check_ready(cfg, 'test_dataset')
-    dataset = build_dataset(cfg, 'test_dataset')
+    ready = check_ready(cfg, 'test_dataset')
+    say_data(cfg, ready)
+    dataset = ready['test_dataset']
     show = chosen(dataset, args.scene, args.instance)
     found = []
     for checkpoint in checkpoints:
