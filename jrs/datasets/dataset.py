@@ -13,7 +13,7 @@ import torch
 from jrs.benchmarks import Benchmark, get_benchmark
 from jrs.datasets.ground_truth import ground_truth_of_views
 from jrs.datasets.pipeline import ViewPipeline
-from jrs.datasets.sampling import SampleRequest, spread_views
+from jrs.datasets.sampling import SampleRequest, frame_stride, spread_views
 from jrs.datasets.scene import MAX_ID, Frame, Mesh, Scene, SceneFolder
 from jrs.datasets.splits import split_names
 from jrs.datasets.transforms import crop_around_principal_point, height_for, sample_nearest
@@ -125,7 +125,7 @@ class SceneDataset:
 
     def frames(self, scene: Scene) -> list[Frame]:
         """Return the frames of a scene at this data set's stride."""
-        prepared = scene.every
+        prepared = max(scene.every, frame_stride(scene, scene.frames))     # frames exported by others may be rarer
         if self.every > 1 and self.every % prepared:
             raise DataError(f'{scene.path}: every={self.every} is asked for, the scene has every {prepared}th frame. '
                             f'Prepare it again with an --every that divides {self.every}.')

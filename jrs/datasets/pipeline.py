@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
+from mmengine.registry import DefaultScope
 
 from jrs.datasets.transforms import ResizeCrop, Size, crop_around_principal_point
 from jrs.errors import ConfigError, JrsError
@@ -151,7 +152,8 @@ def own_randomness(seed: int) -> Iterator[None]:
 def _build(config: Any, path: str) -> Any:
     """Return the part that `config` describes; constructors of mmcv's transforms assert what they want."""
     try:
-        return build(TRANSFORMS, config, path)
+        with DefaultScope.overwrite_default_scope('jrs'):                   # those inside others are built by mmcv
+            return build(TRANSFORMS, config, path)
     except JrsError:
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ from jrs.datasets.prepare.scannet import prepare_scannet
 from jrs.datasets.sampling import SampleRequest, ViewBatchSampler
 from jrs.datasets.scene import SceneFolder
 from jrs.errors import ConfigError, DataError
-from tests.datasets._raw_scan import world_from_cam, write_raw
+from tests.datasets._raw_scan import export_frames, world_from_cam, write_raw
 
 CROPS = {'type': 'TrainViews', 'brightness': 0, 'contrast': 0, 'saturation': 0, 'hue': 0}
 
@@ -189,6 +189,17 @@ def test_stride_that_the_prepared_frames_do_not_have_is_an_error(prepared, monke
     monkeypatch.setitem(data.scenes[0].record.settings, 'every', 30)
     with pytest.raises(DataError, match='every 30th frame.*divides 20'):
         data[0]
+
+
+def test_stride_that_frames_exported_by_others_do_not_have_is_an_error(tmp_path):
+    raw = write_raw(tmp_path / 'raw', num_frames=19, lost=())
+    export_frames(raw / 'scans' / 'scene0000_00', tmp_path / 'exported' / 'scene0000_00', skip=3)
+    prepare_scannet(raw, tmp_path / 'out', every=1, frames=tmp_path / 'exported')
+    assert dataset(tmp_path / 'out', mode='test', every=6)[0].view_names[0] == ['0', '6', '12', '18']
+    with pytest.raises(DataError, match='every=2 is asked for, the scene has every 3th frame'):
+        dataset(tmp_path / 'out', mode='test', every=2)[0]
+    with pytest.raises(DataError, match=r'view_spacing=\(1, 6\) .* every 3th'):
+        dataset(tmp_path / 'out', view_spacing=(1, 6))
 
 
 def test_spacing_is_checked_when_training_data_are_opened(tmp_path):

@@ -68,6 +68,13 @@ def test_a_transform_of_mmcv_changes_each_view_by_itself_from_the_samples_genera
     assert set(states) == {(np.random.random(), random.random(), torch.rand(()).item())}
 
 
+def test_transforms_of_ones_own_stand_inside_those_of_mmcv(register):
+    own = register(lambda img: 255 - img)
+    image = pictures(1)[0]
+    nested = pipeline(dict(type='RandomApply', transforms=[own], prob=1.0))
+    assert (colors(nested, images=[image])[0] == 255 - image).all()
+
+
 @pytest.mark.parametrize('draw', [lambda: np.random.randint(200), lambda: random.randrange(200),
                                   lambda: int(torch.randint(200, ()))])
 def test_numbers_of_every_global_generator_repeat_themselves(draw, register):
