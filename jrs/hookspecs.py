@@ -47,7 +47,8 @@ def jrs_training_step(iteration: int, total: float, terms: dict[str, float], par
 def jrs_evaluation(iteration: int | None, metrics: dict[str, float]):
     """Observe an evaluation, in every process: `metrics` are its numbers over all scenes.
 
-    A validation follows `iteration`; `tools/test.py`, which `tools/reproduce.py` and `make demo` score with, gives None.
+    A validation follows `iteration`; `tools/test.py`, which `tools/reproduce.py` and `make demo` score with, and
+    `tools/evaluate.py --plugins` give None.
     """
 
 

@@ -22,19 +22,25 @@ MESH_MASK = 'scans/mesh_aligned_0.05_mask.txt'
 def main(argv: list[str] | None = None) -> int:
     """Run ``tools/evaluate.py``; returns the exit code."""
     args = _parser().parse_args(argv)
-    benchmark = get_benchmark(benchmark_name(args))
+    name, plugins = load(args)
+    benchmark = get_benchmark(name)
     names = scene_names(args.predictions, args.ground_truth)
     scenes = [_read_scene(name, args.predictions, args.ground_truth, args.data, benchmark) for name in names]
     result = evaluate(scenes, benchmark, args.class_agnostic, args.include_095)
     print(format_table(result, len(scenes)))
+    if plugins:
+        from jrs.plugins import hook_of
+        kind = 'instance/agnostic_' if args.class_agnostic else 'instance/'
+        numbers = {f'{kind}{measure}': value for measure, value in result.means.items()}
+        hook_of('jrs_evaluation', plugins)(iteration=None, metrics=numbers)
     if args.out is not None:
         write_result(args.out, result, names, benchmark)
         print(f'written: {args.out / "instance_ap.json"}, {args.out / "instance_ap.csv"}')
     return 0
 
 
-def benchmark_name(args: argparse.Namespace) -> str:
-    """Return the name of the benchmark, after whoever may register it is loaded; a config has one of its own.
+def load(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Return the name of the benchmark and the plugins that were loaded for it; a config has both.
 
     Raises:
         ConfigError: neither --benchmark nor a config that names one.
@@ -42,10 +48,11 @@ def benchmark_name(args: argparse.Namespace) -> str:
     from jrs.config import load_config
     from jrs.plugins import load_plugins
     load_plugins(args.plugins)
-    own = None if args.config is None else load_config(args.config).test_dataset.get('benchmark')
-    if args.benchmark is None and own is None:
+    cfg = None if args.config is None else load_config(args.config)
+    name = args.benchmark or (cfg and cfg.test_dataset.get('benchmark'))
+    if not name:
         raise ConfigError('Say what is scored: --benchmark NAME, or --config FILE whose test_dataset names a benchmark.')
-    return args.benchmark or own
+    return name, [*args.plugins, *(cfg.plugins if cfg else ())]
 
 
 def scene_names(predictions: Path, ground_truth: Path) -> list[str]:

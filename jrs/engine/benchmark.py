@@ -47,7 +47,7 @@ def stage_seconds(model: nn.Module, batch: SceneBatch) -> Seconds:
     finally:
         del model.backbone.features
     marks.append(_now(device))
-    if predictions.queries is not None:
+    if predictions.queries is not None and model.postprocessor is not None:
         model.postprocessor(predictions.queries.scene(0), predictions.features[0])
     marks.append(_now(device))
     aggregator, heads, postprocess = (after - before for before, after in zip(marks, marks[1:], strict=False))

@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 
+from jrs import benchmarks
 from jrs.benchmarks import get_benchmark
 from jrs.cli import run
 from jrs.cli.evaluate import main
 from jrs.io.submission import SceneSubmission, submission_format, write_submission, write_vertex_numbers
+from jrs.plugins import manager
 
 
 def _write(folder, benchmark, ids_of_scene):
@@ -50,6 +52,22 @@ def test_options_reach_the_score(tmp_path, capsys):
         main([*arguments, *options, '--out', str(tmp_path / 'out')])
         assert json.loads((tmp_path / 'out' / 'instance_ap.json').read_text())['AP'] == pytest.approx(value)
     assert '0.50:0.05:0.95' in capsys.readouterr().out
+
+
+def test_plugins_register_what_is_scored_and_see_the_numbers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmarks, 'BENCHMARKS', dict(benchmarks.BENCHMARKS))
+    (tmp_path / 'labels.py').write_text(
+        'from jrs.benchmarks import Benchmark, register_benchmark\nfrom jrs.plugins import hook\n'
+        "register_benchmark(Benchmark.of_classes('two_things', ('chair', 'table'), (5, 9)))\n\n\n"
+        '@hook\ndef jrs_evaluation(iteration, metrics):\n    print(iteration, sorted(metrics), max(metrics.values()))\n')
+    try:
+        arguments = _write(tmp_path, 'scannet20', {'one': np.repeat([0, 5001, 9002], 150)})[:-1]
+        assert main([*arguments, 'two_things', '--plugins', str(tmp_path / 'labels.py')]) == 0
+    finally:
+        manager().unregister(name='labels')
+    printed = capsys.readouterr().out
+    assert '2 of 2 classes have objects' in printed
+    assert "None ['instance/AP', 'instance/AP25', 'instance/AP50'] 1.0" in printed
 
 
 def test_mesh_mask_is_left_out(tmp_path):
