@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from jrs.errors import JrsError, PluginError, did_you_mean
+from jrs.launch import refuse_several_processes
 
 COMMANDS = {
     'train': 'train an experiment config',
@@ -24,6 +25,7 @@ COMMANDS = {
     'compare_runs': 'training runs side by side: curves, scores, configs, time and memory',
     'plugins': 'list plugins, start a new one, check one',
 }
+LAUNCHED = ('train', 'test')                    # several processes can run these together; they have --launcher
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +47,9 @@ def run(command: Callable[[list[str] | None], int | None], argv: list[str] | Non
     A plugin that fails shows its own traceback: its author is the one who can act.
     """
     try:
+        name = command.__module__.rpartition('.')[2]
+        if name not in LAUNCHED:
+            refuse_several_processes(f'tools/{name}.py')
         return command(argv) or 0
     except JrsError as error:
         if isinstance(error, PluginError) and error.__cause__ is not None:

@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -94,6 +95,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.out.exists() and not args.out.is_dir():
         raise DataError(f'--out {args.out} is a file; name a folder.')
+    from jrs.engine.writer import one_writer
+    with one_writer(args.out, sys.argv if argv is None else ['tools/attention.py', *argv]):
+        compare(args)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Do what `main` says, in a folder that nobody else writes to."""
     cfg = config_from(args)
     cfg.weights, cfg.model.teacher = None, None
     checkpoints = named_checkpoints(args.weights, cfg)

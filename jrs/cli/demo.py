@@ -47,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run all steps; a demo that was stopped goes on where it was."""
     args = parser().parse_args(argv)
+    from jrs.engine.writer import one_writer
+    with one_writer(args.out, sys.argv if argv is None else ['tools/demo.py', *argv]):
+        run_steps(args)
+
+
+def run_steps(args: argparse.Namespace) -> None:
+    """Run what is not done yet."""
     start = time.monotonic()
     overrides = {'data_root': str(args.out / 'data'), 'train_dataset.folder': 'rooms', 'test_dataset.folder': 'rooms',
                  'val_dataset.folder': 'rooms', 'train.iterations': args.iterations, 'batches.slots': SLOTS,
@@ -78,7 +85,7 @@ def train(config: Path, run_dir: Path, overrides: dict) -> None:
         return
     resume = ['--resume'] if (run_dir / 'last_checkpoint').is_file() else []
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes()),
-               str(REPOSITORY / 'tools' / 'train.py'), str(config), '--profile', 'rooms', '--launcher', 'pytorch',
+               str(REPOSITORY / 'tools' / 'train.py'), str(config), '--profile', 'rooms',
                '--work-dir', str(run_dir), *resume, '--cfg-options', *_options(overrides)]
     _run(command)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,6 +52,13 @@ def main(argv: list[str] | None = None) -> None:
     """Reconstruct and write everything; one line per stage."""
     args = parser().parse_args(argv)
     check_before_work(args)
+    from jrs.engine.writer import one_writer
+    with one_writer(args.out, sys.argv if argv is None else ['tools/infer.py', *argv]):
+        infer(args)
+
+
+def infer(args: argparse.Namespace) -> None:
+    """Do what `main` says, in a folder that nobody else writes to."""
     from jrs.engine.inference import Reconstructor, advice
     start = time.perf_counter()
 

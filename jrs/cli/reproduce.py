@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     """Plan, run what is missing, write the report; returns 1 when a run failed."""
     args = parser().parse_args(argv)
     _check(args)
+    from jrs.engine.writer import one_writer
     from jrs.report.plan import Planner, write_subset
     from jrs.report.runner import write_slurm_jobs
     if args.scene_list is not None:
@@ -79,14 +80,15 @@ def main(argv: list[str] | None = None) -> int:
         print('\n'.join(dry_run_lines(plan, args)))
         return 0
     out = args.out or Path('outputs/reproduce') / '_'.join([*(table.name for table in tables), *args.profile])
-    runner = _runner(args, out)
-    plan = prepare(plan, Planner(settings), tables, runner)
-    if args.launcher == 'slurm':
-        scripts = write_slurm_jobs(plan.chains(), runner, out / 'slurm')
-        print('\n'.join(f'sbatch {script}' for script in scripts) or 'nothing is left to run')
-    else:
-        runner.run(plan.chains())
-    return report(plan, runner, args, out)
+    with one_writer(out, sys.argv if argv is None else ['tools/reproduce.py', *argv]):
+        runner = _runner(args, out)
+        plan = prepare(plan, Planner(settings), tables, runner)
+        if args.launcher == 'slurm':
+            scripts = write_slurm_jobs(plan.chains(), runner, out / 'slurm')
+            print('\n'.join(f'sbatch {script}' for script in scripts) or 'nothing is left to run')
+        else:
+            runner.run(plan.chains())
+        return report(plan, runner, args, out)
 
 
 def settings_from(args: argparse.Namespace) -> Settings:

@@ -13,6 +13,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from jrs.cli.options import add_config_options, config_from, say_notes
+from jrs.launch import add_launcher_option
 
 EXAMPLES = """examples:
   python tools/test.py configs/segvggt/all24_fada.py work_dirs/RUN/weights.safetensors --profile rooms
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add_config_options(options)
     options.add_argument('checkpoint', help=f'weights (.safetensors, .pth), or the word {UNTRAINED!r}')
     options.add_argument('--out', type=Path, help='folder for results.json and results.csv; default: beside the checkpoint')
-    options.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
+    add_launcher_option(options)
     return options
 
 
@@ -42,16 +43,20 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = None if args.checkpoint == UNTRAINED else args.checkpoint
     from mmengine.dist import get_rank
 
+    from jrs.engine.processes import start_processes
     from jrs.engine.record import git_state
+    from jrs.engine.writer import one_writer
     from jrs.report.identity import scoring_identity
     origin = dict(identity=scoring_identity(cfg, checkpoint), **git_state(),
                   command=sys.argv if argv is None else ['tools/test.py', *argv])
-    metrics, facts, record = score(cfg, checkpoint, out, args.launcher)
-    if get_rank() == 0:
-        facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
-        write_results(out, metrics, facts, record | origin)
-        print(format_results(metrics, facts))
-        print(f'written: {out / "results.json"}, {out / "results.csv"}')
+    start_processes(args.launcher, cfg.train.timeout)
+    with one_writer(out, origin['command']):
+        metrics, facts, record = score(cfg, checkpoint, out, args.launcher)
+        if get_rank() == 0:
+            facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
+            write_results(out, metrics, facts, record | origin)
+            print(format_results(metrics, facts))
+            print(f'written: {out / "results.json"}, {out / "results.csv"}')
 
 
 def default_out(args: argparse.Namespace) -> Path:
@@ -61,7 +66,7 @@ def default_out(args: argparse.Namespace) -> Path:
     return Path(args.checkpoint).parent / 'test'
 
 
-def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none') -> tuple[dict, dict, dict]:
+def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None = None) -> tuple[dict, dict, dict]:
     """Score a checkpoint (None: the untrained model) on `cfg.test_dataset`.
 
     Returns:
@@ -86,7 +91,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     cfg.model.teacher = None
     ready = check_ready(cfg, 'test_dataset')
     use_atomic_files()
-    start_processes(launcher)
+    place = start_processes(launcher, cfg.train.timeout)
     say_data(cfg, ready)
     import torch
     start = time.monotonic()
@@ -96,7 +101,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str = 'none'
     dataset = build_dataset(cfg, 'test_dataset', maps_of_run(model, evaluator.metrics), patch_size_of(model))
     out.mkdir(parents=True, exist_ok=True)
     runner = JrsRunner(
-        model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=launcher, test_cfg=dict(),
+        model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=place.launcher, test_cfg=dict(),
         test_dataloader=scoring_loader(dataset, cfg.train.workers),
         test_evaluator=evaluator, log_processor=dict(by_epoch=False), randomness=dict(seed=cfg.seed),
         default_hooks=dict(logger=dict(type='ProgressLog'), needs=dict(type='MetricNeeds'),

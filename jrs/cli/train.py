@@ -12,6 +12,7 @@ from mmengine.config import Config
 from jrs.cli.options import add_config_options, config_from, notes_of, overrides_of, say_notes
 from jrs.config import bases_of, resolve_config
 from jrs.errors import DataError
+from jrs.launch import add_launcher_option, refuse_several_processes
 from jrs.report.differences import difference_lines
 from jrs.report.naming import default_work_dir
 
@@ -19,11 +20,14 @@ EXAMPLES = """examples:
   python tools/train.py configs/segvggt/all24_fada.py                              the paper's setting; 8 GPUs: see below
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms              built-in rooms, on a CPU
   python tools/train.py configs/segvggt/all24_fada.py --profile rooms --resume     go on after a kill
-  torchrun --nproc_per_node 2 tools/train.py configs/segvggt/all24_fada.py --profile debug --launcher pytorch
-  torchrun --nproc_per_node 8 tools/train.py ... --launcher pytorch --cfg-options train.sharding=fully_shard
+  torchrun --nproc_per_node 2 tools/train.py configs/segvggt/all24_fada.py --profile debug
+  torchrun --nproc_per_node 8 tools/train.py ... --cfg-options train.sharding=fully_shard
                                                                   weights, gradients and moments in parts; DDP without it
   python tools/train.py work_dirs/RUN/config.py --replay work_dirs/RUN/nonfinite/iter_12_0.pt
                                                                   the step that met NaN, alone
+
+torchrun and srun are recognised by what they set in the environment; a shell or batch script of Slurm is one process. A run
+folder has one writer: a second one is refused, one that was killed is taken over from.
 
 SIGTERM and Ctrl-C finish the step, save, print the command that goes on, and exit with 143 and 130; a second one ends at
 once. torchrun passes signals on, waits 30 s for the step, and exits with 1, whatever its processes exit with. Of several
@@ -48,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--resume', action='store_true', help='go on from the newest checkpoint that loads')
     options.add_argument('--replay', type=Path, metavar='FILE', help='repeat one step that training kept because something '
                          'was not finite, instead of training; CONFIG is config.py of that run')
-    options.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
+    add_launcher_option(options)
     return options
 
 
@@ -62,23 +66,31 @@ def main(argv: list[str] | None = None) -> int:
     cfg = config_from(args)
     say_notes(args)
     if args.replay:
+        refuse_several_processes('tools/train.py --replay')
         return replay_step(cfg, args.replay)
     work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
-    from jrs.engine.build import build_runner, start_processes
-    from jrs.engine.checkpoint import checkpoints
+    command = sys.argv if argv is None else ['tools/train.py', *argv]
     from jrs.engine.disk import explaining_full_disks
+    from jrs.engine.processes import start_processes
+    from jrs.engine.writer import one_writer
+    start_processes(args.launcher, cfg.train.timeout)
+    with explaining_full_disks(work_dir), one_writer(work_dir, command):
+        return train(args, cfg, work_dir, command)
+
+
+def train(args: argparse.Namespace, cfg: Config, work_dir: Path, command: list[str]) -> int:
+    """Train in a folder that nobody else writes to; returns what `main` does."""
+    from jrs.engine.build import build_runner
+    from jrs.engine.checkpoint import checkpoints
     if not args.resume and checkpoints(work_dir):
         raise DataError(f'{work_dir} holds a run already. Add --resume to go on, or choose another --work-dir.')
-    start_processes(args.launcher, cfg.train.timeout)
     runner = build_runner(cfg, work_dir, args.resume, args.launcher)
-    command = sys.argv if argv is None else ['tools/train.py', *argv]
-    with explaining_full_disks(work_dir):
-        if runner.rank == 0:
-            record_start(args, cfg, runner, command)
-        runner.train()
-        if runner.train_loop.stopped_by:
-            return say_how_to_go_on(runner, command)
-        save_result(runner, cfg, work_dir)
+    if runner.rank == 0:
+        record_start(args, cfg, runner, command)
+    runner.train()
+    if runner.train_loop.stopped_by:
+        return say_how_to_go_on(runner, command)
+    save_result(runner, cfg, work_dir)
     return 0
 
 

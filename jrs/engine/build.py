@@ -155,16 +155,16 @@ def build_evaluator(metrics: Mapping, path: str = 'metrics') -> SceneEvaluator:
                            for name, metric in metrics.items() if metric is not None])
 
 
-def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: str = 'none') -> JrsRunner:
+def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: str | None = None) -> JrsRunner:
     """Return a Runner that trains `cfg` in `work_dir`.
 
     Args:
         cfg: a checked experiment.
         work_dir: the run's folder.
         resume: go on from the newest checkpoint of `work_dir` that loads.
-        launcher: 'none', 'pytorch' or 'slurm', as mmengine means them.
+        launcher: 'none', 'pytorch' or 'slurm'; None takes what the environment says.
     """
-    start_processes(launcher, cfg.train.timeout)
+    place = start_processes(launcher, cfg.train.timeout)
     update, processes = update_of(cfg), get_dist_info()[1]
     accumulate = update.accumulation(processes, cfg.train.accumulate)
     ready = check_ready(cfg, 'train_dataset', 'val_dataset')
@@ -185,7 +185,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     evaluator = build_evaluator(cfg.metrics) if validate else None
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm)
     return JrsRunner(
-        model=model, work_dir=str(work_dir), default_scope='jrs', launcher=launcher,
+        model=model, work_dir=str(work_dir), default_scope='jrs', launcher=place.launcher,
         train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model, hooks=hooks),
                                                             patch_size_of(model))),
         train_cfg=dict(type='ResumableIterLoop', max_iters=settings.iterations,

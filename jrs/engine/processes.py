@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
-from mmengine.dist import all_reduce, get_comm_device, get_dist_info, init_dist
+from mmengine.dist import all_reduce, get_comm_device, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch.distributed import DistError, TCPStore
 
 from jrs.errors import ConfigError, LostProcessError
+from jrs.launch import Place, find_place
 from jrs.registry import HOOKS
 
 TIMEOUT = 900                                  # seconds, where no config says another one
@@ -30,31 +31,53 @@ PATIENCE = 5.0                                 # seconds in which the others can
 PAUSE = 0.1                                    # seconds between two looks
 LOST_EXIT = 2
 
+_place = Place()                               # of this process, since `start_processes`
 
-def start_processes(launcher: str, timeout: float = TIMEOUT) -> None:
+
+def start_processes(launcher: str | None = None, timeout: float = TIMEOUT) -> Place:
     """Join the process group.
 
     Args:
-        launcher: 'none', 'pytorch' or 'slurm'.
+        launcher: 'none', 'pytorch' or 'slurm'; None takes what the environment says.
         timeout: seconds that a process waits for the others before the job ends.
 
+    Returns:
+        where this process stands.
+
     Raises:
-        ConfigError: the launcher has not started this process.
+        ConfigError: the launcher has not started this process, or there are more processes than devices.
+        LostProcessError: the others have not come.
     """
-    mark = dict(none='', pytorch='RANK', slurm='SLURM_PROCID')[launcher]
-    if mark and mark not in os.environ:
-        start = dict(pytorch='torchrun --nproc_per_node N', slurm='srun')[launcher]
-        raise ConfigError(f'--launcher {launcher} is for processes that {start.split()[0]} starts ({mark} is not set here): '
-                          f'{start} tools/train.py CONFIG --launcher {launcher}.')
-    if not mark or torch.distributed.is_initialized():
-        return
-    backend = 'nccl' if torch.cuda.is_available() else 'gloo'
-    if launcher == 'slurm':
-        init_dist('slurm', backend, timeout=int(timeout))
-        return
-    if backend == 'nccl':
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-    torch.distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    global _place
+    _place = place = find_place(launcher)
+    if place.launcher == 'none' or torch.distributed.is_initialized():
+        return place
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device_index(place, torch.cuda.device_count()))
+    wait = timedelta(seconds=timeout)
+    try:
+        if place.launcher == 'slurm':
+            store = TCPStore(place.address, place.port, place.size, is_master=place.rank == 0, timeout=wait)
+            joins = dict(store=store, rank=place.rank, world_size=place.size)
+        else:
+            joins = {}                         # torchrun may keep the store itself, as its own variables say
+        torch.distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo', timeout=wait, **joins)
+    except DistError as error:
+        where = f'{place.address}:{place.port} within {timeout:g} s (train.timeout)'
+        raise LostProcessError(f'process {place.rank} of {place.size} did not meet the others at {where}: '
+                               f'{str(error).splitlines()[0][:200]}') from error
+    return place
+
+
+def device_index(place: Place, visible: int) -> int:
+    """Return the number of the GPU for this process among those that it sees.
+
+    Slurm may bind one GPU to each task: all of them see a device 0 then. Processes of torchrun see the same devices.
+    """
+    if place.launcher == 'pytorch' and place.local_rank >= visible:
+        raise ConfigError(f'torchrun started at least {place.local_rank + 1} processes on this machine, where {visible} '
+                          f'GPUs are visible: start --nproc_per_node {visible}.')
+    return place.local_rank % visible
 
 
 def agree(*values: int) -> tuple[int, ...]:
@@ -113,7 +136,7 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         if self.world_size > 1:
-            self.store = TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
+            self.store = TCPStore(_place.address, _place.port, is_master=False,
                                   timeout=timedelta(seconds=max(PATIENCE, 1)))
             threading.Thread(target=self._watch, daemon=True, name='watchdog').start()
         return self

@@ -31,7 +31,7 @@ def shard(model: nn.Module) -> nn.Module:
     """
     if get_world_size() == 1:
         raise ConfigError("train.sharding='fully_shard' needs several processes: torchrun --nproc_per_node N tools/train.py "
-                          'CONFIG --launcher pytorch. Set it to None for one process.')
+                          'CONFIG. Set it to None for one process.')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     mesh = init_device_mesh(device, (get_world_size(),))
     parts = [model.backbone, *([] if model.queries is None else [model.queries])]

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from jrs.launch import find_place
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME = 1.0                                     # seconds: a launcher passes on what the whole group has got already
 
@@ -22,6 +24,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number, self.since, self.before = 0, 0.0, {}
+        self.launched = find_place().launcher != 'none'        # by one who passes on what all get already
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -35,7 +38,7 @@ class StopRequest:
     def _keep(self, number: int, frame) -> None:
         if not self.number:
             self.number, self.since = number, time.monotonic()
-        elif 'RANK' not in os.environ or time.monotonic() - self.since > SAME:
+        elif not self.launched or time.monotonic() - self.since > SAME:
             os._exit(128 + number)
 
 
@@ -57,7 +60,10 @@ def _obey_the_parent() -> None:
 def resume_command(words: Sequence[str]) -> str:
     """Return the command line that goes on with the run that `words` (sys.argv) started."""
     own = shlex.join([*words, *([] if '--resume' in words else ['--resume'])])
-    if 'RANK' not in os.environ:
+    place = find_place()
+    if place.launcher == 'slurm':
+        return f'srun --ntasks {place.size} python {own}'
+    if place.launcher == 'none':
         return f'python {own}'
     machines = int(os.environ.get('GROUP_WORLD_SIZE', 1))
     where = f'--nnodes {machines} ...' if machines > 1 else '--standalone'

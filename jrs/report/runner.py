@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
 
+from jrs.engine.writer import refuse_second_writer
 from jrs.errors import JrsError
 from jrs.io.atomic import atomic_write
 from jrs.report.identity import write_identity
@@ -91,13 +90,14 @@ class Runner:
         """Run one command; returns what went wrong, '' when nothing did."""
         run = work.training if isinstance(work, Scoring) and work.training else work
         try:
-            with _only_one(run.folder) if isinstance(run, Training) else nullcontext() as lock:
-                if work.settled(self.any_code):
-                    return ''                                  # by another process, in the meantime
-                if isinstance(work, Training):
-                    make_room(work, self.any_code, self.say)
-                log = (work.folder if isinstance(work, (Training, Scoring)) else self.logs) / LOG
-                code, last = self._stream(work, log, lock)
+            if isinstance(run, Training):
+                refuse_second_writer(run.folder)               # the command itself holds the folder while it runs
+            if work.settled(self.any_code):
+                return ''                                      # by another process, in the meantime
+            if isinstance(work, Training):
+                make_room(work, self.any_code, self.say)
+            log = (work.folder if isinstance(work, (Training, Scoring)) else self.logs) / LOG
+            code, last = self._stream(work, log)
         except JrsError as error:
             return f'{type(error).__name__}: {error}'
         if code != 0:
@@ -106,14 +106,14 @@ class Runner:
             write_identity(work.folder, work.identity)
         return ''
 
-    def _stream(self, work: Work, log: Path, lock: int | None) -> tuple[int, str]:
+    def _stream(self, work: Work, log: Path) -> tuple[int, str]:
         """Run a command, its output into `log`; returns the exit code and the line that says why it failed."""
         command = command_line(work.words(self.any_code), self.launcher, work.processes_within(self.processes))
         log.parent.mkdir(parents=True, exist_ok=True)
         last, error, shown_at = '', '', time.monotonic()
         with log.open('a', encoding='utf-8') as file, subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
-                env=self._environment(), pass_fds=() if lock is None else (lock,)) as process:
+                env=self._environment()) as process:
             file.write(f'$ {shlex.join(command)}\n')
             for line in process.stdout:
                 file.write(line)
@@ -194,22 +194,6 @@ def write_slurm_jobs(chains: list[list[Work]], runner: Runner, folder: Path) -> 
             file.write('\n'.join([*head, *lines, '']))
         scripts.append(path)
     return scripts
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[int]:
-    """Hold the lock of a run folder; the child inherits it, so that it lasts as long as either lives."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder.with_name(f'.{folder.name}.lock'), os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise JrsError(f'another process works in {shown(folder)}; this one leaves it alone') from None
-    try:
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _clock(seconds: float) -> str:

@@ -34,26 +34,48 @@ class Rank:
         os.kill(self.pid, number)
 
 
-def start_ranks(folder: Path, name: str, *words, count: int = 2, before: Callable[[int], None] = lambda rank: None,
-                launcher: bool = True) -> list[Rank]:
-    """Start ``jrs NAME WORDS --launcher pytorch`` as `count` processes; `before(rank)` runs in each of them first.
-
-    Without `launcher` nothing tells a process that there are others.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def torchrun(rank: int, count: int, port: int) -> dict[str, str]:
+    """Return the variables of a process of torchrun."""
+    return dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
+                MASTER_ADDR='localhost', MASTER_PORT=str(port))
+
+
+# As Slurm 22.05 sets them, for a job of two tasks: in the shell of salloc, and in the batch script.
+SHELL = dict(SLURM_JOB_ID='41', SLURM_JOBID='41', SLURM_NTASKS='2', SLURM_NPROCS='2', SLURM_NNODES='1',
+             SLURM_JOB_NODELIST='vm', SLURM_NODELIST='vm', SLURM_TASKS_PER_NODE='2')
+BATCH = dict(SHELL, ENVIRONMENT='BATCH', SLURM_PROCID='0', SLURM_LOCALID='0', SLURM_NODEID='0', SLURM_GTIDS='0')
+
+
+def srun(rank: int, count: int, job: int) -> dict[str, str]:
+    """Return the variables of a task in step 1 of a job on one machine."""
+    return dict(BATCH, SLURM_JOB_ID=str(job), SLURM_STEP_ID='1', SLURM_STEPID='1', SLURM_STEP_NUM_TASKS=str(count),
+                SLURM_STEP_NUM_NODES='1', SLURM_STEP_NODELIST='vm', SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank))
+
+
+def start_ranks(folder: Path, name: str, *words, count: int = 2, before: Callable[[int], None] = lambda rank: None,
+                launch: Callable[[int, int, int], dict] | None = torchrun) -> list[Rank]:
+    """Start ``jrs NAME WORDS`` as `count` processes; `before(rank)` runs in each of them first.
+
+    `launch(rank, count, port)` returns the variables that a launcher sets; without one nothing tells a process that there
+    are others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
     ranks = []
     for rank in range(count):
         output = folder / f'output{rank}.txt'
         output.touch()                         # it may be read before the process has written
         pid = os.fork()
         if pid == 0:
-            if launcher:
-                os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
-                                  MASTER_ADDR='localhost', MASTER_PORT=str(port))
-            _child(output, name, [*words, *(['--launcher', 'pytorch'] if launcher else [])], lambda rank=rank: before(rank))
+            os.environ.update(launch(rank, count, port) if launch is not None else {})
+            _child(output, name, list(words), lambda rank=rank: before(rank))
         ranks.append(Rank(pid, output))
     return ranks
 

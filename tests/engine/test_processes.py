@@ -20,7 +20,7 @@ from jrs.engine.hooks import TERMS_FILE, TermLog, read_lines
 from jrs.io.weights import read_metadata
 from jrs.losses.camera import CameraLoss
 from tests._data import MAIN, command
-from tests.engine._ranks import start_ranks, until, wait
+from tests.engine._ranks import srun, start_ranks, until, wait
 
 ITERATIONS = 4
 TOLERANCE = 1e-5                               # of a loss, relative; documented in tools/train.py --help
@@ -133,6 +133,13 @@ def test_processes_that_cannot_share_an_update_are_refused_before_data_are_looke
     for said in ('3 processes', '4 slots of at most 2 images', 'start 1, 2 or 4 processes', 'batches.slots=3'):
         assert said in ranks[0].text, ranks[0].text
     assert 'nowhere' not in ranks[0].text and not (tmp_path / 'run').exists()
+
+
+def test_tasks_of_slurm_train_together_as_processes_of_torchrun_do(pair, debug_data, tmp_path):
+    """With Slurm's variables set by hand; the port comes from the job's number, here a free port."""
+    ranks = start_ranks(tmp_path, 'train', *words(debug_data, tmp_path / 'run', FOUR), launch=srun)
+    assert wait(ranks) == [0, 0], ranks[0].text + ranks[1].text
+    assert losses(tmp_path / 'run') == losses(pair)
 
 
 def test_scores_of_two_processes_are_those_of_one(debug_data, tmp_path):

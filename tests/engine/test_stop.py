@@ -14,14 +14,14 @@ from jrs.engine.hooks import TERMS_FILE, read_lines
 from jrs.engine.stop import resume_command
 from jrs.losses.camera import CameraLoss
 from tests._data import command
-from tests.engine._ranks import Rank, start_ranks, until, wait
+from tests.engine._ranks import Rank, start_ranks, torchrun, until, wait
 from tests.engine.test_processes import after_iteration, losses, sleep_for_ever, words
 
 ALL = 5000
 
 
 def start(folder: Path, *given: str, before=lambda rank: None) -> list[Rank]:
-    return start_ranks(folder, 'train', *given, count=1, launcher=False, before=before)
+    return start_ranks(folder, 'train', *given, count=1, launch=None, before=before)
 
 
 def written(folder: Path) -> int:
@@ -97,6 +97,6 @@ def test_the_command_that_goes_on_names_the_launcher(monkeypatch):
     given = ['tools/train.py', 'a b.py', '--work-dir', 'x']
     assert resume_command(given) == "python tools/train.py 'a b.py' --work-dir x --resume"
     assert resume_command([*given, '--resume']) == resume_command(given)
-    monkeypatch.setenv('RANK', '3')
-    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    for name, value in torchrun(3, 4, 29500).items():
+        monkeypatch.setenv(name, value)
     assert resume_command(given).startswith('torchrun --standalone --nproc_per_node 4 tools/train.py ')

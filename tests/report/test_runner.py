@@ -1,15 +1,12 @@
 """Commands are run once, side by side where asked; a failure is told and stops nothing else."""
 
-import fcntl
 import json
-import os
 import sys
-import threading
-import time
 
 import pytest
 
 from jrs.engine.update import Update
+from jrs.engine.writer import one_writer
 from jrs.report.identity import write_identity
 from jrs.report.runner import LOG, Runner, make_room, write_slurm_jobs
 from jrs.report.work import FINISHED, NEW, Scoring, Training, Work, command_line
@@ -96,37 +93,18 @@ while len(list(here.glob("started_*"))) < 2:
     assert any('left' in line for line in ran.lines)
 
 
-def test_a_run_folder_belongs_to_one_process(runner, tmp_path):
+def test_a_run_folder_that_another_process_writes_to_is_left_alone(runner, tmp_path):
+    """Neither started nor, being of another identity, moved aside."""
     training = Run(tmp_path / 'run')
-    tmp_path.joinpath('run').mkdir()
-    handle = os.open(tmp_path / '.run.lock', os.O_RDWR | os.O_CREAT)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    ran = runner()
-    ran.run([[training]])
-    assert 'another process works in' in ran.failures[id(training)] and not training.result.exists()
-    os.close(handle)
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'iter_1.pth').touch()
+    with one_writer(tmp_path / 'run', ['tools/train.py', 'mine.py']):
+        ran = runner()
+        ran.run([[training]])
+    assert 'belongs to process' in ran.failures[id(training)] and 'mine.py' in ran.failures[id(training)]
+    assert not training.result.exists() and not (tmp_path / 'run.other1').exists()
     runner().run([[training]])
     assert training.result.is_file()
-
-
-def test_the_lock_outlives_a_killed_parent(runner, tmp_path):
-    training = Run(tmp_path / 'run', f'import time, pathlib\nwhile not pathlib.Path({str(tmp_path / "go")!r}).exists(): '
-                                     'time.sleep(0.02)')
-    (tmp_path / 'run').mkdir()
-    thread = threading.Thread(target=runner().run, args=([[training]],))
-    thread.start()
-    end = time.monotonic() + 20
-    while not (tmp_path / '.run.lock').is_file() and time.monotonic() < end:
-        time.sleep(0.02)
-    handle = os.open(tmp_path / '.run.lock', os.O_RDWR)
-    with pytest.raises(BlockingIOError):
-        for _ in range(1000):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(handle, fcntl.LOCK_UN)
-            time.sleep(0.01)
-    (tmp_path / 'go').touch()
-    thread.join()
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def training(folder, slots=4, **identity):
