@@ -149,7 +149,7 @@ def _merges(old: Any, new: Any) -> bool:
     """True when `new` is merged into `old`; False when it stands alone in its place."""
     if not isinstance(new, Mapping) or not isinstance(old, (Mapping, list, tuple)) or new.get(DELETE):
         return False
-    return 'type' not in new or not isinstance(old, Mapping) or new['type'] == old.get('type')
+    return 'type' not in new or isinstance(old, Mapping) and new['type'] == old.get('type')
 
 
 def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str) -> None:

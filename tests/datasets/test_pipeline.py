@@ -143,3 +143,12 @@ def test_a_transform_of_mmcv_stands_in_a_config_and_moves_nothing(prepared):
     assert load_config(MAIN, 'debug', wish).train_dataset.transform[1].transforms[0].prob == 0.5
     with pytest.raises(ConfigError, match="Grayscale has no argument 'probability'"):
         load_config(MAIN, 'debug', {'train_dataset.transform': [dict(nested, transforms=[dict(GRAY, probability=1)])]})
+
+
+def test_a_list_takes_the_place_of_a_part_and_a_part_that_of_a_list(tmp_path):
+    row = tmp_path / 'row.py'
+    row.write_text(f"_base_ = '{MAIN}'\ntrain_dataset = dict(transform=[dict(type='TrainViews'), {GRAY}])\n")
+    assert load_config(row, 'debug', {'train_dataset.transform.1.prob': 0.3}).train_dataset.transform[1].prob == 0.3
+    assert load_config(row, 'debug', {'train_dataset.transform': GRAY}).train_dataset.transform == GRAY
+    with pytest.raises(ConfigError, match="'2' is no index"):
+        load_config(row, 'debug', {'train_dataset.transform.2.prob': 0.3})
