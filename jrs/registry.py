@@ -104,6 +104,7 @@ def _slot(name: str, *packages: str, parent: Registry | None = None) -> Slot:
 
 
 BACKBONES = _slot('backbones', 'jrs.backbones')
+ATTENTIONS = _slot('attentions', 'jrs.layers.attention')
 INSERTIONS = _slot('insertions', 'jrs.queries')
 QUERIES = _slot('queries', 'jrs.queries')
 HEADS = _slot('heads', 'jrs.heads')

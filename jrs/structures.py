@@ -8,7 +8,7 @@ Pixel centres are at integer coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -43,6 +43,8 @@ def _changed(value, change: Callable[[Tensor], Tensor]):
         return value._each(change)
     if isinstance(value, (list, tuple)):
         return type(value)(_changed(item, change) for item in value)
+    if isinstance(value, dict):
+        return {key: _changed(item, change) for key, item in value.items()}
     return value
 
 
@@ -152,6 +154,25 @@ def maps_read(parts: Iterable[object]) -> frozenset[str]:
 
 
 @dataclass
+class Priors(_Moves):
+    """What is known of the geometry before a reconstruction; each part is None or given for all views.
+
+    Attributes:
+        depth: (B, V, H, W) z-depth, 0 = unknown.
+        intrinsics: (B, V, 3, 3), pixels of the H x W image, pixel centres at integers.
+        cam_from_world: (B, V, 4, 4), any world, translations in the unit of the depth.
+        depth_views, intrinsics_views, camera_views: (B, V) bool, the views whose part is used; None = all.
+    """
+
+    depth: Tensor | None = None
+    intrinsics: Tensor | None = None
+    cam_from_world: Tensor | None = None
+    depth_views: Tensor | None = None
+    intrinsics_views: Tensor | None = None
+    camera_views: Tensor | None = None
+
+
+@dataclass
 class LayerState:
     """The image tokens of one query layer, as they pass.
 
@@ -172,7 +193,7 @@ class LayerState:
 
 @dataclass
 class FeatureTaps:
-    """What a backbone leaves for the heads after its last layer.
+    """What a backbone leaves for the heads after its last layer; views in the order of the images.
 
     Attributes:
         taps: one (B, V, P, feature_dim) map per entry of the backbone's `feature_layers`, in that order.
@@ -180,6 +201,11 @@ class FeatureTaps:
         patch_grid: (h_p, w_p), patches along the height and the width of the image.
         image_size: (H, W) in pixels.
         geometry_tokens: (B, V, feature_dim), the token of each view that cameras are read from; None without one.
+        special_tokens: (B, V, K, C or 2C), the tokens of the last layer that are no patches, where a backbone leaves others
+            than those of the last tap; `special` gives either.
+        scene_tokens: (B, E, C), tokens of no view after the last layer; None without any.
+        tap_grids: grid (h, w) of each tap, None = `patch_grid`; a tap with a grid of its own holds its patches only,
+            (B, V, h * w, feature_dim), row-major. None = all are of `patch_grid`.
     """
 
     taps: list[Tensor]
@@ -187,6 +213,23 @@ class FeatureTaps:
     patch_grid: tuple[int, int]
     image_size: tuple[int, int]
     geometry_tokens: Tensor | None = None
+    special_tokens: Tensor | None = None
+    scene_tokens: Tensor | None = None
+    tap_grids: Sequence[tuple[int, int] | None] | None = None
+
+    @property
+    def special(self) -> Tensor:
+        """(B, V, K, C or 2C), the tokens of the last layer that are no patches, in their order."""
+        if self.special_tokens is not None:
+            return self.special_tokens
+        special = torch.ones(self.taps[-1].shape[2], dtype=torch.bool, device=self.patch_index.device)
+        special[self.patch_index] = False
+        return self.taps[-1][:, :, special]
+
+    def grid_of(self, tap: int) -> tuple[tuple[int, int], Tensor | None]:
+        """Return the grid of tap number `tap`, and where its patches stand along P; None = it holds nothing else."""
+        grid = None if self.tap_grids is None else self.tap_grids[tap]
+        return (self.patch_grid, self.patch_index) if grid is None else (grid, None)
 
 
 @dataclass

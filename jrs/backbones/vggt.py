@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from jrs.backbones.alternating import IMAGE_MEAN, IMAGE_STD, AlternatingBackbone
+from jrs.backbones.steps import IMAGE_MEAN, IMAGE_STD, State, Step, StepBackbone
 from jrs.layers.block import Block
+from jrs.layers.layout import Layout
 from jrs.layers.vit import build_patch_embed
 from jrs.registry import BACKBONES
+from jrs.structures import FeatureTaps
 
 
 @BACKBONES.register_module()
-class VGGT(AlternatingBackbone):
+class VGGT(StepBackbone):
     """The aggregator of VGGT (vggt.md sections 2 to 5); the defaults are those of VGGT-1B.
 
     Parameter names are those of the released checkpoints below `aggregator.`.
@@ -32,27 +34,26 @@ class VGGT(AlternatingBackbone):
         rope_base: base of the rotary position embedding.
         init_values: initial LayerScale.
         feature_layers: pairs whose two outputs, side by side, the heads read.
-        activation_checkpointing: in training, recompute every pair in the backward pass.
+        activation_checkpointing: in training, what of every pair the backward pass computes again: False nothing,
+            'attention' all but the outputs of attention, True everything.
+        global_attention: what stands behind the door of the global blocks (`ATTENTIONS`); None = attention of all to all.
         lora: `rank`, `alpha` and `dropout` of low-rank adapters on the attention of all pairs; None = none.
         freeze: `patch_embed` and `blocks` (pairs and special tokens): True keeps them as they are; None = all learn.
     """
 
-    pose_convention = 'cam_from_world, OpenCV axes, world = first camera'
-    scale = 'arbitrary'
-    has_reference_view = True
-    full_precision = ()                        # weights that are also used outside autocast
     weights_licence = 'VGGT licence: non-commercial; a separate commercial file exists'
-    encoder_name = 'patch_embed'
-    pair_parts = ('frame_blocks', 'global_blocks', 'camera_token', 'register_token')
-    lora_targets = r'(frame|global)_blocks\.\d+\.attn\.(qkv|proj)'
+    streams = True
+    encoder_parts = ('patch_embed',)
 
     def __init__(self, img_size: int = 518, patch_size: int = 14, embed_dim: int = 1024, depth: int = 24,
                  num_heads: int = 16, mlp_ratio: float = 4.0, patch_embed: str = 'dinov2_vitl14_reg',
                  encoder_depth: int = 4, num_register_tokens: int = 4, rope_base: float = 100.0, init_values: float = 0.01,
-                 feature_layers: Sequence[int] = (4, 11, 17, 23), activation_checkpointing: bool = False,
-                 lora: dict | None = None, freeze: dict | None = None) -> None:
-        super().__init__(embed_dim, depth, num_heads, img_size, patch_size, 1 + num_register_tokens, rope_base,
-                         feature_layers, activation_checkpointing)
+                 feature_layers: Sequence[int] = (4, 11, 17, 23), activation_checkpointing: bool | str = False,
+                 global_attention: dict | None = None, lora: dict | None = None, freeze: dict | None = None) -> None:
+        super().__init__(embed_dim, patch_size, feature_layers, activation_checkpointing, global_attention,
+                         img_size=img_size)
+        self.num_special = 1 + num_register_tokens
+        self.head_width, self.rope_base = embed_dim // num_heads, rope_base
 
         def blocks() -> nn.ModuleList:
             return nn.ModuleList(Block(embed_dim, num_heads, mlp_ratio, qk_norm=True, init_values=init_values)
@@ -64,23 +65,34 @@ class VGGT(AlternatingBackbone):
         self.global_blocks = blocks()
         self.register_buffer('image_mean', torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer('image_std', torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
-        self.fine_tune(lora, freeze)
+        self.complete(lora, freeze)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the tokens (B, V, P, C) that enter the first pair: camera, registers, patches of each view."""
+    def start(self, images: Tensor, seen: int = 0) -> tuple[State, Layout]:
+        """Return the tokens (B, V, P, C) that enter the first pair, camera, registers, patches of each view; their layout.
+
+        The first view has special tokens of its own, but not where `seen` views of a stream were passed before.
+        """
         num_scenes, num_views = images.shape[:2]
         normalised = (images - self.image_mean) / self.image_std
         patches = self.patch_embed(normalised.flatten(0, 1))                    # (B*V, h_p * w_p, C)
         patches = patches.unflatten(0, (num_scenes, num_views))                 # (B, V, h_p * w_p, C)
         special = torch.cat([self.camera_token, self.register_token], dim=2)    # (1, 2, 1 + registers, C)
-        others = special[:, 1:].expand(-1, num_views - 1, -1, -1)               # the first view has tokens of its own
-        special = torch.cat([special[:, :1], others], dim=1).expand(num_scenes, -1, -1, -1)
-        return torch.cat([special, patches], dim=2)                             # (B, V, P, C)
+        firsts = 0 if seen else 1
+        others = special[:, 1:].expand(-1, num_views - firsts, -1, -1)
+        special = torch.cat([special[:, :firsts], others], dim=1).expand(num_scenes, -1, -1, -1)
+        tokens = torch.cat([special, patches], dim=2)                           # (B, V, P, C)
+        layout = Layout.of(images, self.patch_size, front=self.num_special, seen=seen)
+        return State(tokens), layout.turned(self.head_width, self.rope_base)
 
-    def pair(self, index: int) -> tuple[nn.Module, nn.Module]:
-        """Return frame block and global block `index`."""
-        return self.frame_blocks[index], self.global_blocks[index]
+    def steps(self) -> list[Step]:
+        """Return the frame block and the global block of each pair; queries read after the latter."""
+        steps = []
+        for frame, over_all in zip(self.frame_blocks, self.global_blocks, strict=True):
+            steps += [Step(frame, 'view', 'view'), Step(over_all, 'scene', 'scene', query=True)]
+        return steps
 
-    def geometry_tokens(self, tap: Tensor) -> Tensor:
-        """Return the camera tokens (B, V, 2C) of `tap` (B, V, P, 2C)."""
-        return tap[:, :, 0]
+    def finish(self, taps: list[Tensor], state: State, layout: Layout) -> FeatureTaps:
+        """Return the taps; cameras are read from the camera tokens (B, V, 2C) of the last one."""
+        features = super().finish(taps, state, layout)
+        features.geometry_tokens = taps[-1][:, :, 0]
+        return features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
     from jrs.structures import FeatureTaps, GeometryTargets, LayerState, QueryPredictions, SceneBatch
 
+    Layout = object                            # of jrs.layers, which stands above this package
+
 MODULE = 'torch.nn.Module'
 OF_THE_BACKBONE = {
     'dim': 'width C of the tokens, `embed_dim` of the backbone',
     'num_layers': 'its `num_query_layers`',
+    'layer_kinds': 'kind of each of these layers, `layer_kinds` of the backbone; all "scene" where it has none',
     'dim_in': 'width of its taps, `feature_dim`',
     'patch_size': 'side of a patch in pixels',
     'num_classes': 'K, `model.num_classes`'}
@@ -26,7 +29,10 @@ OF_THE_BACKBONE = {
 class Backbone(Protocol):
     """Images -> the tokens of each query layer as they pass, then feature taps for the heads.
 
-    `model.backbone`. The model runs ``layers(images)`` to its end once per forward pass, in training and in inference, lets
+    `model.backbone`. `jrs.backbones.steps.StepBackbone` is the base class of ours: a subclass lists blocks, and gets layers,
+    taps, recomputation, freezing, adapters and merging of tokens. It need not be used.
+
+    The model runs ``layers(images)`` to its end once per forward pass, in training and in inference, lets
     the queries read each state as it passes, and then asks for ``features()`` once. Images are RGB in [0, 1]; what else they
     should be is yours to do. Gradients flow through tokens and taps; parameters that do not learn have `requires_grad`
     False. `model.autocast` wraps `layers`, not the heads. The device is that of the images.
@@ -46,12 +52,16 @@ class Backbone(Protocol):
         size_rule: which image sizes are allowed, in words.
         pose_convention: what cameras mean that are read from these tokens, in words: 'cam_from_world, OpenCV axes, world =
             first camera'.
-        scale: of the geometry that comes out.
+        scale: of the geometry that comes out; 'metric, approximate' where it is in metres without being exact.
         has_reference_view: True where cameras are relative to the first view. False says that permuting the views permutes
             the outputs; predicted cameras are then made relative to the first view by the model.
         weights_licence: of the released weights, in words; 'none' without any.
         num_special: special tokens per view, for estimates of memory.
-        activation_checkpointing: whether blocks are run again in the backward pass, for estimates of memory.
+        activation_checkpointing: what is computed again in the backward pass, for estimates of memory: False, 'attention'
+            (all but the outputs of attention) or True.
+        layer_kinds: of each query layer, 'scene' where patches of all views were mixed since the one before, else 'special';
+            without it all are 'scene'. Queries pass over 'special' layers unless their config includes them.
+        takes_priors: whether `layers` has a second argument, known depth, intrinsics and cameras (`jrs.structures.Priors`).
         full_precision: beginnings of the names of linear and convolution layers that also run outside autocast. With the
             attribute, inference keeps all others in the dtype of autocast; without it all stay float32.
         official_weights: where to get the released file, in words, for the message that it is missing.
@@ -68,7 +78,9 @@ class Backbone(Protocol):
     has_reference_view: bool
     weights_licence: str
     num_special: int = 0
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | str = False
+    layer_kinds: Sequence[str] = ...
+    takes_priors: bool = False
     full_precision: tuple[str, ...] = ...
     official_weights: str = ...
 
@@ -83,6 +95,32 @@ class Backbone(Protocol):
         """Hand over what heads read of the images last passed to `layers`, and keep no reference.
 
         Taps are (B, V, P, feature_dim), V in the order of the images, P the same for all views.
+        """
+
+
+@contract('ATTENTIONS', base=MODULE)
+class SceneAttention(Protocol):
+    """What stands behind the attention of a backbone's blocks that see several views: merging, causal masks, caches.
+
+    `model.backbone.global_attention`, of backbones made of steps; None = softmax attention of all tokens to all.
+    `jrs.layers.attention.SceneAttention` is a base class with the defaults.
+
+    Attributes:
+        recomputable: False for what is wrong to run twice (a cache); it then refuses `activation_checkpointing`.
+        special_steps: True where steps over special tokens only come to the door too.
+        seen: views of the stream before those of the coming pass; not 0 only for caches.
+    """
+
+    recomputable: bool
+    special_steps: bool
+    seen: int
+
+    def at(self, block: int, layout: Layout) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+        """Return the ``mix(q, k, v, x)`` of block number `block` among the steps across views, None = leave it as it is.
+
+        q, k, v (B, heads, N, head width) after q/k norm and rotation, x (B, N, C) the normalised tokens that they come from;
+        the result is (B, heads, N, head width), one row per token in their order. N = V * P + E: views one after the other,
+        then tokens of no view. `layout` (`jrs.layers.layout.Layout`) says V, the patch grid, which of P are patches.
         """
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from jrs.layers.attention import SelfAttention
+from jrs.layers.attention import Mix, SelfAttention, fused_attention
 
 HIDDEN_VALUES = 2 ** 23                        # between the layers of an MLP at a time, without gradients: 32 MiB as float32
 
@@ -42,6 +43,26 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(tokens)))
 
 
+class SwiGLU(nn.Module):
+    """w3(SiLU(a) * b), a and b being the halves of w12(x): about as many weights as an `Mlp` of the same arguments.
+
+    Args:
+        dim: width of the input and of the output.
+        hidden_dim: width between the layers of that `Mlp`; here two thirds of it, up to the next multiple of 8.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        width = -(-(2 * hidden_dim // 3) // 8) * 8
+        self.w12 = nn.Linear(dim, 2 * width)
+        self.w3 = nn.Linear(width, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (..., dim) for `tokens` (..., dim)."""
+        gate, value = self.w12(tokens).chunk(2, dim=-1)                         # (..., width) each
+        return self.w3(F.silu(gate) * value)
+
+
 class LayerScale(nn.Module):
     """Multiplies every channel by a learned `gamma` (C,), which starts at `init_value`."""
 
@@ -62,21 +83,25 @@ class Block(nn.Module):
         num_heads: attention heads.
         mlp_ratio: hidden width of the MLP over C.
         norm_eps: epsilon of the two layer norms (1e-6 in the image encoder, 1e-5 elsewhere).
-        qk_norm: normalise queries and keys per head, with epsilon 1e-5.
+        qk_norm: normalise queries and keys per head.
         init_values: initial LayerScale; None leaves LayerScale out.
+        mlp: class of the MLP, made from C and its hidden width: `Mlp` or `SwiGLU`.
+        qk_norm_eps: epsilon of the norms of queries and keys.
+        key_bias: False keeps the bias of the keys at zero (`SelfAttention`).
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, norm_eps: float = 1e-5,
-                 qk_norm: bool = False, init_values: float | None = 0.01) -> None:
+                 qk_norm: bool = False, init_values: float | None = 0.01,
+                 mlp: Callable[[int, int], nn.Module] = Mlp, qk_norm_eps: float = 1e-5, key_bias: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = SelfAttention(dim, num_heads, qk_norm=qk_norm)
+        self.attn = SelfAttention(dim, num_heads, qk_norm, qk_norm_eps, key_bias)
         self.ls1 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = mlp(dim, int(dim * mlp_ratio))
         self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
 
-    def forward(self, tokens: Tensor, rope: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Return `tokens` (B, N, C) after the block; `rope` as in `SelfAttention.forward`."""
-        tokens = tokens + self.ls1(self.attn(self.norm1(tokens), rope))
+    def forward(self, tokens: Tensor, rope: Callable[[Tensor], Tensor] | None = None, mix: Mix = fused_attention) -> Tensor:
+        """Return `tokens` (B, N, C) after the block; `rope` and `mix` as in `SelfAttention.forward`."""
+        tokens = tokens + self.ls1(self.attn(self.norm1(tokens), rope, mix))
         return tokens + self.ls2(self.mlp(self.norm2(tokens)))

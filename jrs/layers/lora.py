@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from jrs.errors import ConfigError
 class LoRALinear(nn.Linear):
     """``W x + b + (alpha / rank) B (A x)``; made from an `nn.Linear` by `add_lora`, never built directly.
 
+    A layer of a subclass of `nn.Linear` becomes one of this class and of its own, so that what its own `forward` adds stays.
     State keys: `weight`, `bias`, `lora_a` (rank, in), `lora_b` (out, rank).
     """
 
@@ -26,7 +28,7 @@ class LoRALinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., in), such as tokens (B, T, in), to (..., out)."""
         low_rank = F.linear(F.dropout(x, self.lora_dropout, self.training), self.lora_a)    # (..., rank)
-        return F.linear(x, self.weight, self.bias) + self.lora_scale * F.linear(low_rank, self.lora_b)
+        return super().forward(x) + self.lora_scale * F.linear(low_rank, self.lora_b)
 
     def extra_repr(self) -> str:
         """Add the rank to what `print(model)` shows."""
@@ -65,8 +67,17 @@ def add_lora(module: nn.Module, pattern: str, rank: int, alpha: float, dropout: 
     return names
 
 
+@cache
+def _adapted_class(plain: type[nn.Linear]) -> type[LoRALinear]:
+    return LoRALinear if plain is nn.Linear else type(f'LoRA{plain.__name__}', (LoRALinear, plain), {'plain': plain})
+
+
+def _plain_class(adapted: type[LoRALinear]) -> type[nn.Linear]:
+    return vars(adapted).get('plain', nn.Linear)
+
+
 def _adapt(layer: nn.Linear, rank: int, scale: float, dropout: float) -> None:
-    layer.__class__ = LoRALinear
+    layer.__class__ = _adapted_class(type(layer))
     layer.weight.requires_grad_(False)
     if layer.bias is not None:
         layer.bias.requires_grad_(False)
@@ -93,5 +104,5 @@ def merge_lora(module: nn.Module) -> list[str]:
         layer = module.get_submodule(name)
         layer.weight.copy_(merged_weight(layer.weight, layer.lora_a, layer.lora_b, layer.lora_scale))
         del layer.lora_a, layer.lora_b, layer.lora_scale, layer.lora_dropout
-        layer.__class__ = nn.Linear
+        layer.__class__ = _plain_class(type(layer))
     return names

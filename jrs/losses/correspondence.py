@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from jrs.errors import ConfigError
 from jrs.geometry.camera import decode_cameras
 from jrs.geometry.projection import project_points
+from jrs.layers.layout import WatchedStep
 from jrs.registry import PRETEXTS
 from jrs.structures import GeometryTargets
 
@@ -26,30 +27,32 @@ LOWEST = -1e9                                  # finite, so that a row without a
 
 @PRETEXTS.register_module()
 class Correspondence(nn.Module):
-    """Training terms that teach the global attention of an alternating backbone to find correspondences.
+    """Training terms that teach a backbone made of steps to find correspondences by its attention across views.
 
-    - `matching`: -log of the attention that the first heads of some global blocks pay, from a patch, to those patches of
-      other views which see the same point; patches that no other view sees do not count.
+    - `matching`: -log of the attention that the first heads of some blocks across views pay, from a patch, to those patches
+      of other views which see the same point; patches that no other view sees do not count. At a query layer that block is
+      the last one across views before the queries read; its rotary embedding must be the same in all views.
     - `displacement`: distance (L1, patches) between where a patch's point lies in the first view and where it lies in its
       own, read from its token after some layers.
-    - `patch_points`: distance (L1, scene units) to the point itself in the frame of the first camera, from the last tap.
+    - `patch_points`: distance (L1, scene units) to the point itself in the frame of the first camera, from what goes
+      into the last block across views and what comes out, side by side.
 
     Args:
-        dim, dim_in: width of the tokens and of the taps.
-        num_layers: pairs of blocks of the backbone.
+        dim: width of the tokens.
+        num_layers: query layers of the backbone.
         patch_size: side of a patch in pixels.
-        matching_layers: global blocks whose attention is supervised.
+        matching_layers: query layers whose attention across views is supervised.
         matching_heads: heads of each, the first ones; the others are free.
-        displacement_layers: layers after which the displacement is read.
+        displacement_layers: query layers after which the displacement is read.
         matching_weight, displacement_weight, points_weight: factors of the terms.
-        sharpness: initial weight of the norm of the queries in frame and global attention. Narrow heads need more than 1:
-            their logits are bounded by the root of their width.
+        sharpness: initial factor of the queries in the attention of all steps: weight of their norm, or where there is none
+            of what makes them. Narrow heads need more than 1: their logits are bounded by the root of their width.
 
     Raises:
         ConfigError: a layer that does not exist.
     """
 
-    def __init__(self, dim: int, dim_in: int, num_layers: int, patch_size: int, matching_layers: Sequence[int] = (2, 3),
+    def __init__(self, dim: int, num_layers: int, patch_size: int, matching_layers: Sequence[int] = (2, 3),
                  matching_heads: int = 1, displacement_layers: Sequence[int] = (3, 5, 7), matching_weight: float = 0.6,
                  displacement_weight: float = 0.5, points_weight: float = 0.3, sharpness: float = 2.0) -> None:
         super().__init__()
@@ -63,40 +66,33 @@ class Correspondence(nn.Module):
         self.sharpness = sharpness
         for layer in displacement_layers:
             self.add_module(f'displacement_{layer}', _small_head(dim, 2))
-        self.patch_points = _small_head(dim_in, 3)
+        self.patch_points = _small_head(2 * dim, 3)
 
     def prepare(self, backbone: nn.Module) -> None:
         """Sharpen the attention of a new backbone.
 
         Raises:
-            ConfigError: a backbone that would run its blocks again in the backward pass.
+            ConfigError: a backbone that is not made of steps, or would run its blocks again in the backward pass.
         """
+        if not hasattr(backbone, 'watching'):
+            raise ConfigError(f'Correspondence reads what the steps of a backbone see, and {type(backbone).__name__} is not '
+                              'made of steps (jrs.backbones.steps.StepBackbone): set model.pretext=None.')
         if backbone.activation_checkpointing:
             raise ConfigError('Correspondence reads what blocks see, once: set '
                               'model.backbone.activation_checkpointing=False.')
-        for layer in range(self.last + 1):
-            for block in backbone.pair(layer):
-                nn.init.constant_(block.attn.q_norm.weight, self.sharpness)
+        for step in backbone.steps():
+            _sharpen(step.block.attn, self.sharpness)
 
     @contextmanager
     def watching(self, backbone: nn.Module) -> Iterator[dict]:
-        """Note what goes into and comes out of global blocks of the forward passes inside; the notes are for `forward`."""
-        notes: dict = dict(num_special=backbone.num_special)
-
-        def inputs(layer: int):
-            return lambda block, args: notes.update({f'block {layer}': block, f'in {layer}': args})
-
-        def outputs(layer: int):
-            return lambda block, args, output: notes.update({f'out {layer}': output})
-        handles = [backbone.pair(layer)[1].register_forward_pre_hook(inputs(layer))
-                   for layer in {*self.matching_layers, self.last}]
-        handles += [backbone.pair(layer)[1].register_forward_hook(outputs(layer))
-                    for layer in {*self.displacement_layers, self.last}]
-        try:
+        """Note what goes into and comes out of steps of the forward passes inside; the notes are for `forward`."""
+        layers = {*self.matching_layers, *self.displacement_layers, self.last}
+        indices = {layer: backbone.query_step(layer) for layer in layers}
+        steps = backbone.steps()
+        notes: dict = dict(blocks={layer: steps[index].block for layer, index in indices.items()})
+        with backbone.watching(list(indices.values())) as watched:
             yield notes
-        finally:
-            for handle in handles:
-                handle.remove()
+            notes['steps'] = {layer: watched[index] for layer, index in indices.items()}
 
     def forward(self, notes: dict, geometry: GeometryTargets) -> dict[str, Tensor]:
         """Return the weighted terms as ``loss_<name>``, scalars, of a pass that was watched.
@@ -109,29 +105,34 @@ class Correspondence(nn.Module):
             return {f'loss_{name}': self.factors[name] * value for name, value in self._terms(notes, geometry).items()}
 
     def _terms(self, notes: dict, geometry: GeometryTargets) -> dict[str, Tensor]:
-        num_scenes, num_views = geometry.depth.shape[:2]
-        special = notes['num_special']
+        steps = notes['steps']
+        patch_index = steps[self.last].layout.patch_index
         points, known = patch_points(geometry, self.patch_size)                             # (B, V, n, 3), (B, V, n)
         pixels, matches = patch_matches(geometry, points, known, self.patch_size)
         wanted, told = displacements(pixels, known, geometry.depth.shape[-2:], self.patch_size)
 
-        def patches(tokens: Tensor) -> Tensor:
-            return tokens.view(num_scenes, num_views, -1, tokens.shape[-1])[:, :, special:].float()     # (B, V, n, C)
-        matching = [matching_term(self._log_attention(notes[f'block {layer}'], *notes[f'in {layer}'], num_views), matches,
-                                  special) for layer in self.matching_layers]
-        shift = torch.stack([self.get_submodule(f'displacement_{layer}')(patches(notes[f'out {layer}']))
+        def patches(step: WatchedStep, tokens: Tensor) -> Tensor:
+            return step.by_view(tokens)[:, :, patch_index].float()                          # (B, V, n, C)
+        matching = [matching_term(self._log_attention(notes['blocks'][layer], steps[layer]), matches, patch_index)
+                    for layer in self.matching_layers]
+        shift = torch.stack([self.get_submodule(f'displacement_{layer}')(patches(steps[layer], steps[layer].given))
                              for layer in self.displacement_layers])                        # (L, B, V, n, 2)
-        tap = torch.cat([patches(notes[f'in {self.last}'][0]), patches(notes[f'out {self.last}'])], dim=-1)
+        last = steps[self.last]
+        tap = torch.cat([patches(last, last.seen), patches(last, last.given)], dim=-1)      # (B, V, n, 2C)
         found = self.patch_points(tap)                                                      # (B, V, n, 3)
         return {'matching': torch.stack(matching).mean(),
                 'displacement': _mean((shift - wanted).abs().sum(-1), told.expand(len(shift), -1, -1, -1)),
                 'patch_points': _mean((found - points).abs().sum(-1), known)}
 
-    def _log_attention(self, block: nn.Module, tokens: Tensor, rope, num_views: int) -> Tensor:
-        """Return the log attention (B, heads, V, P, V, P) that supervised heads of a global block pay, token to token."""
-        query, key, _ = (part[:, :self.matching_heads].float() for part in block.attn.project(block.norm1(tokens), rope))
+    def _log_attention(self, block: nn.Module, step: WatchedStep) -> Tensor:
+        """Return the log attention (B, heads, V, P, V, P) that supervised heads of a block pay, token to token."""
+        layout = step.layout
+        query, key, _ = (part[:, :self.matching_heads].float()
+                         for part in block.attn.project(block.norm1(step.seen), step.rope))
         logits = query @ key.mT * query.shape[-1] ** -0.5                                   # (B, heads, T, T)
-        return logits.log_softmax(-1).unflatten(-1, (num_views, -1)).unflatten(2, (num_views, -1))
+        count = layout.num_views * layout.num_tokens
+        attention = logits.log_softmax(-1)[:, :, :count, :count]
+        return attention.unflatten(-1, (layout.num_views, -1)).unflatten(2, (layout.num_views, -1))
 
 
 def patch_points(geometry: GeometryTargets, patch_size: int) -> tuple[Tensor, Tensor]:
@@ -172,16 +173,16 @@ def patch_matches(geometry: GeometryTargets, points: Tensor, known: Tensor, patc
     return by_patch(pixels.where(z[..., None] > 0, torch.nan)), matches
 
 
-def matching_term(log_attention: Tensor, matches: Tensor, num_special: int) -> Tensor:
+def matching_term(log_attention: Tensor, matches: Tensor, patch_index: Tensor) -> Tensor:
     """Return -log of the attention that patches pay to their matches in other views, mean over patches that have any.
 
     Args:
         log_attention: (B, heads, V, P, V, P), each row of the last two axes sums to 1 after exp.
         matches: (B, V, n, V), number of the matching patch or -1.
-        num_special: tokens in front of the patches of a view, P - n.
+        patch_index: (n,) int64, where the patches stand among the P tokens of a view.
     """
-    rows = log_attention[:, :, :, num_special:]                                             # (B, heads, V, n, V, P)
-    index = (matches.clamp_min(0) + num_special)[:, None, ..., None].expand(-1, rows.shape[1], -1, -1, -1, -1)
+    rows = log_attention[:, :, :, patch_index]                                              # (B, heads, V, n, V, P)
+    index = patch_index[matches.clamp_min(0)][:, None, ..., None].expand(-1, rows.shape[1], -1, -1, -1, -1)
     paid = rows.gather(-1, index).squeeze(-1).masked_fill(matches[:, None] < 0, LOWEST).logsumexp(-1)  # (B, heads, V, n)
     return _mean(-paid, (matches >= 0).any(-1)[:, None].expand_as(paid))
 
@@ -204,6 +205,14 @@ def displacements(pixels: Tensor, known: Tensor, size: tuple[int, int], patch_si
     return ((first - own) / patch_size).nan_to_num(0.0), told
 
 
+def _sharpen(attention: nn.Module, factor: float) -> None:
+    """Make the logits of a new `SelfAttention` larger by `factor`."""
+    if isinstance(attention.q_norm, nn.LayerNorm):
+        nn.init.constant_(attention.q_norm.weight, factor)
+        return
+    with torch.no_grad():
+        for values in (attention.qkv.weight, attention.qkv.bias):
+            values[:len(values) // 3] *= factor                                             # the queries' third
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jrs_plugins.pi3.rotation import nearest_rotation
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from jrs.geometry.camera import invert_rigid, quaternion_from_rotation, rigid_from_rotation_translation
+from jrs.geometry.camera import invert_rigid, quaternion_from_rotation
+from jrs.heads.pose import PoseHead
 from jrs.layers.block import Block
 from jrs.layers.rope import GridRotation, patch_positions
 from jrs.registry import HEADS
@@ -61,42 +61,6 @@ class PixelHead(nn.Module):
         """Return maps (n, channels, H, W) for `patches` (n, h_p * w_p, dim)."""
         maps = self.proj(patches).transpose(1, 2).unflatten(2, grid)            # (n, channels * patch^2, h_p, w_p)
         return F.pixel_shuffle(maps, self.patch_size)                           # (n, channels, H, W)
-
-
-class ResidualMlp(nn.Module):
-    """Three linear layers, a ReLU after each, added to their input of width `dim`."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.res_conv1, self.res_conv2, self.res_conv3 = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return (..., dim) for `tokens` (..., dim), such as (n, P, dim)."""
-        hidden = F.relu(self.res_conv2(F.relu(self.res_conv1(tokens))))
-        return tokens + F.relu(self.res_conv3(hidden))
-
-
-class PoseHead(nn.Module):
-    """Reads one camera off the patch tokens of a view.
-
-    Args:
-        dim: width of the tokens.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.res_conv = nn.ModuleList(ResidualMlp(dim) for _ in range(2))
-        self.more_mlps = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
-        self.fc_t = nn.Linear(dim, 3)
-        self.fc_rot = nn.Linear(dim, 9)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Return `world_from_cam` (n, 4, 4), the world being any frame, for `patches` (n, P, dim), P = h_p * w_p."""
-        for block in self.res_conv:
-            patches = block(patches)
-        view = self.more_mlps(patches.mean(dim=1))                              # (n, dim)
-        rows = F.normalize(self.fc_rot(view).unflatten(1, (3, 3)), dim=2)       # (n, 3, 3)
-        return rigid_from_rotation_translation(nearest_rotation(rows.mT), self.fc_t(view))
 
 
 @HEADS.register_module()

@@ -205,7 +205,7 @@ def test_unknown_option_is_met_with_a_suggestion():
 
 
 def test_layer_that_does_not_exist_is_refused():
-    with pytest.raises(ConfigError, match='0 .. 2 for depth=3'):
+    with pytest.raises(ConfigError, match='0 .. 2 with these options'):
         build(BACKBONES, dict(type='VGGT', **{**TINY, 'feature_layers': (0, 3)}), 'model.backbone')
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -93,3 +95,36 @@ def test_adapting_twice_is_an_error():
 
 def test_a_single_attention_can_be_adapted():
     assert add_lora(SelfAttention(16, 2), 'qkv', rank=2, alpha=2.0) == ['qkv']
+
+
+class Doubled(nn.Linear):
+    """A linear layer whose own part must survive."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_subclass_of_linear_keeps_what_it_does_when_adapted_and_merged():
+    torch.manual_seed(0)
+    x, model = torch.randn(5, 8), nn.Sequential(Doubled(8, 6), nn.Linear(6, 4))
+    before = model[0](x)
+    add_lora(model, r'\d', rank=2, alpha=2.0)
+    assert isinstance(model[0], LoRALinear) and isinstance(model[0], Doubled) and type(model[1]) is LoRALinear
+    assert torch.equal(model[0](x), before)
+    nn.init.normal_(model[1].lora_b)
+    adapted = copy.deepcopy(model)(x)
+    assert merge_lora(model) == ['0', '1'] and type(model[0]) is Doubled and type(model[1]) is nn.Linear
+    assert torch.equal(model[0](x), before)
+    torch.testing.assert_close(model(x), adapted)
+
+
+def test_a_masked_key_bias_stays_masked_under_adapters():
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 32)
+    block = Block(32, 4, qk_norm=True, key_bias=False)
+    before = block(x)
+    nn.init.normal_(block.attn.qkv.bias[32:64].detach())
+    add_lora(block, TARGETS, rank=2, alpha=2.0)
+    assert torch.equal(block(x), before)
+    merge_lora(block)
+    assert torch.equal(block(x), before)

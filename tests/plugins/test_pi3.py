@@ -19,6 +19,8 @@ from jrs.config import load_config, read_config
 from jrs.engine.build import build_model, check_ready
 from jrs.errors import ConfigError, DataError
 from jrs.geometry.camera import decode_cameras, invert_rigid, rotation_from_quaternion
+from jrs.geometry.rotation import nearest_rotation
+from jrs.heads.pose import PoseHead, TokenConv
 from jrs.io.weights import read_metadata
 from jrs.plugins import load_plugins, manager
 from jrs.registry import BACKBONES, HEADS, MODELS, build, owner_of
@@ -28,7 +30,6 @@ from tests.seeded_weights import fill_module_
 load_plugins(['pi3'])
 Pi3, Pi3Geometry = BACKBONES.get('Pi3'), HEADS.get('Pi3Geometry')
 geometry = sys.modules[Pi3Geometry.__module__]
-nearest_rotation = geometry.nearest_rotation
 SPEC = Path(os.environ.get('JRS_SPEC', ROOT.parent / 'shared' / 'spec'))
 KEYS = SPEC / 'backbones_keys' / 'pi3.txt'
 needs_keys = pytest.mark.skipif(not KEYS.is_file(), reason=f'{KEYS} is not there; set JRS_SPEC to the folder that has it')
@@ -213,14 +214,28 @@ def test_cameras_come_out_as_cam_from_world_with_the_field_of_view_of_the_rays()
     torch.testing.assert_close(intrinsics[:, [0, 1], [0, 1]], focal, rtol=1e-4, atol=1e-3)
 
 
-def test_rotations_are_read_row_by_row_normalised_and_transposed():
-    head = geometry.PoseHead(8)
+def test_rotations_are_read_row_by_row_and_normalised():
+    head = PoseHead(8)
     rotation = rotation_from_quaternion(torch.tensor([0.1, -0.4, 0.2, 0.8]))
     with torch.no_grad():
         head.fc_rot.weight.zero_()
         head.fc_rot.bias.copy_((rotation * torch.tensor([[2.0], [0.3], [5.0]])).flatten())
     found = head(torch.randn(2, 4, 8))[:, :3, :3]
-    torch.testing.assert_close(found, rotation.T.expand(2, 3, 3), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, rotation.expand(2, 3, 3), rtol=1e-5, atol=1e-5)
+
+
+def test_a_pose_head_may_read_wider_tokens_by_convolutions_and_give_a_quaternion():
+    head = PoseHead(8, dim_in=12, rotation='quaternion', linear=TokenConv)
+    assert head.proj.weight.shape == (8, 12, 1, 1) and head.res_conv[1].res_conv3.weight.shape == (8, 8, 1, 1)
+    with torch.no_grad():
+        head.fc_rot.weight.zero_()
+        head.fc_rot.bias.copy_(torch.tensor([0.1, -0.4, 0.2, 0.8]) * 3)
+    patches = torch.randn(2, 4, 12)
+    found = head(patches)
+    expected = rotation_from_quaternion(torch.tensor([0.1, -0.4, 0.2, 0.8])).expand(2, 3, 3)
+    torch.testing.assert_close(found[:, :3, :3], expected)
+    as_picture = nn.functional.conv2d(patches.mT.unsqueeze(-1), head.proj.weight, head.proj.bias)[..., 0].mT
+    torch.testing.assert_close(head.proj(patches), as_picture)
 
 
 def test_the_nearest_rotation_is_nearest_and_no_reflection():
