@@ -286,17 +286,25 @@ class QueryPredictions(_Moves):
 
 @dataclass
 class Predictions(_Moves):
-    """Everything one forward pass returns. Scale is arbitrary; the world is the first camera's frame.
+    """Everything one forward pass returns; the world is the first camera's frame.
+
+    Confidences are on one scale, whatever a network calls its own: 1 + exp(logit) >= 1, so that 1 - 1 / confidence is the
+    probability (sigmoid) of the logit.
 
     Attributes:
         pose_encodings: list of refinement stages, each (B, V, 9): translation, quaternion xyzw, vertical and
             horizontal field of view in radians, of `cam_from_world` (spec vggt.md section 7); the last one counts.
         depth: (B, V, H, W) z-depth > 0; None without a depth head.
-        depth_conf: (B, V, H, W) confidence > 1; None without a depth head.
+        depth_conf: (B, V, H, W) confidence >= 1; None without a depth head.
         features: (B, V, D, h, w) instance features; None without that head.
         queries: what the queries say; None for a geometry-only model.
         points: (B, V, H, W, 3) in the frame of the first camera; None without a point head.
-        points_conf: (B, V, H, W) confidence > 1; None without a point head.
+        points_conf: (B, V, H, W) confidence >= 1; None without a point head.
+        intrinsics: (B, V, 3, 3) in pixels of the H x W image, focal lengths apart and principal point anywhere; None = as
+            the fields of view of the last encoding say, principal point in the middle of the image. Readers ask
+            `jrs.geometry.camera.predicted_cameras`.
+        scale: unit of depth, points and translations: 'metric' (metres), 'metric, approximate', or 'arbitrary'.
+        extras: what only some models predict, by name, (B, ...) each: unit rays, a metric factor, validity logits.
     """
 
     pose_encodings: list[Tensor]
@@ -306,6 +314,9 @@ class Predictions(_Moves):
     queries: QueryPredictions | None = None
     points: Tensor | None = None
     points_conf: Tensor | None = None
+    intrinsics: Tensor | None = None
+    scale: str = 'arbitrary'
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -544,8 +555,8 @@ class Reconstruction(_Moves):
 
     Attributes:
         images: (V, 3, H, W) float32 in [0, 1], the network input.
-        depth: (V, H, W) z-depth, arbitrary scale unless the backbone is metric; None without a depth head.
-        depth_conf: (V, H, W); None where depth comes without confidence.
+        depth: (V, H, W) z-depth in the unit that `scale` says; None without a depth head.
+        depth_conf: (V, H, W) >= 1; None where depth comes without confidence.
         intrinsics: (V, 3, 3), pixels of the network input; None without a camera head.
         cam_from_world: (V, 4, 4); the world is the first camera's frame; None without a camera head.
         features: (V, D, h, w) instance features, for pictures; or None.
@@ -553,6 +564,8 @@ class Reconstruction(_Moves):
         view_names: V names.
         view_attention: (L, Q, V) attention mass per view, rows over V sum to 1; None unless asked for.
         matched: where the queries of the true instances look; None unless asked for (`SegVGGT.reports_matches`).
+        scale: unit of depth and translations: 'metric' (metres), 'metric, approximate', or 'arbitrary'.
+        extras: what only some models predict, by name, as of `Predictions` without the axis B.
     """
 
     images: Tensor
@@ -565,6 +578,8 @@ class Reconstruction(_Moves):
     view_names: list[str]
     view_attention: Tensor | None = None
     matched: MatchedAttention | None = None
+    scale: str = 'arbitrary'
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def missing_geometry(self) -> list[str]:

@@ -111,6 +111,8 @@ def test_a_tiny_config_is_of_a_registered_part():
 def tensors(value: object) -> Iterable[Tensor]:
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, Predictions):
+        yield from tensors(vars(value))
     elif isinstance(value, dict):
         yield from tensors(list(value.values()))
     elif isinstance(value, (list, tuple)):

@@ -169,7 +169,7 @@ class StepBackbone(nn.Module):
             PluginError: no view sees another one there.
         """
         kinds = []
-        for index, stretch in enumerate(self._stretches()):
+        for index, stretch in enumerate(self.stretches()):
             if not stretch[-1][1].query:
                 continue
             scopes = {step.scope for _, step in stretch}
@@ -198,7 +198,7 @@ class StepBackbone(nn.Module):
         numbers = {index: number for index, number in self._numbers().items() if number in self.feature_layers}
         taps: dict[int, Tensor] = {}
         query = 0
-        for stretch in self._stretches():
+        for stretch in self.stretches():
             state, marked = self._run_stretch(stretch, replace(state, previous=None), layout, doors, numbers)
             taps.update({number: self.tap(at.in_input_order(), layout) for number, at in marked.items()})
             del marked
@@ -235,6 +235,16 @@ class StepBackbone(nn.Module):
             yield self._watched
         finally:
             self._watched = {}
+
+    def stretches(self) -> list[list[tuple[int, Step]]]:
+        """Return the steps with their indices, cut after each query step."""
+        stretches: list[list[tuple[int, Step]]] = [[]]
+        steps = self.steps()
+        for index, step in enumerate(steps):
+            stretches[-1].append((index, step))
+            if step.query and index < len(steps) - 1:
+                stretches.append([])
+        return stretches
 
     def query_step(self, layer: int) -> int:
         """Return the index of the last step of scope 'scene' at or before query layer `layer`."""
@@ -289,16 +299,6 @@ class StepBackbone(nn.Module):
             raise PluginError(f'{name}.start must return views (B, V, P, C) = {expected} and {layout.num_extra} tokens of '
                               f'no view, as its layout says, got {tuple(state.views.shape)} and {extra}.')
         return state, layout
-
-    def _stretches(self) -> list[list[tuple[int, Step]]]:
-        """Return the steps with their indices, cut after each query step."""
-        stretches: list[list[tuple[int, Step]]] = [[]]
-        steps = self.steps()
-        for index, step in enumerate(steps):
-            stretches[-1].append((index, step))
-            if step.query and index < len(steps) - 1:
-                stretches.append([])
-        return stretches
 
     def _numbers(self) -> dict[int, int]:
         """Return index of a step -> the number that `feature_layers` calls it by."""

@@ -11,7 +11,7 @@ from jrs.contracts.contract import contract, optional
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from jrs.structures import FeatureTaps, GeometryTargets, LayerState, QueryPredictions, SceneBatch
+    from jrs.structures import FeatureTaps, GeometryTargets, LayerState, Predictions, QueryPredictions, SceneBatch
 
     Layout = object                            # of jrs.layers, which stands above this package
 
@@ -204,8 +204,13 @@ class GeometryHead(Protocol):
     `model.geometry_head`. Called once per forward pass, outside autocast, with gradient in training.
     """
 
-    def __call__(self, features: FeatureTaps) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return encodings [(B, V, 9), …], z-depth > 0 (B, V, H, W) and confidence > 1 (B, V, H, W), as the two heads do."""
+    def __call__(self, features: FeatureTaps) -> Predictions:
+        """Return at least one encoding (B, V, 9), z-depth > 0 and confidence >= 1, (B, V, H, W) each, as the two heads do.
+
+        Where a model has them too: `points` (B, V, H, W, 3) in the world of the encodings, `intrinsics` (B, V, 3, 3) where
+        the field of view does not say all, and `extras`. The model fills in `scale`, and moves the world to the first camera
+        where the backbone has no reference view.
+        """
 
 
 @contract('HEADS.feature_head', '*.feature_head', base=MODULE, offers=OF_THE_BACKBONE)

@@ -24,6 +24,7 @@ from jrs.engine.memory import (
     lean_allocations,
     naming_views_that_fit,
     parameter_bytes,
+    without_estimate,
 )
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
@@ -56,7 +57,6 @@ class Scene:
         photos: what was read, and the way back to the original pixels.
         class_names: K names.
         weights: the card of the weights: file, origin, licence, trained_on, …
-        scale: 'metric' or 'arbitrary'.
         facts: how it was made, for the report.
     """
 
@@ -64,8 +64,12 @@ class Scene:
     photos: LoadedPhotos
     class_names: Sequence[str]
     weights: dict
-    scale: str
     facts: dict
+
+    @property
+    def scale(self) -> str:
+        """Unit of depth, points and translations: 'metric' (metres), 'metric, approximate', or 'arbitrary'."""
+        return self.reconstruction.scale
 
     @property
     def instances(self) -> Instances | None:
@@ -105,7 +109,7 @@ class Scene:
         cloud = None if self.reconstruction.missing_geometry else self.cloud(confidence, max_points)
         count = 0 if self.instances is None else len(self.instances.scores)
         written = export_scene(out, self.reconstruction, self.photos, cloud, self.class_names, instance_colours(count),
-                               self.scale, self.weights, glb, colmap)
+                               self.weights, glb, colmap)
         section = scene_section(self.reconstruction, self.class_names, cloud=cloud, valid=self.photos.valid)
         card = {name.replace('_', ' '): self.weights[name] for name in ('trained_on', 'licence') if name in self.weights}
         facts = {**self.facts, 'points': 'none' if cloud is None else f'{len(cloud.points):,}',
@@ -167,7 +171,7 @@ class Reconstructor:
         height, width = photos.images.shape[-2:]
         facts = {'views': len(photos.names), 'network input': f'{width} × {height}', 'device': str(self.device),
                  'forward pass': f'{seconds:.1f} s'}
-        return Scene(found, photos, self.class_names, self.weights, self.model.backbone.scale, facts)
+        return Scene(found, photos, self.class_names, self.weights, facts)
 
 
     def _reconstruct(self, batch: SceneBatch) -> Reconstruction:
@@ -181,7 +185,9 @@ class Reconstructor:
         loaded, free = parameter_bytes(self.model) + RUNTIME.get(self.device.type, 0.0), free_memory(self.device)
         if (words := announce(estimate, loaded, free)) is not None:
             print_log(f'memory: {words}', 'current')
-        with naming_views_that_fit(estimate, None if free is None else free + loaded):
+        if estimate is None:
+            print_log(f'memory: no estimate, {", ".join(without_estimate(self.model))} gives none', 'current')
+        with naming_views_that_fit(estimate, None if free is None else free + loaded, views):
             return self.model.reconstruct(batch.to(self.device), track_views=self.model.queries is not None)[0].to('cpu')
 
 

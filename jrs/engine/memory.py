@@ -23,7 +23,6 @@ GB = 1e9
 LARGE_RUN = 0.5                                # share of the free memory above which a run is announced
 RUNTIME = {'cpu': 0.35e9, 'cuda': 0.6e9}       # interpreter, libraries, context of the device
 BLOCK_TOKENS = 13                              # token maps alive inside a block: norms, q k v, their rotations, the sum
-DECODER_MAPS = 2.0                             # full-size maps alive while the dense decoder finishes a chunk
 SAVED_BLOCK_TOKENS = 21                        # token maps that the backward pass of one block needs
 SAVED_CROSS_TOKENS = 7                         # the same for a cross-attention of the queries
 CPU_WORDS = ('not enough memory', "can't allocate memory")        # of torch's CPU allocator
@@ -62,46 +61,54 @@ class MemoryEstimate:
         return f'{self.total / GB:.1f} GB for {self.views} views'
 
 
-def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device: torch.device) -> MemoryEstimate:
+def without_estimate(model: nn.Module) -> list[str]:
+    """Return which heads of a `SegVGGT` do not say how much memory they need (no `memory` method)."""
+    return [f'model.{name}={type(head).__name__}' for name, head in _heads(model) if not hasattr(head, 'memory')]
+
+
+def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device: torch.device) -> MemoryEstimate | None:
     """Return the estimate of `model.reconstruct` on one scene of `views` images of (H, W) pixels.
+
+    None where a head does not say what it needs (`without_estimate`).
 
     Args:
         model: a `SegVGGT`, with its weights in the dtype that they will have.
     """
-    tokens = _token_bytes(model, size)
-    taps = 2 * tokens * len(model.backbone.feature_layers)
-    pixels = size[0] * size[1]
+    if without_estimate(model):
+        return None
+    backbone, tokens, pixels = model.backbone, _token_bytes(model, size), size[0] * size[1]
+    taps = tokens * backbone.feature_dim / backbone.embed_dim * len(backbone.feature_layers)
     images, outputs = 12 * pixels, 8 * pixels
-    maps = features = masks = 0.0
-    for head in _decoders(model):
-        maps = max(maps, _chunk_views(head, size, device, views) * DECODER_MAPS * _map_bytes(head, size))
+    maps = max((head.memory(views, size, device).chunk for _, head in _heads(model)), default=0.0)
+    features = masks = 0.0
     if model.queries is not None:
         features = 4 * _feature_values(model, pixels)
         masks = model.queries.num_queries * _mask_pixels(model, pixels) / 8
-    backbone = BLOCK_TOKENS * tokens
     rest = outputs + features + masks
     fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
     hidden = min(2.0 * HIDDEN_VALUES * 4, 8 * tokens * views)
     # Two stages, of which the larger counts: the backbone, then the dense heads.
-    stages = [(hidden, backbone + taps + images), (maps, taps + images + rest)]
+    stages = [(hidden, BLOCK_TOKENS * tokens + taps + images), (maps, taps + images + rest)]
     temporary, per_view = max(stages, key=lambda stage: stage[0] + stage[1] * views)
     return MemoryEstimate(fixed + temporary, per_view, views)
 
 
 def training_memory(model: nn.Module, views: int, size: tuple[int, int], device: torch.device,
-                    teacher_bytes: float = 0.0) -> MemoryEstimate:
+                    teacher_bytes: float = 0.0) -> MemoryEstimate | None:
     """Return the estimate of training with AdamW and `views` images in a slot (scenes times views); slots take turns.
 
-    Gradients and both moments are float32, of trainable parameters only.
+    Gradients and both moments are float32, of trainable parameters only. None as for `inference_memory`.
     """
+    if without_estimate(model):
+        return None
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     backbone, queries = model.backbone, model.queries
     tokens = _token_bytes(model, size)
     share = 0.6 if model.autocast_dtype is not None else 1.0                   # part of a block's tensors is bfloat16
     block = SAVED_BLOCK_TOKENS * tokens * share
-    kept = 2 * 2 * tokens * len(backbone.feature_layers)                       # the taps and their gradients
-    recomputes = getattr(backbone, 'activation_checkpointing', False)
-    kept += backbone.num_query_layers * (tokens if recomputes else 2 * block)
+    kept = 2 * tokens * backbone.feature_dim / backbone.embed_dim * len(backbone.feature_layers)    # taps, their gradients
+    saved, recomputed = _saved_by_backbone(backbone, tokens, block)
+    kept += saved
     if hasattr(queries, 'cross_layers') and not getattr(queries, 'activation_checkpointing', False):    # inside the backbone
         kept += SAVED_CROSS_TOKENS * tokens * share * len(queries.cross_layers)
     elif hasattr(queries, 'kept_channels'):        # a decoder after it, in float32
@@ -109,25 +116,30 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
     if queries is not None:                        # instance features and their gradient
         kept += 2 * 4 * _feature_values(model, size[0] * size[1])
     chunk = 0.0
-    for head in _decoders(model):
-        saved = _saved_decoder_channels(head) * 4.0 * size[0] * size[1]
-        if head.activation_checkpointing:
-            chunk = max(chunk, saved * _chunk_views(head, size, device, views))
+    for _, head in _heads(model):
+        needs = head.memory(views, size, device)
+        if needs.recomputed_views is None:
+            kept += needs.saved
         else:
-            kept += saved
+            chunk = max(chunk, needs.saved * needs.recomputed_views)
     fixed = parameter_bytes(model) + 12.0 * trainable + teacher_bytes + RUNTIME.get(device.type, 0.0)
-    recomputed = 2 * block if recomputes else 0.0       # after the heads' chunk, never beside it
-    if chunk > recomputed * views:
+    if chunk > recomputed * views:                 # after the heads' chunk, never beside it
         return MemoryEstimate(fixed + chunk, kept, views)
     return MemoryEstimate(fixed, kept + recomputed, views)
 
 
-def _saved_decoder_channels(head: nn.Module) -> float:
-    """Channels at full size that the backward pass of a dense decoder holds at its peak, for one view."""
-    first = head.scratch.output_conv1
-    if hasattr(head.scratch, 'output_conv2'):      # geometry heads end with 32 channels at full size
-        return 1.2 * first.in_channels + first.out_channels + 100
-    return 1.2 * first.in_channels + 2.6 * first.out_channels
+def _saved_by_backbone(backbone: nn.Module, tokens: float, block: float) -> tuple[float, float]:
+    """Return the bytes of one view that the backward pass of a backbone keeps, and those that it computes again at a time.
+
+    A backbone that is not made of steps is taken for two blocks per query layer.
+    """
+    stretches = [len(stretch) for stretch in backbone.stretches()] if hasattr(backbone, 'stretches') else \
+        backbone.num_query_layers * [2]
+    level = getattr(backbone, 'activation_checkpointing', False)
+    if not level:
+        return sum(stretches) * block, 0.0
+    attention = tokens * sum(stretches) if level == 'attention' else 0.0
+    return len(stretches) * tokens + attention, max(stretches) * block
 
 
 def parameter_bytes(model: nn.Module) -> int:
@@ -146,15 +158,15 @@ def free_memory(device: torch.device) -> float | None:
     return 1024.0 * int(fields['MemAvailable'].split()[0])
 
 
-def announce(estimate: MemoryEstimate, loaded: float, free: float | None) -> str | None:
+def announce(estimate: MemoryEstimate | None, loaded: float, free: float | None) -> str | None:
     """Return a sentence about a large run, None for one that is small beside the `free` bytes.
 
     Args:
-        estimate: of the whole process.
+        estimate: of the whole process; None = there is none.
         loaded: bytes of it that are already taken: the weights.
         free: bytes that are free now.
     """
-    if free is None or estimate.total - loaded < LARGE_RUN * free:
+    if estimate is None or free is None or estimate.total - loaded < LARGE_RUN * free:
         return None
     words = f'about {estimate} are needed, {(free + loaded) / GB:.1f} GB can be had'
     if estimate.total > free + loaded:
@@ -163,8 +175,14 @@ def announce(estimate: MemoryEstimate, loaded: float, free: float | None) -> str
 
 
 @contextmanager
-def naming_views_that_fit(estimate: MemoryEstimate, available: float | None) -> Iterator[None]:
+def naming_views_that_fit(estimate: MemoryEstimate | None, available: float | None,
+                          views: int | None = None) -> Iterator[None]:
     """Turn an out-of-memory error of the block into one that names the number of views that would fit.
+
+    Args:
+        estimate: of the pass; None = there is none, then `views` says how many views it has.
+        available: bytes that can be had; None = not known.
+        views: of the pass; None = as the estimate says.
 
     Raises:
         OutOfMemory: instead of torch's error.
@@ -174,9 +192,12 @@ def naming_views_that_fit(estimate: MemoryEstimate, available: float | None) -> 
     except RuntimeError as error:                  # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
         if not _is_out_of_memory(error):
             raise
-        fit = min(estimate.views_within(available), estimate.views - 1) if available else estimate.views // 2
+        views = estimate.views if views is None else views
+        known = estimate is not None and available
+        fit = min(estimate.views_within(available), views - 1) if known else views // 2
         advice = (f'about {fit} views would fit' if fit > 0 else 'not even one view of this size fits')
-        raise OutOfMemory(f'Out of memory with {estimate.views} views (the estimate was {estimate.total / GB:.1f} GB): '
+        guess = 'there is no estimate' if estimate is None else f'the estimate was {estimate.total / GB:.1f} GB'
+        raise OutOfMemory(f'Out of memory with {views} views ({guess}): '
                           f'{advice}. Use --max-views, --every, a smaller --width, or a device with more '
                           'memory.') from error
 
@@ -216,14 +237,6 @@ def _feature_values(model: nn.Module, pixels: int) -> float:
     return getattr(next(linear, None), 'in_features', 0) * _mask_pixels(model, pixels)
 
 
-def _decoders(model: nn.Module) -> list[nn.Module]:
-    return [head for head in (model.depth_head, model.feature_head) if hasattr(head, 'views_per_chunk')]
-
-
-def _chunk_views(head: nn.Module, size: tuple[int, int], device: torch.device, views: int) -> int:
-    return min(views, head.views_at_a_time(device, size))
-
-
-def _map_bytes(head: nn.Module, size: tuple[int, int]) -> float:
-    """Bytes of one decoded full-size map of one view."""
-    return 4.0 * head.scratch.output_conv1.out_channels * size[0] * size[1]
+def _heads(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    names = ('camera_head', 'depth_head', 'geometry_head', 'feature_head')
+    return [(name, getattr(model, name)) for name in names if getattr(model, name) is not None]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jrs.structures import Predictions
+
 MIN_FIELD_OF_VIEW = 1e-3        # radians; a prediction of 0 would be an infinite focal length
 MIN_QUATERNION_NORM = 1e-12
 
@@ -52,6 +54,23 @@ def decode_cameras(encoding: Tensor, image_size: tuple[int, int]) -> tuple[Tenso
     return cam_from_world, intrinsics
 
 
+def predicted_cameras(predictions: Predictions, image_size: tuple[int, int],
+                      seen_size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    """Return `cam_from_world` (B, V, 4, 4) and intrinsics (B, V, 3, 3) of the last stage of `predictions`.
+
+    Args:
+        predictions: with at least one encoding (B, V, 9).
+        image_size: (H, W) of the images that the intrinsics are for.
+        seen_size: (H, W) of the same images as the model saw them; None = the same size.
+    """
+    cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1].float(), image_size)
+    if predictions.intrinsics is None:
+        return cam_from_world, intrinsics
+    height, width = (new / old for new, old in zip(image_size, seen_size or image_size, strict=True))
+    resize = torch.tensor([[width, 0, (width - 1) / 2], [0, height, (height - 1) / 2], [0, 0, 1]])     # centres at integers
+    return cam_from_world, resize.to(intrinsics) @ predictions.intrinsics.float()
+
+
 def relative_to_first(encoding: Tensor) -> Tensor:
     """Return pose encodings (B, V, 9) with the first camera of each scene as the world.
 
@@ -64,6 +83,17 @@ def relative_to_first(encoding: Tensor) -> Tensor:
     cam_from_world = rigid_from_rotation_translation(rotation, encoding[..., :3])           # (B, V, 4, 4)
     moved = cam_from_world @ invert_rigid(cam_from_world[:, :1])
     return torch.cat([moved[..., :3, 3], quaternion_from_rotation(moved[..., :3, :3]), encoding[..., 7:]], dim=-1)
+
+
+def in_first_frame(points: Tensor, encoding: Tensor) -> Tensor:
+    """Return points (B, V, H, W, 3) of any world in the frame of each scene's first camera.
+
+    Args:
+        points: (B, V, H, W, 3).
+        encoding: (B, V, 9), pose encodings in that world; the first of each scene counts.
+    """
+    rotation = rotation_from_quaternion(encoding[:, 0, 3:7])[:, None, None]                 # (B, 1, 1, 3, 3)
+    return (points @ rotation.mT) + encoding[:, None, None, None, 0, :3]
 
 
 def rotation_from_quaternion(quaternion: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jrs.layers.block import Block, Mlp
+from jrs.layers.dpt import HeadMemory
 from jrs.registry import HEADS
 from jrs.structures import FeatureTaps
 
@@ -51,6 +52,10 @@ class CameraHead(nn.Module):
                              'camera head that is made for it.')
         with torch.autocast(features.geometry_tokens.device.type, enabled=False):
             return self._refine(self.token_norm(features.geometry_tokens.float()))
+
+    def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
+        """Return that `views` tokens need next to nothing."""
+        return HeadMemory()
 
     def _refine(self, tokens: Tensor) -> list[Tensor]:
         """Return the encodings of all steps; every step starts again from the normed `tokens` (B, V, dim_in)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,36 +15,65 @@ from jrs.structures import FeatureTaps
 
 POSITION_BASE = 100.0
 POSITION_SCALE = 0.1
+DECODER_MAPS = 2.0                             # full-size maps alive while a chunk is finished
 CPU_VALUES = 2 ** 25                           # of decoded maps at a time: 128 MiB, one view of 518 x 392 at F / 2 = 128
 
 
-class DenseDecoder(nn.Module):
-    """Fuses four taps of a backbone into one map per view at image resolution (vggt.md section 8).
+@dataclass(frozen=True)
+class HeadMemory:
+    """Bytes that a head needs for images of one size; `jrs.engine.memory` asks for them.
 
-    Base class of the dense heads: a head calls `decode` with the function that finishes a chunk of maps. Views are
-    independent, so they pass in chunks and the wide full-resolution map never exists for all views at once.
+    Attributes:
+        chunk: alive at a time in inference, beside what stays.
+        saved: what the backward pass of one view needs.
+        recomputed_views: views whose `saved` is alive at a time, where it is computed again; None where all of it is kept.
+    """
+
+    chunk: float = 0.0
+    saved: float = 0.0
+    recomputed_views: int | None = None
+
+
+class DenseFusion(nn.Module):
+    """Fuses four taps of a backbone into one map per view, (F, 8 h_p, 8 w_p) or half of that (vggt.md section 8).
+
+    Base class of the dense heads. Its switches cover VGGT (the defaults), Depth Anything 3 (`skip='plain'`), VGGT-Omega
+    (`skip='plain'`, `last_doubles=False`) and MapAnything (`skip='plain'`, `growth='double'`, without norm and positions). A
+    head calls `read` with the function that finishes a chunk of branches, the first thing of which is
+    `self.scratch.fuse(branches)`. Views are independent, so they pass in chunks.
 
     Args:
         dim_in: width of the taps.
-        features: width F of the fusion; the resulting map has F / 2 channels.
-        out_channels: widths of the four branches, finest first, each a multiple of 4.
+        features: width F of the fusion.
+        out_channels: widths of the four branches, finest first, each a multiple of 4 where positions are added.
         views_per_chunk: views that are decoded at a time, at most.
         activation_checkpointing: in training, recompute every chunk in the backward pass.
+        norm: one LayerNorm (eps 1e-5) on the patches of all taps.
+        positions: sines and cosines of the place in the image are added to the branches.
+        skip: what a residual unit adds to its convolutions: 'rectified', ReLU(x), or 'plain', x.
+        growth: a fused map becomes as large as the next finer level ('size'), or twice as large and is cut to that level.
+        last_doubles: whether the finest fused map is twice as large as its level.
 
     Raises:
         ConfigError: not four branches, or a width that positions cannot be added to.
     """
 
     def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
-                 views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
+                 views_per_chunk: int = 8, activation_checkpointing: bool = False, norm: bool = True,
+                 positions: bool = True, skip: str = 'rectified', growth: str = 'size', last_doubles: bool = True) -> None:
         super().__init__()
-        if len(out_channels) != 4 or any(width % 4 for width in (*out_channels, features // 2)):
+        odd = positions and any(width % 4 for width in (*out_channels, features // 2))
+        if len(out_channels) != 4 or odd:
             raise ConfigError(f'out_channels must be four multiples of 4 and features a multiple of 8, got '
                               f'out_channels={tuple(out_channels)}, features={features}.')
+        for name, value, allowed in (('skip', skip, ('rectified', 'plain')), ('growth', growth, ('size', 'double'))):
+            if value not in allowed:
+                raise ConfigError(f'{name} is one of {", ".join(map(repr, allowed))}, got {value!r}.')
         finest, fine, _, coarse = out_channels
         self.views_per_chunk = views_per_chunk
         self.activation_checkpointing = activation_checkpointing
-        self.norm = nn.LayerNorm(dim_in)
+        self.positions = positions
+        self.norm = nn.LayerNorm(dim_in) if norm else nn.Identity()
         self.projects = nn.ModuleList(nn.Conv2d(dim_in, width, 1) for width in out_channels)
         self.resize_layers = nn.ModuleList([
             nn.ConvTranspose2d(finest, finest, 4, stride=4),
@@ -51,14 +81,14 @@ class DenseDecoder(nn.Module):
             nn.Identity(),
             nn.Conv2d(coarse, coarse, 3, stride=2, padding=1),
         ])
-        self.scratch = _Scratch(features, out_channels)
+        self.scratch = Scratch(features, out_channels, skip, growth, last_doubles)
 
-    def decode(self, features: FeatureTaps, finish: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return `finish` of the decoded maps of all views, (B, V, ...), in float32 whatever the caller's autocast.
+    def read(self, features: FeatureTaps, finish: Callable[[list[Tensor]], Tensor]) -> Tensor:
+        """Return `finish` of the branches of all views, (B, V, ...), in float32 whatever the caller's autocast.
 
         Args:
             features: four taps (B, V, P, dim_in).
-            finish: maps (n, F / 2, H, W) of n views -> (n, ...).
+            finish: four branches (n, out_channels[j], h_j, w_j) of n views, finest first -> (n, ...).
         """
         num_scenes, num_views = features.taps[0].shape[:2]
         taps = [tap.flatten(0, 1) for tap in features.taps]                     # (B*V, P, dim_in) each
@@ -70,51 +100,114 @@ class DenseDecoder(nn.Module):
                 finished.append(self._finish_chunk(chunk, features, finish))
         return torch.cat(finished).unflatten(0, (num_scenes, num_views))        # (B, V, ...)
 
+    def map_width(self) -> int:
+        """Return the channels of the largest map, which decide how many views pass at a time on a CPU."""
+        return self.scratch.features
+
     def views_at_a_time(self, device: torch.device, image_size: tuple[int, int]) -> int:
         """Return `views_per_chunk`, or fewer on a CPU, which gains nothing from more values than `CPU_VALUES`."""
-        values = self.scratch.output_conv1.out_channels * image_size[0] * image_size[1]         # of one view's map
+        values = self.map_width() * image_size[0] * image_size[1]               # of one view's map
         return min(self.views_per_chunk, max(1, CPU_VALUES // values)) if device.type == 'cpu' else self.views_per_chunk
 
-    def _finish_chunk(self, taps: list[Tensor], features: FeatureTaps, finish: Callable[[Tensor], Tensor]) -> Tensor:
+    def _finish_chunk(self, taps: list[Tensor], features: FeatureTaps, finish: Callable) -> Tensor:
         def run(*taps: Tensor) -> Tensor:
-            return finish(self._decode_chunk(taps, features))
+            return finish(self._branches(taps, features))
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(run, *taps, use_reentrant=False)
         return run(*taps)
 
-    def _decode_chunk(self, taps: Sequence[Tensor], features: FeatureTaps) -> Tensor:
-        """Return the map (n, F / 2, H, W) for the taps (n, P, dim_in) of n views."""
-        size = features.image_size
+    def _branches(self, taps: Sequence[Tensor], features: FeatureTaps) -> list[Tensor]:
+        """Return the four branches (n, out_channels[j], h_j, w_j) for the taps (n, P, dim_in) of n views."""
         branches = []
-        for tap, project, resize in zip(taps, self.projects, self.resize_layers, strict=True):
-            patches = self.norm(tap[:, features.patch_index].float())           # (n, h_p * w_p, dim_in)
-            grid = patches.transpose(1, 2).unflatten(2, features.patch_grid)    # (n, dim_in, h_p, w_p)
-            branches.append(resize(add_positions(project(grid), size)))
-        fused = self.scratch.output_conv1(self.scratch.fuse(branches))          # (n, F/2, 8 h_p, 8 w_p)
-        return add_positions(resize_map(fused, size), size, overwrite=True)     # (n, F/2, H, W)
+        for index, (tap, project, resize) in enumerate(zip(taps, self.projects, self.resize_layers, strict=True)):
+            grid, patch_index = features.grid_of(index)
+            tokens = tap if patch_index is None else tap[:, patch_index]
+            patches = self.norm(tokens.float())                                 # (n, h_p * w_p, dim_in)
+            maps = project(patches.transpose(1, 2).unflatten(2, grid))          # (n, out_channels[j], h_p, w_p)
+            branches.append(resize(add_positions(maps, features.image_size) if self.positions else maps))
+        return branches
 
 
-class _Scratch(nn.Module):
-    """The fusion part of the decoder; its name in checkpoints is `scratch`."""
+class DenseDecoder(DenseFusion):
+    """Fuses four taps of a backbone into one map per view at image resolution (vggt.md section 8).
 
-    def __init__(self, features: int, out_channels: Sequence[int]) -> None:
+    Base class of most dense heads: a head calls `decode` with the function that finishes a chunk of maps. The wide
+    full-resolution map never exists for all views at once.
+
+    Args:
+        dim_in, features, out_channels, views_per_chunk, activation_checkpointing, norm, positions, skip, growth,
+            last_doubles: as of `DenseFusion`; the resulting map has F / 2 channels, and positions once more.
+    """
+
+    def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
+                 views_per_chunk: int = 8, activation_checkpointing: bool = False, norm: bool = True,
+                 positions: bool = True, skip: str = 'rectified', growth: str = 'size', last_doubles: bool = True) -> None:
+        super().__init__(dim_in, features, out_channels, views_per_chunk, activation_checkpointing, norm, positions, skip,
+                         growth, last_doubles)
+        self.scratch.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
+
+    def decode(self, features: FeatureTaps, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return `finish` of the decoded maps of all views, (B, V, ...), in float32 whatever the caller's autocast.
+
+        Args:
+            features: four taps (B, V, P, dim_in).
+            finish: maps (n, F / 2, H, W) of n views -> (n, ...).
+        """
+        size = features.image_size
+
+        def whole(branches: list[Tensor]) -> Tensor:
+            fused = self.scratch.output_conv1(self.scratch.fuse(branches))      # (n, F/2, 8 h_p, 8 w_p)
+            maps = resize_map(fused, size)                                      # (n, F/2, H, W)
+            return finish(add_positions(maps, size, overwrite=True) if self.positions else maps)
+        return self.read(features, whole)
+
+    def map_width(self) -> int:
+        """Return the channels of the full-size map."""
+        return self.scratch.output_conv1.out_channels
+
+    def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
+        """Return what decoding `views` views of (H, W) = `size` needs."""
+        pixels, at_a_time = 4.0 * size[0] * size[1], min(views, self.views_at_a_time(device, size))
+        first = self.scratch.output_conv1
+        ending = first.out_channels + 100 if hasattr(self.scratch, 'output_conv2') else 2.6 * first.out_channels
+        saved = (1.2 * first.in_channels + ending) * pixels                     # geometry heads end with 32 channels
+        return HeadMemory(at_a_time * DECODER_MAPS * first.out_channels * pixels, saved,
+                          at_a_time if self.activation_checkpointing else None)
+
+
+class Scratch(nn.Module):
+    """The fusion part of the decoder; its name in checkpoints is `scratch`. Arguments as of `DenseFusion`."""
+
+    def __init__(self, features: int, out_channels: Sequence[int], skip: str, growth: str, last_doubles: bool) -> None:
         super().__init__()
+        self.features, self.skip, self.growth, self.last_doubles = features, skip, growth, last_doubles
         for level, width in enumerate(out_channels, start=1):
             self.add_module(f'layer{level}_rn', nn.Conv2d(width, features, 3, padding=1, bias=False))
-        self.refinenet1 = FusionBlock(features)
-        self.refinenet2 = FusionBlock(features)
-        self.refinenet3 = FusionBlock(features)
-        self.refinenet4 = FusionBlock(features, has_skip=False)
-        self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.add_chain()
 
-    def fuse(self, branches: list[Tensor]) -> Tensor:
-        """Return the fused map (n, F, 2 h_1, 2 w_1) of four branches (n, C_j, h_j, w_j), finest first."""
+    def add_chain(self, suffix: str = '') -> None:
+        """Add the blocks `refinenet1` .. `refinenet4`, with `suffix` behind their names: a chain on the same levels."""
+        for level in range(1, 5):
+            self.add_module(f'refinenet{level}{suffix}', FusionBlock(self.features, has_skip=level < 4, skip=self.skip))
+
+    def fuse(self, branches: list[Tensor], suffix: str = '') -> Tensor:
+        """Return the fused map of four branches (n, C_j, h_j, w_j), finest first, by the chain `suffix`.
+
+        It is (n, F, 2 h_1, 2 w_1), or (n, F, h_1, w_1) without `last_doubles`.
+        """
         layers = [self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn]
-        level1, level2, level3, level4 = (layer(branch) for layer, branch in zip(layers, branches, strict=True))
-        fused = self.refinenet4(level4, None, size=level3.shape[-2:])
-        fused = self.refinenet3(fused, level3, size=level2.shape[-2:])
-        fused = self.refinenet2(fused, level2, size=level1.shape[-2:])
-        return self.refinenet1(fused, level1, size=(2 * level1.shape[-2], 2 * level1.shape[-1]))
+        levels = [layer(branch) for layer, branch in zip(layers, branches, strict=True)]
+        fused = None
+        for index in (3, 2, 1, 0):
+            block, level = self.get_submodule(f'refinenet{index + 1}{suffix}'), levels[index]
+            height, width = level.shape[-2:]
+            finer = levels[index - 1].shape[-2:] if index else None
+            doubles = self.last_doubles if finer is None else self.growth == 'double'
+            size = (2 * height, 2 * width) if doubles else (height, width) if finer is None else finer
+            fused = block(level, None, size=size) if fused is None else block(fused, level, size=size)
+            if finer is not None and size != finer:
+                fused = fused[..., :finer[0], :finer[1]]
+        return fused
 
 
 class FusionBlock(nn.Module):
@@ -123,14 +216,15 @@ class FusionBlock(nn.Module):
     Args:
         features: width F.
         has_skip: False for the coarsest level, which has nothing to add.
+        skip: of the residual units, as of `DenseFusion`.
     """
 
-    def __init__(self, features: int, has_skip: bool = True) -> None:
+    def __init__(self, features: int, has_skip: bool = True, skip: str = 'rectified') -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(features, features, 1)
         if has_skip:
-            self.resConfUnit1 = ResidualConvUnit(features)
-        self.resConfUnit2 = ResidualConvUnit(features)
+            self.resConfUnit1 = ResidualConvUnit(features, skip)
+        self.resConfUnit2 = ResidualConvUnit(features, skip)
 
     def forward(self, fused: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Return (n, F, *size) for `fused` and `skip` (n, F, h, w)."""
@@ -140,17 +234,23 @@ class FusionBlock(nn.Module):
 
 
 class ResidualConvUnit(nn.Module):
-    """conv2(ReLU(conv1(ReLU(x)))) + ReLU(x): what is added back is rectified too (vggt.md section 8, the RCU note)."""
+    """conv2(ReLU(conv1(ReLU(x)))) plus ReLU(x) (VGGT: vggt.md section 8, the RCU note), or plus x (most others).
 
-    def __init__(self, features: int) -> None:
+    Args:
+        features: width F.
+        skip: 'rectified' or 'plain'.
+    """
+
+    def __init__(self, features: int, skip: str = 'rectified') -> None:
         super().__init__()
+        self.skip = skip
         self.conv1 = nn.Conv2d(features, features, 3, padding=1)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return (n, F, h, w) for `maps` (n, F, h, w)."""
         rectified = F.relu(maps)
-        return self.conv2(F.relu(self.conv1(rectified))) + rectified
+        return self.conv2(F.relu(self.conv1(rectified))) + (rectified if self.skip == 'rectified' else maps)
 
 
 def output_convolutions(features: int, out_channels: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from jrs.errors import ConfigError, NonFiniteError
-from jrs.geometry.camera import decode_cameras, relative_to_first
+from jrs.geometry.camera import in_first_frame, predicted_cameras, relative_to_first
 from jrs.masks import mask_logits
 from jrs.models.attention import matched_attention
 from jrs.models.targets import instance_targets
@@ -60,7 +60,7 @@ class SegVGGT(BaseModel):
     Args:
         backbone: images -> layer states, then taps for the heads (`BACKBONES`).
         camera_head, depth_head: taps -> cameras, depth (`HEADS`).
-        geometry_head: taps -> cameras, depth and confidence at once, instead of these two (`HEADS`).
+        geometry_head: taps -> all geometry at once, as `Predictions`, instead of these two (`HEADS`).
         pretext: further training terms from what blocks of the backbone see and from the teacher's geometry (`PRETEXTS`).
         queries: how queries are initialised and updated (`QUERIES`).
         feature_head, class_head: taps -> instance features; embeddings -> class logits (`HEADS`).
@@ -85,7 +85,8 @@ class SegVGGT(BaseModel):
         super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
-                      dim_in=self.backbone.feature_dim, patch_size=self.backbone.patch_size, num_classes=num_classes)
+                      dim_in=self.backbone.feature_dim, patch_size=self.backbone.patch_size, num_classes=num_classes,
+                      layer_kinds=getattr(self.backbone, 'layer_kinds', None))
         self.camera_head = build(HEADS, camera_head, 'model.camera_head', **offers)
         self.depth_head = build(HEADS, depth_head, 'model.depth_head', **offers)
         self.geometry_head = build(HEADS, geometry_head, 'model.geometry_head', **offers)
@@ -148,13 +149,16 @@ class SegVGGT(BaseModel):
     def _geometry(self, taps: FeatureTaps) -> Predictions:
         """Return cameras, depth and confidence, as far as there are heads; the world is the first camera."""
         if self.geometry_head is not None:
-            encodings, depth, confidence = self.geometry_head(taps)             # [(B, V, 9)], (B, V, H, W), (B, V, H, W)
+            predictions = self.geometry_head(taps)
         else:
             encodings = self.camera_head(taps) if self.camera_head is not None else []
-            depth, confidence = self.depth_head(taps) if self.depth_head is not None else (None, None)
-        if not self.backbone.has_reference_view:
-            encodings = [relative_to_first(encoding) for encoding in encodings]
-        return Predictions(encodings, depth, confidence)
+            predictions = Predictions(encodings, *(self.depth_head(taps) if self.depth_head is not None else ()))
+        predictions.scale = self.backbone.scale
+        if not self.backbone.has_reference_view and predictions.pose_encodings:
+            if predictions.points is not None:
+                predictions.points = in_first_frame(predictions.points, predictions.pose_encodings[-1])
+            predictions.pose_encodings = [relative_to_first(encoding) for encoding in predictions.pose_encodings]
+        return predictions
 
     def read_layers(self, images: Tensor, track_views: bool = False, watch: Callable | None = None):
         """Run the backbone over images (B, V, 3, H, W) while the queries read it; return what they know in the end.
@@ -212,7 +216,7 @@ class SegVGGT(BaseModel):
         predictions = self.forward_images(batch.images, track_views or reports_matches)
         cameras = (None, None)
         if predictions.pose_encodings:
-            cameras = decode_cameras(predictions.pose_encodings[-1], batch.images.shape[-2:])   # (B, V, 4, 4), (B, V, 3, 3)
+            cameras = predicted_cameras(predictions, batch.images.shape[-2:])   # (B, V, 4, 4), (B, V, 3, 3)
         matched = matched_attention(self, predictions.queries, batch) if reports_matches else None
         return [self._scene(batch, predictions, cameras, index, matched) for index in range(batch.images.shape[0])]
 
@@ -229,7 +233,9 @@ class SegVGGT(BaseModel):
             attention = queries.view_attention
         return Reconstruction(images=batch.images[index], depth=depth, depth_conf=confidence, intrinsics=intrinsics,
                               cam_from_world=cam_from_world, features=features, instances=instances,
-                              view_names=batch.view_names[index], view_attention=attention, matched=own(matched))
+                              view_names=batch.view_names[index], view_attention=attention, matched=own(matched),
+                              scale=predictions.scale,
+                              extras={name: value[index] for name, value in predictions.extras.items()})
 
     def _autocast(self, device: torch.device):
         if self.autocast_dtype is None:

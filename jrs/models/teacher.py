@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from jrs.config import nearest_multiple
 from jrs.errors import ConfigError, DataError
-from jrs.geometry.camera import decode_cameras, encode_cameras
+from jrs.geometry.camera import encode_cameras, predicted_cameras
 from jrs.geometry.normalisation import normalise_scene
 from jrs.geometry.projection import unproject_depth
 from jrs.io.weights import build_with_weights
@@ -90,7 +90,7 @@ class PretrainedTeacher:
             depth = resized(predictions.depth.float()[:, :, None], size).squeeze(2)                 # (B, V, H, W)
             cam_from_world = intrinsics = None
             if self.truth != 'cameras':
-                cam_from_world, intrinsics = decode_cameras(predictions.pose_encodings[-1].float(), size)
+                cam_from_world, intrinsics = predicted_cameras(predictions, size, images.shape[-2:])
             valid = torch.ones_like(depth, dtype=torch.bool)
             if self.truth is not None:
                 cam_from_world, intrinsics, depth, valid = self._with_truth(batch, cam_from_world, intrinsics, depth)

@@ -36,12 +36,16 @@ CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinate
               'Camera axes are OpenCV\'s: x right, y down, z forward. The world is the frame of the first camera. '
               'Intrinsics are in pixels of the original image (width x height below, after EXIF rotation), with pixel '
               'centres at integer coordinates.')
+UNITS = {'metric': 'metres',
+         'metric, approximate': 'metres, approximately: predicted from how things look; check one known distance',
+         'arbitrary': 'arbitrary: depth, points and translations share one unknown factor; measure one known distance to '
+                      'make them metric'}
 GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])          # glTF: y up, z backward
 
 
 def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud | None,
-                 class_names: Sequence[str], palette: np.ndarray, scale: str = 'arbitrary',
-                 weights: dict | None = None, glb: bool = True, colmap: bool = False) -> list[Path]:
+                 class_names: Sequence[str], palette: np.ndarray, weights: dict | None = None, glb: bool = True,
+                 colmap: bool = False) -> list[Path]:
     """Write everything that the scene has into `folder`; return the files and folders written.
 
     Args:
@@ -50,7 +54,6 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
         cloud: from `jrs.geometry.cloud.point_cloud`; None where the model has no depth or no cameras: no PLY, no GLB.
         class_names: K names.
         palette: (M, 3) uint8, one colour per instance.
-        scale: 'metric' or 'arbitrary'.
         weights: what is known of the weights, repeated in instances.json.
         glb: also scene.glb (needs trimesh).
         colmap: also COLMAP's text model in `colmap/`.
@@ -68,7 +71,7 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
         written.append(write_masks(folder / 'masks', scene, photos))
         written.append(_write_json(folder / 'instances.json', instances_record(scene, cloud, class_names, palette, weights)))
     if scene.cam_from_world is not None:
-        written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos, scale)))
+        written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos)))
     if glb and cloud is not None:
         written.append(write_glb(folder / 'scene.glb', scene, cloud))
     if colmap and cloud is not None:
@@ -129,16 +132,15 @@ def original_ids(ids: Tensor, photos: LoadedPhotos, view: int) -> Tensor:
     return found * (inside[0][:, None] & inside[1])
 
 
-def cameras_record(scene: Reconstruction, photos: LoadedPhotos, scale: str) -> dict:
+def cameras_record(scene: Reconstruction, photos: LoadedPhotos) -> dict:
     """Return what cameras.json holds."""
-    units = 'metres' if scale == 'metric' else ('arbitrary: depth, points and translations share one unknown factor; '
-                                                'measure one known distance to make them metric')
     cameras = []
     for view, intrinsics in enumerate(original_intrinsics(scene, photos)):
         height, width = photos.original_sizes[view]
         cameras.append({'name': scene.view_names[view], 'width': width, 'height': height,
                         'intrinsics': intrinsics.tolist(), 'cam_from_world': scene.cam_from_world[view].tolist()})
-    return {'convention': CONVENTION, 'scale': units, 'network_input': list(photos.images.shape[-2:]), 'cameras': cameras}
+    return {'convention': CONVENTION, 'scale': UNITS[scene.scale], 'network_input': list(photos.images.shape[-2:]),
+            'cameras': cameras}
 
 
 def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_names: Sequence[str], palette: np.ndarray,

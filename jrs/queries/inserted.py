@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from jrs.errors import ConfigError
 from jrs.layers.block import Block
 from jrs.layers.cross_attention import CrossBlock
-from jrs.queries.insertion import chosen_layers
+from jrs.queries.insertion import chosen_layers, mixed_layers
 from jrs.registry import INSERTIONS, QUERIES, build, check_keys
 from jrs.structures import FeatureTaps, LayerState, QueryPredictions
 
@@ -79,6 +80,9 @@ class InsertedQueries(nn.Module):
         token_std: standard deviation of the queries at the start.
         mask_attention: None, or ``dict(threshold=...)`` for `HideUnlikelyTokens`.
         activation_checkpointing: in training, recompute every block in the backward pass.
+        layer_kinds: the backbone's: 'scene', or 'special' where only special tokens have seen other views since the layer
+            before; None = all 'scene'.
+        special_layers: read at 'special' layers too; else they are passed over, which is said.
     """
 
     full_precision = ('projection',)           # weights that are also used outside autocast
@@ -87,14 +91,17 @@ class InsertedQueries(nn.Module):
                  insertion: dict | None = None, self_insertion: dict | None = None, mlp_ratio: float = 4.0,
                  self_mlp_ratio: float = 1.0, embedding_dim: int = 128, init_values: float = 0.01,
                  token_std: float = 1e-6, mask_attention: dict | None = None,
-                 activation_checkpointing: bool = False) -> None:
+                 activation_checkpointing: bool = False, layer_kinds: Sequence[str] | None = None,
+                 special_layers: bool = False) -> None:
         super().__init__()
         self.num_queries = num_queries
         self.activation_checkpointing = activation_checkpointing
         insertion = build(INSERTIONS, insertion or dict(type='AllLayers'), 'model.queries.insertion')
-        self_insertion = build(INSERTIONS, self_insertion, 'model.queries.self_insertion') or insertion
-        self.cross_layers = chosen_layers(insertion, num_layers, 'model.queries.insertion')
-        self.self_layers = chosen_layers(self_insertion, num_layers, 'model.queries.self_insertion')
+        self_insertion = build(INSERTIONS, self_insertion, 'model.queries.self_insertion')
+        chosen = chosen_layers(insertion, num_layers, 'model.queries.insertion')
+        self.cross_layers = mixed_layers(chosen, layer_kinds, special_layers, 'model.queries.insertion')
+        self.self_layers = self.cross_layers if self_insertion is None else chosen_layers(
+            self_insertion, num_layers, 'model.queries.self_insertion')
         self.tokens = nn.Parameter(torch.randn(1, num_queries, dim) * token_std)        # (1, Q, C)
         self.cross_blocks = nn.ModuleDict({str(layer): CrossBlock(dim, num_heads, mlp_ratio, init_values)
                                            for layer in self.cross_layers})

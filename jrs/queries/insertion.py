@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 
+from mmengine.logging import print_log
+
 from jrs.errors import ConfigError, PluginError
 from jrs.registry import INSERTIONS, owner_of
 
@@ -31,6 +33,31 @@ def chosen_layers(insertion: Callable[[int], Sequence[int]], num_layers: int, pa
     raise kind(f'{path}: {type(insertion).__name__}{whose} returned {found!r} for a backbone of {num_layers} layers. '
                f'Allowed are distinct whole numbers of 0 .. {num_layers - 1} in ascending order, at least one: the '
                'layers after which queries read.')
+
+
+def mixed_layers(layers: tuple[int, ...], layer_kinds: Sequence[str] | None, include_special: bool,
+                 path: str) -> tuple[int, ...]:
+    """Return those of `layers` at which patches of all views were mixed since the layer before, and say which are left out.
+
+    Args:
+        layers: what an insertion chose.
+        layer_kinds: of the backbone's query layers, 'scene' or 'special'; None = all are 'scene'.
+        include_special: keep the others too: there patches are as they were in the layer before.
+        path: where the insertion stands in the config, for messages.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    special = [layer for layer in layers if layer_kinds is not None and layer_kinds[layer] == 'special']
+    if include_special or not special:
+        return layers
+    kept = tuple(layer for layer in layers if layer not in special)
+    if not kept:
+        raise ConfigError(f'{path} chooses the layers {list(layers)}, and at all of them only special tokens see other '
+                          'views. Choose others, or set model.queries.special_layers=True.')
+    print_log(f'{path}: queries pass over the layers {special}, where only special tokens see other views; '
+              'model.queries.special_layers=True includes them', 'current')
+    return kept
 
 
 def _whole_numbers(found: object) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from jrs.heads.pose import PoseHead
 from jrs.layers.block import Block
 from jrs.layers.rope import GridRotation, patch_positions
 from jrs.registry import HEADS
-from jrs.structures import FeatureTaps
+from jrs.structures import FeatureTaps, Predictions
 
 HEAD_WIDTH = 64                                # 16 heads of it in the released model
 NORM_EPS = 1e-6
@@ -95,8 +95,8 @@ class Pi3Geometry(nn.Module):
         self.camera_decoder = ViewDecoder(dim_in, dim, dim // 2, depth, num_heads)
         self.camera_head = PoseHead(dim // 2)
 
-    def forward(self, features: FeatureTaps) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return one stage of pose encodings [(B, V, 9)], z-depth > 0 and confidence > 1, (B, V, H, W) each.
+    def forward(self, features: FeatureTaps) -> Predictions:
+        """Return one stage of pose encodings (B, V, 9), z-depth > 0 and confidence > 1, (B, V, H, W) each.
 
         Reads the last of the taps (B, V, P, dim_in). The world of the encodings is any frame.
         """
@@ -105,7 +105,7 @@ class Pi3Geometry(nn.Module):
             chunks = [self._read_chunk(tokens, features) for tokens in tap.flatten(0, 1).float().split(self.views_per_chunk)]
         encoding, depth, confidence = (torch.cat(parts).unflatten(0, tap.shape[:2])         # (B, V, ...) each
                                        for parts in zip(*chunks, strict=True))
-        return [encoding], depth, confidence
+        return Predictions([encoding], depth, confidence)
 
     def _read_chunk(self, tokens: Tensor, features: FeatureTaps) -> tuple[Tensor, Tensor, Tensor]:
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():

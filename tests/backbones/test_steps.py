@@ -12,12 +12,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from jrs.backbones.steps import State, Step, StepBackbone
 from jrs.backbones.vggt import VGGT
 from jrs.config import load_config
+from jrs.engine.memory import (
+    OutOfMemory,
+    announce,
+    inference_memory,
+    naming_views_that_fit,
+    parameter_bytes,
+    training_memory,
+    without_estimate,
+)
 from jrs.errors import ConfigError, DataError, PluginError
 from jrs.layers.attention import SceneAttention, fused_attention
 from jrs.layers.block import Block
 from jrs.layers.layout import Layout
 from jrs.plugins import load_plugins
-from jrs.registry import ATTENTIONS, BACKBONES, MODELS, PRETEXTS, build
+from jrs.registry import ATTENTIONS, BACKBONES, MODELS, PRETEXTS, QUERIES, build
 from jrs.structures import Priors
 from tests._data import MAIN, ROOT, random_batch
 from tests.seeded_weights import fill_module_
@@ -354,3 +363,42 @@ def test_a_backbone_that_is_not_made_of_steps_is_refused_by_the_pretext():
     pretext = PRETEXTS.get('Correspondence')(dim=8, num_layers=2, patch_size=14, **options)
     with pytest.raises(ConfigError, match='Linear is not made of steps'):
         pretext.prepare(nn.Linear(1, 1))
+
+
+def test_queries_pass_over_special_layers_and_say_so_unless_they_are_included(capsys):
+    options = dict(dim=16, num_layers=2, num_queries=3, num_heads=2, embedding_dim=8)
+    kinds = SpecialOnly().layer_kinds
+    InsertedQueries = QUERIES.get('InsertedQueries')
+    passing = InsertedQueries(layer_kinds=kinds, **options)
+    assert passing.cross_layers == passing.self_layers == (0,) and list(passing.cross_blocks) == ['0']
+    assert InsertedQueries(layer_kinds=kinds, special_layers=True, **options).cross_layers == (0, 1)
+    assert InsertedQueries(layer_kinds=None, **options).cross_layers == (0, 1)
+    apart = InsertedQueries(layer_kinds=kinds, self_insertion=dict(type='AllLayers'), **options)
+    assert apart.cross_layers == (0,) and apart.self_layers == (0, 1)
+    with pytest.raises(ConfigError, match='only special tokens see other views.*special_layers=True'):
+        InsertedQueries(layer_kinds=kinds, insertion=dict(type='ListedLayers', layers=[1]), **options)
+    state = passing.start(2, track_views=True)
+    for layer in filled(SpecialOnly()).layers(some_images()):
+        state = passing.read(state, layer)
+    assert passing.finish(state).view_attention.shape == (1, 2, 3, 3)
+
+
+def test_what_memory_a_run_needs_follows_the_steps_and_unknown_heads_mean_no_estimate(tmp_path):
+    model, size, cpu = segmenting(tmp_path), (64, 64), torch.device('cpu')
+
+    def training(level, backbone=None):
+        model.backbone = model.backbone if backbone is None else backbone
+        model.backbone.activation_checkpointing = level
+        estimate = training_memory(model, 4, size, cpu)
+        return estimate.total - 12 * sum(value.numel() for value in model.parameters()) - parameter_bytes(model)
+    plain, attention, whole = (training(level) for level in (False, 'attention', True))
+    assert whole < attention < plain
+    view_tokens = 4.0 * (16 + 2) * 24
+    assert training(False, SceneFirst(depth=8)) - plain == pytest.approx(4 * 8 * 21 * view_tokens)      # 8 more blocks
+    model.depth_head = nn.Identity()
+    assert inference_memory(model, 4, size, cpu) is training_memory(model, 4, size, cpu) is None
+    assert without_estimate(model) == ['model.depth_head=Identity']
+    assert announce(None, 1.0, 1.0) is None
+    with pytest.raises(OutOfMemory, match='with 4 views .there is no estimate.: about 2 views would fit'):
+        with naming_views_that_fit(None, 1e9, views=4):
+            raise torch.OutOfMemoryError('CUDA out of memory')

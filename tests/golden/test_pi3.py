@@ -65,7 +65,8 @@ def test_layers_cameras_depth_and_confidence_equal_the_released_definition(path)
     images = torch.from_numpy(arrays.pop('images'))
     states = list(backbone.eval().layers(images))
     features = backbone.features()
-    (encoding,), depth, confidence = head.eval()(features)
+    found = head.eval()(features)
+    (encoding,), depth, confidence = found.pose_encodings, found.depth, found.depth_conf
     shape = images.shape[:2]
     outputs = {name: torch.cat(values) for name, values in recorded.items()}
     outputs |= {name: outputs[name].unflatten(0, shape) for name in parts if name != 'patch_tokens'}

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from jrs.errors import ConfigError
 from jrs.layers import dpt
-from jrs.layers.dpt import DenseDecoder, ResidualConvUnit, add_positions
+from jrs.layers.dpt import DenseDecoder, DenseFusion, ResidualConvUnit, add_positions
 from jrs.structures import FeatureTaps
 
 
@@ -112,3 +112,67 @@ def test_a_cpu_decodes_fewerviews_at_a_time_where_they_are_large():
     assert decoder.views_at_a_time(torch.device('cpu'), (side, side)) == 2
     assert decoder.views_at_a_time(torch.device('cpu'), (10 * side, 10 * side)) == 1
     assert decoder.views_at_a_time(torch.device('cuda'), (10 * side, 10 * side)) == 6
+
+
+def test_a_plain_skip_of_a_residual_unit_is_its_input():
+    unit = ResidualConvUnit(2, skip='plain')
+    torch.nn.init.zeros_(unit.conv2.weight)
+    torch.nn.init.zeros_(unit.conv2.bias)
+    maps = torch.randn(1, 2, 3, 3)
+    torch.testing.assert_close(unit(maps), maps)
+
+
+@pytest.mark.parametrize('growth', ['size', 'double'])
+@pytest.mark.parametrize(('last_doubles', 'side'), [(True, 8), (False, 4)])
+@pytest.mark.parametrize('grid', [(2, 3), (3, 5), (1, 1)])
+def test_the_fused_map_has_the_size_that_its_switches_say_on_any_grid(growth, last_doubles, side, grid):
+    torch.manual_seed(0)
+    decoder = DenseFusion(16, 8, (4, 8, 8, 12), growth=growth, last_doubles=last_doubles)
+    found = decoder.read(some_features(grid=grid), decoder.scratch.fuse)
+    assert found.shape == (2, 3, 8, side * grid[0], side * grid[1])
+
+
+def test_two_chains_read_the_same_levels_and_have_weights_of_their_own():
+    torch.manual_seed(0)
+    decoder = DenseFusion(16, 8, (4, 8, 8, 12), skip='plain')
+    decoder.scratch.add_chain('_aux')
+    features = some_features()
+    names = [name for name in decoder.state_dict() if 'refinenet' in name]
+    assert sorted(name.replace('_aux', '') for name in names if '_aux' in name) == [name for name in sorted(names)
+                                                                                    if '_aux' not in name]
+    main, aux = (decoder.read(features, lambda branches, name=name: decoder.scratch.fuse(branches, name))
+                 for name in ('', '_aux'))
+    assert not torch.allclose(main, aux, atol=1e-3)
+    for name in names:
+        if '_aux' in name:
+            decoder.get_parameter(name).data.copy_(decoder.get_parameter(name.replace('_aux', '')))
+    assert torch.equal(decoder.read(features, lambda branches: decoder.scratch.fuse(branches, '_aux')), main)
+
+
+def test_without_norm_and_positions_widths_are_free_and_a_pass_scales():
+    torch.manual_seed(0)
+    decoder = DenseFusion(16, 6, (3, 5, 5, 7), norm=False, positions=False, skip='plain')
+    assert not [name for name in decoder.state_dict() if name.startswith('norm')]
+    for name, value in decoder.named_parameters():
+        if name.endswith('bias'):
+            torch.nn.init.zeros_(value)
+    features = some_features()
+    found = decoder.read(features, decoder.scratch.fuse)
+    features.taps = [2 * tap for tap in features.taps]
+    torch.testing.assert_close(decoder.read(features, decoder.scratch.fuse), 2 * found)
+
+
+@pytest.mark.parametrize('wrong', [dict(skip='relu'), dict(growth='half')])
+def test_a_switch_that_does_not_exist_is_refused(wrong):
+    with pytest.raises(ConfigError, match='is one of'):
+        DenseFusion(16, 8, (4, 8, 8, 12), **wrong)
+
+
+def test_a_tap_may_have_a_grid_of_its_own():
+    features, decoder = some_features(grid=(4, 6)), small_decoder()
+    finer = torch.randn(2, 3, 8 * 12, 16)
+    features.taps[0], features.tap_grids = finer, [(8, 12), None, None, None]
+    found = []
+    decoder.projects[0].register_forward_hook(lambda module, inputs, output: found.append(inputs[0]))
+    decoder.decode(features, torch.nn.Identity())
+    torch.testing.assert_close(found[0], decoder.norm(finer.flatten(0, 1)).mT.unflatten(2, (8, 12))[:len(found[0])])

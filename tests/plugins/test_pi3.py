@@ -51,6 +51,10 @@ def tiny_head(**options) -> nn.Module:
     return Pi3Geometry(dim_in=32, dim=16, patch_size=14, **dict(dict(depth=1), **options))
 
 
+def given(predictions) -> tuple:
+    return predictions.pose_encodings, predictions.depth, predictions.depth_conf
+
+
 def some_images(views=3, height=28, width=42) -> Tensor:
     return torch.rand(2, views, 3, height, width, generator=torch.Generator().manual_seed(1))
 
@@ -127,7 +131,7 @@ def test_permuting_the_views_permutes_every_output():
     for before, after in zip(features.taps, permuted.taps, strict=True):
         assert not torch.allclose(before, before[:, order], atol=1e-2)
         torch.testing.assert_close(after, before[:, order], rtol=1e-4, atol=1e-5)
-    (encodings, *maps), (moved, *moved_maps) = head(features), head(permuted)
+    (encodings, *maps), (moved, *moved_maps) = given(head(features)), given(head(permuted))
     for before, after in zip([*encodings, *maps], [*moved, *moved_maps], strict=True):
         torch.testing.assert_close(after, before[:, order], rtol=1e-3, atol=1e-4)
 
@@ -161,7 +165,7 @@ def test_gradients_reach_every_parameter(checkpointing):
     backbone = tiny(activation_checkpointing=checkpointing).train()
     head = tiny_head(activation_checkpointing=checkpointing, views_per_chunk=4).train()
     _, features = run(backbone, some_images())
-    (encoding,), depth, confidence = head(features)
+    (encoding,), depth, confidence = given(head(features))
     weights = torch.linspace(0.5, 2, encoding.numel()).view_as(encoding)
     ((encoding * weights).sum() + depth.log().square().mean() + confidence.log().mean()).backward()
     for part in (backbone, head):
@@ -171,8 +175,8 @@ def test_gradients_reach_every_parameter(checkpointing):
 
 def test_chunks_and_recomputing_change_no_number():
     _, features = run(tiny().eval(), some_images())
-    (expected,), depth, confidence = tiny_head()(features)
-    (found,), *maps = tiny_head(views_per_chunk=1, activation_checkpointing=True).train()(features)
+    (expected,), depth, confidence = given(tiny_head()(features))
+    (found,), *maps = given(tiny_head(views_per_chunk=1, activation_checkpointing=True).train()(features))
     for before, after in zip((expected, depth, confidence), (found, *maps), strict=True):
         torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
 
@@ -184,7 +188,7 @@ def test_depth_and_confidence_are_those_of_the_point_and_the_logit():
             part.proj.weight.zero_()
         head.point_head.proj.bias.copy_(torch.tensor([0.1, 0.2, math.log(3.0)]).repeat_interleave(14 ** 2))
         head.conf_head.proj.bias.fill_(0.7)
-    _, depth, confidence = head(features)
+    _, depth, confidence = given(head(features))
     assert depth.shape == confidence.shape == (2, 3, 28, 42)
     torch.testing.assert_close(depth, torch.full_like(depth, 3.0))
     torch.testing.assert_close(1 - 1 / confidence, torch.sigmoid(torch.full_like(depth, 0.7)))

@@ -49,7 +49,7 @@ def test_ply_has_colour_instance_and_class_per_point(tmp_path):
 
 def test_intrinsics_are_those_of_the_original_image():
     scene = small_scene()
-    record = cameras_record(scene, small_photos(scene), 'arbitrary')
+    record = cameras_record(scene, small_photos(scene))
     camera = record['cameras'][1]
     assert (camera['height'], camera['width']) == (2 * HEIGHT + 8, 2 * WIDTH)
     point = np.array([0.3, -0.2, 2.0, 1.0])
