@@ -1,6 +1,5 @@
 """The benchmark tables hold what the data sets define."""
 
-import json
 import subprocess
 import sys
 
@@ -21,7 +20,6 @@ from jrs.errors import ConfigError, PluginError
 from jrs.io.submission import SceneSubmission, submission_format, write_submission, write_vertex_numbers
 from jrs.registry import registering_as
 from tests._data import MAIN, command
-from tests.engine.test_train import SMALL
 
 
 def test_counts_of_classes():
@@ -105,29 +103,17 @@ def test_what_does_not_hold_is_named(fresh, options, words):
         register_benchmarks({'mine': options})
 
 
-def test_a_config_brings_its_label_space_to_training_scoring_and_files(fresh, debug_data, tmp_path, capsys):
+def test_a_config_brings_its_label_space_to_the_scoring_of_files(fresh, tmp_path, capsys):
+    """Training and testing with one: `tests/datasets/test_own_scenes.py`."""
     config = tmp_path / 'mine.py'
-    places = ('train_dataset', 'val_dataset', 'test_dataset', 'experiment')
     config.write_text(f"_base_ = {str(MAIN)!r}\n"
                       "benchmarks = dict(mine=dict(class_names=('table', 'chair'), min_region=20))\n"
-                      "model = dict(num_classes=2)\nmetrics = dict(instances=dict(benchmark='mine'))\n"
-                      + ''.join(f"{name} = dict(benchmark='mine')\n" for name in places))
-    options = ['--cfg-options', f'data_root={debug_data}', 'test_dataset.max_views=2', *SMALL, 'model.num_classes=2', *(
-        f'{name}.benchmark=mine' for name in (*places, 'metrics.instances'))]
-    assert command('train', config, '--profile', 'debug', '--work-dir', tmp_path / 'run', *options,
-                   'train.iterations=1') == 0
-    benchmarks.BENCHMARKS.pop('mine')                                   # as in a process of its own
-    saved = tmp_path / 'run' / 'config.py'
-    assert command('test', saved, tmp_path / 'run/weights.safetensors', *options[:3]) == 0
-    results = json.loads((tmp_path / 'run/test/results.json').read_text())
-    assert results['facts']['benchmark'] == 'mine (2 classes)'
-    assert results['metrics']['instance/oracle_AP25'] == 1 and 'instance/class/chair/AP' in results['metrics']
+                      "test_dataset = dict(benchmark='mine')\n")
     ids = np.repeat([0, 2001, 1002], 150)
     write_vertex_numbers(tmp_path / 'gt' / 'one.txt', ids)
     write_submission(tmp_path / 'pred', 'one', submission_format('scannet'), SceneSubmission(
         np.packbits(ids[None] == [[2001], [1002]], axis=1), np.array([2, 1]), np.ones(2), len(ids)))
-    benchmarks.BENCHMARKS.pop('mine')
-    capsys.readouterr()
-    assert command('evaluate', '--predictions', tmp_path / 'pred', '--ground-truth', tmp_path / 'gt', '--config', saved) == 0
+    words = ['--predictions', tmp_path / 'pred', '--ground-truth', tmp_path / 'gt']
+    assert command('evaluate', *words, '--config', config) == 0
     assert '2 of 2 classes have objects' in capsys.readouterr().out
-    assert command('evaluate', '--predictions', tmp_path / 'pred', '--ground-truth', tmp_path / 'gt') == 2
+    assert command('evaluate', *words) == 2 and '--benchmark NAME' in capsys.readouterr().err

@@ -91,9 +91,11 @@ def test_a_foreign_layout_trains_and_is_scored_without_conversion(foreign, pictu
     options += [f'data_root={pictures}', f'model.num_classes={len(NAMES)}', 'metrics.instances.benchmark=names', *SMALL]
     assert command('train', config, '--profile', 'debug', '--work-dir', tmp_path / 'run', '--cfg-options', *options,
                    'train.iterations=1') == 0
+    benchmarks.BENCHMARKS.pop('names')                                 # as in a process of its own
     assert command('test', tmp_path / 'run/config.py', tmp_path / 'run/weights.safetensors') == 0
     results = json.loads((tmp_path / 'run/test/results.json').read_text())
     assert results['facts']['ground_truth'] == 'true depth of the views, one point per 0.02 m voxel'
+    assert results['facts']['benchmark'] == 'names (4 classes)' and 'instance/class/chair/AP' in results['metrics']
     assert results['metrics']['instance/oracle_AP25'] > 0.9 and results['scenes'] == ['scene0002_00']
 
 

@@ -59,16 +59,21 @@ def plugin(tmp_path, monkeypatch):
     sys.modules.pop(f'{NAMESPACE}.watcher', None)
 
 
-def test_a_plain_metric_and_the_hooks_serve_training_and_scoring(plugin, debug_data, tmp_path):
-    options = ['--cfg-options', f'data_root={debug_data}', 'test_dataset.max_views=2', *SMALL]
+NO_CAMERA = ('model.camera_head=None', 'model.losses.camera=None', 'hooks.pictures.type=SceneImages',
+             'hooks.pictures.interval=1')
+
+
+def test_a_plain_metric_and_the_hooks_serve_training_and_scoring_of_a_model_without_cameras(plugin, debug_data, tmp_path,
+                                                                                            capsys):
+    options = ['--cfg-options', f'data_root={debug_data}', 'test_dataset.max_views=2', *SMALL, *NO_CAMERA]
     assert command('train', plugin, '--profile', 'debug', '--work-dir', tmp_path / 'run', *options, 'train.iterations=2',
                    'train.validate_every=2', 'val_dataset.max_views=2') == 0
     assert command('test', plugin, tmp_path / 'run/weights.safetensors', '--profile', 'debug', *options) == 0
     watcher = sys.modules[f'{NAMESPACE}.watcher']
     assert [step[0] for step in watcher.steps] == [0, 1]
     for _, total, terms, parts in watcher.steps:
-        assert sum(terms.values()) == pytest.approx(total, rel=1e-5) and 'loss_camera' in terms and 'loss' not in terms
-        assert 'camera/rotation' in parts and not parts.keys() & terms.keys()
+        assert sum(terms.values()) == pytest.approx(total, rel=1e-5) and 'loss_depth' in terms and 'loss' not in terms
+        assert 'depth/regression' in parts and not parts.keys() & terms.keys()
     assert [iteration for iteration, _ in watcher.evaluations] == [2, None]
     results = json.loads((tmp_path / 'run/test/results.json').read_text())
     scenes = len(results['scenes'])
@@ -76,7 +81,9 @@ def test_a_plain_metric_and_the_hooks_serve_training_and_scoring(plugin, debug_d
         assert metrics['scenes_seen'] == scenes and metrics['views'] == 2 * scenes
         assert 'instance/AP' in metrics and all(value is None or type(value) is float for value in metrics.values())
     assert results['facts']['rule'] == 'all views' and results['facts']['table'] == "{'a': 1}"
-    assert results['facts']['pairs']                                            # the rules of our metrics stay
+    assert results['facts']['scale']                                            # the rules of our metrics stay
+    shown = capsys.readouterr().out
+    assert 'camera: not measured: the model has no camera head' in shown and 'camera/auc' not in shown
 
 
 def test_a_step_is_told_as_total_weighted_terms_and_parts():

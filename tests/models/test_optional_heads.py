@@ -16,8 +16,7 @@ from jrs.geometry.cloud import point_cloud
 from jrs.io.images import LoadedPhotos
 from jrs.io.weights import save_weights
 from jrs.structures import SceneGroundTruth
-from tests._data import MAIN, command, random_batch
-from tests.engine.test_train import SMALL
+from tests._data import MAIN, random_batch
 
 NO_CAMERA = {'model.camera_head': None, 'model.losses.camera': None}
 NO_DEPTH = {'model.depth_head': None, 'model.losses.depth': None}
@@ -84,7 +83,7 @@ def test_own_geometry_cannot_carry_masks_where_there_is_none_and_true_geometry_c
         point_cloud(scene)
 
 
-@pytest.mark.parametrize('case', ['no camera head', 'no depth head', 'only instances', 'only geometry'])
+@pytest.mark.parametrize('case', ['no depth head', 'only instances', 'only geometry'])
 def test_infer_writes_what_there_is_and_says_what_is_left_out(tmp_path, case):
     model, cfg = model_of(CASES[case])
     (tmp_path / 'config.py').write_text(cfg.pretty_text)
@@ -101,18 +100,6 @@ def test_infer_writes_what_there_is_and_says_what_is_left_out(tmp_path, case):
     report = (tmp_path / 'out/report.html').read_text()
     assert all(f'no {head}' in scene.left_out and f'no {head}' in report for head in lacks)
     assert bool(scene.left_out) == bool(lacks)
-
-
-def test_a_whole_run_without_cameras_validates_and_scores(debug_data, tmp_path, capsys):
-    options = ['--cfg-options', f'data_root={debug_data}', *SMALL, *(f'{name}={value}' for name, value in NO_CAMERA.items())]
-    assert command('train', MAIN, '--profile', 'debug', '--work-dir', tmp_path / 'run', *options, 'train.iterations=1',
-                   'train.validate_every=1', 'val_dataset.max_views=2', 'hooks.pictures.type=SceneImages',
-                   'hooks.pictures.interval=1') == 0
-    assert command('test', MAIN, tmp_path / 'run/weights.safetensors', '--profile', 'debug', *options,
-                   'test_dataset.max_views=2') == 0
-    shown = capsys.readouterr().out
-    assert 'camera: not measured: the model has no camera head' in shown
-    assert 'instance/AP' in shown and 'camera/auc' not in shown
 
 
 @pytest.mark.parametrize('options', [{'model.feature_head': None}, {'model.class_head': None}])
