@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 
 from jrs.benchmarks import register_benchmarks
 from jrs.discovery import absolute, plugin_name, providers
-from jrs.errors import ConfigError, did_you_mean
+from jrs.errors import ConfigError, JrsError, PluginError, did_you_mean
 from jrs.inheritance import REPOSITORY, bases_of, check_known, merged, read_file
 from jrs.plugins import NAMESPACE, hook_of, implementing, load_plugins, manager
 from jrs.profiles import profile_file, replaced, sizes_that_apply, with_own_data
@@ -62,15 +62,27 @@ def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str
         PluginError: a plugin that the config names cannot be loaded.
     """
     cfg = resolve_config(file, profile, overrides)
-    done = cfg.get('adjusted') or []
-    hook_of('jrs_adjust_config', [name for name in cfg.plugins if plugin_name(name) not in done])(cfg=cfg)
-    load_plugins(cfg.plugins)
+    _adjust(cfg)
     register_benchmarks(cfg.get('benchmarks') or {})
-    if adjusted := implementing('jrs_adjust_config', cfg.plugins):
-        cfg.adjusted = adjusted                                        # a run's config.py is not adjusted again
     check_config(cfg)
     _fit_widths(cfg, Path(file), profile, overrides or {})
     return cfg
+
+
+def _adjust(cfg: Config) -> None:
+    """Let the plugins that `cfg` names change it, one after another in that order; those of a run's config have done so."""
+    done = list(cfg.get('adjusted') or ())
+    for name in implementing('jrs_adjust_config', cfg.plugins):
+        if name not in done:
+            try:
+                hook_of('jrs_adjust_config', [name])(cfg=cfg)
+            except JrsError:
+                raise
+            except Exception as error:                                 # a plugin may raise anything
+                raise PluginError(f'jrs_adjust_config of plugin {name!r} failed: {type(error).__name__}: {error}. Its own '
+                                  'traceback stands above.') from error
+            cfg.adjusted = done = [*done, name]
+    load_plugins(cfg.plugins)
 
 
 def resolve_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str, Any] | None = None) -> Config:

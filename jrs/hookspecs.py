@@ -21,8 +21,9 @@ def jrs_config_roots() -> list[str]:
 def jrs_adjust_config(cfg):
     """Change `cfg` (an mmengine Config) in place, after profile and overrides are merged and before it is checked.
 
-    A run saves the changed config, whose `adjusted` names the plugin, and it is not changed again when it is loaded. What
-    changes stands in `diff.txt` and in `tools/print_config.py --diff`, which compare with the parent before hooks.
+    Plugins change it in the order in which it names them, those of its bases first. A run saves the changed config, whose
+    `adjusted` names these plugins, and it is not changed again when it is loaded. What changes stands in `diff.txt` and in
+    `tools/print_config.py --diff`, which compare with the parent before hooks.
     """
 
 

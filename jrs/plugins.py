@@ -89,10 +89,9 @@ def hook_of(name: str, listed: Iterable[str]) -> Callable:
 
 
 def implementing(name: str, listed: Iterable[str]) -> list[str]:
-    """Return the names of those among `listed` that implement the hook `name`."""
-    found = {implementation.plugin_name for implementation in hook_of(name, listed).get_hookimpls()}
-    own = {plugin_name(plugin) for plugin in listed}
-    return sorted(found & own)
+    """Return the names of those among `listed` that implement the hook `name`, in that order."""
+    found = {implementation.plugin_name for implementation in getattr(manager().hook, name).get_hookimpls()}
+    return [key for key in map(plugin_name, listed) if key in found]
 
 
 def find_plugin(name: str, base: Path | None = None) -> Path:

@@ -151,6 +151,22 @@ def test_a_hook_adjusts_the_configs_that_name_its_plugin_and_no_other(tmp_path, 
     assert plain.train.iterations == 20 and training_identity(plain) == before != training_identity(adjusted)
 
 
+def test_hooks_adjust_in_the_order_of_the_config_whatever_was_loaded_before(tmp_path, fresh):
+    make_plugin(tmp_path, 'adding', ADJUST)
+    make_plugin(tmp_path, 'doubling', ADJUST.replace('+= 100', '*= 2'))
+    for names in (['adding', 'doubling'], ['doubling', 'adding'], ['adding', 'doubling']):
+        path = leaf(tmp_path, f'plugins = {[f"./{name}" for name in names]}')
+        cfg = load_config(path, 'debug')
+        assert cfg.train.iterations == (240 if names[0] == 'adding' else 140) and cfg.adjusted == names
+
+
+def test_a_hook_that_fails_names_its_plugin(tmp_path, fresh):
+    make_plugin(tmp_path, 'adding', ADJUST)
+    make_plugin(tmp_path, 'failing', ADJUST.replace('cfg.train.iterations += 100', "cfg['nothing']['there'] = 1"))
+    with pytest.raises(PluginError, match="jrs_adjust_config of plugin 'failing' failed: KeyError"):
+        load_config(leaf(tmp_path, "plugins = ['./adding', './failing']"), 'debug')
+
+
 def test_a_saved_config_is_not_adjusted_again_and_what_inherits_from_it_is(tmp_path, fresh):
     make_plugin(tmp_path, 'adjusting', ADJUST)
     cfg = load_config(leaf(tmp_path, "plugins = ['./adjusting']"), 'debug')
