@@ -52,7 +52,7 @@ MODEL = dict(
 GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_head'], depth_head=MODEL['depth_head'])
 TINY = {
     'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE),
-    'attentions': dict(FusedAttention={}),
+    'attentions': dict(FusedAttention={}, TokenMerging={}),
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
     'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
                     MaskDecoder=dict(num_queries=Q, num_heads=2, embedding_dim=D, layers=3, width=8, hidden=16)),
