@@ -28,8 +28,12 @@ def jrs_adjust_config(cfg):
 
 
 @spec(firstresult=True)
-def jrs_weight_names(keys: list[str]) -> dict[str, str] | None:
+def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
     """Return our name of every key of a weights file, None for a file that is not of this plugin's parts.
+
+    A key whose name is None is known and no part of our models (a buffer, a module that we do not build): it is dropped, and
+    that is said. Several keys may have one name, where a file lists a tensor under several: their values must be equal, and
+    any one of them is enough.
 
     A file is known by its keys, also where there is no config (`tools/convert.py`): every loaded plugin is asked.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,16 @@ from jrs.engine.build import FRESH
 from jrs.errors import ConfigError, WeightsError
 from jrs.io.lean_build import build_on_meta
 from jrs.io.tensor_file import write_tensors
-from jrs.io.weights import LOW_RANK, compare_keys, encode_metadata, first_of, our_names, read_metadata, read_state
+from jrs.io.weights import (
+    LOW_RANK,
+    compare_keys,
+    encode_metadata,
+    first_of,
+    in_our_names,
+    read_metadata,
+    read_state,
+    same_tensor,
+)
 from jrs.layers.lora import merged_weight
 from jrs.registry import MODELS, build
 
@@ -143,7 +153,8 @@ def look_into(released: Mapping[str, Tensor]) -> tuple[Contents, dict[str, Tenso
         released: name in the file -> weight of any shape. Read off are K from `class_head.2.bias` (K + 1,), Q from
             `queries.tokens` (1, Q, C) and the rank from the first `*.lora_a` (rank, C); what is absent is 0.
     """
-    state = {name: released[key] for key, name in our_names(released).items() if not key.startswith(TRACK_HEAD)}
+    ours = in_our_names(released, 'of the file', same_tensor)
+    state = {name: tensor for name, tensor in ours.items() if not name.startswith(TRACK_HEAD)}
     classes, queries = state.get('class_head.2.bias'), state.get('queries.tokens')
     low_rank = [key for key in state if key.endswith('.lora_a')]
     contents = Contents(
@@ -259,7 +270,7 @@ def read_key_list(path: Path) -> dict[str, list[tuple[int, ...]]]:
             listed.update(dict.fromkeys(expand(line.split()[0]), allowed))
         except (ValueError, OverflowError) as error:
             raise WeightsError(f'{path}, line {number}: {error}.') from error
-    return {name: listed[key] for key, name in our_names(listed).items()}
+    return in_our_names(listed, path, operator.eq)
 
 
 def expand(pattern: str) -> list[str]:

@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from pickle import UnpicklingError
 from types import NoneType
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -144,11 +145,45 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def our_names(keys: Iterable[str]) -> dict[str, str]:
-    """Return the name in our models of every key of a weights file: ours, VGGT's, SegVGGT's, or one that a plugin knows."""
+def our_names(keys: Iterable[str]) -> dict[str, str | None]:
+    """Return the name in our models of every key of a weights file: ours, VGGT's, SegVGGT's, or one that a plugin knows.
+
+    Several keys may have one name (a tensor that a file lists under all of its names); None = known, and not part of ours.
+    """
     keys = list(keys)
     known = manager().hook.jrs_weight_names(keys=keys)
     return known or {key: our_key(key) if key.startswith(('aggregator.', 'semantic_head.')) else key for key in keys}
+
+
+def in_our_names(values: Mapping[str, Any], source: str | Path, same: Callable[[Any, Any], bool]) -> dict[str, Any]:
+    """Return the `values` of a file's keys under our names; what a plugin lists as no part of ours is dropped, and said.
+
+    Args:
+        values: key of the file -> tensor of any shape, such as (out, in), or what stands for it.
+        source: the file, for messages.
+        same: whether two values are equal.
+
+    Raises:
+        WeightsError: two keys of one tensor have different values.
+    """
+    ours, first, dropped = {}, {}, []
+    for key, name in our_names(values).items():
+        if name is None:
+            dropped.append(key)
+        elif name not in ours:
+            ours[name], first[name] = values[key], key
+        elif not same(ours[name], values[key]):
+            raise WeightsError(f'{source}: {first[name]} and {key} are two names of one tensor, {name}, and differ.')
+    if dropped:
+        groups = sorted({key.partition('.')[0] for key in dropped})
+        print_log(f'weights {source}: {len(dropped)} entries of {", ".join(groups)} are known and no part of this model: '
+                  'dropped', 'current')
+    return ours
+
+
+def same_tensor(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors (...) have the same shape and values."""
+    return one.shape == other.shape and torch.equal(one, other)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -205,8 +240,7 @@ def first_of(items: Sequence[str], count: int) -> str:
 
 
 def _our_state(path: Path) -> dict[str, Tensor]:
-    state = read_state(path)
-    return {name: state[key] for key, name in our_names(state).items()}
+    return in_our_names(read_state(path), path, same_tensor)
 
 
 def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, fresh: Sequence[str]) -> LoadReport:

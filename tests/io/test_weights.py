@@ -12,6 +12,7 @@ from jrs.engine.build import FRESH, build_model
 from jrs.errors import WeightsError
 from jrs.io.released_keys import released_key
 from jrs.io.weights import build_with_weights, compare_keys, load_weights, read_metadata, save_weights
+from jrs.plugins import hook, manager
 from tests._data import MAIN
 
 
@@ -159,3 +160,40 @@ def test_a_new_model_is_the_mapped_file_and_no_copy_of_it(tmp_path, suffix):
         model.weight.zero_()
         again = build_with_weights(lambda: nn.Linear(4096, 4096), path)
         assert again.weight.sum() == expected
+
+
+class Alias:
+    """A plugin whose files list a tensor under two names, and a buffer that no model has."""
+
+    @hook
+    def jrs_weight_names(self, keys):
+        return {key: dict(twin='weight').get(key, None if key == 'mask.buffer' else key) for key in keys} if 'twin' in keys \
+            else None
+
+
+@pytest.fixture
+def alias():
+    manager().register(Alias(), 'alias')
+    yield
+    manager().unregister(name='alias')
+
+
+@pytest.mark.parametrize('names', [('twin',), ('twin', 'weight')])
+def test_a_tensor_may_stand_under_several_names_and_what_is_no_part_of_ours_is_dropped_and_said(alias, tmp_path, names):
+    source, model = nn.Linear(3, 2), nn.Linear(3, 2)
+    state = {**{name: source.weight.clone() for name in names}, 'bias': source.bias.clone(), 'mask.buffer': torch.ones(2)}
+    save_file(state, tmp_path / 'w.safetensors')
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('jrs.io.weights.print_log', lambda words, *rest: said.append(words))
+        report = load_weights(model, tmp_path / 'w.safetensors')
+    assert torch.equal(model.weight, source.weight) and torch.equal(model.bias, source.bias)
+    assert report.used == ['weight', 'bias'] and not report.left_over
+    assert '1 entries of mask are known and no part of this model: dropped' in said[0]
+
+
+def test_two_names_of_one_tensor_with_different_values_are_refused(alias, tmp_path):
+    state = dict(twin=torch.ones(2, 3), weight=torch.zeros(2, 3), bias=torch.ones(2))
+    save_file(state, tmp_path / 'w.safetensors')
+    with pytest.raises(WeightsError, match='twin and weight are two names of one tensor, weight, and differ'):
+        load_weights(nn.Linear(3, 2), tmp_path / 'w.safetensors')
