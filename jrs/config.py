@@ -24,7 +24,7 @@ from jrs.inheritance import REPOSITORY, bases_of, check_known, merged, read_file
 from jrs.plugins import NAMESPACE, hook_of, implementing, load_plugins, manager
 from jrs.profiles import profile_file, replaced, sizes_that_apply, with_own_data
 from jrs.registry import CORE, check_keys, owner_of, to_list
-from jrs.schema import GROUP_KEYS, REQUIRED, SECTIONS, TOP_LEVEL, components, part_at, slot_of, terms_of
+from jrs.schema import GROUP_KEYS, REQUIRED, SECTIONS, TOP_LEVEL, components, part_at, slot_of, terms_of, value_at
 
 __all__ = ['REPOSITORY', 'bases_of', 'check_config', 'load_config', 'parse_override', 'profile_notes', 'read_config',
            'resolve_config']
@@ -91,7 +91,7 @@ def resolve_config(file: str | Path, profile: str = 'paper', overrides: Mapping[
 
 
 def profile_notes(file: str | Path, profile: str, overrides: Mapping[str, Any] | None = None) -> list[str]:
-    """Return lines that say what of a config outside the project's own a profile replaces, and what it does not."""
+    """Return lines that say what of a config outside the project's own a profile replaces, and what its card will miss."""
     return [note for path, note in _resolve(Path(file), profile, overrides)[1] if path not in (overrides or {})]
 
 
@@ -113,9 +113,9 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
         load_plugins(sizes.plugins)
         changes, left_out = with_own_data(values, _public(sizes.values), source.written)
         before, values = values, _changed(values, sizes_that_apply(values, changes), f'profile {profile!r}')
-        notes = [(path, f'{path}: this config\'s own stays, not {value!r}') for path, value in left_out]
-        notes += [(path, f'{path}: {new!r} in place of {old!r}')
-                  for path, old, new in replaced(source.written, before, values)]
+        said = [(path, f'this config\'s own stays, not {value!r}') for path, value in left_out]
+        said += [(path, f'{new!r} in place of {old!r}') for path, old, new in replaced(source.written, before, values)]
+        notes = [(path, f'profile {profile!r}: {path}: {words}') for path, words in said]
     for changes, where, folder in ((own_sizes.get(profile, ('', {}))[1], f'{file}: profiles.{profile}', file.parent),
                                    (_combined(overrides or {}), '--cfg-options', Path.cwd())):
         named = changes.get('plugins') or []
@@ -125,7 +125,11 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
         values = _changed(values, {key: value for key, value in changes.items() if key != 'plugins'}, where)
     cfg = _as_config(values, list({plugin_name(name): name for name in reversed(plugins)}.values())[::-1], file)
     _drop_idle_weights(cfg, source.terms)
-    return cfg, [(path, f'profile {profile!r}: {note}') for path, note in notes]
+    if 'train_dataset.folder' in source.written and 'experiment.trained_on' not in source.written:
+        inherited = value_at(cfg._cfg_dict, 'experiment.trained_on')
+        notes.append(('experiment.trained_on', f'experiment.trained_on: still {inherited!r}, which the card of the weights '
+                      'will say: write what the data of this config are'))
+    return cfg, notes
 
 
 def _as_config(values: Mapping, plugins: list[str], file: Path) -> Config:

@@ -125,8 +125,12 @@ def test_what_a_profile_replaces_and_leaves_is_said(tmp_path, capsys):
     notes = profile_notes(path, 'rooms')
     assert "profile 'rooms': train_dataset.folder: this config's own stays, not 'rooms/tiny'" in notes
     assert "profile 'rooms': train.iterations: 400 in place of 7" in notes
-    assert "profile 'rooms': model.backbone.depth: 8 in place of 20" in notes and profile_notes(path, 'paper') == []
+    assert "profile 'rooms': model.backbone.depth: 8 in place of 20" in notes
+    assert not any('profile' in note for note in profile_notes(path, 'paper'))
     assert not [note for note in profile_notes(path, 'rooms', {'train.iterations': 9}) if 'iterations' in note]
+    assert any('trained_on: still' in note for note in profile_notes(path, 'paper'))
+    stated = leaf(tmp_path, "train_dataset = dict(folder='mine')\nexperiment = dict(trained_on='mine')", name='stated.py')
+    assert profile_notes(stated, 'paper') == []
     assert profile_notes(ROOT / 'configs' / 'segvggt' / 'all24_frozen.py', 'rooms') == []
     assert command('print_config', path, '--profile', 'rooms', '--diff') == 0
     printed = capsys.readouterr().out
