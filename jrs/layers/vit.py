@@ -37,14 +37,15 @@ class PatchEmbed(nn.Module):
     Args:
         patch_size: side of a patch in pixels.
         embed_dim: width C of the tokens.
+        in_channels: of the images, c.
     """
 
-    def __init__(self, patch_size: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: int, embed_dim: int, in_channels: int = 3) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return patch tokens (N, h_p * w_p, C), row-major, of `images` (N, 3, H, W)."""
+        """Return patch tokens (N, h_p * w_p, C), row-major, of `images` (N, c, H, W)."""
         return self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)      # (N, h_p * w_p, C)
 
 
@@ -59,10 +60,11 @@ class VisionTransformer(nn.Module):
         patch_size: side of a patch in pixels.
         num_register_tokens: tokens without a position, put after the class token.
         mlp_ratio: hidden width of the MLPs over C.
+        in_channels: of the images.
     """
 
     def __init__(self, embed_dim: int, depth: int, num_heads: int, img_size: int = 518, patch_size: int = 14,
-                 num_register_tokens: int = 4, mlp_ratio: float = 4.0) -> None:
+                 num_register_tokens: int = 4, mlp_ratio: float = 4.0, in_channels: int = 3) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.table_side = img_size // patch_size
@@ -71,7 +73,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, self.table_side ** 2 + 1, embed_dim))
         self.register_tokens = nn.Parameter(torch.empty(1, num_register_tokens, embed_dim))
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim), requires_grad=False)      # in checkpoints, never read
-        self.patch_embed = PatchEmbed(patch_size, embed_dim)
+        self.patch_embed = PatchEmbed(patch_size, embed_dim, in_channels)
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, mlp_ratio, norm_eps=1e-6, init_values=1.0) for _ in range(depth))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
@@ -121,8 +123,8 @@ class VisionTransformer(nn.Module):
 
 
 def build_patch_embed(name: str, embed_dim: int, img_size: int, patch_size: int, depth: int = 4,
-                      num_heads: int = 4) -> nn.Module:
-    """Return the module that turns normalised images (N, 3, H, W) into patch tokens (N, h_p * w_p, embed_dim).
+                      num_heads: int = 4, in_channels: int = 3) -> nn.Module:
+    """Return the module that turns normalised images (N, in_channels, H, W) into patch tokens (N, h_p * w_p, embed_dim).
 
     Args:
         name: 'conv' for one convolution, 'vit' for an encoder of any size, or one of `VIT_SIZES`.
@@ -130,21 +132,23 @@ def build_patch_embed(name: str, embed_dim: int, img_size: int, patch_size: int,
         img_size: side of the images that a positional table is made for.
         patch_size: side of a patch in pixels.
         depth, num_heads: of the encoder 'vit'.
+        in_channels: 3 for colours.
 
     Raises:
         ConfigError: unknown name, or an encoder of another width or patch size.
     """
     if name == 'conv':
-        return PatchEmbed(patch_size, embed_dim)
+        return PatchEmbed(patch_size, embed_dim, in_channels)
     if name == 'vit':
-        return _ready_for_scratch(VisionTransformer(embed_dim, depth, num_heads, img_size, patch_size))
+        return _ready_for_scratch(VisionTransformer(embed_dim, depth, num_heads, img_size, patch_size,
+                                                    in_channels=in_channels))
     if name not in VIT_SIZES:
         raise ConfigError(f'There is no patch embedding {name!r}.{did_you_mean(name, ["conv", "vit", *VIT_SIZES])}')
     size = VIT_SIZES[name]
     if (embed_dim, patch_size) != (size.embed_dim, 14):
         raise ConfigError(f'{name} makes tokens of width {size.embed_dim} from patches of 14 pixels; embed_dim='
                           f'{embed_dim}, patch_size={patch_size} do not fit. Change them, or use patch_embed="conv".')
-    return VisionTransformer(size.embed_dim, size.depth, size.num_heads, img_size, patch_size)
+    return VisionTransformer(size.embed_dim, size.depth, size.num_heads, img_size, patch_size, in_channels=in_channels)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from jrs_plugins.pi3 import backbone, geometry  # noqa: F401
 from jrs.plugins import hook
 
 HEADS = ('point_decoder.', 'point_head.', 'conf_decoder.', 'conf_head.', 'camera_decoder.', 'camera_head.')
-MARKS = {'register_token', 'decoder.0.attn.qkv.weight', 'point_decoder.projects.weight'}
+MARKS = {'register_token', 'decoder.0.attn.qkv.weight', 'point_head.proj.weight'}
 
 
 @hook

@@ -11,4 +11,5 @@ model = dict(
     losses=dict(classification=None, mask_bce=None, mask_dice=None, fada=None))
 parameter_groups = dict(new=dict(optional=True), pretrained=dict(parameters=['backbone.*', 'geometry_head.*']))
 metrics = dict(instances=None)
+profiles = dict(rooms=dict(weights=None))           # the committed VGGT weights, which stay the teacher, do not fit
 experiment = dict(weights_licence='follows Pi3 (CC BY-NC 4.0), its teacher VGGT-1B, and ScanNet: non-commercial')

@@ -8,4 +8,5 @@ model = dict(
     camera_head=None, depth_head=None,
     geometry_head=dict(type='Pi3Geometry', activation_checkpointing=True))
 parameter_groups = dict(pretrained=dict(parameters=['backbone.*', 'geometry_head.*']))
+profiles = dict(rooms=dict(weights=None))           # the committed VGGT weights, which stay the teacher, do not fit
 experiment = dict(weights_licence='follows Pi3 (CC BY-NC 4.0), its teacher VGGT-1B, and ScanNet: non-commercial')

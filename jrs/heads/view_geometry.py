@@ -1,0 +1,146 @@
+"""Geometry of each view, read by itself from the last tap by decoders over its tokens: the base of Pi3 and Pi3X."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from jrs.geometry.camera import invert_rigid, quaternion_from_rotation
+from jrs.heads.pose import PoseHead
+from jrs.layers.block import Block
+from jrs.layers.rope import GridRotation, patch_positions
+from jrs.structures import FeatureTaps, Predictions
+
+HEAD_WIDTH = 64                                # of all decoders, however wide
+NORM_EPS = 1e-6
+
+
+class ViewDecoder(nn.Module):
+    """A linear map, transformer blocks inside each view, a linear map (backbones.md section 1, "Heads, Pi3").
+
+    Args:
+        dim_in: width of the tokens.
+        dim: width in between; its heads have `HEAD_WIDTH`.
+        out_dim: width of the result.
+        depth: number of blocks.
+        rope_base: base of their rotary position embedding.
+    """
+
+    def __init__(self, dim_in: int, dim: int, out_dim: int, depth: int, rope_base: float = 100.0) -> None:
+        super().__init__()
+        num_heads = max(1, dim // HEAD_WIDTH)
+        self.head_width, self.rope_base = dim // num_heads, rope_base
+        self.projects = nn.Linear(dim_in, dim)
+        self.blocks = nn.ModuleList(Block(dim, num_heads, norm_eps=NORM_EPS, init_values=None) for _ in range(depth))
+        self.linear_out = nn.Linear(dim, out_dim)
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return (n, P, out_dim) for the tokens (n, P, dim_in) of n views, at `positions` (P, 2), special ones included."""
+        rope = GridRotation(positions, self.head_width, self.rope_base)
+        tokens = self.projects(tokens)
+        for block in self.blocks:
+            tokens = block(tokens, rope)
+        return self.linear_out(tokens)
+
+
+class ViewGeometry(nn.Module):
+    """Cameras, depth, confidence and rays, each view read by itself from the last tap; float32. Base class.
+
+    A part of `model.geometry_head`. Three decoders give `world_from_cam`, points in the camera's frame (x / z, y / z and
+    log z) and a logit of confidence; out of it come `cam_from_world`, z-depth, unit rays (`extras['rays']`) and
+    1 + exp(logit), so that the probability of the logit is 1 - 1 / confidence. No intrinsics are predicted: the field of
+    view is that of the pinhole camera nearest to the points.
+
+    Args:
+        dim_in: width of the taps, the backbone's `feature_dim`.
+        dim: width of the decoders.
+        make_pixel_head: widths of the branches of a head (points: 2, 1; confidence: 1) -> a module that makes maps
+            (n, 3 or 1, H, W) of patches (n, h_p * w_p, dim) and their grid (h_p, w_p).
+        depth: blocks of each of the three decoders.
+        rope_base: base of their rotary position embedding.
+        views_per_chunk: views that are read at a time, at most.
+        activation_checkpointing: in training, recompute every chunk in the backward pass.
+
+    Attributes:
+        largest_log_depth: log z counts as at most this.
+    """
+
+    largest_log_depth = math.inf
+
+    def __init__(self, dim_in: int, dim: int, make_pixel_head: Callable[..., nn.Module], depth: int = 5,
+                 rope_base: float = 100.0, views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.views_per_chunk = views_per_chunk
+        self.activation_checkpointing = activation_checkpointing
+        self.point_decoder = ViewDecoder(dim_in, dim, dim, depth, rope_base)
+        self.point_head = make_pixel_head(2, 1)
+        self.conf_decoder = ViewDecoder(dim_in, dim, dim, depth, rope_base)
+        self.conf_head = make_pixel_head(1)
+        self.camera_decoder = ViewDecoder(dim_in, dim, dim // 2, depth, rope_base)
+        self.camera_head = PoseHead(dim // 2)
+
+    def forward(self, features: FeatureTaps) -> Predictions:
+        """Return one stage of pose encodings (B, V, 9), z-depth > 0 and confidence > 1, (B, V, H, W) each, and rays.
+
+        Reads the last of the taps (B, V, P, dim_in). The world of the encodings is any frame.
+        """
+        tap = features.taps[-1]
+        with torch.autocast(tap.device.type, enabled=False):
+            chunks = [self._read_chunk(tokens, features) for tokens in tap.flatten(0, 1).float().split(self.views_per_chunk)]
+        encoding, depth, confidence, rays = (torch.cat(parts).unflatten(0, tap.shape[:2])   # (B, V, ...) each
+                                             for parts in zip(*chunks, strict=True))
+        return Predictions([encoding], depth, confidence, extras={'rays': rays})
+
+    def _read_chunk(self, tokens: Tensor, features: FeatureTaps) -> tuple[Tensor, ...]:
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(self._read_views, tokens, features, use_reentrant=False)
+        return self._read_views(tokens, features)
+
+    def _read_views(self, tokens: Tensor, features: FeatureTaps) -> tuple[Tensor, ...]:
+        """Return encodings (n, 9), depth and confidence (n, H, W), rays (n, H, W, 3) for the tokens (n, P, dim_in)."""
+        grid, patches, positions = features.patch_grid, features.patch_index, token_positions(features)
+        points = self.point_head(self.point_decoder(tokens, positions)[:, patches], grid)   # (n, 3, H, W): x/z, y/z, log z
+        logit = self.conf_head(self.conf_decoder(tokens, positions)[:, patches], grid)[:, 0]        # (n, H, W)
+        world_from_cam = self.camera_head(self.camera_decoder(tokens, positions)[:, patches])       # (n, 4, 4)
+        slopes, log_depth = points.split([2, 1], dim=1)
+        rays = F.normalize(F.pad(slopes, (0, 0, 0, 0, 0, 1), value=1.0), dim=1).permute(0, 2, 3, 1)     # (n, H, W, 3)
+        depth = log_depth[:, 0].clamp(max=self.largest_log_depth).exp()
+        return encode(world_from_cam, slopes), depth, 1 + logit.exp(), rays
+
+
+def token_positions(features: FeatureTaps) -> Tensor:
+    """Return row and column (P, 2) int64 of the tokens of a view; patches count from (1, 1), others stand at (0, 0)."""
+    positions = features.patch_index.new_zeros(features.taps[-1].shape[2], 2)
+    positions[features.patch_index] = patch_positions(features.patch_grid, 0, positions.device)
+    return positions
+
+
+def encode(world_from_cam: Tensor, slopes: Tensor) -> Tensor:
+    """Return pose encodings (n, 9) of cameras (n, 4, 4) whose pixels look along `slopes` (n, 2, H, W), x/z and y/z."""
+    cam_from_world = invert_rigid(world_from_cam)
+    quaternion = quaternion_from_rotation(cam_from_world[:, :3, :3])            # (n, 4)
+    return torch.cat([cam_from_world[:, :3, 3], quaternion, field_of_view(slopes)], dim=1)
+
+
+def field_of_view(slopes: Tensor) -> Tensor:
+    """Return the vertical and horizontal field of view (n, 2) in radians of the pinhole cameras nearest to `slopes`.
+
+    Least squares of x/z over the columns and of y/z over the rows, the principal point being the image centre (W/2, H/2).
+    Rays that run against the image give a negative angle, which counts as a very small one where cameras are decoded.
+
+    Args:
+        slopes: (n, 2, H, W), x/z and y/z of the point that each pixel sees.
+    """
+    across, down = slopes.unbind(1)                                             # (n, H, W) each
+    angles = []
+    for tangents in (down.mean(dim=2), across.mean(dim=1)):                     # (n, H), (n, W)
+        half = tangents.shape[1] / 2
+        offsets = torch.arange(tangents.shape[1], device=slopes.device) - half
+        slope = tangents @ offsets / offsets.square().sum()                     # (n,), 1 over the focal length in pixels
+        angles.append(2 * torch.atan(half * slope))
+    return torch.stack(angles, dim=1)
