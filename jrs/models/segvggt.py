@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
-from jrs.errors import ConfigError, NonFiniteError
+from jrs.errors import ConfigError, NonFiniteError, PluginError
 from jrs.geometry.camera import in_first_frame, predicted_cameras, relative_to_first
 from jrs.masks import mask_logits
 from jrs.models.attention import matched_attention
@@ -166,13 +166,15 @@ class SegVGGT(BaseModel):
         Images are uint8 or in [0, 1]. `watch(state, layer)` sees the state of the queries and the `LayerState` of each layer
         before it is read.
         """
-        images = unit_images(images)
+        images, passed = unit_images(images), []
         state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
         with self._autocast(images.device):
             for layer in self.backbone.layers(images):
+                passed.append(layer.index)
                 if watch is not None:
                     watch(state, layer)
                 state = self.queries.read(state, layer) if self.queries is not None else None
+        _check_layers(self.backbone, passed)
         return state
 
     def _finish_queries(self, state, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
@@ -259,6 +261,13 @@ def _narrow(part: nn.Module, dtype: torch.dtype) -> None:
         if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith(part.full_precision):
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False).data = parameter.data.to(dtype)
+
+
+def _check_layers(backbone: nn.Module, passed: list[int]) -> None:
+    """Raise PluginError where a backbone did not hand over every layer once, in order: queries would miss some."""
+    if passed != list(range(backbone.num_query_layers)):
+        raise PluginError(f'model.backbone: {type(backbone).__name__} has num_query_layers {backbone.num_query_layers} and '
+                          f'handed over the layers {passed}; these must be 0 .. {backbone.num_query_layers - 1}, in order.')
 
 
 def _check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:

@@ -13,7 +13,7 @@ from jrs.config import backbone_patch_size, load_config
 from jrs.engine.build import build_dataset, build_model, check_ready, patch_size_of
 from jrs.engine.inference import Reconstructor
 from jrs.engine.memory import inference_memory, training_memory
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, PluginError
 from jrs.io.weights import save_weights
 from jrs.registry import BACKBONES, MODELS, build
 from tests._data import MAIN, ROOT, command, random_batch
@@ -88,6 +88,14 @@ def test_only_the_index_vectors_say_which_token_is_what(tmp_path, base):
     torch.testing.assert_close(again.pose_encodings[-1], found.pose_encodings[-1], rtol=1e-4, atol=1e-5)
     if base == MAIN:
         torch.testing.assert_close(again.queries.view_attention, found.queries.view_attention, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('promised', [5, 8])
+def test_a_backbone_that_hands_over_other_layers_than_it_promises_is_named(tmp_path, monkeypatch, promised):
+    model = made(load_config(leaf(tmp_path), 'debug'))
+    monkeypatch.setattr(type(model.backbone), 'num_query_layers', promised)
+    with pytest.raises(PluginError, match=rf'Foreign has num_query_layers {promised} .* \[0, 1, 2, 3, 4, 5\]'):
+        model(batch(), mode='predict')
 
 
 def test_masked_attention_hides_only_patches(tmp_path):
