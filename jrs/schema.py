@@ -15,11 +15,12 @@ SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
 GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                                      # of `parameter_groups.*`
 # Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
 SLOT_OF_KEY = {
-    'model': slots.MODELS, 'backbone': slots.BACKBONES, 'insertion': slots.INSERTIONS, 'queries': slots.QUERIES,
+    'model': slots.MODELS, 'backbone': slots.BACKBONES, 'global_attention': slots.ATTENTIONS, 'queries': slots.QUERIES,
+    'insertion': slots.INSERTIONS, 'self_insertion': slots.INSERTIONS,
     'camera_head': slots.HEADS, 'depth_head': slots.HEADS, 'geometry_head': slots.HEADS, 'feature_head': slots.HEADS,
     'class_head': slots.HEADS, 'heads': slots.HEADS, 'pretext': slots.PRETEXTS, 'alignment': slots.ALIGNMENTS,
     'costs': slots.COSTS, 'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS,
-    'postprocessor': slots.POSTPROCESSORS, 'global_attention': slots.ATTENTIONS,
+    'postprocessor': slots.POSTPROCESSORS,
     'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
     'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
     'transform': slots.TRANSFORMS, 'transforms': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS,

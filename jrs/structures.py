@@ -190,6 +190,20 @@ class LayerState:
     is_patch: Tensor
     num_views: int
 
+    @classmethod
+    def of_views(cls, index: int, tokens: Tensor, is_patch: Tensor | None = None) -> LayerState:
+        """Return the state of views that have P tokens each.
+
+        Args:
+            index: number of the layer.
+            tokens: (B, V, P, C).
+            is_patch: (P,) bool, the same for all views; None = every token is a patch.
+        """
+        views, per_view = tokens.shape[1:3]
+        is_patch = torch.ones(per_view, dtype=torch.bool, device=tokens.device) if is_patch is None else is_patch
+        view_index = torch.arange(views, device=tokens.device).repeat_interleave(per_view)      # (T,)
+        return cls(index, tokens.flatten(1, 2), view_index, is_patch.repeat(views), views)
+
 
 @dataclass
 class FeatureTaps:

@@ -16,7 +16,7 @@ LAYERS = [
     {'backbones', 'queries', 'heads', 'matching', 'losses', 'alignment', 'postprocess', 'evaluation', 'datasets', 'synth',
      'visualization'},
     {'models'},
-    {'engine'},
+    {'engine', 'trials'},
     {'report'},
     {'cli'},
 ]

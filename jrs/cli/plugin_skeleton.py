@@ -1,78 +1,47 @@
-"""The files of a new plugin: a divergence between distributions over views, the smallest part that an experiment can use."""
+"""The files of a new plugin: the example of a slot's contract under a name of its own, a test of its claim, a README."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+from jrs.contracts.contract import Contract
+from jrs.contracts.examples import EXAMPLES
 
 INIT = '''"""One sentence: what {name} adds, and where it comes from."""
 
-from jrs_plugins.{name} import divergence  # noqa: F401
+from jrs_plugins.{name} import part  # noqa: F401
 '''
-PART = '''"""A divergence between a query's view attention and an instance's view visibility."""
+PART = '''"""One sentence: what {part} is."""
 
-from __future__ import annotations
-
-from torch import Tensor
-
-from jrs.registry import ALIGNMENTS
-
-
-@ALIGNMENTS.register_module()
-class {part}:
-    """Total variation: half of the absolute difference of two distributions.
-
-    Args:
-        scale: multiplier of the result.
-    """
-
-    def __init__(self, scale: float = 1.0) -> None:
-        self.scale = scale
-
-    def __call__(self, attention: Tensor, target: Tensor) -> Tensor:
-        """Return (...) in [0, scale] for `attention` and `target` (..., V), whose rows sum to 1."""
-        return self.scale * 0.5 * (attention - target).abs().sum(dim=-1)
-'''
+{code}'''
 README = '''# {name}
 
-What it adds, in one sentence. Registers `{part}` (`ALIGNMENTS`).
+What it adds, in one sentence. Registers `{part}` (`{slot}`).
 
 A config that uses it:
 
-    _base_ = 'configs/segvggt/all24_fada.py'
-    plugins = [{plugin!r}]
-    model = dict(alignment=dict(type='{part}'))
+{config}
 
 One command, run in the repository:
 
     python -m pytest {test}
 
-Expected: 3 passed.
+Expected: 2 passed.
 '''
-TEST = '''"""What the parts of {name} claim."""
+TEST = '''"""What {part} of {name} claims."""
 
 {imports}
-from jrs.plugins import load_plugins
-from jrs.registry import ALIGNMENTS, build
 
 load_plugins([{load}])
+PART = {slot}.get('{part}')
 
 
-def divergence(attention, target, **options):
-    part = build(ALIGNMENTS, dict(options, type='{part}'), 'model.alignment')
-    return part(torch.tensor(attention), torch.tensor(target))
+def test_it_keeps_the_contract_of_its_slot():
+    assert faults_of(PART, {slot}) == []
 
 
-def test_equal_distributions_do_not_differ():
-    assert divergence([[0.25, 0.75], [1.0, 0.0]], [[0.25, 0.75], [1.0, 0.0]]).tolist() == [0.0, 0.0]
-
-
-def test_distributions_without_a_common_view_differ_by_scale():
-    assert float(divergence([1.0, 0.0], [0.0, 1.0], scale=2.0)) == 2.0
-
-
-def test_every_query_is_compared_with_every_instance():
-    assert divergence([[[0.5, 0.5]], [[1.0, 0.0]]], [[1.0, 0.0], [0.0, 1.0]]).shape == (2, 2)
-'''
+{claim}'''
 
 
 def class_name(name: str) -> str:
@@ -80,12 +49,41 @@ def class_name(name: str) -> str:
     return ''.join(word.capitalize() for word in name.split('_'))
 
 
-def skeleton(name: str, folder: Path, test: Path) -> dict[Path, str]:
-    """Return path -> text of a new plugin `name` in `folder` with its test at `test`."""
-    facts = dict(name=name, part=class_name(name), plugin=name, load=repr(name), test=f'tests/plugins/{test.name}',
-                 imports='import torch\n')
-    if folder in test.parents:                                         # outside the repository: found by its path
-        facts.update(plugin=str(folder.resolve()), load='str(Path(__file__).parents[1])', test=test.resolve(),
-                     imports='from pathlib import Path\n\nimport torch\n')
-    return {folder / '__init__.py': INIT.format(**facts), folder / 'divergence.py': PART.format(**facts),
+def config_lines(kind: Contract, name: str, plugin: str) -> list[str]:
+    """Return the lines of an experiment that puts the part of the plugin `name` into its place.
+
+    Args:
+        plugin: how the config names the plugin.
+    """
+    words = EXAMPLES[kind.name].config.format(part=class_name(name))
+    return ["_base_ = 'configs/segvggt/all24_fada.py'", f'plugins = [{plugin!r}]', *words.splitlines()]
+
+
+def skeleton(name: str, folder: Path, test: Path, kind: Contract) -> dict[Path, str]:
+    """Return path -> text of a new plugin `name` in `folder` with its test at `test`.
+
+    Args:
+        kind: what its part is, one of `jrs.contracts`.
+    """
+    example, inside = EXAMPLES[kind.name], folder in test.parents
+    plugin = str(folder.resolve()) if inside else name
+    config = '\n'.join(f'    {line}' for line in config_lines(kind, name, plugin))
+    imports = example.imports + ('from pathlib import Path\n' if inside else '') + (
+        f'from jrs.plugins import load_plugins\nfrom jrs.registry import {kind.slot}\nfrom jrs.trials import faults_of\n')
+    facts = dict(name=name, part=class_name(name), slot=kind.slot, config=config, imports=_sorted(imports),
+                 load='str(Path(__file__).parents[1])' if inside else repr(name), claim=example.claim,
+                 test=test.resolve() if inside else f'tests/plugins/{test.name}',
+                 code=re.sub(rf'\b{example.class_name}\b', class_name(name), example.whole))
+    return {folder / '__init__.py': INIT.format(**facts), folder / 'part.py': PART.format(**facts),
             folder / 'README.md': README.format(**facts), test: TEST.format(**facts)}
+
+
+def _sorted(imports: str) -> str:
+    """Return import lines in the order that linters want: the standard library's, packages', ours."""
+    groups: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    for line in imports.splitlines():
+        if line:
+            module = line.split()[1].partition('.')[0]
+            groups[2 if module == 'jrs' else 0 if module in ('pathlib', 'types') else 1].append(line)
+    return '\n\n'.join('\n'.join(sorted(lines, key=lambda line: (line.startswith('from'), line)))
+                       for lines in groups.values() if lines)

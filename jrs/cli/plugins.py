@@ -1,4 +1,4 @@
-"""``tools/plugins.py``: which plugins there are, a skeleton for a new one, and whether one is complete."""
+"""``tools/plugins.py``: which plugins there are, what slots ask of a part, a new one, and whether it keeps its contract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from jrs.cli.plugin_skeleton import class_name, skeleton
+from jrs.cli.plugin_skeleton import class_name, config_lines, skeleton
+from jrs.contracts.page import kinds, slot_lines, slot_text
 from jrs.discovery import ENTRY_POINTS, available, plugin_folders, plugin_name, points, provided, provides
 from jrs.errors import PluginError
 from jrs.plugins import load_plugins, manager
@@ -20,6 +21,8 @@ EXAMPLES = """examples:
   python tools/plugins.py list --config configs/baselines/vggt_mask2former_6l.py     and which of them that experiment loads
   python tools/plugins.py new total_variation                                        plugins/total_variation with a test
   python tools/plugins.py new total_variation --into my_folder                       the same outside the repository
+  python tools/plugins.py new my_metric --slot METRICS                               one small part of any slot
+  python tools/plugins.py describe HEADS.depth_head                                  what a part must have, with an example
   python tools/plugins.py check mask_decoder                                         a name, or the path of a folder
 """
 
@@ -34,7 +37,13 @@ def parser() -> argparse.ArgumentParser:
     new = actions.add_parser('new', help='write a working plugin to start from')
     new.add_argument('name', help='lower_case; becomes the name of the folder')
     new.add_argument('--into', type=Path, help="parent folder; default: the repository's plugins/")
-    check = actions.add_parser('check', help='import one; report parts, hooks, README, tests; builds nothing')
+    new.add_argument('--slot', default='ALIGNMENTS', help='what its part is: a slot, or a kind of it such as '
+                     'HEADS.depth_head (see describe); default: %(default)s')
+    describe = actions.add_parser('describe', help='print what a slot asks of a part, with an example that works')
+    describe.add_argument('slot', nargs='?', help='BACKBONES, HEADS.depth_head, …; without it one line for each')
+    docs = actions.add_parser('docs', help='write the page of all contracts, structures and hooks')
+    docs.add_argument('--out', type=Path, help='file to write, docs/plugins.md; without it the page is printed')
+    check = actions.add_parser('check', help='import one; run a small batch through its parts; report hooks, README, tests')
     check.add_argument('name', help='name of a plugin, or path of its folder or file')
     return options
 
@@ -45,13 +54,25 @@ def main(argv: list[str] | None = None) -> int:
     if args.action == 'list':
         print('\n'.join(list_lines(args.config)))
     elif args.action == 'new':
-        print('\n'.join(new_plugin(args.name, args.into)))
+        print('\n'.join(new_plugin(args.name, args.into, args.slot)))
+    elif args.action == 'describe':
+        print('\n'.join(slot_lines()) if args.slot is None else slot_text(args.slot))
+    elif args.action == 'docs':
+        _write_page(args.out)
     else:
         lines, faults = check_plugin(args.name)
-        verdict = [f'  lacks     {fault}' for fault in faults] or ['  complete']
-        print('\n'.join([*lines, *verdict]))
+        print('\n'.join([*lines, *([f'  lacks     {fault}' for fault in faults] or ['  complete'])]))
         return 1 if faults else 0
     return 0
+
+
+def _write_page(out: Path | None) -> None:
+    from jrs.cli.plugin_page import page
+    if out is None:
+        print(page(), end='')
+    else:
+        out.write_text(page(), encoding='utf-8')
+        print(f'written: {out}')
 
 
 def list_lines(config: str | None = None) -> Iterator[str]:
@@ -72,26 +93,27 @@ def list_lines(config: str | None = None) -> Iterator[str]:
         yield f'  loaded    {"yes" if manager().has_plugin(name) else "no"}'
 
 
-def new_plugin(name: str, into: Path | None = None) -> Iterator[str]:
+def new_plugin(name: str, into: Path | None = None, slot: str = 'ALIGNMENTS') -> Iterator[str]:
     """Write a working plugin with a README and a test; yields what was written and what comes next.
 
     Args:
         name: lower-case identifier.
         into: parent folder; None = `plugins/` of the repository, with the test in its `tests/plugins/`.
+        slot: what its part is: a slot, or one of its kinds (`jrs.contracts`); of several kinds the first.
 
     Raises:
-        PluginError: a name that does not fit or is taken.
+        PluginError: a name that does not fit or is taken; a slot that does not exist.
     """
-    folder = (into or ROOT / 'plugins') / name
+    kind, folder = kinds(slot)[0], (into or ROOT / 'plugins') / name
     _check_new(name, folder)
     test = ROOT / 'tests' / 'plugins' / f'test_{name}.py' if into is None else folder / 'tests' / f'test_{name}.py'
-    for path, text in skeleton(name, folder, test).items():
+    for path, text in skeleton(name, folder, test, kind).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding='utf-8')
         yield f'written: {path}'
     yield f'next: python -m pytest {test}'
-    yield f"in a config: plugins = [{name if into is None else str(folder.resolve())!r}] and " \
-          f"model = dict(alignment=dict(type='{class_name(name)}'))"
+    yield 'in a config:'
+    yield from (f'  {line}' for line in config_lines(kind, name, name if into is None else str(folder.resolve())))
     if into is None:
         yield 'tests/test_registered.py wants a tiny config of each part of the repository: add a line to its TINY'
 
@@ -112,7 +134,7 @@ def _check_new(name: str, folder: Path) -> None:
 
 
 def check_plugin(name: str) -> tuple[list[str], list[str]]:
-    """Import the plugin `name` and return what it is and what it lacks, as lines; nothing is built.
+    """Import the plugin `name`, run a small batch through its parts; return what it is and what it lacks, as lines.
 
     Raises:
         PluginError: it cannot be found or imported, takes a taken name, or misspells a hook.
@@ -125,7 +147,7 @@ def check_plugin(name: str) -> tuple[list[str], list[str]]:
     tests = list(_tests(key, place))
     lines = [key, f'  folder    {place}', *_part_lines(registered), f'  hooks     {", ".join(hooks) or "none"}',
              *(f'  tests     {test}' for test in tests)]
-    return lines, list(_faults(key, place, registered, hooks, tests))
+    return lines, [*_faults(key, place, registered, hooks, tests), *_trial_faults(key)]
 
 
 def _faults(key: str, place: Path, registered: dict[str, str], hooks: list[str], tests: list[Path]) -> Iterator[str]:
@@ -145,6 +167,15 @@ def _faults(key: str, place: Path, registered: dict[str, str], hooks: list[str],
         yield f'{readme}: one command and its expected result'
     if not tests:
         yield f'tests: tests/plugins/test_{key}.py in the repository, or tests/test_*.py in its own folder'
+
+
+def _trial_faults(key: str) -> Iterator[str]:
+    """Yield what the parts of a plugin do in a trial that their contracts do not allow."""
+    from jrs.trials import faults_of
+    for slot in SLOTS.values():
+        for name, part in slot.module_dict.items():
+            if owner_of(part) == key:
+                yield from (f'{slot.name.upper()}.{name}: {fault}' for fault in faults_of(part, slot))
 
 
 def _tests(key: str, place: Path) -> Iterator[Path]:

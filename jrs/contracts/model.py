@@ -181,8 +181,9 @@ class CameraHead(Protocol):
     def __call__(self, features: FeatureTaps) -> list[Tensor]:
         """Return at least one encoding (B, V, 9) float32 of `cam_from_world`.
 
-        Translation (3), quaternion xyzw (4, any length), vertical and horizontal field of view (2, radians, >= 0), OpenCV
-        axes; `jrs.geometry.camera.encode_cameras` makes them of matrices. The world is that of `pose_convention`.
+        Translation (3), quaternion xyzw (4, any length), vertical and horizontal field of view (2, radians; a negative one
+        counts as very small), OpenCV axes; `jrs.geometry.camera.encode_cameras` makes them of matrices. The world is that
+        of `pose_convention`.
         """
 
 

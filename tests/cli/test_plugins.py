@@ -60,7 +60,7 @@ def test_a_new_plugin_passes_its_own_test_and_the_check_and_works_in_a_config(sk
     test = skeleton / 'tests' / 'test_total_variation.py'
     done = subprocess.run([sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-q', str(test)], cwd=tmp_path,
                           capture_output=True, text=True)
-    assert '3 passed' in done.stdout, done.stdout
+    assert '2 passed' in done.stdout, done.stdout
     assert command('plugins', 'check', skeleton) == 0
     printed = capsys.readouterr().out
     assert 'provides  ALIGNMENTS: TotalVariation' in printed and printed.endswith('complete\n') and str(test) in printed
@@ -77,7 +77,7 @@ def test_a_new_plugin_of_the_repository_has_its_test_among_the_others(tmp_path, 
     monkeypatch.setattr(cli, 'ROOT', tmp_path)
     assert command('plugins', 'new', 'pull_push') == 0
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*') if path.is_file())
-    assert written == ['plugins/pull_push/README.md', 'plugins/pull_push/__init__.py', 'plugins/pull_push/divergence.py',
+    assert written == ['plugins/pull_push/README.md', 'plugins/pull_push/__init__.py', 'plugins/pull_push/part.py',
                        'tests/plugins/test_pull_push.py']
     assert "load_plugins(['pull_push'])" in (tmp_path / 'tests' / 'plugins' / 'test_pull_push.py').read_text()
     assert 'test_registered' in capsys.readouterr().out and class_name('pull_push') == 'PullPush'

@@ -1,0 +1,114 @@
+"""Building a part for a trial, and choosing the trial by its contract."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from jrs.contracts.contract import Contract, candidates, faults
+from jrs.registry import ALIGNMENTS, SLOTS, Slot, build
+from jrs.signatures import accepted_keys, required_keys
+from jrs.trials import data, inputs, instances, model, scoring
+
+TRIALS: dict[str, Callable] = {**model.TRIALS, **instances.TRIALS, **data.TRIALS, **scoring.TRIALS}
+WEIGHTS = {'classification': 1.0, 'mask_dice': 1.0}
+
+
+def faults_of(part: type, slot: Slot, example: Mapping | None = None) -> list[str]:
+    """Build a registered part and run a small batch through it; return what is wrong, nothing where it keeps its contract.
+
+    Its constructor gets what the slot offers, small sizes (`argument_values`), and what `example` or its own attribute
+    `example` names: a mapping of arguments, or a function of an empty folder that may put files there and returns one.
+    A part of a slot with several kinds must be right as one of them.
+    """
+    name = slot.name.upper()
+    if name not in TRIALS and name not in {kind.partition('.')[0] for kind in TRIALS}:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            arguments = _arguments(part, slot, Path(folder), example)
+        except _CannotTryError as error:
+            return [str(error)]
+        with _repeatable():
+            return _faults(part, name, arguments)
+
+
+def _faults(part: type, slot: str, arguments: Mapping) -> list[str]:
+    """Return what is wrong with `part` as the kind of the slot that it comes nearest to."""
+    try:
+        made = part(**arguments)
+    except Exception as error:                     # whatever a part raises is what the report is about
+        return [_crash(error)]
+    kinds = [one for one in candidates(made, slot, '') if one.public]
+    lacking = {one.name: list(faults(made, one)) for one in kinds}
+    fitting = [one for one in kinds if not lacking[one.name]]
+    if not fitting:
+        return min(lacking.values(), key=len, default=[])
+    found = {one.name: list(_faults_as(one, part, arguments)) for one in fitting}
+    if len(found) == 1 or not all(found.values()):
+        return min(found.values(), key=len)
+    return [f'as {kind}: {"; ".join(wrong)}' for kind, wrong in found.items()]
+
+
+def argument_values(folder: Path) -> dict[str, object]:
+    """Return what a constructor's arguments get by name in a trial, beside what the part's `example` says."""
+    alignment = build(ALIGNMENTS, dict(type='JensenShannon'), 'model.alignment')
+    return dict(
+        dim=inputs.DIM, dim_in=inputs.DIM_IN, num_layers=inputs.LAYERS, patch_size=inputs.PATCH, num_classes=inputs.CLASSES,
+        num_queries=inputs.QUERIES, embedding_dim=inputs.EMBEDDING, num_heads=2, weight=1.0, weights=WEIGHTS,
+        alignment=alignment, costs=dict(classification=dict(type='ClassCost'), mask_dice=dict(type='MaskDiceCost')),
+        data_root=str(folder), seed=0, num_scenes=3, slots=1, rank=0, world_size=1)
+
+
+class _CannotTryError(Exception):
+    """A part cannot be built for a trial."""
+
+
+def _arguments(part: type, slot: Slot, folder: Path, example: Mapping | None) -> dict[str, object]:
+    own = getattr(part, 'example', {}) if example is None else example
+    own = own(folder) if callable(own) else own
+    allowed = accepted_keys(part)
+    if slot is SLOTS['backbones']:                 # its sizes are its own: a width of others would not fit its other numbers
+        return dict(own)
+    values = {name: value for name, value in argument_values(folder).items() if allowed is None or name in allowed}
+    values.update(own)
+    missing = [name for name in required_keys(part) if name not in values]
+    if missing:
+        raise _CannotTryError(f'arguments to try it with: its constructor needs {", ".join(map(repr, missing))}. Give the '
+                              f'class `example = dict({missing[0]}=…)`, or a default')
+    return values
+
+
+def _faults_as(one: Contract, part: type, arguments: Mapping) -> Iterator[str]:
+    """Yield what is wrong with `part` as a part of the kind `one`; a crash is told with the line where it happened."""
+    torch.manual_seed(0)
+    try:
+        yield from TRIALS[one.name](part(**arguments))
+    except Exception as error:                     # whatever a part raises is what the report is about
+        yield _crash(error)
+
+
+def _crash(error: Exception) -> str:
+    return f'{type(error).__name__}: {error} ({_place(error)})'
+
+
+def _place(error: Exception) -> str:
+    """Return file and line where an error was raised, preferring code that is not a library's."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if 'site-packages' not in frame.filename]
+    return f'{Path(frames[-1].filename).name}, line {frames[-1].lineno}' if frames else 'in a library'
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Leave torch's random numbers and threads of gradient as they were."""
+    state = torch.random.get_rng_state()
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.random.set_rng_state(state)
