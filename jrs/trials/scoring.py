@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from numbers import Real
 
 import torch
@@ -39,9 +41,9 @@ class _OtherNeedError(AttributeError):
 class StandIn:
     """A runner without a run: what hooks mostly read of one."""
 
-    def __init__(self) -> None:
+    def __init__(self, work_dir: str) -> None:
         self.iter, self.epoch, self.max_iters, self.rank, self.world_size, self.seed = 0, 0, 2, 0, 1, 0
-        self.work_dir, self.logger, self.model = '.', logging.getLogger('jrs.trials'), torch.nn.Linear(1, 1)
+        self.work_dir, self.logger, self.model = work_dir, logging.getLogger('jrs.trials'), torch.nn.Linear(1, 1)
 
     def __getattr__(self, name: str) -> object:
         raise _OtherNeedError(name)
@@ -49,19 +51,21 @@ class StandIn:
 
 def try_hook(part: object) -> Iterator[str]:
     """The calls of a training of one step; what reads more of the runner than a stand-in has is not tried further."""
-    runner, batch, outputs = StandIn(), inputs.scene_batch(), dict(loss=torch.tensor(1.0), loss_depth=torch.tensor(1.0))
-    try:
-        part.before_run(runner)
-        part.before_train(runner)
-        part.before_train_iter(runner, batch_idx=0, data_batch=[batch])
-        part.after_train_iter(runner, batch_idx=0, data_batch=[batch], outputs=outputs)
-        part.after_train_iter(runner, batch_idx=1, data_batch=[batch], outputs={})
-        part.before_val_epoch(runner)
-        part.after_val_epoch(runner, metrics={'depth/abs_rel': 0.5})
-        part.after_train(runner)
-    except _OtherNeedError:
-        return
+    with tempfile.TemporaryDirectory() as folder, suppress(_OtherNeedError):
+        _step(part, StandIn(folder))
     yield from ()
+
+
+def _step(part: object, runner: StandIn) -> None:
+    batch, outputs = inputs.scene_batch(), dict(loss=torch.tensor(1.0), loss_depth=torch.tensor(1.0))
+    part.before_run(runner)
+    part.before_train(runner)
+    part.before_train_iter(runner, batch_idx=0, data_batch=[batch])
+    part.after_train_iter(runner, batch_idx=0, data_batch=[batch], outputs=outputs)
+    part.after_train_iter(runner, batch_idx=1, data_batch=[batch], outputs={})
+    part.before_val_epoch(runner)
+    part.after_val_epoch(runner, metrics={'depth/abs_rel': 0.5})
+    part.after_train(runner)
 
 
 TRIALS = {'METRICS': try_metric, 'HOOKS': try_hook}

@@ -37,10 +37,12 @@ def slot_of(kind: str) -> registry.Slot:
 
 
 @pytest.mark.parametrize(('slot', 'name'), OWN)
-def test_the_parts_of_jrs_and_of_its_plugins_keep_their_contracts(slot, name):
+def test_the_parts_of_jrs_and_of_its_plugins_keep_their_contracts(slot, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     sizes = {key: value for key, value in (TINY[slot][name] or {}).items() if key not in ('type', 'embedding_dim')}
     part = registry.SLOTS[slot].lookup(name, name)
     assert faults_of(part, registry.SLOTS[slot], {**sizes, **SIZES.get(name, {})}) == []
+    assert list(tmp_path.iterdir()) == []                                   # a trial leaves no file behind
 
 
 @pytest.mark.parametrize('kind', EXAMPLES)
