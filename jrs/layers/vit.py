@@ -122,6 +122,27 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
+def table_by_factor(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return a positional table for another patch grid, the way of the original DINOv2: (1, 1 + h * w, C), float32.
+
+    Its own grid is kept as it is. Another one is made by bicubic interpolation without antialiasing, and by factors: output
+    row i reads row (i + 0.5) * side / (h + 0.1) - 0.5 of the table (backbones.md section 3, "Encoder"). `VisionTransformer`,
+    the encoder of VGGT and Pi3, resizes by size, with antialiasing.
+
+    Args:
+        table: (1, 1 + side ** 2, C), the row of the class token, then the patches of a square grid, row-major.
+        grid: (h, w), patches along the height and the width of the image.
+    """
+    side = math.isqrt(table.shape[1] - 1)
+    if tuple(grid) == (side, side):
+        return table
+    table = table.float()
+    picture = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)                   # (1, C, side, side)
+    factors = tuple((count + 0.1) / side for count in grid)
+    picture = F.interpolate(picture, scale_factor=factors, mode='bicubic', align_corners=False)
+    return torch.cat([table[:, :1], picture.flatten(2).transpose(1, 2)], dim=1)             # (1, 1 + h * w, C)
+
+
 def build_patch_embed(name: str, embed_dim: int, img_size: int, patch_size: int, depth: int = 4,
                       num_heads: int = 4, in_channels: int = 3) -> nn.Module:
     """Return the module that turns normalised images (N, in_channels, H, W) into patch tokens (N, h_p * w_p, embed_dim).

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from jrs.errors import ConfigError
-from jrs.layers.vit import VIT_SIZES, PatchEmbed, VisionTransformer, build_patch_embed
+from jrs.layers.vit import VIT_SIZES, PatchEmbed, VisionTransformer, build_patch_embed, table_by_factor
 
 
 def test_position_table_is_used_unchanged_at_its_own_size():
@@ -74,3 +74,18 @@ def test_an_encoder_of_any_size_knows_where_a_patch_stands():
         tokens = encoder(torch.zeros(1, 3, 42, 56))                     # one colour everywhere: 3 x 4 equal patches
     assert tokens.shape == (1, 12, 16)
     assert torch.pdist(tokens[0]).min() > 0.1
+
+
+def test_a_table_resized_by_factor_reads_where_the_factor_says_and_keeps_its_own_grid():
+    side, grid = 7, (4, 9)
+    table = torch.zeros(1, 1 + side * side, 2)
+    table[0, 0] = 5.0
+    rows, columns = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing='ij')
+    table[0, 1:] = torch.stack([rows, columns], dim=-1).flatten(0, 1)           # bicubic keeps what is linear, inside
+    assert table_by_factor(table, (side, side)) is table
+    found = table_by_factor(table, grid)
+    assert found.shape == (1, 1 + 4 * 9, 2) and found[0, 0].tolist() == [5.0, 5.0]
+    picture = found[0, 1:].unflatten(0, grid)                                   # (4, 9, 2)
+    down, across = ((torch.arange(count) + 0.5) * side / (count + 0.1) - 0.5 for count in grid)
+    torch.testing.assert_close(picture[1:3, 4, 0], down[1:3])
+    torch.testing.assert_close(picture[2, 2:7, 1], across[2:7])
