@@ -1,5 +1,7 @@
 """The image encoder: positions, frozen parts, and the table of sizes."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -77,15 +79,18 @@ def test_an_encoder_of_any_size_knows_where_a_patch_stands():
 
 
 def test_a_table_resized_by_factor_reads_where_the_factor_says_and_keeps_its_own_grid():
-    side, grid = 7, (4, 9)
-    table = torch.zeros(1, 1 + side * side, 2)
-    table[0, 0] = 5.0
-    rows, columns = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing='ij')
-    table[0, 1:] = torch.stack([rows, columns], dim=-1).flatten(0, 1)           # bicubic keeps what is linear, inside
-    assert table_by_factor(table, (side, side)) is table
-    found = table_by_factor(table, grid)
-    assert found.shape == (1, 1 + 4 * 9, 2) and found[0, 0].tolist() == [5.0, 5.0]
-    picture = found[0, 1:].unflatten(0, grid)                                   # (4, 9, 2)
-    down, across = ((torch.arange(count) + 0.5) * side / (count + 0.1) - 0.5 for count in grid)
-    torch.testing.assert_close(picture[1:3, 4, 0], down[1:3])
-    torch.testing.assert_close(picture[2, 2:7, 1], across[2:7])
+    def weights(count: int, side: int) -> torch.Tensor:                         # (count, side), cubic with a = -0.75
+        matrix = torch.zeros(count, side, dtype=torch.float64)
+        for row in range(count):
+            source = (row + 0.5) * side / (count + 0.1) - 0.5
+            for place in range(math.floor(source) - 1, math.floor(source) + 3):
+                t = abs(source - place)
+                near, far = (1.25 * t - 2.25) * t * t + 1, ((-0.75 * t + 3.75) * t - 6) * t + 3
+                matrix[row, min(max(place, 0), side - 1)] += near if t <= 1 else far
+        return matrix
+    table = torch.randn(1, 1 + 7 * 7, 2, generator=torch.Generator().manual_seed(0))
+    assert table_by_factor(table, (7, 7)) is table
+    found = table_by_factor(table, (4, 9))
+    assert torch.equal(found[:, 0], table[:, 0])
+    expected = torch.einsum('is,jt,stc->ijc', weights(4, 7), weights(9, 7), table[0, 1:].view(7, 7, 2).double())
+    torch.testing.assert_close(found[0, 1:].view(4, 9, 2), expected.float())
