@@ -46,10 +46,11 @@ refused with near spellings. `python tools/print_config.py my_row.py --diff` sho
 **Train it small.** Profiles exchange the sizes of an experiment: `debug` takes seconds, `rooms` minutes on a CPU, both on
 built-in rooms.
 
-    python tools/prepare.py rooms --preset debug --out data/rooms/debug         # once; for rooms: --preset tiny,
-    data/rooms/tiny python tools/train.py my_row.py --profile debug python tools/test.py my_row.py
-    work_dirs/my_row_debug_seed0/weights.safetensors --profile debug python tools/infer.py PHOTOS --out outputs/mine
-    --checkpoint work_dirs/my_row_debug_seed0/weights.safetensors python tools/train.py my_row.py --profile rooms
+    python tools/prepare.py rooms --preset debug --out data/rooms/debug         # once; for rooms: tiny
+    python tools/train.py my_row.py --profile debug
+    python tools/test.py my_row.py work_dirs/my_row_debug_seed0/weights.safetensors --profile debug
+    python tools/infer.py PHOTOS --out outputs/mine --checkpoint work_dirs/my_row_debug_seed0/weights.safetensors
+    python tools/train.py my_row.py --profile rooms
 
 A part gets those sizes of the profile that its constructor has: call the number of queries `num_queries`, D `embedding_dim`,
 attention heads `num_heads`. Widths of images are rounded to what the patches of the backbone allow, and a teacher of
@@ -94,8 +95,7 @@ test_dataset = dict(mode='test', split='val', **_data)
 metrics = dict(instances=dict(benchmark='furniture'))
 ```
 
-Sections: DATASETS;
-structures: Scene, Frame, Camera, SceneInstance, SceneBatch, Benchmark.
+Section: DATASETS; structures: Scene, Frame, Camera, SceneInstance, SceneBatch, Benchmark.
 
 **A backbone without special tokens, patch 8, no camera head.** Yield one `LayerState` per layer that queries may read
 (`LayerState.of_views` where all views have as many tokens), leave four taps of `feature_dim` for the dense heads, and no
