@@ -22,7 +22,7 @@ MAPS = ('depth_m', 'instance_ids')             # what is true of each pixel: loa
 
 
 class _Moves:
-    """Gives a dataclass of tensors a `to(device)` and a `pin_memory()`."""
+    """Gives a dataclass of tensors a `to(device)`, a `pin_memory()` and a `share_memory()`."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False):
         """Return the same structure with all tensors on `device`; `non_blocking` as of ``Tensor.to``."""
@@ -31,6 +31,10 @@ class _Moves:
     def pin_memory(self):
         """Return the same structure with all tensors in page-locked memory; ``DataLoader(pin_memory=True)`` calls it."""
         return self._each(lambda tensor: tensor.pin_memory())
+
+    def share_memory(self):
+        """Return the same structure with all tensors in memory that other processes can open."""
+        return self._each(lambda tensor: tensor.share_memory_())
 
     def _each(self, change: Callable[[Tensor], Tensor]):
         return type(self)(**{f.name: _changed(getattr(self, f.name), change) for f in fields(self)})

@@ -5,5 +5,5 @@ plugins = []                                    # names or paths of the plugins 
 hooks = dict(pictures=dict(type='SceneImages', interval=500))
 train = dict(
     skip_nonfinite=0,                           # steps that may be left out because a number is not finite, then stop
-    timeout=900,                                # seconds that one of several processes may take for a step
+    timeout=900,                                # seconds that a step, or a scene of a test, may take
     sharding=None)                              # 'fully_shard': each process keeps a part of weights, gradients and moments

@@ -23,7 +23,8 @@ EXAMPLES = """examples:
   python tools/reproduce.py --table 3 --dry-run                                what the table needs, and what is missing
   python tools/reproduce.py --table 3 --profile rooms --seeds 0 1 2            built-in rooms, three seeds, on a CPU
   python tools/reproduce.py --table 1 2 3 4 7 8 9 --launcher pytorch --processes 8
-  python tools/reproduce.py --table 3 --launcher slurm --processes 8           writes batch scripts, prints sbatch lines
+  python tools/reproduce.py --table 3 --launcher slurm --processes 8           writes batch scripts, prints sbatch lines;
+                                            a job that is requeued, or submitted again after scancel, goes on where it was
   python tools/reproduce.py --table 3 --profile rooms --configs my_row.py      a row of your own in the table
   python tools/reproduce.py --configs my_row.py --profile rooms --vary train.iterations=500,1000,2000
 
@@ -55,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
     how.add_argument('--processes', type=int, default=1, help='of one run at most, for --launcher: a training takes as many '
                      'of them as share the slots of its update equally, each the same number of slots one after another')
+    how.add_argument('--slurm-gpus', type=int, metavar='N', help='GPUs that a job of --launcher slurm asks for per task; '
+                     'default: 1 where sinfo lists any GPU or is not there, else 0')
     how.add_argument('--work-dirs', type=Path, default=Path('work_dirs'), help='root of the run folders')
     how.add_argument('--predictions', type=Path, default=Path('predictions'), help="other methods' prediction files: "
                      '<method>/<benchmark>/<scene>.txt, and ground_truth/<benchmark>/<scene>.txt')
@@ -70,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     _check(args)
     from jrs.engine.writer import one_writer
     from jrs.report.plan import Planner, write_subset
-    from jrs.report.runner import write_slurm_jobs
+    from jrs.report.runner import gpus_of_cluster, write_slurm_jobs
     if args.scene_list is not None:
         print(f'{args.scene_list}: {", ".join(write_subset(args.scene_list))}')
         return 0
@@ -84,7 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         runner = _runner(args, out)
         plan = prepare(plan, Planner(settings), tables, runner)
         if args.launcher == 'slurm':
-            scripts = write_slurm_jobs(plan.chains(), runner, out / 'slurm')
+            gpus = gpus_of_cluster(runner.say) if args.slurm_gpus is None else args.slurm_gpus
+            scripts = write_slurm_jobs(plan.chains(), runner, out / 'slurm', gpus)
             print('\n'.join(f'sbatch {script}' for script in scripts) or 'nothing is left to run')
         else:
             runner.run(plan.chains())
@@ -247,5 +251,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError('name what to fill: --table N, or --configs FILE for a table of your own.')
     if min(args.jobs, args.processes) < 1:
         raise ConfigError(f'--jobs and --processes must be at least 1, got {args.jobs} and {args.processes}.')
+    if (args.slurm_gpus or 0) < 0:
+        raise ConfigError(f'--slurm-gpus must be at least 0, got {args.slurm_gpus}.')
     if min(args.seeds) < 0:
         raise ConfigError(f'--seeds must be whole numbers of at least 0, got {args.seeds}.')

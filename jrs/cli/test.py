@@ -87,6 +87,8 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     from jrs.engine.console import JrsRunner
     from jrs.engine.data import say_data
     from jrs.engine.inference import load_model
+    from jrs.engine.loading import explaining_lost_workers
+    from jrs.engine.processes import Watchdog, naming_lost_processes
     cfg.weights = None
     cfg.model.teacher = None
     ready = check_ready(cfg, 'test_dataset')
@@ -105,9 +107,12 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
         test_dataloader=scoring_loader(dataset, cfg.train.workers),
         test_evaluator=evaluator, log_processor=dict(by_epoch=False), randomness=dict(seed=cfg.seed),
         default_hooks=dict(logger=dict(type='ProgressLog'), needs=dict(type='MetricNeeds'),
-                           plugins=dict(type='EvaluationHook'), checkpoint=None, sampler_seed=None),
+                           plugins=dict(type='EvaluationHook'), heartbeat=dict(type='Heartbeat'), checkpoint=None,
+                           sampler_seed=None),
         cfg=Config(dict(cfg._cfg_dict)))
-    metrics = runner.test()
+    with Watchdog(cfg.train.timeout) as watchdog, naming_lost_processes(watchdog), \
+            explaining_lost_workers(cfg.train.workers):
+        metrics = runner.test()
     record = dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), hours=(time.monotonic() - start) / 3600,
                   peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
     return metrics, evaluator.describe(), record

@@ -29,9 +29,10 @@ EXAMPLES = """examples:
 torchrun and srun are recognised by what they set in the environment; a shell or batch script of Slurm is one process. A run
 folder has one writer: a second one is refused, one that was killed is taken over from.
 
-SIGTERM and Ctrl-C finish the step, save, print the command that goes on, and exit with 143 and 130; a second one ends at
-once. torchrun passes signals on, waits 30 s for the step, and exits with 1, whatever its processes exit with. Of several
-processes one that dies, or takes more than train.timeout seconds for a step, ends all, and is named.
+SIGTERM and Ctrl-C finish the step, or end a wait for data, save, print the command that goes on, and exit with 143 and 130;
+a second one ends at once. torchrun passes signals on, waits 30 s for the step, and exits with 1, whatever its processes exit
+with. Of several processes one that dies, or takes more than train.timeout seconds for a step, ends all, and is named; one
+process alone ends so, too.
 train.skip_nonfinite=N leaves out up to N steps in which a loss, a matching cost or a gradient is not finite, instead of
 stopping; each leaves its batch and weights in work_dirs/RUN/nonfinite.
 
@@ -111,8 +112,9 @@ def say_how_to_go_on(runner, command: list[str]) -> int:
     from jrs.engine.stop import resume_command
     number = runner.train_loop.stopped_by
     if runner.rank == 0:
-        print(f'stopped by {signal.Signals(number).name} after iteration {runner.iter} of {runner.max_iters}; its state is '
-              f'saved. To go on:\n  {resume_command(command)}', file=sys.stderr)
+        state = 'its state is saved. To go on' if runner.iter else 'there is no state to go on from. To start again'
+        print(f'stopped by {signal.Signals(number).name} after iteration {runner.iter} of {runner.max_iters}; {state}:\n'
+              f'  {resume_command(command, saved=bool(runner.iter))}', file=sys.stderr)
     return 128 + number
 
 

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from mmengine.dist import all_reduce, get_comm_device, get_dist_info
@@ -20,6 +21,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch.distributed import DistError, TCPStore
 
+from jrs.engine.stop import StopRequest
 from jrs.errors import ConfigError, LostProcessError
 from jrs.launch import Place, find_place
 from jrs.registry import HOOKS
@@ -29,6 +31,10 @@ LOST = re.compile(r'gloo|nccl|timed? ?out|connection (closed|reset|refused)|brok
 WAITS = ('torch/distributed/', 'torch/autograd/', 'mmengine/dist/', 'torch/nn/parallel/')      # where one waits for others
 PATIENCE = 5.0                                 # seconds in which the others can say what they do
 PAUSE = 0.1                                    # seconds between two looks
+GRACE = 20.0                                   # seconds in which data may still come; launchers kill after 30
+DEBUGGERS = ('pdb.py', 'bdb.py', 'pydevd.py')
+LOADER = 'torch/utils/data/'
+LOADER_ADVICE = 'Its workers are dead, hang, or read very slowly: look at them, or read without (train.workers=0)'
 LOST_EXIT = 2
 
 _place = Place()                               # of this process, since `start_processes`
@@ -54,6 +60,8 @@ def start_processes(launcher: str | None = None, timeout: float = TIMEOUT) -> Pl
         return place
     if torch.cuda.is_available():
         torch.cuda.set_device(device_index(place, torch.cuda.device_count()))
+    if place.launcher == 'slurm' and 'OMP_NUM_THREADS' not in os.environ:
+        torch.set_num_threads(int(os.environ.get('SLURM_CPUS_PER_TASK') or 1))         # as torchrun: tasks share the cores
     wait = timedelta(seconds=timeout)
     try:
         if place.launcher == 'slurm':
@@ -110,11 +118,14 @@ def naming_lost_processes(watchdog: Watchdog) -> Iterator[None]:
 
 
 class Watchdog:
-    """Ends a job of several processes when one of them makes no progress; with one process it does nothing.
+    """Ends a job when one of its processes, or the only one, makes no progress.
 
     A thread of each process looks at the time since the last `beat`. When it is over, the processes tell each other where
     they stand, one message names those that are stuck and those that say nothing, and each process ends itself: this works
-    where the main thread hangs, and where a collective of NCCL waits for ever.
+    where the main thread hangs, and where a collective of NCCL waits for ever. Time in which the process was stopped does
+    not count, nor does a debugger.
+
+    Where one of several processes is asked to stop while it waits for data, the others wait for it: it ends after `GRACE`.
 
     A process whose launcher is gone stops as after SIGTERM: nobody else would end it.
 
@@ -122,6 +133,8 @@ class Watchdog:
         timeout: seconds without progress.
         launched: by torchrun, whose death is watched.
     """
+
+    current: Watchdog | None = None            # the one whose block is running
 
     def __init__(self, timeout: float, launched: bool | None = None) -> None:
         self.timeout = timeout
@@ -138,11 +151,14 @@ class Watchdog:
         if self.world_size > 1:
             self.store = TCPStore(_place.address, _place.port, is_master=False,
                                   timeout=timedelta(seconds=max(PATIENCE, 1)))
-            threading.Thread(target=self._watch, daemon=True, name='watchdog').start()
+        Watchdog.current = self
+        self.beat()
+        threading.Thread(target=self._watch, daemon=True, name='watchdog').start()
         return self
 
     def __exit__(self, *_) -> None:
         self.done.set()
+        Watchdog.current = None
 
     def beat(self) -> None:
         """Say that something was finished."""
@@ -151,6 +167,9 @@ class Watchdog:
 
     def report(self, what: str) -> str:
         """Tell the others what happened here, wait a little for what they say, and return a text of all."""
+        if self.world_size == 1:
+            return f'this process cannot go on: it is {what}. Where steps need more time, raise train.timeout ' \
+                   f'({self.timeout:g} s now).'
         what = self.said = self.said or what   # the first cause, where the main thread and the watchdog both report
         self._tell(what)
         known, end = {self.rank: what}, time.monotonic() + PATIENCE
@@ -166,29 +185,40 @@ class Watchdog:
             f'start all again with --resume. Where steps need more time, raise train.timeout ({self.timeout:g} s now).'])
 
     def _watch(self) -> None:
-        pause = min(1.0, self.timeout / 5)
+        pause, looked = min(1.0, self.timeout / 5), time.monotonic()
         while not self.done.wait(pause):
+            asleep, looked = time.monotonic() - looked - 2 * pause, time.monotonic()
+            self.last += max(asleep, 0.0)      # the whole process was stopped (Ctrl-Z), or its machine asleep
             if self.launched and os.getppid() != self.parent:
                 print_log('the launcher of this process is gone: stopping after this step', 'current', logging.WARNING)
                 self.launched = False
                 os.kill(os.getpid(), signal.SIGTERM)
+            request = StopRequest.current
+            if request is not None and request.number and request.waiting and time.monotonic() - request.since > GRACE:
+                self._end(f'asked to stop, and still waits for data after {GRACE:g} s', 128 + request.number)
             if time.monotonic() - self.last > self.timeout:
                 self._end()
 
-    def _end(self) -> None:
-        """Say where the main thread stands, and end this process."""
+    def _end(self, why: str = '', code: int = LOST_EXIT) -> None:
+        """Say where the main thread stands, or `why` not there, and end this process."""
         if self.said and self.done.wait(2 * PATIENCE):
             return                             # the main thread reports, and ends by itself
         frames = traceback.extract_stack(sys._current_frames()[self.main_thread])
         where = f'{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}'
-        waits = any(part in frame.filename for frame in frames for part in WAITS)
-        text = self.report(f'waits for the others (in {where})' if waits else
-                           f'stuck for {self.timeout:g} s at {where}')
+        if any(Path(frame.filename).name in DEBUGGERS for frame in frames):
+            self.beat()
+            return
+        waits = self.world_size > 1 and any(part in frame.filename for frame in frames for part in WAITS)
+        data = f' while it waits for data. {LOADER_ADVICE}' if any(LOADER in frame.filename for frame in frames) else ''
+        text = self.report(why or (f'waits for the others (in {where})' if waits else
+                                   f'stuck for {self.timeout:g} s at {where}{data}'))
         sys.stderr.write(''.join(traceback.format_list(frames[-8:])) + f'LostProcessError: {text}\n')
         sys.stderr.flush()                     # the next line leaves no one to do it
-        os._exit(LOST_EXIT)
+        os._exit(code)
 
     def _tell(self, what: str) -> None:
+        if self.store is None:
+            return
         try:
             self.store.set(f'jrs/lost/{self.rank}', what)
         except RuntimeError:                   # the store was with a process that is gone
@@ -206,19 +236,23 @@ class Watchdog:
 
 @HOOKS.register_module()
 class Heartbeat(Hook):
-    """Tells the watchdog of the training loop that a step, or a scene of a validation, was finished."""
+    """Tells the watchdog that a step, or a scene of a validation or test, was finished."""
 
     priority = 'LOWEST'
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Beat."""
-        runner.train_loop.watchdog.beat()
+        if Watchdog.current is not None:
+            Watchdog.current.beat()
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Beat."""
-        if runner.train_loop.watchdog is not None:
-            runner.train_loop.watchdog.beat()
+        self.after_train_iter(runner, batch_idx)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Beat."""
+        self.after_train_iter(runner, batch_idx)
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         """Beat."""
-        self.after_val_iter(runner, 0)
+        self.after_train_iter(runner, 0)

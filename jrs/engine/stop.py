@@ -7,7 +7,10 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mmengine.dist import get_world_size
 
 from jrs.launch import find_place
 
@@ -15,31 +18,69 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME = 1.0                                     # seconds: a launcher passes on what the whole group has got already
 
 
+class Stopped(BaseException):
+    """Ends a wait for data after a request to stop; like KeyboardInterrupt, no handler of errors keeps it."""
+
+
 class StopRequest:
     """Inside the block, the first SIGTERM or SIGINT is kept for the end of the step; a second one ends the process at once.
 
+    While a process that is alone waits for data (`waiting_for_data`), no step will end: a signal raises `Stopped` at once.
+
     Attributes:
         number: of the signal, 0 while none has come.
+        since: when it came, by the monotonic clock.
+        waiting: for data, in this moment.
     """
+
+    current: StopRequest | None = None         # the one whose block is running
 
     def __init__(self) -> None:
         self.number, self.since, self.before = 0, 0.0, {}
+        self.waiting, self.alone = False, get_world_size() == 1
         self.launched = find_place().launcher != 'none'        # by one who passes on what all get already
 
     def __enter__(self) -> StopRequest:
+        StopRequest.current = self
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._keep) for number in SIGNALS}
         return self
 
     def __exit__(self, *_) -> None:
+        StopRequest.current = None
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def stop_a_wait(self) -> None:
+        """Raise `Stopped` where a signal has come and only data are waited for; others would wait for this process."""
+        if self.number and self.waiting and self.alone:
+            raise Stopped
 
     def _keep(self, number: int, frame) -> None:
         if not self.number:
             self.number, self.since = number, time.monotonic()
+            self.stop_a_wait()
         elif not self.launched or time.monotonic() - self.since > SAME:
             os._exit(128 + number)
+
+
+@contextmanager
+def waiting_for_data() -> Iterator[None]:
+    """Mark a block that may wait without end, and changes nothing that is kept.
+
+    Raises:
+        Stopped: this process is alone, and was or is asked to stop.
+    """
+    request = StopRequest.current
+    if request is None:
+        yield
+        return
+    try:
+        request.waiting = True
+        request.stop_a_wait()
+        yield
+    finally:
+        request.waiting = False
 
 
 def leave_stopping_to_the_parent() -> None:
@@ -57,9 +98,9 @@ def _obey_the_parent() -> None:
     os._exit(0)                                # another code would be an error of the loader
 
 
-def resume_command(words: Sequence[str]) -> str:
-    """Return the command line that goes on with the run that `words` (sys.argv) started."""
-    own = shlex.join([*words, *([] if '--resume' in words else ['--resume'])])
+def resume_command(words: Sequence[str], saved: bool = True) -> str:
+    """Return the command line that goes on with the run that `words` (sys.argv) started; unless `saved`, begins it again."""
+    own = shlex.join([*words, *([] if '--resume' in words or not saved else ['--resume'])])
     place = find_place()
     if place.launcher == 'slurm':
         return f'srun --ntasks {place.size} python {own}'

@@ -22,6 +22,7 @@ from jrs.report.identity import write_identity
 from jrs.report.work import OTHER, Scoring, Submission, Training, Work, command_line, shown
 
 LOG = 'reproduce.log'
+GRACE = 120                                    # seconds before its time is over in which a job saves
 QUIET_SECONDS = 20                             # between two lines that show where a child is
 ERROR = re.compile(r'^\w*(Error|Interrupt|Exit): .+')
 NOTHING = 'it ended without a word'
@@ -163,6 +164,7 @@ def make_room(training: Training, any_code: bool, say: Callable[[str], None]) ->
     state, parts = training.state(any_code)
     if state != OTHER:
         return
+    refuse_second_writer(training.folder)
     number = 1
     while (aside := training.folder.with_name(f'{training.folder.name}.other{number}')).exists():
         number += 1
@@ -170,8 +172,17 @@ def make_room(training: Training, any_code: bool, say: Callable[[str], None]) ->
     say(f'      {shown(training.folder)} is by other {", ".join(parts)}: moved to {aside.name}')
 
 
-def write_slurm_jobs(chains: list[list[Work]], runner: Runner, folder: Path) -> list[Path]:
-    """Write one batch script per chain that is not settled; partition, account and time come from sbatch or SBATCH_*."""
+def write_slurm_jobs(chains: list[list[Work]], runner: Runner, folder: Path, gpus: int) -> list[Path]:
+    """Write one batch script per chain that is not settled; partition, account and time come from sbatch or SBATCH_*.
+
+    A job that is requeued, or submitted again after it was cancelled or out of time, goes on where its training was saved.
+
+    Args:
+        chains: each a training and what follows it, or what stands alone.
+        runner: how they are run.
+        folder: for the scripts and the logs of the jobs.
+        gpus: that a job asks for per task; a cluster without any refuses a job that asks.
+    """
     scripts = []
     for works in map(runner.missing, chains):
         if not works:
@@ -188,12 +199,27 @@ def write_slurm_jobs(chains: list[list[Work]], runner: Runner, folder: Path) -> 
         name = first.folder.name if isinstance(first, Training) else first.title.replace(' ', '_').replace('/', '_')
         path = folder / f'{name}.sh'
         head = ['#!/bin/bash', f'#SBATCH --job-name={name}', f'#SBATCH --ntasks={processes}',
-                '#SBATCH --gpus-per-task=1', '#SBATCH --requeue', f'#SBATCH --output={folder.absolute() / name}-%j.log',
-                'set -e', f'cd {shlex.quote(str(Path.cwd()))}']
+                *([f'#SBATCH --gpus-per-task={gpus}'] if gpus else []), '#SBATCH --requeue', '#SBATCH --open-mode=append',
+                f'#SBATCH --signal=TERM@{GRACE}', f'#SBATCH --output={folder.absolute() / name}-%j.log',
+                'set -e', 'export SLURM_KILL_BAD_EXIT=1',              # all tasks end with the first that fails
+                f'cd {shlex.quote(str(Path.cwd()))}']
         with atomic_write(path, 'w') as file:
             file.write('\n'.join([*head, *lines, '']))
         scripts.append(path)
     return scripts
+
+
+def gpus_of_cluster(say: Callable[[str], None]) -> int:
+    """Return how many GPUs a task asks for: one where `sinfo` lists any, or cannot be asked."""
+    try:
+        listed = subprocess.run(['sinfo', '--noheader', '--format=%G'], capture_output=True, text=True, check=True,
+                                timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        say('no cluster answers here (sinfo): the jobs ask for one GPU per task; --slurm-gpus 0 leaves that out')
+        return 1
+    found = re.search(r'\bgpu\b', listed.stdout) is not None
+    say(f'sinfo lists {"GPUs: the jobs ask for one per task" if found else "no GPU: the jobs ask for none"} (--slurm-gpus)')
+    return int(found)
 
 
 def _clock(seconds: float) -> str:

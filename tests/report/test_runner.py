@@ -8,7 +8,7 @@ import pytest
 from jrs.engine.update import Update
 from jrs.engine.writer import one_writer
 from jrs.report.identity import write_identity
-from jrs.report.runner import LOG, Runner, make_room, write_slurm_jobs
+from jrs.report.runner import LOG, Runner, gpus_of_cluster, make_room, write_slurm_jobs
 from jrs.report.work import FINISHED, NEW, Scoring, Training, Work, command_line
 
 
@@ -129,16 +129,30 @@ def test_a_run_of_another_identity_is_moved_aside_and_kept(tmp_path):
 
 def test_batch_scripts_resume_by_themselves(runner, tmp_path):
     one = training(tmp_path / 'run')
-    scripts = write_slurm_jobs([[one]], runner(launcher='slurm', processes=4), tmp_path / 'slurm')
+    scripts = write_slurm_jobs([[one]], runner(launcher='slurm', processes=4), tmp_path / 'slurm', gpus=0)
     text = scripts[0].read_text()
     assert '#SBATCH --ntasks=4' in text and f'srun {sys.executable}' in text
     assert f'$(ls {tmp_path}/run/iter_*.pth > /dev/null 2>&1 && echo --resume) --launcher slurm' in text
+    assert '#SBATCH --requeue' in text and '#SBATCH --open-mode=append' in text and '#SBATCH --signal=TERM@' in text
+    assert 'gpu' not in text
+    scripts = write_slurm_jobs([[one]], runner(launcher='slurm', processes=4), tmp_path / 'slurm', gpus=2)
+    assert '#SBATCH --gpus-per-task=2\n' in scripts[0].read_text()
+
+
+@pytest.mark.parametrize(('answer', 'gpus'), [('(null)', 0), ('gpu:a100:8(S:0-1)', 1), ('(null)\ngpu:4', 1), (None, 1)])
+def test_jobs_ask_for_gpus_where_the_cluster_has_them(answer, gpus, tmp_path, monkeypatch):
+    if answer is not None:
+        (tmp_path / 'sinfo').write_text(f'#!/bin/sh\necho "{answer}"\n')
+        (tmp_path / 'sinfo').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:/bin' if answer is not None else str(tmp_path))
+    said = []
+    assert gpus_of_cluster(said.append) == gpus and '--slurm-gpus' in said[0]
 
 
 @pytest.mark.parametrize(('slots', 'asked', 'started'), [(8, 8, 8), (8, 3, 2), (1, 4, 1), (6, 5, 3)])
 def test_a_training_is_started_with_as_many_processes_as_share_its_update(slots, asked, started, runner, tmp_path):
     one = training(tmp_path / f'run{slots}', slots)
-    scripts = write_slurm_jobs([[one]], runner(launcher='slurm', processes=asked), tmp_path / 'slurm')
+    scripts = write_slurm_jobs([[one]], runner(launcher='slurm', processes=asked), tmp_path / 'slurm', gpus=0)
     assert f'#SBATCH --ntasks={started}\n' in scripts[0].read_text()
     given = command_line(one.words(), 'pytorch', one.processes_within(asked))
     assert given[given.index('--nproc_per_node') + 1] == str(started)
