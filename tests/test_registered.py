@@ -51,14 +51,15 @@ MODEL = dict(
     teacher=dict(type='GroundTruthTeacher'), postprocessor=dict(type='QueryMasks', min_pixels=0))
 GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_head'], depth_head=MODEL['depth_head'])
 TINY = {
-    'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE),
+    'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE),
     'attentions': dict(FusedAttention={}, TokenMerging={}),
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
     'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
                     MaskDecoder=dict(num_queries=Q, num_heads=2, embedding_dim=D, layers=3, width=8, hidden=16)),
     'heads': dict(CameraHead=dict(num_heads=2, trunk_depth=1), DepthHead=DENSE, PointHead=DENSE,
                   InstanceFeatureHead=dict(embedding_dim=D, **DENSE), QueryClassHead=dict(embedding_dim=D, hidden=4),
-                  Pi3Geometry=dict(dim=C, patch_size=14, depth=1)),
+                  Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
+                  Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8)),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
     'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
     'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(

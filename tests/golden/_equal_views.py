@@ -97,8 +97,10 @@ def errors(outputs: dict[str, Tensor], arrays: dict[str, np.ndarray], meta: dict
         if f'{name}{STATISTICS}' in arrays and name != 'conf':                  # of the logits, there
             values = actual.double()
             stored = arrays[f'{name}{STATISTICS}']
-            own = np.array([float(value) for value in (values.mean(), values.std(), values.min(), values.max())])
-            found[f'{name}{STATISTICS}'] = np.abs(own - stored).max() / np.abs(stored).max() / allowed(name)
+            deviation = values.std() if values.numel() > 1 else stored[1]       # of one number there is none
+            own = np.array([float(value) for value in (values.mean(), deviation, values.min(), values.max())])
+            apart = np.abs(own - stored)[~np.isnan(stored)].max()
+            found[f'{name}{STATISTICS}'] = apart / np.nanmax(np.abs(stored)) / allowed(name)
         if name not in arrays:
             continue
         channels = 1 if name[-1].isdigit() else -1                              # of pictures *_stage0, 1, 2
