@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 # Ours, released; the first that fits decides.
 PREFIXES = (
@@ -43,3 +44,16 @@ def our_key(released: str) -> str:
         return released
     ours, theirs = max(fitting, key=lambda pair: len(pair[1]))           # `aggregator.` begins several
     return ours + released[len(theirs):]
+
+
+def names_without_prefix(keys: Collection[str], marks: Collection[str], heads: tuple[str, ...]) -> dict[str, str] | None:
+    """Return our name of every key of a file of one backbone and its geometry head, None where one of `marks` is missing.
+
+    Args:
+        keys: of the file, which have no prefix.
+        marks: keys that tell the file from others.
+        heads: beginnings of the keys of the head; all others are the backbone's.
+    """
+    if not set(marks) <= set(keys):
+        return None
+    return {key: f'{"geometry_head" if key.startswith(heads) else "backbone"}.{key}' for key in keys}

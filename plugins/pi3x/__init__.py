@@ -2,6 +2,7 @@
 
 from jrs_plugins.pi3x import backbone, geometry  # noqa: F401
 
+from jrs.io.released_keys import names_without_prefix
 from jrs.plugins import hook
 
 HEADS = ('point_decoder.', 'point_head.', 'conf_decoder.', 'conf_head.', 'camera_decoder.', 'camera_head.', 'metric_token',
@@ -15,6 +16,4 @@ def jrs_weight_names(keys: list[str]) -> dict[str, str] | None:
 
     A backbone that reads images alone leaves those of the conditioning modules over, and the load says so.
     """
-    if not MARKS <= set(keys):
-        return None
-    return {key: f'{"geometry_head" if key.startswith(HEADS) else "backbone"}.{key}' for key in keys}
+    return names_without_prefix(keys, MARKS, HEADS)
