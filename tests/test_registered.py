@@ -51,8 +51,8 @@ MODEL = dict(
     teacher=dict(type='GroundTruthTeacher'), postprocessor=dict(type='QueryMasks', min_pixels=0))
 GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_head'], depth_head=MODEL['depth_head'])
 TINY = {
-    'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE),
-    'attentions': dict(FusedAttention={}, TokenMerging={}),
+    'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE, StreamVGGT=BACKBONE),
+    'attentions': dict(FusedAttention={}, TokenMerging={}, CausalViews={}, KeyValueCache={}, ReleasedTrunk={}),
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
     'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
                     MaskDecoder=dict(num_queries=Q, num_heads=2, embedding_dim=D, layers=3, width=8, hidden=16)),

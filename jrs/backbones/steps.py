@@ -157,6 +157,11 @@ class StepBackbone(nn.Module):
         return FeatureTaps(taps, layout.patch_index, layout.grid, layout.image_size, scene_tokens=state.extra)
 
     @property
+    def causal(self) -> bool:
+        """Whether a view sees earlier ones only."""
+        return self.global_attention is not None and self.global_attention.causal
+
+    @property
     def num_query_layers(self) -> int:
         """How many steps queries read after."""
         return sum(step.query for step in self.steps())

@@ -61,6 +61,7 @@ class Backbone(Protocol):
             (all but the outputs of attention) or True.
         layer_kinds: of each query layer, 'scene' where patches of all views were mixed since the one before, else 'special';
             without it all are 'scene'. Queries pass over 'special' layers unless their config includes them.
+        causal: True where a view sees earlier ones only, so that later ones change nothing of it.
         takes_priors: whether `layers` has a second argument, known depth, intrinsics and cameras (`jrs.structures.Priors`).
         full_precision: beginnings of the names of linear and convolution layers that also run outside autocast. With the
             attribute, inference keeps all others in the dtype of autocast; without it all stay float32.
@@ -80,6 +81,7 @@ class Backbone(Protocol):
     num_special: int = 0
     activation_checkpointing: bool | str = False
     layer_kinds: Sequence[str] = ...
+    causal: bool = False
     takes_priors: bool = False
     full_precision: tuple[str, ...] = ...
     official_weights: str = ...
@@ -106,14 +108,17 @@ class SceneAttention(Protocol):
     `jrs.layers.attention.SceneAttention` is a base class with the defaults.
 
     Attributes:
-        recomputable: False for what is wrong to run twice (a cache); it then refuses `activation_checkpointing`.
+        recomputable: False for what is wrong to run twice (a cache): it is for inference and refuses
+            `activation_checkpointing`.
         special_steps: True where steps over special tokens only come to the door too.
+        causal: True where no view sees a later one.
         seen: views of the stream before those of the coming pass; not 0 only for caches.
     """
 
     recomputable: bool
     special_steps: bool
     seen: int
+    causal: bool = False
 
     def at(self, block: int, layout: Layout) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
         """Return the ``mix(q, k, v, x)`` of block number `block` among the steps across views, None = leave it as it is.
@@ -122,6 +127,18 @@ class SceneAttention(Protocol):
         the result is (B, heads, N, head width), one row per token in their order. N = V * P + E: views one after the other,
         then tokens of no view. `layout` (`jrs.layers.layout.Layout`) says V, the patch grid, which of P are patches.
         """
+
+    @optional
+    def streaming(self) -> AbstractContextManager:
+        """Return a context inside which passes go on with one stream of views, as if all were one pass.
+
+        Only parts in which no view sees a later one can; without the method, or where it raises a ConfigError, a model
+        does not stream (`tools/infer.py --stream`).
+        """
+
+    @optional
+    def held_bytes(self) -> int:
+        """Return the bytes that are kept of the views of a stream, for the log."""
 
 
 @contract('QUERIES', base=MODULE, offers=OF_THE_BACKBONE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -109,11 +110,13 @@ class SceneAttention(nn.Module):
             for inference, and refuses `activation_checkpointing`.
         special_steps: True where steps over special tokens only must come to the door too, as a mask by view must; they come
             with the layout of those tokens alone (no patches).
+        causal: True where no view sees a later one.
         seen: views that were passed before those of the coming pass; a cache counts them. `start` of the backbone is told.
     """
 
     recomputable = True
     special_steps = False
+    causal = False
     seen = 0
 
     def at(self, block: int, layout: Layout) -> Mix | None:
@@ -124,6 +127,19 @@ class SceneAttention(nn.Module):
             layout: of the tokens that the block sees: number of views, grid, which tokens are patches, views seen before.
         """
         raise NotImplementedError
+
+    def streaming(self) -> AbstractContextManager[None]:
+        """Return a context inside which passes go on with one stream of views: later ones see what earlier ones left.
+
+        Raises:
+            ConfigError: it cannot do that.
+        """
+        raise ConfigError(f'{type(self).__name__} sees all views of a scene at once and cannot go on with a stream. Use a '
+                          'causal one, such as CausalViews of the plugin `stream_vggt`.')
+
+    def held_bytes(self) -> int:
+        """Return what it keeps of the views of a stream."""
+        return 0
 
 
 @ATTENTIONS.register_module()

@@ -51,6 +51,12 @@ class Layout:
         patch_index = torch.arange(front, front + grid[0] * grid[1], device=images.device)
         return cls(images.shape[1], grid, (height, width), positions, positions[:, 0].gt(0), patch_index, num_extra, seen)
 
+    @classmethod
+    def of_tokens(cls, num_views: int, device: torch.device, seen: int = 0) -> Layout:
+        """Return the layout of one token per view, which is no patch."""
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        return cls(num_views, (0, 0), (0, 0), none.new_zeros(1, 2), none.new_zeros(1, dtype=torch.bool), none, seen=seen)
+
     @property
     def num_tokens(self) -> int:
         """P."""
