@@ -46,10 +46,11 @@ refused with near spellings. `python tools/print_config.py my_row.py --diff` sho
 **Train it small.** Profiles exchange the sizes of an experiment: `debug` takes seconds, `rooms` minutes on a CPU, both on
 built-in rooms.
 
-    python tools/prepare.py rooms --preset debug --out data/rooms/debug         # once; for rooms: tiny
+    python tools/prepare.py rooms --preset debug --out data/rooms/debug
     python tools/train.py my_row.py --profile debug
     python tools/test.py my_row.py work_dirs/my_row_debug_seed0/weights.safetensors --profile debug
     python tools/infer.py PHOTOS --out outputs/mine --checkpoint work_dirs/my_row_debug_seed0/weights.safetensors
+    python tools/prepare.py rooms --preset tiny --out data/rooms/tiny
     python tools/train.py my_row.py --profile rooms
 
 A part gets those sizes of the profile that its constructor has: call the number of queries `num_queries`, D `embedding_dim`,
