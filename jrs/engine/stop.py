@@ -15,6 +15,7 @@ from mmengine.dist import get_world_size
 from jrs.launch import find_place
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST = 1.0                                     # seconds in which a batch that is on its way may still come
 SAME = 1.0                                     # seconds: a launcher passes on what the whole group has got already
 
 
@@ -25,7 +26,8 @@ class Stopped(BaseException):
 class StopRequest:
     """Inside the block, the first SIGTERM or SIGINT is kept for the end of the step; a second one ends the process at once.
 
-    While a process that is alone waits for data (`waiting_for_data`), no step will end: a signal raises `Stopped` at once.
+    While a process that is alone waits for data (`waiting_for_data`), no step may end: `LAST` seconds after a signal
+    `Stopped` is raised. Raised at once, it would cut through a batch that a worker is handing over.
 
     Attributes:
         number: of the signal, 0 while none has come.
@@ -44,10 +46,13 @@ class StopRequest:
         StopRequest.current = self
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._keep) for number in SIGNALS}
+            self.before[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda number, frame: self.stop_a_wait())
         return self
 
     def __exit__(self, *_) -> None:
         StopRequest.current = None
+        if self.before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -59,7 +64,8 @@ class StopRequest:
     def _keep(self, number: int, frame) -> None:
         if not self.number:
             self.number, self.since = number, time.monotonic()
-            self.stop_a_wait()
+            if self.waiting and self.alone:
+                signal.setitimer(signal.ITIMER_REAL, LAST)
         elif not self.launched or time.monotonic() - self.since > SAME:
             os._exit(128 + number)
 
