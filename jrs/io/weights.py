@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from os.path import commonprefix
 from pathlib import Path
 from pickle import UnpicklingError
 from types import NoneType
@@ -175,7 +176,8 @@ def in_our_names(values: Mapping[str, Any], source: str | Path, same: Callable[[
         elif not same(ours[name], values[key]):
             raise WeightsError(f'{source}: {first[name]} and {key} are two names of one tensor, {name}, and differ.')
     if dropped:
-        groups = sorted({key.partition('.')[0] for key in dropped})
+        shared = commonprefix(list(values)).rpartition('.')[0]                  # what wraps all of them says nothing
+        groups = sorted({key.removeprefix(f'{shared}.').partition('.')[0] for key in dropped})
         print_log(f'weights {source}: {len(dropped)} entries of {", ".join(groups)} are known and no part of this model: '
                   'dropped', 'current')
     return ours
