@@ -21,13 +21,14 @@ class ConfidentMaps(DenseDecoder):
         out_channels: widths of the four branches, finest first, each a multiple of 4.
         views_per_chunk: views that are decoded at a time, at most.
         activation_checkpointing: in training, recompute every chunk in the backward pass.
+        skip: of the residual units: 'rectified' (VGGT) or 'plain' (Depth Anything 3).
     """
 
     channels: int                   # C, of the quantity alone, without the confidence
 
     def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
-                 views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
-        super().__init__(dim_in, features, out_channels, views_per_chunk, activation_checkpointing)
+                 views_per_chunk: int = 8, activation_checkpointing: bool = False, skip: str = 'rectified') -> None:
+        super().__init__(dim_in, features, out_channels, views_per_chunk, activation_checkpointing, skip=skip)
         self.scratch.output_conv2 = output_convolutions(features, self.channels + 1)
 
     def forward(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:

@@ -172,19 +172,28 @@ def build_patch_embed(name: str, embed_dim: int, img_size: int, patch_size: int,
     return VisionTransformer(size.embed_dim, size.depth, size.num_heads, img_size, patch_size, in_channels=in_channels)
 
 
-@torch.no_grad()
 def _ready_for_scratch(encoder: VisionTransformer) -> VisionTransformer:
-    """Fill a narrow encoder so that it learns in minutes: signals keep their size, and patches know where they stand.
+    """Return an encoder, narrow ones of which learn in minutes."""
+    fill_for_scratch(encoder.blocks, encoder.pos_embed)
+    return encoder
+
+
+@torch.no_grad()
+def fill_for_scratch(blocks: nn.Module, table: Tensor) -> None:
+    """Fill narrow blocks so that signals keep their size, and a positional table (1, 1 + side * side, C) with waves.
 
     DINOv2's deviation of 0.02 is made for a width of 1024: in a narrow encoder blocks would add next to nothing. Ours.
+
+    Args:
+        blocks: every linear layer (out, in) in it is filled anew, biases stay.
+        table: its class row stays.
     """
-    for module in encoder.blocks.modules():
+    for module in blocks.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features ** -0.5)
-    side, width = encoder.table_side, encoder.pos_embed.shape[-1]
+    side, width = math.isqrt(table.shape[1] - 1), table.shape[-1]
     speeds = torch.logspace(math.log10(SLOWEST), math.log10(FASTEST), width // 4)           # radians per patch
     angles = torch.arange(side)[:, None] * speeds                                           # (side, C / 4)
     waves = torch.cat([angles.sin(), angles.cos()], dim=-1)                                 # (side, C / 2)
-    table = torch.cat([waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)], dim=-1)     # rows, columns
-    encoder.pos_embed[:, 1:, :table.shape[-1]] = 0.5 * table.flatten(0, 1)
-    return encoder
+    known = torch.cat([waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)], dim=-1)     # rows, columns
+    table[:, 1:, :known.shape[-1]] = 0.5 * known.flatten(0, 1)
