@@ -51,7 +51,8 @@ MODEL = dict(
     teacher=dict(type='GroundTruthTeacher'), postprocessor=dict(type='QueryMasks', min_pixels=0))
 GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_head'], depth_head=MODEL['depth_head'])
 TINY = {
-    'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE, StreamVGGT=BACKBONE),
+    'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE, StreamVGGT=BACKBONE, DepthAnything3=dict(
+        img_size=SIZE, embed_dim=C, depth=6, num_heads=2, feature_layers=(2, 3, 4, 5))),
     'attentions': dict(FusedAttention={}, TokenMerging={}, CausalViews={}, KeyValueCache={}, ReleasedTrunk={}),
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
     'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
@@ -59,7 +60,8 @@ TINY = {
     'heads': dict(CameraHead=dict(num_heads=2, trunk_depth=1), DepthHead=DENSE, PointHead=DENSE,
                   InstanceFeatureHead=dict(embedding_dim=D, **DENSE), QueryClassHead=dict(embedding_dim=D, hidden=4),
                   Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
-                  Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8)),
+                  Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),
+                  DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
     'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
     'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(
