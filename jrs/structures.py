@@ -177,6 +177,34 @@ class Priors(_Moves):
 
 
 @dataclass
+class KnownGeometry(_Moves):
+    """Cameras or depth of the V views of a scene that are known, not predicted, for images of the size of the network input.
+
+    Attributes:
+        depth: (V, H, W) float32 z-depth, 0 = no reading; None = not known.
+        intrinsics: (V, 3, 3) float64, pixels of the H x W image; None with the cameras.
+        cam_from_world: (V, 4, 4) float64, any world, in the unit of the depth; None = not known.
+        scale: unit of depth and translations: 'metric' (metres), 'metric, approximate', or 'arbitrary'.
+    """
+
+    depth: Tensor | None = None
+    intrinsics: Tensor | None = None
+    cam_from_world: Tensor | None = None
+    scale: str = 'metric'
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Which of 'cameras' and 'depth' are known."""
+        return tuple(name for name, value in (('cameras', self.cam_from_world), ('depth', self.depth)) if value is not None)
+
+    def priors(self) -> Priors:
+        """Return the same for a backbone, as a batch of one scene; views without any reading count as without depth."""
+        depth, intrinsics, cameras = (None if value is None else value[None].float()
+                                      for value in (self.depth, self.intrinsics, self.cam_from_world))
+        return Priors(depth, intrinsics, cameras, None if depth is None else (depth > 0).flatten(2).any(dim=2))
+
+
+@dataclass
 class LayerState:
     """The image tokens of one query layer, as they pass.
 
@@ -576,7 +604,7 @@ class Reconstruction(_Moves):
         depth: (V, H, W) z-depth in the unit that `scale` says; None without a depth head.
         depth_conf: (V, H, W) >= 1; None where depth comes without confidence.
         intrinsics: (V, 3, 3), pixels of the network input; None without a camera head.
-        cam_from_world: (V, 4, 4); the world is the first camera's frame; None without a camera head.
+        cam_from_world: (V, 4, 4); the world is the first camera's frame, but see `given`; None without a camera head.
         features: (V, D, h, w) instance features, for pictures; or None.
         instances: scored instances; None for a model without queries, or without a postprocessor.
         view_names: V names.
@@ -584,6 +612,7 @@ class Reconstruction(_Moves):
         matched: where the queries of the true instances look; None unless asked for (`SegVGGT.reports_matches`).
         scale: unit of depth and translations: 'metric' (metres), 'metric, approximate', or 'arbitrary'.
         extras: what only some models predict, by name, as of `Predictions` without the axis B.
+        given: which of 'cameras' and 'depth' were known, not predicted; given cameras have a world of their own.
     """
 
     images: Tensor
@@ -598,6 +627,7 @@ class Reconstruction(_Moves):
     matched: MatchedAttention | None = None
     scale: str = 'arbitrary'
     extras: dict[str, Tensor] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
 
     @property
     def missing_geometry(self) -> list[str]:

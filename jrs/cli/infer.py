@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python tools/infer.py photos/ --out outputs/mine                          the weights that come with the project
   python tools/infer.py walk.mp4 --out outputs/walk --max-views 32
   python tools/infer.py photos/ --out outputs/mine --config configs/segvggt/all24_fada.py --checkpoint segvggt_scannet200.pt
+  python tools/infer.py photos/ --out outputs/mine --cameras cameras.json --depth depth/
 
 written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
 masks/NAME.png (16-bit instance ids at the original size) and report.html, which needs nothing else.
@@ -35,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
                        'a few frames of a video')
     views.add_argument('--every', type=_positive, default=1, help='take each n-th photo or frame')
     views.add_argument('--width', type=_positive, help='width of the network input; default: as the config tests')
+    known = options.add_argument_group('what is known', 'every view needs its own, by the name of the photo without suffix; '
+                                       'a backbone that takes priors (Pi3X) is told, and in every result what is given '
+                                       'replaces what is predicted')
+    known.add_argument('--cameras', type=Path, metavar='FILE', help='a cameras.json as results have it: intrinsics of the '
+                       'original photos, cam_from_world, "scale" metric or arbitrary; points keep its world')
+    known.add_argument('--depth', type=Path, metavar='DIR', help='a folder of NAME.png (16 bits, millimetres) or NAME.npy '
+                       '(in the unit of --cameras, else metres), 0 = no reading; any size of the photo\'s aspect')
     result = options.add_argument_group('result')
     result.add_argument('--confidence', type=_percent, default=20.0, metavar='PERCENT',
                         help='leave out so many percent of the points, the least sure ones (default 20)')
@@ -60,7 +68,9 @@ def main(argv: list[str] | None = None) -> None:
 def infer(args: argparse.Namespace) -> None:
     """Do what `main` says, in a folder that nobody else writes to."""
     from jrs.engine.inference import Reconstructor, advice
+    from jrs.io.known_geometry import known_geometry, read_cameras
     start = time.perf_counter()
+    cameras = None if args.cameras is None else read_cameras(args.cameras)
 
     def say(words: str) -> None:
         print(f'[{time.perf_counter() - start:6.1f} s] {words}', flush=True)
@@ -71,7 +81,11 @@ def infer(args: argparse.Namespace) -> None:
     photos = reconstruct.load(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
     height, width = photos.images.shape[-2:]
     say(f'{len(photos.names)} views, network input {width} x {height}')
-    scene = reconstruct(photos)
+    known = None
+    if cameras is not None or args.depth is not None:
+        known = known_geometry(photos, cameras, args.depth)
+        say(f'given: {reconstruct.about(known)["given"]}')
+    scene = reconstruct(photos, known=known)
     found = f'{len(scene.instances.scores)} instances' if scene.instances is not None else 'geometry only, no queries'
     say(f'reconstructed on {reconstruct.device}: {found}')
     written = scene.save(args.out, args.confidence, args.max_points, not args.no_glb, args.colmap,
@@ -86,11 +100,15 @@ def check_before_work(args: argparse.Namespace) -> None:
     """Raise for what would only be noticed after the long part.
 
     Raises:
-        DataError: the source does not exist, or the output is a file. JrsError: trimesh is not installed.
+        DataError: source, cameras or depth do not exist, or the output is a file. JrsError: trimesh is not installed.
     """
     for source in args.source:
         if not Path(source).expanduser().exists():
             raise DataError(f'There is no file or folder {source}.')
+    if args.depth is not None and not args.depth.is_dir():
+        raise DataError(f'There is no folder {args.depth} of depth images (--depth).')
+    if args.cameras is not None and not args.cameras.is_file():
+        raise DataError(f'There is no file {args.cameras} of cameras (--cameras).')
     if args.out.exists() and not args.out.is_dir():
         raise DataError(f'--out {args.out} is a file; name a folder.')
     if not args.no_glb and find_spec('trimesh') is None:

@@ -30,11 +30,13 @@ from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
 from jrs.io.images import LoadedPhotos, load_photos
+from jrs.io.known_geometry import UNITS
 from jrs.io.weights import build_with_weights, read_metadata
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
+from jrs.postprocess.known import check_usable, with_known
 from jrs.registry import MODELS, build
-from jrs.structures import Instances, Reconstruction, SceneBatch
+from jrs.structures import Instances, KnownGeometry, Priors, Reconstruction, SceneBatch
 from jrs.visualization.overlays import instance_colours
 from jrs.visualization.report import scene_section, write_report
 
@@ -158,23 +160,49 @@ class Reconstructor:
         return load_photos(source, self.width, self.model.backbone.patch_size, max_views, every)
 
     def __call__(self, source: str | Path | Sequence[str | Path] | LoadedPhotos, max_views: int | None = None,
-                 every: int = 1) -> Scene:
-        """Reconstruct the views of `source` in one forward pass."""
+                 every: int = 1, known: KnownGeometry | None = None) -> Scene:
+        """Reconstruct the views of `source` in one forward pass.
+
+        Args:
+            source, max_views, every: as of `load`; or what that gave.
+            known: cameras or depth of these views (`jrs.io.known_geometry`): priors of a backbone that takes them, and for
+                every model in the place of what it predicts.
+
+        Raises:
+            DataError: what is known and what the model predicts cannot be brought to one unit.
+        """
         photos = source if isinstance(source, LoadedPhotos) else self.load(source, max_views, every)
         batch = SceneBatch(images=photos.images[None], scene_names=['photos'], view_names=[photos.names])
+        if known is not None:
+            check_usable(known, self._predicts('camera_head'), self._predicts('depth_head'))
         start = time.perf_counter()
-        found = self._reconstruct(batch)
+        found = self._reconstruct(batch, known.priors() if known is not None and self.takes_priors else None)
         seconds = time.perf_counter() - start
         found = without_padding(in_first_camera(found), photos)
+        found = found if known is None else with_known(found, known)
         if found.instances is not None and not self.keep_all:
             found = dataclasses.replace(found, instances=distinct_instances(found.instances, self.min_score))
         height, width = photos.images.shape[-2:]
         facts = {'views': len(photos.names), 'network input': f'{width} × {height}', 'device': str(self.device),
-                 'forward pass': f'{seconds:.1f} s'}
+                 'forward pass': f'{seconds:.1f} s', **({} if known is None else self.about(known))}
         return Scene(found, photos, self.class_names, self.weights, facts)
 
+    @property
+    def takes_priors(self) -> bool:
+        """Whether known cameras and depth are told to the model, not only used in place of what it predicts."""
+        return getattr(self.model.backbone, 'takes_priors', False)
 
-    def _reconstruct(self, batch: SceneBatch) -> Reconstruction:
+    def about(self, known: KnownGeometry) -> dict[str, str]:
+        """Return what is given and what becomes of it, in words."""
+        name = type(self.model.backbone).__name__
+        told = f'{name} is told them (priors)' if self.takes_priors else \
+            f'{name} reconstructs from images alone and is not told; they replace what it predicts'
+        return {'given': f'{" and ".join(known.given)}, {UNITS[known.scale].partition(":")[0]}; {told}'}
+
+    def _predicts(self, head: str) -> bool:
+        return any(getattr(self.model, name, None) is not None for name in (head, 'geometry_head'))
+
+    def _reconstruct(self, batch: SceneBatch, priors: Priors | None) -> Reconstruction:
         """Return the scene on the CPU; a large run is announced, one that is too large says how many views would fit.
 
         Raises:
@@ -188,7 +216,9 @@ class Reconstructor:
         if estimate is None:
             print_log(f'memory: no estimate, {", ".join(without_estimate(self.model))} gives none', 'current')
         with naming_views_that_fit(estimate, None if free is None else free + loaded, views):
-            return self.model.reconstruct(batch.to(self.device), track_views=self.model.queries is not None)[0].to('cpu')
+            options = dict(track_views=self.model.queries is not None)
+            options |= {} if priors is None else dict(priors=priors.to(self.device))
+            return self.model.reconstruct(batch.to(self.device), **options)[0].to('cpu')
 
 
 def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:

@@ -32,6 +32,7 @@ from jrs.structures import (
     Match,
     MatchedAttention,
     Predictions,
+    Priors,
     QueryPredictions,
     Reconstruction,
     SceneBatch,
@@ -135,9 +136,9 @@ class SegVGGT(BaseModel):
             level.mask_logits = mask_logits(level.embedding, predictions.features)          # (B, Q, V, h, w)
         return predictions
 
-    def forward_images(self, images: Tensor, track_views: bool = False) -> Predictions:
-        """images (B, V, 3, H, W), uint8 or in [0, 1] -> Predictions; see `predict_all` for masks."""
-        state = self.read_layers(images, track_views)
+    def forward_images(self, images: Tensor, track_views: bool = False, priors: Priors | None = None) -> Predictions:
+        """images (B, V, 3, H, W), uint8 or in [0, 1] -> Predictions; masks: `predict_all`; priors: `reconstruct`."""
+        state = self.read_layers(images, track_views, priors=priors)
         taps = self.backbone.features()
         predictions = self._geometry(taps)
         if self.feature_head is not None:
@@ -160,7 +161,8 @@ class SegVGGT(BaseModel):
             predictions.pose_encodings = [relative_to_first(encoding) for encoding in predictions.pose_encodings]
         return predictions
 
-    def read_layers(self, images: Tensor, track_views: bool = False, watch: Callable | None = None):
+    def read_layers(self, images: Tensor, track_views: bool = False, watch: Callable | None = None,
+                    priors: Priors | None = None):
         """Run the backbone over images (B, V, 3, H, W) while the queries read it; return what they know in the end.
 
         Images are uint8 or in [0, 1]. `watch(state, layer)` sees the state of the queries and the `LayerState` of each layer
@@ -169,7 +171,7 @@ class SegVGGT(BaseModel):
         images, passed = unit_images(images), []
         state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
         with self._autocast(images.device):
-            for layer in self.backbone.layers(images):
+            for layer in self.backbone.layers(images, *(() if priors is None else (priors,))):
                 passed.append(layer.index)
                 if watch is not None:
                     watch(state, layer)
@@ -211,11 +213,18 @@ class SegVGGT(BaseModel):
         return [self.matcher(queries.scene(index), target) for index, target in enumerate(targets)]
 
     @torch.no_grad()
-    def reconstruct(self, batch: SceneBatch, track_views: bool = False) -> list[Reconstruction]:
-        """Return one Reconstruction per scene: cameras, depth, features and scored instances, as far as there are heads."""
+    def reconstruct(self, batch: SceneBatch, track_views: bool = False,
+                    priors: Priors | None = None) -> list[Reconstruction]:
+        """Return one Reconstruction per scene: cameras, depth, features and scored instances, as far as there are heads.
+
+        Args:
+            batch: of which only the images are read.
+            track_views: also `view_attention`.
+            priors: what is known of the geometry of these views, for a backbone that `takes_priors`.
+        """
         batch = batch.unpacked()
         reports_matches = self.reports_matches and self.queries is not None and self.matcher is not None
-        predictions = self.forward_images(batch.images, track_views or reports_matches)
+        predictions = self.forward_images(batch.images, track_views or reports_matches, priors)
         cameras = (None, None)
         if predictions.pose_encodings:
             cameras = predicted_cameras(predictions, batch.images.shape[-2:])   # (B, V, 4, 4), (B, V, 3, 3)

@@ -28,18 +28,15 @@ from jrs.geometry.cloud import (
 )
 from jrs.io.atomic import atomic_write
 from jrs.io.images import LoadedPhotos
+from jrs.io.known_geometry import UNITS
 from jrs.io.ply import write_ply
 from jrs.io.png import write_png16
 from jrs.structures import Reconstruction, pack_bits
 
 CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinates: p_cam = cam_from_world @ [p_world, 1]. '
-              'Camera axes are OpenCV\'s: x right, y down, z forward. The world is the frame of the first camera. '
+              'Camera axes are OpenCV\'s: x right, y down, z forward. The world is {world}. '
               'Intrinsics are in pixels of the original image (width x height below, after EXIF rotation), with pixel '
               'centres at integer coordinates.')
-UNITS = {'metric': 'metres',
-         'metric, approximate': 'metres, approximately: predicted from how things look; check one known distance',
-         'arbitrary': 'arbitrary: depth, points and translations share one unknown factor; measure one known distance to '
-                      'make them metric'}
 GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])          # glTF: y up, z backward
 
 
@@ -139,8 +136,10 @@ def cameras_record(scene: Reconstruction, photos: LoadedPhotos) -> dict:
         height, width = photos.original_sizes[view]
         cameras.append({'name': scene.view_names[view], 'width': width, 'height': height,
                         'intrinsics': intrinsics.tolist(), 'cam_from_world': scene.cam_from_world[view].tolist()})
-    return {'convention': CONVENTION, 'scale': UNITS[scene.scale], 'network_input': list(photos.images.shape[-2:]),
-            'cameras': cameras}
+    world = 'that of the given cameras' if 'cameras' in scene.given else 'the frame of the first camera'
+    return {'convention': CONVENTION.format(world=world), 'scale': UNITS[scene.scale],
+            'source': {part: 'given' if part in scene.given else 'predicted' for part in ('cameras', 'depth')},
+            'network_input': list(photos.images.shape[-2:]), 'cameras': cameras}
 
 
 def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_names: Sequence[str], palette: np.ndarray,

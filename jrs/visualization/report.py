@@ -154,7 +154,8 @@ def _views(shown: _Shown) -> str:
     columns, bar = {'input': pictures}, ''
     if scene.depth is not None:
         depths, bar = _depths(shown)
-        columns['depth'] = [scale_to(depths[view], height, width) for view in views]
+        name = 'given depth' if 'depth' in scene.given else 'depth'
+        columns[name] = [scale_to(depths[view], height, width) for view in views]
     if scene.features is not None:
         features = _features(scene.features, shown.valid)
         columns['instance features (PCA)'] = [scale_to(features[view], height, width) for view in views]
@@ -266,5 +267,6 @@ def _cameras(shown: _Shown) -> str:
     numbers = np.hstack([centres, angles]).round(3).tolist()
     rows = [[name, *row] for name, row in zip(scene.view_names, numbers, strict=True)]
     head = ['view', 'x', 'y', 'z', 'field of view across (°)', 'down (°)']
-    summary = f'{len(rows)} cameras: centres in the frame of the first'
+    world = 'given, centres in their own world' if 'cameras' in scene.given else 'centres in the frame of the first'
+    summary = f'{len(rows)} cameras: {world}'
     return f'<details><summary>{summary}</summary>{html.table(head, rows)}</details>'

@@ -1,5 +1,7 @@
 """The command stops early, with exit code 2 and a message that names what is wrong."""
 
+import json
+
 import pytest
 from PIL import Image
 
@@ -55,3 +57,21 @@ def test_numbers_out_of_range_are_usage_errors(photo, tmp_path, option):
     with pytest.raises(SystemExit) as caught:
         main([str(photo), '--out', str(tmp_path), *option])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(('option', 'name', 'words'), [
+    ('--cameras', 'gone.json', 'no file'), ('--cameras', 'cut.json', 'no JSON'), ('--depth', 'gone', 'no folder')])
+def test_what_is_known_is_checked_before_the_model_loads(capsys, photo, tmp_path, monkeypatch, option, name, words):
+    monkeypatch.setattr('jrs.engine.inference.Reconstructor', None)
+    (tmp_path / 'cut.json').write_text('{')
+    message = refused(capsys, photo, '--out', tmp_path / 'out', option, tmp_path / name)
+    assert name in message and words in message
+
+
+def test_given_cameras_that_lack_a_photo_are_refused_before_the_pass(capsys, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr('jrs.engine.inference.Reconstructor.__call__', None)
+    camera = dict(name='other', width=40, height=30, intrinsics=[[30, 0, 20], [0, 30, 15], [0, 0, 1]],
+                  cam_from_world=[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    (tmp_path / 'cameras.json').write_text(json.dumps(dict(cameras=[camera])))
+    message = refused(capsys, photo, '--out', tmp_path / 'out', '--no-glb', '--cameras', tmp_path / 'cameras.json')
+    assert 'no camera for 1 of 1 views: photo. It has: other' in message

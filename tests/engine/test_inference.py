@@ -13,7 +13,10 @@ from jrs.engine import inference
 from jrs.engine.build import build_model
 from jrs.engine.inference import Reconstructor, advice, default_weights, pick_device, weights_card
 from jrs.errors import ConfigError, WeightsError
+from jrs.io.known_geometry import known_geometry, read_cameras
+from jrs.io.png import write_png16
 from jrs.io.weights import save_weights
+from tests.seeded_weights import fill_module_
 
 EXPERIMENT = REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py'
 
@@ -106,3 +109,56 @@ def test_advice_depends_on_what_the_weights_saw(run):
     assert card['origin'] == 'a test' and 'no match for real photos' in advice(card)
     assert 'non-commercial' in advice(weights_card('other.pt'))
     assert advice({**card, 'trained_on': 'ScanNet', 'licence': 'X'}) == 'The weights were trained on ScanNet; licence: X.'
+
+
+def write_known(folder, sizes) -> tuple:
+    """Write cameras 2 m apart in a world of their own, and a wall 3 m away in millimetres; return file and folder."""
+    (folder / 'depth').mkdir()
+    cameras = []
+    for index, (name, (width, height)) in enumerate(sizes.items()):
+        cam_from_world = np.eye(4)
+        cam_from_world[:3, 3] = 2 * index, 1, 0.5
+        cameras.append(dict(name=name, width=width, height=height, cam_from_world=cam_from_world.tolist(),
+                            intrinsics=[[70, 0, width / 2], [0, 71, height / 2], [0, 0, 1]]))
+        write_png16(folder / 'depth' / f'{name}.png', np.full((height // 2, width // 2), 3000, np.uint16))
+    (folder / 'known.json').write_text(json.dumps(dict(scale='metric', cameras=cameras)))
+    return folder / 'known.json', folder / 'depth'
+
+
+@pytest.mark.parametrize('parts', [('cameras',), ('depth',), ('cameras', 'depth')])
+def test_what_is_given_is_what_results_hold_and_a_backbone_of_images_is_not_told(run, photos, tmp_path, parts):
+    file, depth = write_known(tmp_path, dict(a=(80, 60), b=(60, 80)))
+    reconstruct = Reconstructor(checkpoint=run / 'weights.safetensors', device='cpu')
+    loaded = reconstruct.load(photos)
+    known = known_geometry(loaded, read_cameras(file) if 'cameras' in parts else None, depth if 'depth' in parts else None)
+    scene = reconstruct(loaded, known=known)
+    assert not reconstruct.takes_priors and 'VGGT reconstructs from images alone' in scene.facts['given']
+    scene.save(tmp_path / 'out', glb=False)
+    written = json.loads((tmp_path / 'out' / 'cameras.json').read_text())
+    assert written['scale'] == 'metres'
+    assert written['source'] == {part: 'given' if part in parts else 'predicted' for part in ('cameras', 'depth')}
+    assert 'reconstructs from images alone' in (tmp_path / 'out' / 'report.html').read_text()
+    if 'cameras' in parts:
+        for before, after in zip(json.loads(file.read_text())['cameras'], written['cameras'], strict=True):
+            assert after['cam_from_world'] == before['cam_from_world']
+            np.testing.assert_allclose(after['intrinsics'], before['intrinsics'], atol=1e-9)
+    if len(parts) == 2:
+        points = scene.cloud(confidence=0).points
+        np.testing.assert_allclose(points[:, 2], 3 - 0.5, atol=1e-5)            # the wall, in the given world
+
+
+def test_a_backbone_that_takes_priors_is_told(photos, tmp_path):
+    cfg = load_config(REPOSITORY / 'plugins' / 'pi3x' / 'configs' / 'pi3x_priors.py', 'debug')
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    fill_module_(model)
+    (tmp_path / 'config.py').write_text(cfg.pretty_text)
+    save_weights(model, tmp_path / 'weights.safetensors', {})
+    file, depth = write_known(tmp_path, dict(a=(80, 60), b=(60, 80)))
+    reconstruct = Reconstructor(checkpoint=tmp_path / 'weights.safetensors', device='cpu')
+    loaded = reconstruct.load(photos)
+    plain = reconstruct(loaded)
+    found = reconstruct(loaded, known=known_geometry(loaded, depth=depth))
+    assert reconstruct.takes_priors and 'Pi3X is told them (priors)' in found.facts['given']
+    assert (found.reconstruction.intrinsics - plain.reconstruction.intrinsics).abs().max() > 1e-3
+    assert plain.scale == 'metric, approximate' and found.scale == 'metric' and 'given' not in plain.facts
