@@ -350,7 +350,8 @@ class Predictions(_Moves):
             the fields of view of the last encoding say, principal point in the middle of the image. Readers ask
             `jrs.geometry.camera.predicted_cameras`.
         scale: unit of depth, points and translations: 'metric' (metres), 'metric, approximate', or 'arbitrary'.
-        extras: what only some models predict, by name, (B, ...) each: unit rays, a metric factor, validity logits.
+        extras: what only some models predict, by name, (B, ...) each: unit `rays`, validity logits, and `metric_scale` (B,),
+            the metres per unit by which a model multiplied what it read from the views (`in_units`).
     """
 
     pose_encodings: list[Tensor]
@@ -363,6 +364,18 @@ class Predictions(_Moves):
     intrinsics: Tensor | None = None
     scale: str = 'arbitrary'
     extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def scaled(self, factor: Tensor) -> Predictions:
+        """Return the same with depth, points and translations of each scene times `factor` (B,) > 0."""
+        maps, vectors = factor[:, None, None, None], factor[:, None, None]
+        encodings = [torch.cat([vectors * encoding[..., :3], encoding[..., 3:]], dim=-1) for encoding in self.pose_encodings]
+        return replace(self, pose_encodings=encodings, depth=None if self.depth is None else maps * self.depth,
+                       points=None if self.points is None else maps[..., None] * self.points)
+
+    def in_units(self) -> Predictions:
+        """Return the same without `metric_scale`, in units of the scene: what scene-normalised targets supervise."""
+        scale = self.extras.get('metric_scale')
+        return self if scale is None else self.scaled(1 / scale)
 
 
 @dataclass
@@ -413,12 +426,14 @@ class GeometryTargets(_Moves):
         depth: (B, V, H, W) z-depth in units of the scene's mean point distance; 0 where not valid.
         valid: (B, V, H, W) bool.
         points: (B, V, H, W, 3) in the frame of the first camera, same unit; only point maps read it.
+        unit_m: (B,) that unit in metres, NaN for a scene of which nobody knows; None where the teacher never does.
     """
 
     pose_encoding: Tensor
     depth: Tensor
     valid: Tensor
     points: Tensor | None = None
+    unit_m: Tensor | None = None
 
 
 @dataclass

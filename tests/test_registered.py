@@ -51,8 +51,8 @@ MODEL = dict(
     teacher=dict(type='GroundTruthTeacher'), postprocessor=dict(type='QueryMasks', min_pixels=0))
 GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_head'], depth_head=MODEL['depth_head'])
 TINY = {
-    'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE, StreamVGGT=BACKBONE, DepthAnything3=dict(
-        img_size=SIZE, embed_dim=C, depth=6, num_heads=2, feature_layers=(2, 3, 4, 5))),
+    'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE, StreamVGGT=BACKBONE, MapAnything=BACKBONE,
+                      DepthAnything3=dict(img_size=SIZE, embed_dim=C, depth=6, num_heads=2, feature_layers=(2, 3, 4, 5))),
     'attentions': dict(FusedAttention={}, TokenMerging={}, CausalViews={}, KeyValueCache={}, ReleasedTrunk={}),
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
     'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
@@ -61,13 +61,15 @@ TINY = {
                   InstanceFeatureHead=dict(embedding_dim=D, **DENSE), QueryClassHead=dict(embedding_dim=D, hidden=4),
                   Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
                   Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),
-                  DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE),
+                  DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE,
+                  MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE)),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
     'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
     'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(
         class_=dict(type='ClassCost', weight=1.0), dice=dict(type='MaskDiceCost', weight=1.0)))),
     'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
-                   PointLoss={}, Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
+                   PointLoss={}, MetricScaleLoss={},
+                   Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
     'pretexts': dict(Correspondence=dict(matching_layers=[0], displacement_layers=[1])),
     'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),
     'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}, UnposedTransfer={}),
@@ -281,7 +283,8 @@ def test_losses(name, views, instances):
     found = list(tensors(values))
     assert all(value.ndim == 0 and value.isfinite() for value in found)
     sum(found).backward()
-    leaves = [pred.class_logits, pred.mask_logits, pred.view_attention, *scene.pose_encodings, scene.depth, scene.points]
+    leaves = [pred.class_logits, pred.mask_logits, pred.view_attention, *scene.pose_encodings, scene.depth, scene.points,
+              *scene.extras.values()]
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
@@ -292,10 +295,12 @@ def geometry_pair(views: int) -> tuple[Predictions, GeometryTargets]:
     scene = Predictions(
         pose_encodings=[torch.randn(1, views, 9, requires_grad=True) for _ in range(2)],
         depth=torch.rand(shape).add(0.5).requires_grad_(), depth_conf=torch.rand(shape).add(1.1).requires_grad_(),
-        points=torch.randn(*shape, 3, requires_grad=True), points_conf=torch.rand(shape).add(1.1).requires_grad_())
+        points=torch.randn(*shape, 3, requires_grad=True), points_conf=torch.rand(shape).add(1.1).requires_grad_(),
+        extras={'metric_scale': torch.tensor([2.0], requires_grad=True)})
     valid = torch.ones(shape, dtype=torch.bool)
     valid[..., :2] = False
-    return scene, GeometryTargets(torch.randn(1, views, 9), torch.rand(shape) + 0.5, valid, torch.randn(*shape, 3))
+    return scene, GeometryTargets(torch.randn(1, views, 9), torch.rand(shape) + 0.5, valid, torch.randn(*shape, 3),
+                                  torch.tensor([3.0]))
 
 
 @each(slots.TEACHERS)

@@ -86,6 +86,7 @@ class StepBackbone(nn.Module):
         streams: whether `start(images, seen=n)` knows that n views of the same stream were passed before.
         takes_priors: whether `start(images, priors=...)` reads known depth, intrinsics or cameras.
         encoder_parts: attributes (dotted) of the image encoder, for ``freeze=dict(patch_embed=True)``.
+        input_layer: number by which `feature_layers` may name the tokens that `start` gave; None = it cannot.
         lora_targets: regular expression for the names of the linear layers that adapters go on; None = `attn.qkv` and
             `attn.proj` of the blocks of all steps.
 
@@ -102,6 +103,7 @@ class StepBackbone(nn.Module):
     streams = False
     takes_priors = False
     encoder_parts: tuple[str, ...] = ()
+    input_layer: int | None = None
     lora_targets: str | None = None
 
     def __init__(self, embed_dim: int, patch_size: int, feature_layers: Sequence[int],
@@ -142,7 +144,8 @@ class StepBackbone(nn.Module):
     def tap(self, state: State, layout: Layout) -> Tensor:
         """Return what heads read of a feature layer, (B, V, P, feature_dim): what went into its step, and what came out.
 
-        With a step inside views before one over the scene these are the outputs of both, side by side.
+        With a step inside views before one over the scene these are the outputs of both, side by side. Of the `input_layer`,
+        `state.previous` is None.
         """
         return torch.cat([state.previous, state.views], dim=-1)                 # (B, V, P, 2C)
 
@@ -202,6 +205,8 @@ class StepBackbone(nn.Module):
         doors = self._doors(layout)
         numbers = {index: number for index, number in self._numbers().items() if number in self.feature_layers}
         taps: dict[int, Tensor] = {}
+        if self.input_layer in self.feature_layers:
+            taps[self.input_layer] = self.tap(state.in_input_order(), layout)
         query = 0
         for stretch in self.stretches():
             state, marked = self._run_stretch(stretch, replace(state, previous=None), layout, doors, numbers)
@@ -377,13 +382,15 @@ class StepBackbone(nn.Module):
 
     def _check_steps(self) -> None:
         name, numbers = type(self).__name__, list(self._numbers().values())
+        numbers += [] if self.input_layer is None else [self.input_layer]
         wrong = [step.scope for step in self.steps() if step.scope not in SCOPES]
         if wrong:
             raise PluginError(f'{name}: the scope of a step is one of {", ".join(SCOPES)}, got {wrong[0]!r}.')
         if not self.layer_kinds or len(set(numbers)) < len(numbers):
             raise PluginError(f'{name}.steps() needs a step with query=True, and different numbers; got {numbers}.')
         if not self.feature_layers or not set(self.feature_layers) <= set(numbers):
-            known = f'0 .. {max(numbers)}' if sorted(numbers) == list(range(max(numbers) + 1)) else sorted(numbers)
+            least, most = min(numbers), max(numbers)
+            known = f'{least} .. {most}' if sorted(numbers) == list(range(least, most + 1)) else sorted(numbers)
             raise ConfigError(f'feature_layers {self.feature_layers} must be numbers of layers of {name}, {known} with '
                               'these options; at least one.')
         if self.activation_checkpointing not in LEVELS:

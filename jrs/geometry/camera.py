@@ -15,6 +15,7 @@ from jrs.structures import Predictions
 
 MIN_FIELD_OF_VIEW = 1e-3        # radians; a prediction of 0 would be an infinite focal length
 MIN_QUATERNION_NORM = 1e-12
+MIN_FORWARD = 1e-2              # z of a unit ray
 
 
 def encode_cameras(cam_from_world: Tensor, intrinsics: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -69,6 +70,32 @@ def predicted_cameras(predictions: Predictions, image_size: tuple[int, int],
     height, width = (new / old for new, old in zip(image_size, seen_size or image_size, strict=True))
     resize = torch.tensor([[width, 0, (width - 1) / 2], [0, height, (height - 1) / 2], [0, 0, 1]])     # centres at integers
     return cam_from_world, resize.to(intrinsics) @ predictions.intrinsics.float()
+
+
+def pinhole_of_rays(rays: Tensor) -> Tensor:
+    """Return the intrinsics (..., 3, 3), in pixels of H x W, of the pinhole cameras nearest to `rays` (..., H, W, 3).
+
+    Least squares of the column over x/z, and of the row over y/z, on a grid of about 50 x 50 pixels (backbones.md section
+    3). Rays that do not look forward count as almost sideways, and focal lengths are those of a field of view of
+    `MIN_FIELD_OF_VIEW` at least and of almost 180 degrees at most, so that all numbers are finite.
+    """
+    height, width = rays.shape[-3:-1]
+    rows = torch.arange(0, height, max(1, height // 50), device=rays.device)
+    columns = torch.arange(0, width, max(1, width // 50), device=rays.device)
+    seen = rays[..., rows[:, None], columns, :]                                 # (..., h, w, 3)
+    slopes = (seen[..., :2] / seen[..., 2:].clamp(min=MIN_FORWARD)).flatten(-3, -2)         # (..., h * w, 2)
+    pixels = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), dim=-1).flatten(0, 1).to(rays)       # (h * w, 2)
+    slope, pixel = slopes.mean(dim=-2, keepdim=True), pixels.mean(dim=0)        # (..., 1, 2), (2,)
+    spread = (slopes - slope).square().sum(dim=-2).clamp(min=1e-12)             # (..., 2)
+    focal = ((slopes - slope) * (pixels - pixel)).sum(dim=-2) / spread          # (..., 2)
+    size = rays.new_tensor([width, height])
+    focal = focal.clamp(MIN_FORWARD * size, size / MIN_FIELD_OF_VIEW)
+    centre = pixel - focal * slope[..., 0, :]                                   # (..., 2)
+    intrinsics = rays.new_zeros(*rays.shape[:-3], 3, 3)
+    intrinsics[..., [0, 1], [0, 1]] = focal
+    intrinsics[..., :2, 2] = centre
+    intrinsics[..., 2, 2] = 1
+    return intrinsics
 
 
 def relative_to_first(encoding: Tensor) -> Tensor:

@@ -169,8 +169,9 @@ class DenseDecoder(DenseFusion):
         """Return what decoding `views` views of (H, W) = `size` needs."""
         pixels, at_a_time = 4.0 * size[0] * size[1], min(views, self.views_at_a_time(device, size))
         first = self.scratch.output_conv1
-        ending = first.out_channels + 100 if hasattr(self.scratch, 'output_conv2') else 2.6 * first.out_channels
-        saved = (1.2 * first.in_channels + ending) * pixels                     # geometry heads end with 32 channels
+        last = getattr(self.scratch, 'output_conv2', None)                      # geometry heads end with this
+        ending = 2.6 * first.out_channels if last is None else first.out_channels + 3 * last[0].out_channels + 4
+        saved = (1.2 * first.in_channels + ending) * pixels
         return HeadMemory(at_a_time * DECODER_MAPS * first.out_channels * pixels, saved,
                           at_a_time if self.activation_checkpointing else None)
 

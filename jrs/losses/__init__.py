@@ -1,5 +1,5 @@
 """Named training terms, and the criterion that weighs them."""
 
-from jrs.losses import camera, correspondence, criterion, depth, instance, regression
+from jrs.losses import camera, correspondence, criterion, depth, instance, regression, scale
 
-__all__ = ['camera', 'correspondence', 'criterion', 'depth', 'instance', 'regression']
+__all__ = ['camera', 'correspondence', 'criterion', 'depth', 'instance', 'regression', 'scale']

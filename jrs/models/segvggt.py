@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
@@ -148,13 +149,15 @@ class SegVGGT(BaseModel):
         return predictions
 
     def _geometry(self, taps: FeatureTaps) -> Predictions:
-        """Return cameras, depth and confidence, as far as there are heads; the world is the first camera."""
+        """Return cameras, depth and confidence, as far as there are heads; the world is the first camera.
+
+        The unit is the backbone's where its own head reads them, else arbitrary.
+        """
         if self.geometry_head is not None:
-            predictions = self.geometry_head(taps)
+            predictions = replace(self.geometry_head(taps), scale=self.backbone.scale)
         else:
             encodings = self.camera_head(taps) if self.camera_head is not None else []
             predictions = Predictions(encodings, *(self.depth_head(taps) if self.depth_head is not None else ()))
-        predictions.scale = self.backbone.scale
         if not self.backbone.has_reference_view and predictions.pose_encodings:
             if predictions.points is not None:
                 predictions.points = in_first_frame(predictions.points, predictions.pose_encodings[-1])
@@ -197,7 +200,7 @@ class SegVGGT(BaseModel):
         if predictions.features is not None and self.criterion.reads_instances:
             targets = instance_targets(batch, predictions.features.shape[-2:], self.min_target_pixels)
             matches = self.match(predictions.queries, targets)
-        terms = self.criterion(predictions, targets, geometry, matches)
+        terms = self.criterion(predictions.in_units(), targets, geometry, matches)
         if self.pretext is not None:
             if geometry is None:
                 raise ConfigError('model.pretext is told geometry, and there is none: set model.teacher, or '

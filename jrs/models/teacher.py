@@ -31,7 +31,8 @@ class GroundTruthTeacher:
             DataError: the batch lacks one of them.
         """
         _require_geometry(batch, 'GroundTruthTeacher', 'use PretrainedTeacher')
-        return geometry_targets(batch.cam_from_world, batch.intrinsics, batch.depth_m, batch.depth_m > MIN_DEPTH)
+        valid = batch.depth_m > MIN_DEPTH
+        return geometry_targets(batch.cam_from_world, batch.intrinsics, batch.depth_m, valid, valid.flatten(1).any(dim=1))
 
 
 @TEACHERS.register_module()
@@ -49,8 +50,9 @@ class PretrainedTeacher:
         model: config of a geometry model in ``MODELS``, which maps a SceneBatch to Predictions with cameras and depth.
         checkpoint: its weights: ours, or the official VGGT-1B file; entries that the model does not have are left out.
         autocast: dtype in which the model's backbone runs, unless `model` sets it itself.
-        truth: what the data set gives in the model's place: 'cameras' (with intrinsics), 'depth', or None. The model's part
-            is brought to metres by the ratio of the scene's median depths first, so that both are of one size.
+        truth: what the data set gives in the model's place: 'cameras' (with intrinsics), 'depth', 'scale' (only how long a
+            metre is), or None. The model's part is brought to metres by the ratio of the scene's median depths first, so
+            that both are of one size.
 
     Raises:
         ConfigError: another `truth`; when it is called, a model that predicts no depth, or no cameras where they are read.
@@ -58,9 +60,9 @@ class PretrainedTeacher:
 
     def __init__(self, model: dict | nn.Module, checkpoint: str, autocast: str | None = 'bfloat16',
                  truth: str | None = None) -> None:
-        if truth not in (None, 'cameras', 'depth'):
-            raise ConfigError(f"PretrainedTeacher.truth is None, 'cameras' or 'depth', got {truth!r}. For both use "
-                              'GroundTruthTeacher.')
+        if truth not in (None, 'cameras', 'depth', 'scale'):
+            raise ConfigError(f"PretrainedTeacher.truth is None, 'cameras', 'depth' or 'scale', got {truth!r}. For cameras "
+                              'and depth use GroundTruthTeacher.')
         self.config = model
         self.checkpoint = checkpoint
         self.autocast = autocast
@@ -92,9 +94,11 @@ class PretrainedTeacher:
             if self.truth != 'cameras':
                 cam_from_world, intrinsics = predicted_cameras(predictions, size, images.shape[-2:])
             valid = torch.ones_like(depth, dtype=torch.bool)
+            metric = valid[:, 0, 0, 0] if predictions.scale == 'metric' else None
             if self.truth is not None:
                 cam_from_world, intrinsics, depth, valid = self._with_truth(batch, cam_from_world, intrinsics, depth)
-            return geometry_targets(cam_from_world, intrinsics, depth, valid)
+                metric = (batch.depth_m > MIN_DEPTH).flatten(1).any(dim=1)
+            return geometry_targets(cam_from_world, intrinsics, depth, valid, metric)
 
     def _require_heads(self, predictions: Predictions) -> None:
         lacking = [] if predictions.pose_encodings or self.truth == 'cameras' else ['cameras']
@@ -116,6 +120,8 @@ class PretrainedTeacher:
                     torch.ones_like(measured))
         cam_from_world = cam_from_world.clone()
         cam_from_world[..., :3, 3] *= metres[:, None, None]                                 # (B, V, 3)
+        if self.truth == 'scale':
+            return cam_from_world, intrinsics, depth * metres[:, None, None, None], torch.ones_like(measured)
         return cam_from_world, intrinsics, batch.depth_m, measured
 
     def _ready(self, device: torch.device) -> nn.Module:
@@ -142,7 +148,8 @@ def _require_geometry(batch: SceneBatch, reader: str, way_out: str) -> None:
                         f'prepare the data with depth and cameras, or {way_out}.')
 
 
-def geometry_targets(cam_from_world: Tensor, intrinsics: Tensor, depth: Tensor, valid: Tensor) -> GeometryTargets:
+def geometry_targets(cam_from_world: Tensor, intrinsics: Tensor, depth: Tensor, valid: Tensor,
+                     metric: Tensor | None = None) -> GeometryTargets:
     """Return scene-normalised targets in the frame of each scene's first camera.
 
     Args:
@@ -150,8 +157,10 @@ def geometry_targets(cam_from_world: Tensor, intrinsics: Tensor, depth: Tensor, 
         intrinsics: (B, V, 3, 3), pixels of the depth maps.
         depth: (B, V, H, W) z-depth.
         valid: (B, V, H, W) bool.
+        metric: (B,) bool, of which scenes the depth is in metres: the targets then say how many a unit has.
     """
     _, world_points = unproject_depth(depth, intrinsics, cam_from_world)                    # (B, V, H, W, 3)
     scene = normalise_scene(cam_from_world, world_points, depth, valid)
     encoding = encode_cameras(scene.cam_from_world, intrinsics, depth.shape[-2:])           # (B, V, 9)
-    return GeometryTargets(encoding, scene.depth.where(valid, 0), valid, scene.world_points)
+    return GeometryTargets(encoding, scene.depth.where(valid, 0), valid, scene.world_points,
+                           unit_m=None if metric is None else scene.scale.where(metric, torch.nan))

@@ -150,8 +150,21 @@ def test_truth_shows_where_the_teacher_is_wrong_only_in_the_other_part(checkpoin
         assert rotation_and_view == (part == 'cameras') and torch.allclose(shape, true_shape, atol=1e-4) == (part == 'depth')
 
 
+def test_truth_may_be_the_scale_alone_and_metres_are_known_where_the_data_have_a_reading(checkpoint):
+    batch, own = scene_batch(), Oracle(scene_batch(), 3.0)
+    plain = PretrainedTeacher(own, checkpoint(scale=3.0))(batch)
+    scaled = PretrainedTeacher(own, checkpoint(scale=3.0), truth='scale')(batch)
+    for name in ('pose_encoding', 'depth', 'points', 'valid'):
+        torch.testing.assert_close(getattr(scaled, name), getattr(plain, name), atol=1e-4, rtol=1e-4)
+    assert plain.unit_m is None
+    torch.testing.assert_close(scaled.unit_m, GroundTruthTeacher()(batch).unit_m, rtol=1e-2, atol=0)
+    batch.depth_m[1] = 0
+    for teacher in (PretrainedTeacher(own, checkpoint(scale=3.0), truth='scale'), GroundTruthTeacher()):
+        assert teacher(batch).unit_m.isfinite().tolist() == [True, False]
+
+
 def test_truth_that_does_not_exist_or_is_not_in_the_data_is_refused(checkpoint):
-    with pytest.raises(ConfigError, match="'cameras' or 'depth', got 'pose'"):
+    with pytest.raises(ConfigError, match="'cameras', 'depth' or 'scale', got 'pose'"):
         PretrainedTeacher(dict(), 'x', truth='pose')
     batch = scene_batch()
     batch.depth_m = None
