@@ -52,7 +52,8 @@ MODEL = dict(
 GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_head'], depth_head=MODEL['depth_head'])
 TINY = {
     'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE, StreamVGGT=BACKBONE, MapAnything=BACKBONE,
-                      DepthAnything3=dict(img_size=SIZE, embed_dim=C, depth=6, num_heads=2, feature_layers=(2, 3, 4, 5))),
+                      DepthAnything3=dict(img_size=SIZE, embed_dim=C, depth=6, num_heads=2, feature_layers=(2, 3, 4, 5)),
+                      VGGTOmega=dict(BACKBONE, patch_size=14)),
     'attentions': dict(FusedAttention={}, TokenMerging={}, CausalViews={}, KeyValueCache={}, ReleasedTrunk={}),
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
     'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
@@ -62,7 +63,8 @@ TINY = {
                   Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
                   Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),
                   DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE,
-                  MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE)),
+                  MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
+                  VGGTOmegaGeometry=dict(DENSE, patch_size=8, num_heads=2, trunk_depth=1, text=dict(depth=1, num_heads=2))),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
     'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
     'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(

@@ -9,6 +9,7 @@ model = dict(
         activation_checkpointing=False, lora=None, freeze=dict(patch_embed=False)),
     camera_head=dict(num_heads=2, trunk_depth=1),
     depth_head=_dense,
+    geometry_head=dict(num_heads=2, trunk_depth=1, **_dense),       # of a part that gives both; it takes what it has
     queries=dict(num_queries=12, num_heads=2, embedding_dim=16, token_std=0.5, width=32, hidden=64),
     feature_head=dict(embedding_dim=16, **_dense),
     class_head=dict(embedding_dim=16),

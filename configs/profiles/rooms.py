@@ -16,6 +16,7 @@ model = dict(
         **_backbone),
     camera_head=_camera_head,
     depth_head=_dense,
+    geometry_head=dict(**_camera_head, **_dense),   # of a part that gives both; it takes what it has
     queries=dict(                                   # a part takes what it has: `width`, `hidden` are MaskDecoder's
         num_queries=40, num_heads=4, embedding_dim=32, token_std=0.5, init_values=0.2, width=64, hidden=512),
     feature_head=dict(embedding_dim=32, **_dense),

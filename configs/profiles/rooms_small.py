@@ -10,6 +10,7 @@ model = dict(                                       # bfloat16 as in the experim
         lora=None, freeze=dict(patch_embed=False), **_sizes),
     camera_head=dict(num_heads=4, trunk_depth=2, init_values=0.2),
     depth_head=_dense,
+    geometry_head=dict(num_heads=4, trunk_depth=2, init_values=0.2, **_dense),     # of a part that gives both
     queries=dict(                                   # a part takes what it has: `width`, `hidden` are MaskDecoder's
         num_queries=40, num_heads=4, embedding_dim=48, token_std=0.5, init_values=0.2, activation_checkpointing=False,
         width=128, hidden=1024),

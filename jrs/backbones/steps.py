@@ -82,6 +82,8 @@ class StepBackbone(nn.Module):
         size_rule, pose_convention, weights_licence: words for users.
         scale: 'arbitrary', 'metric' or 'metric, approximate': unit of depth and translations.
         has_reference_view: whether the first view is the world; else the model moves the world there.
+        photo_resize: how inference brings a photo to size, such as `jrs.io.images.resize_lanczos`, which is taken for None;
+            its width is then what the rule makes of it.
         full_precision: names of weights that are also used outside autocast.
         streams: whether `start(images, seen=n)` knows that n views of the same stream were passed before.
         takes_priors: whether `start(images, priors=...)` reads known depth, intrinsics or cameras.
@@ -98,6 +100,7 @@ class StepBackbone(nn.Module):
     pose_convention = 'cam_from_world, OpenCV axes, world = first camera'
     scale = 'arbitrary'
     has_reference_view = True
+    photo_resize: Callable | None = None
     weights_licence = 'none'
     full_precision: tuple[str, ...] = ()
     streams = False

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from jrs.backbones.steps import IMAGE_MEAN, IMAGE_STD, State, Step, StepBackbone
 from jrs.layers.block import Block
-from jrs.layers.layout import Layout
+from jrs.layers.layout import Layout, first_and_other_views
 from jrs.layers.vit import build_patch_embed
 from jrs.registry import BACKBONES
 from jrs.structures import FeatureTaps
@@ -77,9 +77,7 @@ class VGGT(StepBackbone):
         patches = self.patch_embed(normalised.flatten(0, 1))                    # (B*V, h_p * w_p, C)
         patches = patches.unflatten(0, (num_scenes, num_views))                 # (B, V, h_p * w_p, C)
         special = torch.cat([self.camera_token, self.register_token], dim=2)    # (1, 2, 1 + registers, C)
-        firsts = 0 if seen else 1
-        others = special[:, 1:].expand(-1, num_views - firsts, -1, -1)
-        special = torch.cat([special[:, :firsts], others], dim=1).expand(num_scenes, -1, -1, -1)
+        special = first_and_other_views(special, num_scenes, num_views, seen)   # (B, V, 1 + registers, C)
         tokens = torch.cat([special, patches], dim=2)                           # (B, V, P, C)
         layout = Layout.of(images, self.patch_size, front=self.num_special, seen=seen)
         return State(tokens), layout.turned(self.head_width, self.rope_base)

@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     views.add_argument('--max-views', type=_positive, help='at most so many, evenly spaced; default: all photos, '
                        'a few frames of a video')
     views.add_argument('--every', type=_positive, default=1, help='take each n-th photo or frame')
-    views.add_argument('--width', type=_positive, help='width of the network input; default: as the config tests')
+    views.add_argument('--width', type=_positive, help='width of the network input, or the side from which '
+                       'a backbone with a rule of its own finds the size; default: as the config tests')
     known = options.add_argument_group('what is known', 'every view needs its own, by the name of the photo without suffix; '
                                        'a backbone that takes priors (Pi3X) is told, and in every result what is given '
                                        'replaces what is predicted')

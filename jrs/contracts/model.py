@@ -65,6 +65,9 @@ class Backbone(Protocol):
         takes_priors: whether `layers` has a second argument, known depth, intrinsics and cameras (`jrs.structures.Priors`).
         full_precision: beginnings of the names of linear and convolution layers that also run outside autocast. With the
             attribute, inference keeps all others in the dtype of autocast; without it all stay float32.
+        photo_resize: how inference brings a photo to size, ``(picture (h, w, 3) uint8, width, patch_size)`` -> the resized
+            picture, both sides multiples of the patch size, and the (3, 3) map from old to new pixels; None, or without it,
+            by the width (`jrs.io.images.resize_lanczos`).
         official_weights: where to get the released file, in words, for the message that it is missing.
     """
 
@@ -84,6 +87,7 @@ class Backbone(Protocol):
     causal: bool = False
     takes_priors: bool = False
     full_precision: tuple[str, ...] = ...
+    photo_resize: Callable | None = None
     official_weights: str = ...
 
     def layers(self, images: Tensor) -> Iterator[LayerState]:

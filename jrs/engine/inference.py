@@ -129,7 +129,8 @@ class Reconstructor:
         checkpoint: weights; None takes `DEFAULT_WEIGHTS`, which come with the project.
         profile: scale of `config`.
         device: 'auto' (CUDA, then MPS, then CPU) or a torch device.
-        width: width of the network input; None takes the one that the config tests with.
+        width: width of the network input, or what the backbone's own rule (`photo_resize`) starts from; None takes the one
+            that the config tests with.
         agnostic: objects of any kind, without classes.
         min_score: instances below it are left out.
         keep_all: keep every scored instance of the config's own postprocessor, several per object included.
@@ -157,7 +158,9 @@ class Reconstructor:
 
     def load(self, source: str | Path | Sequence[str | Path], max_views: int | None = None, every: int = 1) -> LoadedPhotos:
         """Return the views of `source` (folder, photo, list, video) at this model's input size."""
-        return load_photos(source, self.width, self.model.backbone.patch_size, max_views, every)
+        backbone = self.model.backbone
+        return load_photos(source, self.width, backbone.patch_size, max_views, every,
+                           getattr(backbone, 'photo_resize', None))
 
     def __call__(self, source: str | Path | Sequence[str | Path] | LoadedPhotos, max_views: int | None = None,
                  every: int = 1, known: KnownGeometry | None = None) -> Scene:

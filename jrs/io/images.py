@@ -74,7 +74,7 @@ def load_photos(source: str | Path | Sequence[str | Path], width: int = 518, pat
         patch_size: heights are rounded to multiples of it.
         max_views: at most so many views, evenly spaced; None takes all photos, and 24 frames of a video.
         every: take each n-th photo or frame.
-        resize: `resize_lanczos` (default) or `resize_bicubic`.
+        resize: `resize_lanczos` (default), `resize_bicubic`, or a backbone's own; it may make any width of `width`.
 
     Raises:
         DataError: nothing there, unknown kind of file, or a file that cannot be read; names it.

@@ -91,6 +91,19 @@ class Layout:
                        patch_index=none)
 
 
+def first_and_other_views(tokens: Tensor, num_scenes: int, num_views: int, seen: int = 0) -> Tensor:
+    """Return the special tokens (B, V, K, C) of all views, where the first view of a scene has some of its own.
+
+    Args:
+        tokens: (1, 2, K, C), those of the first view, then those of every other one.
+        num_scenes, num_views: B and V.
+        seen: views of the same stream that were passed before: then none of these is the first.
+    """
+    firsts = 0 if seen else 1
+    others = tokens[:, 1:].expand(-1, num_views - firsts, -1, -1)
+    return torch.cat([tokens[:, :firsts], others], dim=1).expand(num_scenes, -1, -1, -1)
+
+
 @dataclass(frozen=True)
 class State:
     """The tokens between two steps. Hooks of a backbone never change one: they return another (`dataclasses.replace`).

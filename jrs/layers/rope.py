@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class GridRotation:
@@ -32,6 +35,51 @@ class GridRotation:
         u, v = halves.unbind(-2)                                                # (B, heads, N, 2, m/2) each
         turned = torch.stack([-v, u], dim=-2).flatten(-3)                       # (B, heads, N, head width)
         return heads * self.cos.to(heads.dtype) + turned * self.sin.to(heads.dtype)
+
+
+class HalfRotation:
+    """Turns heads by given angles; element c of a head is paired with c + half its width (backbones.md section 2).
+
+    Tokens in front that have no place are not turned. Turned heads are float32, whatever they were.
+
+    Args:
+        angles: (n, head width / 2) radians, of the tokens that have a place.
+        num_special: tokens in front of them.
+    """
+
+    def __init__(self, angles: Tensor, num_special: int = 0) -> None:
+        angles = F.pad(torch.cat([angles, angles], dim=-1), (0, 0, num_special, 0))         # (N, head width)
+        self.cos = angles.cos()
+        self.sin = angles.sin()
+
+    def __call__(self, heads: Tensor) -> Tensor:
+        """Return `heads` (B, heads, N, head width) turned."""
+        u, v = heads.chunk(2, dim=-1)                                           # (B, heads, N, head width / 2) each
+        return heads * self.cos + torch.cat([-v, u], dim=-1) * self.sin
+
+
+class GridPeriods(nn.Module):
+    """The periods of a `HalfRotation` on a grid of patches, kept with the weights, as released files have them.
+
+    Rows and columns run from -1, both in steps by which the longer side ends at 1: the shorter one is not centred. The first
+    half of the angles are the row's.
+
+    Args:
+        head_width: width of a head, a multiple of 4.
+        base: period k is base ** (4 k / head width), k = 0 .. head width / 4 - 1.
+    """
+
+    def __init__(self, head_width: int, base: float = 100.0) -> None:
+        super().__init__()
+        exponents = 4 * torch.arange(head_width // 4, dtype=torch.float32) / head_width
+        self.register_buffer('periods', base ** exponents)                      # (head width / 4,)
+
+    def forward(self, grid: tuple[int, int], num_special: int = 0) -> HalfRotation:
+        """Return the rotation of `num_special` tokens without a place, then the patches of `grid` (h_p, w_p), row-major."""
+        rows, columns = (2 * (torch.arange(side, device=self.periods.device) + 0.5) / max(grid) - 1 for side in grid)
+        places = torch.cartesian_prod(rows, columns).reshape(-1, 2)             # (h_p * w_p, 2)
+        angles = 2 * math.pi * places[..., None] / self.periods                 # (h_p * w_p, 2, head width / 4)
+        return HalfRotation(angles.flatten(1), num_special)
 
 
 def patch_positions(patch_grid: tuple[int, int], num_special: int, device: torch.device) -> Tensor:
