@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jrs.errors import DataError
 from jrs.geometry.camera import encode_cameras, invert_rigid, rigid_from_rotation_translation
 
 DRAWS, POINTS = 100, 8                         # homographies that are tried, rays for each
@@ -57,6 +58,9 @@ def cameras_from_rays(rays: Tensor, confidence: Tensor, draws: Tensor | None = N
         confidence: (n, h, w) >= 0.
         draws: (d, 8) int64, places among the candidates, which are ranked by falling confidence, the same for all views;
             None = 100 draws of a fixed seed.
+
+    Raises:
+        DataError: the rays of a view are those of no camera.
     """
     if rays.device.type == 'mps':                       # which has no float64
         rays, confidence = rays.cpu(), confidence.cpu()
@@ -65,7 +69,13 @@ def cameras_from_rays(rays: Tensor, confidence: Tensor, draws: Tensor | None = N
     draws = draws_of(number) if draws is None else draws
     views = [_camera(plane, view.flatten(0, 1), weight.flatten(), number, draws.to(rays.device))
              for view, weight in zip(rays.double(), confidence.double(), strict=True)]
-    return RayCameras(*(torch.stack(parts) for parts in zip(*views, strict=True)))
+    found = RayCameras(*(torch.stack(parts) for parts in zip(*views, strict=True)))
+    numbers = torch.cat([found.world_from_cam.flatten(1), found.focal, found.principal], dim=1)     # (n, 20)
+    wrong = (~numbers.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if wrong:
+        raise DataError(f'no camera fits the rays of {len(wrong)} of {len(rays)} views, such as view {wrong[0]} of the '
+                        "batch: take cameras from tokens (poses='tokens'), or leave these images out.")
+    return found
 
 
 def plane_points(size: tuple[int, int], device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from jrs.cli.convert import expand
 from jrs.config import load_config, read_config
 from jrs.engine.build import build_model
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, DataError
 from jrs.geometry.camera import decode_cameras, invert_rigid, rotation_from_quaternion
 from jrs.plugins import load_plugins, manager
 from jrs.registry import BACKBONES, HEADS, MODELS, build, owner_of
@@ -218,7 +218,8 @@ def test_freezing_keeps_what_sees_one_view_or_the_rest_and_adapters_go_on_the_re
 def test_its_configs_resolve_under_every_profile(path):
     for profile in ('paper', 'rooms', 'rooms_small', 'debug'):
         model = load_config(path, profile).model
-        assert model.backbone.type == 'DepthAnything3' and model.geometry_head.type == 'DepthAnything3Geometry'
+        head = 'DepthAnything3Rays' if path.stem.endswith('rays') else 'DepthAnything3Geometry'
+        assert model.backbone.type == 'DepthAnything3' and model.geometry_head.type == head
     cfg = read_config(path)
     licence = 'Apache-2.0' if re.search('small|base', path.stem) else 'CC BY-NC'
     assert licence in cfg.experiment.weights_licence and 'Table' in path.read_text().splitlines()[0]
@@ -264,17 +265,24 @@ def released(model: nn.Module) -> dict[str, Tensor]:
 def test_a_released_file_loads_and_what_is_dropped_is_said(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('jrs.io.weights.print_log', lambda text, *_: said.append(text))
-    source = small_model(LARGE['geometry'], **{'model.geometry_head.type': 'DepthAnything3Rays'})
+    source = small_model(LARGE['rays'])
     fill_module_(source.backbone)
     save_file(released(source), str(tmp_path / 'model.safetensors'))
     expected = source.state_dict()
-    for overrides in ({}, {'model.geometry_head.type': 'DepthAnything3Rays'}):
-        cfg = load_config(LARGE['geometry'], 'debug', {'weights': str(tmp_path / 'model.safetensors'), **overrides})
-        state = build_model(cfg).state_dict()
+    for kind in ('geometry', 'rays'):
+        state = build_model(load_config(LARGE[kind], 'debug', {'weights': str(tmp_path / 'model.safetensors')})).state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in state.items())
-        assert (len(state) < len(expected)) == (not overrides)
+        assert (len(state) < len(expected)) == (kind == 'geometry')
     assert sum('2 entries of cam_enc, head are known and no part' in text for text in said) == 2
     assert sum('left over: geometry_head.head.scratch.output_conv1_aux' in text for text in said) == 1
+
+
+@torch.no_grad()
+def test_the_config_with_rays_reconstructs_with_cameras_from_them():
+    found, = small_model(LARGE['rays']).eval()(random_batch(3), mode='predict')
+    assert found.cam_from_world.shape == (3, 4, 4) and found.intrinsics.isfinite().all() and found.instances is None
+    assert found.extras['ray_origins'].shape == (3, 32, 32, 3) and found.scale == 'arbitrary'
+    torch.testing.assert_close(found.cam_from_world[0], torch.eye(4), rtol=0, atol=1e-5)
 
 
 def test_cameras_come_out_as_cam_from_world_and_start_in_the_middle():
@@ -316,6 +324,14 @@ def test_cameras_are_found_among_rays_that_lie_and_a_flat_ray_does_not_count(siz
     expected = torch.tensor([[1.3 * 21, 0, 21], [0, 0.9 * 14, 14], [0, 0, 1]]).double()
     torch.testing.assert_close(found.intrinsics((28, 42))[0], expected, rtol=0, atol=1e-4)
     assert torch.equal(rays.cameras_from_rays(values, confidence).focal, found.focal)       # draws are always the same
+
+
+def test_rays_of_no_camera_are_refused_by_view():
+    good, _, confidence = ray_map((8, 8), (1.0, 1.0))
+    flat = good.clone()
+    flat[..., 2] = 0
+    with pytest.raises(DataError, match='1 of 2 views, such as view 1'):
+        rays.cameras_from_rays(torch.cat([good, flat]), torch.cat([confidence, confidence]))
 
 
 @torch.no_grad()
