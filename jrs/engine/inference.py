@@ -177,7 +177,7 @@ class Reconstructor:
         photos = source if isinstance(source, LoadedPhotos) else self.load(source, max_views, every)
         batch = SceneBatch(images=photos.images[None], scene_names=['photos'], view_names=[photos.names])
         if known is not None:
-            check_usable(known, self._predicts('camera_head'), self._predicts('depth_head'))
+            check_usable(known, photos.images, self._predicts('camera_head'), self._predicts('depth_head'))
         start = time.perf_counter()
         found = self._reconstruct(batch, known.priors() if known is not None and self.takes_priors else None)
         seconds = time.perf_counter() - start

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from jrs.errors import DataError
 from jrs.geometry.scale import camera_ratio, depth_ratio, with_longer_translations
 from jrs.structures import KnownGeometry, Reconstruction
@@ -11,8 +13,22 @@ from jrs.structures import KnownGeometry, Reconstruction
 SCALES = ('metric', 'metric, approximate', 'arbitrary')    # the best known first
 
 
-def check_usable(known: KnownGeometry, predicts_cameras: bool, predicts_depth: bool) -> None:
-    """Raise a DataError where what is known and what a model predicts cannot be brought to one unit."""
+def check_usable(known: KnownGeometry, images: Tensor, predicts_cameras: bool, predicts_depth: bool) -> None:
+    """Raise a DataError where what is known is of other views, or cannot be brought to one unit with what a model predicts.
+
+    Args:
+        known: for the views below.
+        images: (V, 3, H, W), the network input.
+        predicts_cameras, predicts_depth: what the model has heads for.
+    """
+    views, (height, width) = len(images), images.shape[-2:]
+    for name, shape in (('depth', (views, height, width)), ('intrinsics', (views, 3, 3)), ('cam_from_world', (views, 4, 4))):
+        value = getattr(known, name)
+        if value is not None and tuple(value.shape) != shape:
+            raise DataError(f'The known {name} must be of shape {shape}, as the views at the size of the network input have '
+                            f'it, got {tuple(value.shape)}.')
+    if (known.intrinsics is None) != (known.cam_from_world is None):
+        raise DataError('Known cameras are intrinsics and cam_from_world: one of them is None.')
     if known.depth is None and predicts_depth and not predicts_cameras:
         raise DataError('Cameras are given and the model predicts depth but no cameras, so the unit of its depth cannot be '
                         'told. Give depth too (--depth).')
@@ -30,7 +46,7 @@ def with_known(scene: Reconstruction, known: KnownGeometry) -> Reconstruction:
     Raises:
         DataError: the unit of what stays predicted cannot be told.
     """
-    check_usable(known, scene.cam_from_world is not None, scene.depth is not None)
+    check_usable(known, scene.images, scene.cam_from_world is not None, scene.depth is not None)
     changed: dict = {'scale': known.scale, 'given': known.given}
     if known.cam_from_world is not None:
         changed |= {'cam_from_world': known.cam_from_world, 'intrinsics': known.intrinsics}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jrs_plugins.pi3x.conv_head import ConvHead
@@ -19,7 +20,7 @@ class Pi3XGeometry(ViewGeometry):
     """Cameras, depth and confidence as Pi3X predicts them (backbones.md section 1), in our conventions (`ViewGeometry`).
 
     Depth and translations are in metres, approximately: they are multiplied by one predicted factor per scene, which is
-    `extras['metric']` (B,).
+    `extras['metric_scale']` (B,).
 
     Args:
         dim_in: width of the taps, the backbone's `feature_dim`.
@@ -51,10 +52,7 @@ class Pi3XGeometry(ViewGeometry):
         found, tap = super().forward(features), features.taps[-1]
         with torch.autocast(tap.device.type, enabled=False):
             factor = self._metric(tap.float(), token_positions(features))       # (B,)
-        encodings = [torch.cat([encoding[..., :3] * factor[:, None, None], encoding[..., 3:]], dim=-1)
-                     for encoding in found.pose_encodings]
-        return Predictions(encodings, found.depth * factor[:, None, None, None], found.depth_conf,
-                           extras={**found.extras, 'metric': factor})
+        return replace(found.scaled(factor), extras={**found.extras, 'metric_scale': factor})
 
     def _metric(self, tap: Tensor, positions: Tensor) -> Tensor:
         token = self.metric_token.expand(len(tap), -1, -1)                      # (B, 1, 2C)

@@ -70,7 +70,7 @@ def test_layers_geometry_and_scale_equal_the_released_definition(path):
     outputs = {name: torch.cat(values) for name, values in recorded.items()}
     outputs |= {name: outputs[name].unflatten(0, shape) for name in head_parts(head)}
     outputs |= {name: outputs[name][:1] for name in stages}                     # view 0 of scene 0
-    outputs |= {'layers': torch.stack(features.taps), 'tap': features.taps[-1], 'metric': found.extras['metric']}
+    outputs |= {'layers': torch.stack(features.taps), 'tap': features.taps[-1], 'metric': found.extras['metric_scale']}
     outputs |= geometry_arrays(found, images.shape[-2:])
     arrays['conf'] = 1 + np.exp(arrays['conf'])
     np.testing.assert_array_equal(states[-1].is_patch.view(shape[1], -1)[0], arrays['is_patch'])

@@ -181,12 +181,22 @@ def test_lengths_are_in_metres_by_one_factor_per_scene():
         before = head(features)
         head.metric_head.bias += math.log(3.0)
         after = head(features)
-    assert backbone.scale == 'metric, approximate' and before.extras['metric'].shape == (2,)
+    assert backbone.scale == 'metric, approximate' and before.extras['metric_scale'].shape == (2,)
     torch.testing.assert_close(after.depth, 3 * before.depth)
     torch.testing.assert_close(after.pose_encodings[0][..., :3], 3 * before.pose_encodings[0][..., :3])
     torch.testing.assert_close(after.pose_encodings[0][..., 3:], before.pose_encodings[0][..., 3:])
     assert torch.equal(after.depth_conf, before.depth_conf) and torch.equal(after.extras['rays'], before.extras['rays'])
     torch.testing.assert_close(after.extras['rays'].norm(dim=-1), torch.ones(2, 3, *SIZE))
+
+
+def test_what_the_teacher_supervises_is_not_multiplied_and_the_factor_has_its_own_term():
+    model, batch = small_model(ALONE), random_batch(2)
+    before = model(batch, mode='loss')
+    with torch.no_grad():
+        model.geometry_head.metric_head.bias += math.log(3.0)
+    after = model(batch, mode='loss')
+    for name, value in before.items():
+        assert torch.allclose(after[name], value, rtol=1e-4) != (name == 'loss_scale'), name
 
 
 @pytest.mark.parametrize('level', [False, 'attention', True])

@@ -86,9 +86,17 @@ def test_what_cannot_be_brought_to_one_unit_is_refused():
     with pytest.raises(DataError, match='No pixel has both'):
         with_known(replace(scene, depth=torch.zeros_like(scene.depth)), known('depth'))
     with pytest.raises(DataError, match='Give depth too'):
-        check_usable(known('cameras'), predicts_cameras=False, predicts_depth=True)
+        check_usable(known('cameras'), scene.images, predicts_cameras=False, predicts_depth=True)
     with pytest.raises(DataError, match='Give cameras too'):
-        check_usable(known('depth'), predicts_cameras=True, predicts_depth=False)
+        check_usable(known('depth'), scene.images, predicts_cameras=True, predicts_depth=False)
+
+
+def test_what_is_known_of_other_views_is_refused():
+    for other, words in ((replace(known('depth'), depth=torch.ones(3, 8, 12)), r'depth must be of shape \(3, 16, 24\)'),
+                         (replace(known('cameras'), cam_from_world=torch.eye(4)[None]), 'cam_from_world must be of shape'),
+                         (replace(known('cameras'), intrinsics=None), 'one of them is None')):
+        with pytest.raises(DataError, match=words):
+            with_known(predicted(), other)
 
 
 def test_a_model_without_geometry_gets_points_from_what_is_known():

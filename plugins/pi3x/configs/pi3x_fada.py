@@ -6,7 +6,9 @@ weights = 'weights/Pi3X/model.safetensors'          # yyfz233/Pi3X, CC BY-NC 4.0
 model = dict(
     backbone=dict(type='Pi3X', depth=18, feature_layers=(3, 8, 13, 17)),        # backbones.md section 1; images alone
     camera_head=None, depth_head=None,
-    geometry_head=dict(type='Pi3XGeometry', activation_checkpointing=True))
+    geometry_head=dict(type='Pi3XGeometry', activation_checkpointing=True),
+    losses=dict(scale=dict(type='MetricScaleLoss')), weights=dict(scale=1.0),
+    teacher=dict(truth='scale'))                    # its shapes are the teacher's, its metres those of the data
 parameter_groups = dict(pretrained=dict(parameters=['backbone.*', 'geometry_head.*']))
 profiles = dict(
     debug=dict(model=dict(geometry_head=dict(depth=1, widths=(8, 8, 8), last_width=8))),
