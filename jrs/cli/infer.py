@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
 
 from jrs.errors import DataError, JrsError
 
+if TYPE_CHECKING:                              # torch is imported when there is work
+    from jrs.engine.inference import Reconstructor, Scene
+
+STREAM_WINDOW = 16                             # views
 EXAMPLES = """examples:
   python tools/infer.py photos/ --out outputs/mine                          the weights that come with the project
   python tools/infer.py walk.mp4 --out outputs/walk --max-views 32
   python tools/infer.py photos/ --out outputs/mine --config configs/segvggt/all24_fada.py --checkpoint segvggt_scannet200.pt
   python tools/infer.py photos/ --out outputs/mine --cameras cameras.json --depth depth/
+  python tools/infer.py walk.mp4 --out outputs/walk --stream 16 --checkpoint work_dirs/stream_vggt_fada/weights.safetensors
 
 written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
 masks/NAME.png (16-bit instance ids at the original size) and report.html, which needs nothing else.
@@ -37,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
     views.add_argument('--every', type=_positive, default=1, help='take each n-th photo or frame')
     views.add_argument('--width', type=_positive, help='width of the network input, or the side from which '
                        'a backbone with a rule of its own finds the size; default: as the config tests')
+    views.add_argument('--stream', type=_positive, nargs='?', const=STREAM_WINDOW, metavar='WINDOW',
+                       help='views come one at a time, all frames of a video: each sees the first and the last WINDOW '
+                       f'ones (default {STREAM_WINDOW}); results are written after each WINDOW views, to OUT/window_0000 '
+                       'and so on; memory does not grow. For models that see earlier views only (plugins/stream_vggt)')
     known = options.add_argument_group('what is known', 'every view needs its own, by the name of the photo without suffix; '
                                        'a backbone that takes priors (Pi3X) is told, and in every result what is given '
                                        'replaces what is predicted')
@@ -79,6 +92,9 @@ def infer(args: argparse.Namespace) -> None:
     reconstruct = Reconstructor(args.config, args.checkpoint, args.profile, args.device, args.width, args.agnostic,
                                 args.min_score, args.keep_all)
     say(f'weights: {reconstruct.weights["file"]} ({reconstruct.weights["origin"]})')
+    if args.stream:
+        infer_stream(args, reconstruct, say)
+        return
     photos = reconstruct.load(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
     height, width = photos.images.shape[-2:]
     say(f'{len(photos.names)} views, network input {width} x {height}')
@@ -87,21 +103,46 @@ def infer(args: argparse.Namespace) -> None:
         known = known_geometry(photos, cameras, args.depth)
         say(f'given: {reconstruct.about(known)["given"]}')
     scene = reconstruct(photos, known=known)
-    found = f'{len(scene.instances.scores)} instances' if scene.instances is not None else 'geometry only, no queries'
-    say(f'reconstructed on {reconstruct.device}: {found}')
-    written = scene.save(args.out, args.confidence, args.max_points, not args.no_glb, args.colmap,
-                         title=f'Reconstruction of {Path(args.source[0]).name or args.source[0]}')
+    say(f'reconstructed on {reconstruct.device}: {_found(scene)}')
+    written = _save(args, scene, args.out)
     if scene.left_out:
         say(f'left out: {scene.left_out}')
     say('written: ' + ', '.join(str(path) for path in written))
     print(f'\n{advice(scene.weights)}\n\nLook at: {written[-1]}')
 
 
+def infer_stream(args: argparse.Namespace, reconstruct: Reconstructor, say: Callable[[str], None]) -> None:
+    """Reconstruct view by view; write each window when it is complete, and what views took in `stream.json`."""
+    from jrs.engine.inference import advice
+    from jrs.engine.stream import stream_windows
+    from jrs.io.atomic import atomic_write
+    views = reconstruct.each_view(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
+    records = []
+    for window in stream_windows(reconstruct, views, args.stream, say):
+        written = _save(args, window.scene, args.out / f'window_{window.number:04d}')
+        records.append(window.record())
+        with atomic_write(args.out / 'stream.json', 'w') as file:
+            file.write(json.dumps(dict(window=args.stream, windows=records), indent=1) + '\n')
+        say(f'window {window.number}: {len(window.seconds)} views, {mean(window.seconds):.3f} s per view, '
+            f'{_found(window.scene)}; written: {written[-1]}')
+    print(f'\n{advice(reconstruct.weights)}\n\nLook at: {written[-1]}')
+
+
+def _found(scene: Scene) -> str:
+    return f'{len(scene.instances.scores)} instances' if scene.instances is not None else 'geometry only, no queries'
+
+
+def _save(args: argparse.Namespace, scene: Scene, out: Path) -> list[Path]:
+    return scene.save(out, args.confidence, args.max_points, not args.no_glb, args.colmap,
+                      title=f'Reconstruction of {Path(args.source[0]).name or args.source[0]}')
+
+
 def check_before_work(args: argparse.Namespace) -> None:
     """Raise for what would only be noticed after the long part.
 
     Raises:
-        DataError: source, cameras or depth do not exist, or the output is a file. JrsError: trimesh is not installed.
+        DataError: source, cameras or depth do not exist or do not go with a stream, or the output is a file.
+        JrsError: trimesh is not installed.
     """
     for source in args.source:
         if not Path(source).expanduser().exists():
@@ -110,6 +151,8 @@ def check_before_work(args: argparse.Namespace) -> None:
         raise DataError(f'There is no folder {args.depth} of depth images (--depth).')
     if args.cameras is not None and not args.cameras.is_file():
         raise DataError(f'There is no file {args.cameras} of cameras (--cameras).')
+    if args.stream and (args.depth is not None or args.cameras is not None):
+        raise DataError('Known cameras and depth are of a scene at once: leave out --stream, or --cameras and --depth.')
     if args.out.exists() and not args.out.is_dir():
         raise DataError(f'--out {args.out} is a file; name a folder.')
     if not args.no_glb and find_spec('trimesh') is None:

@@ -133,11 +133,12 @@ class SceneAttention(Protocol):
         """
 
     @optional
-    def streaming(self) -> AbstractContextManager:
+    def streaming(self, window: int | None) -> AbstractContextManager:
         """Return a context inside which passes go on with one stream of views, as if all were one pass.
 
-        Only parts in which no view sees a later one can; without the method, or where it raises a ConfigError, a model
-        does not stream (`tools/infer.py --stream`).
+        `window` bounds how many views are seen, the present one among them, beside the first; None leaves that to the part.
+        Only parts in which no view sees a later one can; without the method, or where it raises a ConfigError, a model does
+        not stream (`tools/infer.py --stream`).
         """
 
     @optional
@@ -158,6 +159,8 @@ class Queries(Protocol):
         num_queries: Q.
         full_precision: as of backbones.
         cross_layers: the L layers at which queries read, for pictures of their attention; without it, all layers.
+        carry: in a stream of views, True keeps the state and lets it read view after view; False starts anew in each window
+            of views, and reads that at once.
         activation_checkpointing: whether blocks are run again in the backward pass; for estimates of memory.
         kept_channels: of a decoder after the backbone: channels per token that its backward pass keeps, for estimates.
     """
@@ -165,6 +168,7 @@ class Queries(Protocol):
     num_queries: int
     full_precision: tuple[str, ...] = ...
     cross_layers: Sequence[int] = ...
+    carry: bool = False
     activation_checkpointing: bool = False
     kept_channels: float = ...
 
@@ -197,7 +201,13 @@ class CameraHead(Protocol):
 
     `model.camera_head`. Called once per forward pass, outside autocast, with gradient in training. What it predicts are
     stages of refinement; every stage is supervised (`CameraLoss`), the last one counts.
+
+    Attributes:
+        streams: whether views may come one after the other: no view's camera depends on later ones, and the head's parts of
+            slot ATTENTIONS keep what it needs of earlier ones.
     """
+
+    streams: bool = False
 
     def __call__(self, features: FeatureTaps) -> list[Tensor]:
         """Return at least one encoding (B, V, 9) float32 of `cam_from_world`.
@@ -224,7 +234,12 @@ class GeometryHead(Protocol):
     """Taps -> cameras, depth and confidence at once, in place of `camera_head` and `depth_head`, which are then None.
 
     `model.geometry_head`. Called once per forward pass, outside autocast, with gradient in training.
+
+    Attributes:
+        streams: as of camera heads.
     """
+
+    streams: bool = False
 
     def __call__(self, features: FeatureTaps) -> Predictions:
         """Return at least one encoding (B, V, 9), z-depth > 0 and confidence >= 1, (B, V, H, W) each, as the two heads do.

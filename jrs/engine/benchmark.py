@@ -35,21 +35,21 @@ def random_batch(views: int, size: tuple[int, int], device: torch.device, scenes
 def stage_seconds(model: nn.Module, batch: SceneBatch) -> Seconds:
     """Return the seconds of aggregator (with queries), heads, postprocess and total of one pass, as Table 5 splits them."""
     device = batch.images.device
-    marks = [_now(device)]
+    marks = [now(device)]
     handle = model.backbone.features
 
     def features():
-        marks.append(_now(device))
+        marks.append(now(device))
         return handle()
     model.backbone.features = features
     try:
         predictions = model.forward_images(batch.images)
     finally:
         del model.backbone.features
-    marks.append(_now(device))
+    marks.append(now(device))
     if predictions.queries is not None and model.postprocessor is not None:
         model.postprocessor(predictions.queries.scene(0), predictions.features[0])
-    marks.append(_now(device))
+    marks.append(now(device))
     aggregator, heads, postprocess = (after - before for before, after in zip(marks, marks[1:], strict=False))
     return dict(aggregator_s=aggregator, heads_s=heads, inference_s=aggregator + heads, postprocess_s=postprocess,
                 total_s=marks[-1] - marks[0])
@@ -86,10 +86,10 @@ def compare_steps(models: dict[str, nn.Module], batch: SceneBatch, steps: int) -
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for step in range(steps + 2):
         for name, model in list(models.items())[::1 - 2 * (step % 2)]:         # who goes first changes too
-            start = _now(device, time.process_time)
+            start = now(device, time.process_time)
             training_step(model, batch, optimizers[name])
             if step >= 2:
-                seconds[name].append(_now(device, time.process_time) - start)
+                seconds[name].append(now(device, time.process_time) - start)
     first = seconds[next(iter(models))]
     return {name: dict(step_s=median(own), ratio=median(a / b for a, b in zip(own, first, strict=True)),
                        ratio_of_sums=sum(own) / sum(first)) for name, own in seconds.items()}
@@ -101,10 +101,10 @@ def measure_training(model: nn.Module, batch: SceneBatch, steps: int) -> dict[st
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-5)
     reset_peak(device)
     training_step(model, batch, optimizer)
-    start = _now(device)
+    start = now(device)
     for _ in range(steps):
         training_step(model, batch, optimizer)
-    return dict(step_s=(_now(device) - start) / steps, memory_gb=peak_memory_gb(device))
+    return dict(step_s=(now(device) - start) / steps, memory_gb=peak_memory_gb(device))
 
 
 def reset_peak(device: torch.device) -> None:
@@ -126,7 +126,7 @@ def peak_memory_gb(device: torch.device) -> float:
     return int(peak.split()[1]) * 1024 / 1e9
 
 
-def _now(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
+def now(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return seconds after all that was started on `device` is done; `clock` counts on a CPU only."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)

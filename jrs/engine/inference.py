@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from jrs import __version__
 from jrs.benchmarks import get_benchmark
@@ -29,7 +29,7 @@ from jrs.engine.memory import (
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
-from jrs.io.images import LoadedPhotos, load_photos
+from jrs.io.images import LoadedPhotos, each_photo, load_photos
 from jrs.io.known_geometry import UNITS
 from jrs.io.weights import build_with_weights, read_metadata
 from jrs.postprocess.distinct import distinct_instances
@@ -158,9 +158,16 @@ class Reconstructor:
 
     def load(self, source: str | Path | Sequence[str | Path], max_views: int | None = None, every: int = 1) -> LoadedPhotos:
         """Return the views of `source` (folder, photo, list, video) at this model's input size."""
+        return load_photos(source, self.width, max_views=max_views, every=every, **self._input())
+
+    def each_view(self, source: str | Path | Sequence[str | Path], max_views: int | None = None,
+                  every: int = 1) -> Iterator[LoadedPhotos]:
+        """Yield the same one at a time, read when asked for; of a video all frames, unless `max_views` bounds them."""
+        return each_photo(source, self.width, max_views=max_views, every=every, **self._input())
+
+    def _input(self) -> dict:
         backbone = self.model.backbone
-        return load_photos(source, self.width, backbone.patch_size, max_views, every,
-                           getattr(backbone, 'photo_resize', None))
+        return dict(patch_size=backbone.patch_size, resize=getattr(backbone, 'photo_resize', None))
 
     def __call__(self, source: str | Path | Sequence[str | Path] | LoadedPhotos, max_views: int | None = None,
                  every: int = 1, known: KnownGeometry | None = None) -> Scene:
@@ -181,13 +188,19 @@ class Reconstructor:
         start = time.perf_counter()
         found = self._reconstruct(batch, known.priors() if known is not None and self.takes_priors else None)
         seconds = time.perf_counter() - start
-        found = without_padding(in_first_camera(found), photos)
-        found = found if known is None else with_known(found, known)
+        found = in_first_camera(found)
+        facts = {'views': len(photos.names), 'forward pass': f'{seconds:.1f} s'}
+        if known is not None:
+            found, facts = with_known(found, known), facts | self.about(known)
+        return self.scene(found, photos, facts)
+
+    def scene(self, found: Reconstruction, photos: LoadedPhotos, facts: Mapping[str, str | int]) -> Scene:
+        """Return what was found in `photos` as people take it away: no padding, each object once; `facts` for the report."""
+        found = without_padding(found, photos)
         if found.instances is not None and not self.keep_all:
             found = dataclasses.replace(found, instances=distinct_instances(found.instances, self.min_score))
         height, width = photos.images.shape[-2:]
-        facts = {'views': len(photos.names), 'network input': f'{width} × {height}', 'device': str(self.device),
-                 'forward pass': f'{seconds:.1f} s', **({} if known is None else self.about(known))}
+        facts = {**facts, 'network input': f'{width} × {height}', 'device': str(self.device)}
         return Scene(found, photos, self.class_names, self.weights, facts)
 
     @property
@@ -236,14 +249,15 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     return model.eval().narrow() if hasattr(model, 'narrow') else model.eval()
 
 
-def in_first_camera(scene: Reconstruction) -> Reconstruction:
+def in_first_camera(scene: Reconstruction, first: Tensor | None = None) -> Reconstruction:
     """Return the scene with the first camera exactly at the world's origin; a model predicts it there only roughly.
 
-    A scene without cameras is returned as it is.
+    `first` (1, 4, 4) is `cam_from_world` of a camera before these; None = that of the first view. A scene without cameras
+    is returned as it is.
     """
     if scene.cam_from_world is None:
         return scene
-    world_from_first = invert_rigid(scene.cam_from_world[:1])
+    world_from_first = invert_rigid(scene.cam_from_world[:1] if first is None else first)
     return dataclasses.replace(scene, cam_from_world=scene.cam_from_world @ world_from_first)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from jrs.errors import DataError
 from jrs.io.png import BROKEN_PICTURE
+from jrs.io.video import VideoFrames
 
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')     # no others are tried: PIL runs programs for some (EPS)
@@ -49,6 +51,14 @@ class LoadedPhotos:
     names: list[str]
     original_sizes: list[tuple[int, int]]
     input_from_original: Tensor
+
+    @classmethod
+    def together(cls, parts: Sequence[LoadedPhotos]) -> LoadedPhotos:
+        """Return views that were loaded apart, all of one input size, as one."""
+        tensors = {name: torch.cat([getattr(part, name) for part in parts])
+                   for name in ('images', 'valid', 'input_from_original')}
+        lists = {name: [value for part in parts for value in getattr(part, name)] for name in ('names', 'original_sizes')}
+        return cls(**tensors, **lists)
 
     @classmethod
     def of_input(cls, images: Tensor, names: Sequence[str]) -> LoadedPhotos:
@@ -79,17 +89,44 @@ def load_photos(source: str | Path | Sequence[str | Path], width: int = 518, pat
     Raises:
         DataError: nothing there, unknown kind of file, or a file that cannot be read; names it.
     """
+    pictures = _pictures(source, width, patch_size, max_views, every, VIDEO_VIEWS)
+    return _assemble(pictures, width, patch_size, resize or resize_lanczos)
+
+
+def each_photo(source: str | Path | Sequence[str | Path], width: int = 518, patch_size: int = 14,
+               max_views: int | None = None, every: int = 1, resize: Resize | None = None) -> Iterator[LoadedPhotos]:
+    """Yield the views of one scene one at a time, read when they are asked for.
+
+    Args:
+        source, width, patch_size, every, resize: as of `load_photos`.
+        max_views: at most so many, evenly spaced; None takes all photos, and all frames of a video.
+
+    Raises:
+        DataError: as `load_photos`; or a view has another size than the first, which are not brought together here.
+    """
+    shape = None
+    for name, picture in _pictures(source, width, patch_size, max_views, every, None):
+        view = _assemble([(name, picture)], width, patch_size, resize or resize_lanczos)
+        found = tuple(view.images.shape[-2:])
+        shape = shape or found
+        if found != shape:
+            raise DataError(f'{name} becomes {found[0]} x {found[1]} pixels and the first view {shape[0]} x {shape[1]}: '
+                            'views that come one at a time are of one shape. Leave it out, or load all views at once.')
+        yield view
+
+
+def _pictures(source: str | Path | Sequence[str | Path], width: int, patch_size: int, max_views: int | None, every: int,
+              video_views: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Return names and pictures (h, w, 3) of `source`, each read when it is asked for; of a video `video_views` at most."""
     if width < patch_size or width % patch_size:
         raise DataError(f'The input width must be a positive multiple of the patch size {patch_size}, got {width}.')
     if every < 1 or (max_views is not None and max_views < 1):
         raise DataError(f'`every` and `max_views` must be at least 1, got every={every}, max_views={max_views}.')
     video = as_video(source)
     if video is not None:
-        names, pictures = _read_video(video, max_views or VIDEO_VIEWS, every)
-    else:
-        files = _pick(list_photos(source)[::every], max_views)
-        names, pictures = distinct_names(files), map(read_photo, files)
-    return _assemble(names, pictures, width, patch_size, resize or resize_lanczos)
+        return _frames(video, max_views or video_views, every)
+    files = _pick(list_photos(source)[::every], max_views)
+    return zip(distinct_names(files), map(read_photo, files), strict=True)
 
 
 def list_photos(source: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -234,11 +271,11 @@ def distinct_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def _assemble(names: list[str], pictures: Iterable[np.ndarray], width: int, patch_size: int,
-              resize: Resize) -> LoadedPhotos:
-    """Resize each picture as it comes and centre all of them at the common size."""
-    resized, maps, sizes = [], [], []
-    for picture in pictures:
+def _assemble(pictures: Iterable[tuple[str, np.ndarray]], width: int, patch_size: int, resize: Resize) -> LoadedPhotos:
+    """Resize each picture as it comes, with its name, and centre all of them at the common size."""
+    names, resized, maps, sizes = [], [], [], []
+    for name, picture in pictures:
+        names.append(name)
         small, to_input = resize(picture, width, patch_size)
         resized.append(small)
         maps.append(to_input)
@@ -293,23 +330,22 @@ def _pick(items: Sequence, count: int | None) -> list:
     return [items[round(position)] for position in np.linspace(0, len(items) - 1, count)]
 
 
-def _read_video(path: Path, max_views: int, every: int) -> tuple[list[str], list[np.ndarray]]:
-    """Return names and (h, w, 3) uint8 RGB pictures of evenly spaced frames."""
+def _frames(path: Path, max_views: int | None, every: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Return names and (h, w, 3) uint8 RGB pictures of evenly spaced frames, each decoded when it is asked for."""
     if not path.exists():
         raise DataError(f'There is no video {path}.')
     wanted = _pick(range(0, count_frames(path), every), max_views)
     if not wanted:
         raise DataError(f'No frame of the video {path} can be decoded: it is empty, damaged, or of a codec that OpenCV '
                         f'cannot read. Extract frames (ffmpeg -i {path.name} frames/%05d.jpg) and give their folder.')
-    names, pictures, capture = [], [], cv2.VideoCapture(str(path))
-    for index in range(wanted[-1] + 1):
-        if not capture.grab():
-            break
-        if index == wanted[len(names)]:
-            pictures.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
-            names.append(f'frame_{index:06d}')
-    capture.release()
-    return names, pictures
+    return _decoded(path, wanted)
+
+
+def _decoded(path: Path, wanted: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the `wanted` frames, in rising order."""
+    with closing(VideoFrames(path)) as video:
+        for index in wanted:
+            yield f'frame_{index:06d}', video.frame(index)
 
 
 def count_frames(path: Path) -> int:

@@ -128,8 +128,11 @@ class SceneAttention(nn.Module):
         """
         raise NotImplementedError
 
-    def streaming(self) -> AbstractContextManager[None]:
+    def streaming(self, window: int | None = None) -> AbstractContextManager[None]:
         """Return a context inside which passes go on with one stream of views: later ones see what earlier ones left.
+
+        Args:
+            window: how many views are seen at most, the present one among them, beside the first; None = no such bound.
 
         Raises:
             ConfigError: it cannot do that.

@@ -141,11 +141,16 @@ class SegVGGT(BaseModel):
         """images (B, V, 3, H, W), uint8 or in [0, 1] -> Predictions; masks: `predict_all`; priors: `reconstruct`."""
         state = self.read_layers(images, track_views, priors=priors)
         taps = self.backbone.features()
+        predictions = self.run_heads(taps)
+        if self.queries is not None:
+            predictions.queries = self.finish_queries(state, taps, predictions.features)
+        return predictions
+
+    def run_heads(self, taps: FeatureTaps) -> Predictions:
+        """Return what all heads say that read taps (B, V, P, C); the queries say nothing yet."""
         predictions = self._geometry(taps)
         if self.feature_head is not None:
             predictions.features = self.feature_head(taps)                                  # (B, V, D, h, w)
-        if self.queries is not None:
-            predictions.queries = self._finish_queries(state, taps, predictions.features)
         return predictions
 
     def _geometry(self, taps: FeatureTaps) -> Predictions:
@@ -173,7 +178,7 @@ class SegVGGT(BaseModel):
         """
         images, passed = unit_images(images), []
         state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
-        with self._autocast(images.device):
+        with self.autocast(images.device):
             for layer in self.backbone.layers(images, *(() if priors is None else (priors,))):
                 passed.append(layer.index)
                 if watch is not None:
@@ -182,7 +187,8 @@ class SegVGGT(BaseModel):
         _check_layers(self.backbone, passed)
         return state
 
-    def _finish_queries(self, state, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
+    def finish_queries(self, state, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
+        """Return embeddings and class logits for a `state` of the queries; instance features are (B, V, D, h, w)."""
         queries = self.queries.finish(state, taps, features)
         for level in queries.levels:
             level.class_logits, level.features = self.class_head(level.embedding), features    # (B, Q, K + 1)
@@ -228,10 +234,15 @@ class SegVGGT(BaseModel):
         batch = batch.unpacked()
         reports_matches = self.reports_matches and self.queries is not None and self.matcher is not None
         predictions = self.forward_images(batch.images, track_views or reports_matches, priors)
+        matched = matched_attention(self, predictions.queries, batch) if reports_matches else None
+        return self.reconstructed(batch, predictions, matched)
+
+    def reconstructed(self, batch: SceneBatch, predictions: Predictions,
+                      matched: list[MatchedAttention] | None = None) -> list[Reconstruction]:
+        """Return one Reconstruction per scene of what was predicted for it, instances by the postprocessor."""
         cameras = (None, None)
         if predictions.pose_encodings:
             cameras = predicted_cameras(predictions, batch.images.shape[-2:])   # (B, V, 4, 4), (B, V, 3, 3)
-        matched = matched_attention(self, predictions.queries, batch) if reports_matches else None
         return [self._scene(batch, predictions, cameras, index, matched) for index in range(batch.images.shape[0])]
 
     def _scene(self, batch: SceneBatch, predictions: Predictions, cameras: tuple[Tensor | None, Tensor | None],
@@ -251,7 +262,8 @@ class SegVGGT(BaseModel):
                               scale=predictions.scale,
                               extras={name: value[index] for name, value in predictions.extras.items()})
 
-    def _autocast(self, device: torch.device):
+    def autocast(self, device: torch.device):
+        """Return the context in which the backbone and the queries run."""
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, dtype=self.autocast_dtype, cache_enabled=False)   # each weight is used once

@@ -83,6 +83,8 @@ class InsertedQueries(nn.Module):
         layer_kinds: the backbone's: 'scene', or 'special' where only special tokens have seen other views since the layer
             before; None = all 'scene'.
         special_layers: read at 'special' layers too; else they are passed over, which is said.
+        carry: in a stream of views, carry the queries from view to view; False starts anew in each window of views and
+            reads that at once. Ours; it changes nothing where a scene is seen at once, as in training.
     """
 
     full_precision = ('projection',)           # weights that are also used outside autocast
@@ -92,9 +94,10 @@ class InsertedQueries(nn.Module):
                  self_mlp_ratio: float = 1.0, embedding_dim: int = 128, init_values: float = 0.01,
                  token_std: float = 1e-6, mask_attention: dict | None = None,
                  activation_checkpointing: bool = False, layer_kinds: Sequence[str] | None = None,
-                 special_layers: bool = False) -> None:
+                 special_layers: bool = False, carry: bool = False) -> None:
         super().__init__()
         self.num_queries = num_queries
+        self.carry = carry
         self.activation_checkpointing = activation_checkpointing
         insertion = build(INSERTIONS, insertion or dict(type='AllLayers'), 'model.queries.insertion')
         self_insertion = build(INSERTIONS, self_insertion, 'model.queries.self_insertion')

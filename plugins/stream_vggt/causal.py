@@ -44,7 +44,7 @@ class KeyValueCache(_Causal):
 
     Views of a pass see earlier ones and those of earlier passes, as `CausalViews` lets them in one pass. Kept are keys after
     norm and rotation, which do not depend on a view's number. With a window it is bounded: of each block the `first` and
-    the last `window` - 1 views.
+    the last `window` views.
 
     Args:
         window, first: as of `CausalViews`.
@@ -54,7 +54,7 @@ class KeyValueCache(_Causal):
 
     def __init__(self, window: int | None = None, first: int = 1) -> None:
         super().__init__(window, first)
-        self._kept: dict[int, dict[int, tuple[Tensor, Tensor]]] = {}    # block -> view -> (B, heads, P, head width) twice
+        self._kept: dict[int, dict[tuple[int, int], tuple[Tensor, Tensor]]] = {}    # block -> view, step -> keys, values
         self._counts: dict[int, int] = {}
 
     @property
@@ -67,12 +67,14 @@ class KeyValueCache(_Causal):
         self._kept, self._counts = {}, {}
 
     @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Begin a stream, and forget it at the end."""
+    def streaming(self, window: int | None = None) -> Iterator[None]:
+        """Begin a stream, and forget it at the end; views see at most `window` views, beside the first."""
         self.reset()
+        usual, self.window = self.window, _narrower(self.window, window)
         try:
             yield
         finally:
+            self.window = usual
             self.reset()
 
     def held_bytes(self) -> int:
@@ -116,11 +118,11 @@ class KeyValueCache(_Causal):
         seen = (torch.cat(pair, dim=2) for pair in zip(self.kept(block), extra[1:], strict=True))
         return fused_attention(query, *seen, tokens)
 
-    def _keep(self, block: int, view: int, key: Tensor, value: Tensor) -> None:
+    def _keep(self, block: int, view: int, key: Tensor, value: Tensor, step: int = 0) -> None:
         """Keep a view, and those before it that it sees; copies, so that the tokens of a whole pass can go."""
         kept = self._kept.get(block, {})
-        self._kept[block] = {other: pair for other, pair in kept.items() if self.sees(view, other)}
-        self._kept[block][view] = key.clone(), value.clone()
+        self._kept[block] = {place: pair for place, pair in kept.items() if self.sees(view, place[0])}
+        self._kept[block][view, step] = key.clone(), value.clone()
 
 
 @ATTENTIONS.register_module()
@@ -145,9 +147,9 @@ class CausalViews(_Causal):
         return 0 if self._cache is None else self._cache.seen
 
     @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Let later passes see earlier ones."""
-        self._cache = self._new_cache()
+    def streaming(self, window: int | None = None) -> Iterator[None]:
+        """Let later passes see earlier ones; views see at most `window` views, beside the first."""
+        self._cache = self._new_cache(_narrower(self.window, window))
         try:
             yield
         finally:
@@ -181,15 +183,15 @@ class CausalViews(_Causal):
             parts.append(heads[:, :, -layout.num_extra:])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-    def _new_cache(self) -> KeyValueCache:
-        return KeyValueCache(self.window, self.first)
+    def _new_cache(self, window: int | None) -> KeyValueCache:
+        return KeyValueCache(window, self.first)
 
 
 class _SharedCache(KeyValueCache):
     """One cache per block of a trunk, which all of its refinement steps fill."""
 
-    def __init__(self, trunk_depth: int) -> None:
-        super().__init__()
+    def __init__(self, trunk_depth: int, window: int | None) -> None:
+        super().__init__(window)
         self.trunk_depth = trunk_depth
 
     def at(self, block: int, layout: Layout) -> Mix:
@@ -204,8 +206,10 @@ class _SharedCache(KeyValueCache):
 
     def _attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, extra: tuple[Tensor, ...],
                 tokens: Tensor) -> Tensor:
-        shared, self._counts[block] = block % self.trunk_depth, self._counts.get(block, 0) + 1
-        self._keep(shared, len(self._kept.get(shared, {})), key, value)
+        view = self._counts.get(block, 0)
+        self._counts[block] = view + 1
+        step, shared = divmod(block, self.trunk_depth)
+        self._keep(shared, view, key, value, step)
         return fused_attention(query, *self.kept(shared), tokens)
 
 
@@ -214,7 +218,7 @@ class ReleasedTrunk(CausalViews):
     """The camera trunk as StreamVGGT's released code streams it: for comparison with published streaming numbers.
 
     In one pass it is `CausalViews`. In a stream the refinement steps share one cache per block: step j of a view attends to
-    all steps of past views and to steps 0 .. j of its own, which is not what one pass gives (off by 8 %). Not bounded.
+    all steps of past views and to steps 0 .. j of its own, which is not what one pass gives (off by 8 %).
 
     Args:
         trunk_depth: blocks of the trunk, as of the camera head.
@@ -224,11 +228,16 @@ class ReleasedTrunk(CausalViews):
         super().__init__()
         self.trunk_depth = trunk_depth
 
-    def _new_cache(self) -> KeyValueCache:
-        return _SharedCache(self.trunk_depth)
+    def _new_cache(self, window: int | None) -> KeyValueCache:
+        return _SharedCache(self.trunk_depth, window)
 
 
 def _parted(heads: Tensor, layout: Layout) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the V views (B, heads, P, width) of `heads` (B, heads, V * P + E, width), then the E tokens of none."""
     views, extra = heads.split([layout.num_views * layout.num_tokens, layout.num_extra], dim=2)
     return views.split(layout.num_tokens, dim=2), extra
+
+
+def _narrower(one: int | None, other: int | None) -> int | None:
+    """Return the narrower of two windows; None is no bound."""
+    return min((window for window in (one, other) if window is not None), default=None)

@@ -52,7 +52,12 @@ def test_missing_trimesh_is_said_at_once(capsys, photo, tmp_path, monkeypatch):
     assert '--no-glb' in refused(capsys, photo, '--out', tmp_path / 'out')
 
 
-@pytest.mark.parametrize('option', [('--confidence', '100'), ('--max-views', '0'), ('--every', '-1')])
+def test_what_is_known_of_a_scene_does_not_go_with_a_stream(capsys, photo, tmp_path):
+    words = (photo, '--out', tmp_path / 'out', '--no-glb', '--stream', '8', '--depth', tmp_path)
+    assert 'leave out --stream' in refused(capsys, *words)
+
+
+@pytest.mark.parametrize('option', [('--stream', '0'), ('--confidence', '100'), ('--max-views', '0'), ('--every', '-1')])
 def test_numbers_out_of_range_are_usage_errors(photo, tmp_path, option):
     with pytest.raises(SystemExit) as caught:
         main([str(photo), '--out', str(tmp_path), *option])

@@ -1,7 +1,9 @@
 """From a checkpoint to saved results: what loads, what is refused, and what the output says about the weights."""
 
 import json
+import re
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from jrs.errors import ConfigError, WeightsError
 from jrs.io.known_geometry import known_geometry, read_cameras
 from jrs.io.png import write_png16
 from jrs.io.weights import save_weights
+from tests._data import command
 from tests.seeded_weights import fill_module_
 
 EXPERIMENT = REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py'
@@ -162,3 +165,43 @@ def test_a_backbone_that_takes_priors_is_told(photos, tmp_path):
     assert reconstruct.takes_priors and 'Pi3X is told them (priors)' in found.facts['given']
     assert (found.reconstruction.intrinsics - plain.reconstruction.intrinsics).abs().max() > 1e-3
     assert plain.scale == 'metric, approximate' and found.scale == 'metric' and 'given' not in plain.facts
+
+
+@pytest.fixture(scope='module')
+def streaming_run(tmp_path_factory):
+    """A run folder of an untrained causal model."""
+    folder = tmp_path_factory.mktemp('streaming')
+    cfg = load_config(REPOSITORY / 'plugins' / 'stream_vggt' / 'configs' / 'stream_vggt_fada.py', 'debug')
+    torch.manual_seed(0)
+    (folder / 'config.py').write_text(cfg.pretty_text)
+    save_weights(build_model(cfg), folder / 'weights.safetensors', dict(trained_on='built-in rooms', licence='Apache-2.0'))
+    return folder
+
+
+def test_a_video_is_streamed_window_by_window_and_every_view_is_timed(streaming_run, tmp_path, capsys):
+    """All frames, 7 in windows of 3; the world of all is the first camera of the first."""
+    writer = cv2.VideoWriter(str(tmp_path / 'walk.mkv'), cv2.VideoWriter_fourcc(*'MJPG'), 30, (80, 60))
+    for frame in np.random.default_rng(0).integers(0, 256, (7, 60, 80, 3), np.uint8):
+        writer.write(frame)
+    writer.release()
+    assert command('infer', tmp_path / 'walk.mkv', '--out', tmp_path / 'out', '--stream', 3, '--checkpoint',
+                   streaming_run / 'weights.safetensors', '--device', 'cpu', '--no-glb', '--min-score', 0) == 0
+    line = r'view \d, frame_00000\d: [\d.]+ s, kept of earlier views [\d.]+ MB, peak memory [\d.]+ GB'
+    assert len(re.findall(line, capsys.readouterr().out)) == 7
+    record = json.loads((tmp_path / 'out' / 'stream.json').read_text())
+    assert [len(window['views']) for window in record['windows']] == [3, 3, 1] and record['window'] == 3
+    assert record['windows'][1]['kept_mb'] == record['windows'][2]['kept_mb'] > 0
+    assert all(window['instances'] is not None and min(window['seconds_per_view']) > 0 for window in record['windows'])
+    cameras = [json.loads((tmp_path / 'out' / f'window_000{number}' / 'cameras.json').read_text())['cameras']
+               for number in range(3)]
+    np.testing.assert_allclose(cameras[0][0]['cam_from_world'], np.eye(4), atol=1e-6)
+    assert not np.allclose(cameras[1][0]['cam_from_world'], np.eye(4), atol=1e-4)
+    assert [camera['name'] for camera in cameras[2]] == ['frame_000006']
+    assert (tmp_path / 'out' / 'window_0002' / 'report.html').is_file()
+
+
+def test_a_stream_of_another_model_or_of_mixed_shapes_is_refused(run, streaming_run, photos, tmp_path, capsys):
+    for folder, words in ((run, 'VGGT sees all views at once'), (streaming_run, 'views that come one at a time are of one')):
+        assert command('infer', photos, '--out', tmp_path, '--stream', '--device', 'cpu', '--no-glb', '--checkpoint',
+                       folder / 'weights.safetensors') != 0
+        assert words in ' '.join(capsys.readouterr().err.split())
