@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jrs.backbones.steps import IMAGE_MEAN, IMAGE_STD, State, Step, StepBackbone
+from jrs.io.images import resize_to_area
 from jrs.layers.block import Block
 from jrs.layers.layout import Layout
 from jrs.layers.vit import VisionTransformer, build_patch_embed
@@ -45,6 +46,7 @@ class EqualViews(StepBackbone):
     has_reference_view = False
     streams = True
     encoder_parts = ('encoder',)
+    photo_resize = staticmethod(resize_to_area)
     example = dict(img_size=56, embed_dim=16, depth=2, num_heads=2, patch_embed='conv', feature_layers=(0, 0, 1, 1))
 
     def __init__(self, img_size: int = 518, patch_size: int = 14, embed_dim: int = 1024, depth: int = 18,

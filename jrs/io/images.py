@@ -28,6 +28,7 @@ from jrs.io.video import VideoFrames
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')     # no others are tried: PIL runs programs for some (EPS)
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v')
+AREA = 255000                                  # pixels of a view of Pi3 as released
 VIDEO_VIEWS = 24                               # frames taken from a video when nobody says how many
 
 Resize = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
@@ -225,6 +226,26 @@ def pad_bicubic(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> 
         new_width, new_height = max(round(width_0 * (side / height_0) / patch_size), 1) * patch_size, side
     square, (left, top) = centre_on_white(_bicubic(picture, new_width, new_height), side, side)
     return square, resize_map(new_width / width_0, new_height / height_0, left, top)
+
+
+def resize_to_area(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
+    """Resize by Pi3's rule (backbones.md section 1): whole patches, 255000 pixels at most, aspect all but kept, no crop.
+
+    A picture (h, w, 3) uint8 becomes (h', w', 3) uint8 by PIL's Lanczos; behind it the (3, 3) float64 map from original to
+    resized pixels. Another `width` than 518 changes the number of pixels by the square of their ratio.
+    """
+    height_0, width_0 = picture.shape[:2]
+    limit = AREA * (width / 518) ** 2
+    scale = (limit / (width_0 * height_0)) ** 0.5
+    columns, rows = (max(round(side * scale / patch_size), 1) for side in (width_0, height_0))
+    while columns * rows * patch_size ** 2 > limit and max(columns, rows) > 1:
+        if (columns / rows > width_0 / height_0 and columns > 1) or rows == 1:
+            columns -= 1
+        else:
+            rows -= 1
+    size = columns * patch_size, rows * patch_size
+    resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+    return resized, resize_map(size[0] / width_0, size[1] / height_0, 0, 0)
 
 
 def load_vggt(pictures: Iterable[np.ndarray], rule: Resize = resize_bicubic, width: int = 518,

@@ -163,7 +163,7 @@ def test_a_backbone_that_takes_priors_is_told(photos, tmp_path):
     plain = reconstruct(loaded)
     found = reconstruct(loaded, known=known_geometry(loaded, depth=depth))
     assert reconstruct.takes_priors and 'Pi3X is told them (priors)' in found.facts['given']
-    assert (found.reconstruction.intrinsics - plain.reconstruction.intrinsics).abs().max() > 1e-3
+    assert (found.reconstruction.extras['rays'] - plain.reconstruction.extras['rays']).abs().max() > 1e-3
     assert plain.scale == 'metric, approximate' and found.scale == 'metric' and 'given' not in plain.facts
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from jrs.errors import DataError
-from jrs.io.images import list_photos, load_photos, read_photo, resize_lanczos
+from jrs.io.images import list_photos, load_photos, read_photo, resize_lanczos, resize_to_area
 
 
 def picture(height=60, width=80, seed=0):
@@ -151,3 +151,16 @@ def test_missing_and_empty_sources_say_what_to_do(tmp_path):
         load_photos([])
     with pytest.raises(DataError, match='multiple of the patch size'):
         load_photos(tmp_path, width=500)
+
+
+@pytest.mark.parametrize(('size', 'width', 'expected'), [
+    ((1920, 1080), 518, (672, 378)), ((640, 480), 518, (574, 434)), ((480, 640), 518, (434, 574)),
+    ((504, 504), 518, (504, 504)), ((640, 480), 112, (126, 84)),
+    ((4000, 20), 56, (210, 14)), ((20, 4000), 56, (14, 210)), ((30, 30), 14, (14, 14))])
+def test_pi3s_rule_keeps_the_aspect_within_an_area_of_whole_patches(size, width, expected):
+    picture = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    resized, to_input = resize_to_area(picture, width)
+    assert resized.shape == (*expected[::-1], 3) and resized.dtype == np.uint8
+    corners = to_input @ np.array([[-0.5, size[0] - 0.5], [-0.5, size[1] - 0.5], [1, 1]])
+    np.testing.assert_allclose(corners[:2], [[-0.5, expected[0] - 0.5], [-0.5, expected[1] - 0.5]])
+    assert (expected != size) or np.array_equal(resized, picture)

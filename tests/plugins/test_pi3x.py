@@ -19,6 +19,7 @@ from jrs.config import load_config
 from jrs.engine.build import build_model
 from jrs.errors import ConfigError, DataError
 from jrs.geometry.camera import rigid_from_rotation_translation, rotation_from_quaternion
+from jrs.io.images import resize_to_area
 from jrs.plugins import load_plugins, manager
 from jrs.registry import BACKBONES, HEADS, MODELS, build, owner_of
 from jrs.structures import Priors
@@ -105,7 +106,7 @@ def test_without_conditioning_modules_everything_else_is_the_same():
     assert set(named(bare)) < set(named(whole))
     bare.load_state_dict({name: value for name, value in whole.state_dict().items() if name not in dropped})
     assert torch.equal(tokens(bare, some_images()), tokens(whole, some_images()))
-    assert whole.takes_priors and not bare.takes_priors
+    assert whole.takes_priors and not bare.takes_priors and bare.photo_resize is resize_to_area
 
 
 def test_each_prior_says_something_and_where_none_is_used_nothing_changes():
