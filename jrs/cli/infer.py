@@ -13,6 +13,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from jrs.errors import DataError, JrsError
+from jrs.io.known_scale import FORMS
 
 if TYPE_CHECKING:                              # torch is imported when there is work
     from jrs.engine.inference import Reconstructor, Scene
@@ -57,6 +58,10 @@ def parser() -> argparse.ArgumentParser:
                        'original photos, cam_from_world, "scale" metric or arbitrary; points keep its world')
     known.add_argument('--depth', type=Path, metavar='DIR', help='a folder of NAME.png (16 bits, millimetres) or NAME.npy '
                        '(in the unit of --cameras, else metres), 0 = no reading; any size of the photo\'s aspect')
+    known.add_argument('--scale-from', metavar='WHAT', help='bring the result to metres, whatever its unit was: '
+                       f'{FORMS[0]} (what two pixels of the photos see is so far apart), {FORMS[1]} (what a pixel sees is '
+                       f'so far in front of the camera), {FORMS[2]} (as --depth has it) or {FORMS[3]} (a cameras.json in '
+                       'metres of at least two views)')
     result = options.add_argument_group('result')
     result.add_argument('--confidence', type=_percent, default=20.0, metavar='PERCENT',
                         help='leave out so many percent of the points, the least sure ones (default 20)')
@@ -83,8 +88,13 @@ def infer(args: argparse.Namespace) -> None:
     """Do what `main` says, in a folder that nobody else writes to."""
     from jrs.engine.inference import Reconstructor, advice
     from jrs.io.known_geometry import known_geometry, read_cameras
+    from jrs.io.known_scale import check_scale_source, parse_scale_source
     start = time.perf_counter()
     cameras = None if args.cameras is None else read_cameras(args.cameras)
+    source = None if args.scale_from is None else parse_scale_source(args.scale_from)
+    if source is not None and (args.depth is not None if cameras is None else cameras.scale == 'metric'):
+        raise DataError('--scale-from: what --cameras and --depth give is in metres already, and so is the result. Leave '
+                        'out one or the other.')
 
     def say(words: str) -> None:
         print(f'[{time.perf_counter() - start:6.1f} s] {words}', flush=True)
@@ -98,12 +108,17 @@ def infer(args: argparse.Namespace) -> None:
     photos = reconstruct.load(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
     height, width = photos.images.shape[-2:]
     say(f'{len(photos.names)} views, network input {width} x {height}')
+    if source is not None:
+        check_scale_source(source, photos)
     known = None
     if cameras is not None or args.depth is not None:
         known = known_geometry(photos, cameras, args.depth)
         say(f'given: {reconstruct.about(known)["given"]}')
     scene = reconstruct(photos, known=known)
     say(f'reconstructed on {reconstruct.device}: {_found(scene)}')
+    if source is not None:
+        scene = scene.in_metres(source)
+        say(f'scale: {scene.facts["scale"]}')
     written = _save(args, scene, args.out)
     if scene.left_out:
         say(f'left out: {scene.left_out}')
@@ -153,6 +168,9 @@ def check_before_work(args: argparse.Namespace) -> None:
         raise DataError(f'There is no file {args.cameras} of cameras (--cameras).')
     if args.stream and (args.depth is not None or args.cameras is not None):
         raise DataError('Known cameras and depth are of a scene at once: leave out --stream, or --cameras and --depth.')
+    if args.stream and args.scale_from is not None:
+        raise DataError('--scale-from compares a scene at once, and the windows of a stream share one unit: leave out '
+                        '--stream or --scale-from.')
     if args.out.exists() and not args.out.is_dir():
         raise DataError(f'--out {args.out} is a file; name a folder.')
     if not args.no_glb and find_spec('trimesh') is None:

@@ -30,11 +30,13 @@ from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
 from jrs.io.images import LoadedPhotos, each_photo, load_photos
-from jrs.io.known_geometry import UNITS
+from jrs.io.known_geometry import UNITS, unit_in_words
+from jrs.io.known_scale import ScaleSource
 from jrs.io.weights import build_with_weights, read_metadata
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.postprocess.known import check_usable, with_known
+from jrs.postprocess.metres import in_metres
 from jrs.registry import MODELS, build
 from jrs.structures import Instances, KnownGeometry, Priors, Reconstruction, SceneBatch
 from jrs.visualization.overlays import instance_colours
@@ -70,8 +72,18 @@ class Scene:
 
     @property
     def scale(self) -> str:
-        """Unit of depth, points and translations: 'metric' (metres), 'metric, approximate', or 'arbitrary'."""
+        """Unit of depth, points and translations: 'metric', 'metric, approximate', 'metric, from ...', or 'arbitrary'."""
         return self.reconstruction.scale
+
+    def in_metres(self, source: ScaleSource) -> Scene:
+        """Return the same scene, brought to metres by what `source` knows (`jrs.io.known_scale.parse_scale_source`).
+
+        Raises:
+            DataError: it speaks of other views, or the scene lacks what it would have to be compared with.
+        """
+        found, factor = in_metres(self.reconstruction, source, self.photos)
+        return dataclasses.replace(self, reconstruction=found, facts={
+            **self.facts, 'scale': f'{unit_in_words(found.scale)}; depth and translations were multiplied by {factor:.4g}'})
 
     @property
     def instances(self) -> Instances | None:

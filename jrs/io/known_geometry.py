@@ -13,13 +13,14 @@ import torch
 
 from jrs.errors import DataError
 from jrs.io.images import LoadedPhotos
+from jrs.io.known_scale import SCALED
 from jrs.io.png import MAX_PIXELS, decode_png16, read_png_header
 from jrs.structures import KnownGeometry
 
 UNITS = {'metric': 'metres',
          'metric, approximate': 'metres, approximately: predicted from how things look; check one known distance',
          'arbitrary': 'arbitrary: depth, points and translations share one unknown factor; measure one known distance to '
-                      'make them metric'}
+                      'make them metric (--scale-from)'}
 RIGID = 1e-3                                   # by which entries of R^T R may differ from those of the identity
 SAME_ASPECT = 0.02                             # by which width over height of a depth image may differ from the photo's
 SHOWN = 5                                      # names in a message
@@ -65,9 +66,8 @@ def read_cameras(file: str | Path) -> KnownCameras:
     entries = record.get('cameras') if isinstance(record, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DataError(f'{file} has no list "cameras"; it must be a cameras.json as tools/infer.py writes it.')
-    words = {**{name: name for name in UNITS}, **{text: name for name, text in UNITS.items()}}
-    said = record.get('scale', 'arbitrary')
-    if said not in words:
+    scale = _scale_said(said := record.get('scale', 'arbitrary'))
+    if scale is None:
         raise DataError(f'{file}: "scale" must be one of {", ".join(UNITS)}, or the words that exports write for them, got '
                         f'{str(said)[:80]!r}.')
     cameras: dict[str, KnownCamera] = {}
@@ -76,7 +76,20 @@ def read_cameras(file: str | Path) -> KnownCameras:
         if not isinstance(name, str) or name in cameras:
             raise DataError(f'{file}: camera number {number + 1} must have a "name" of its own, got {name!r}.')
         cameras[name] = _camera(entry, f'{file}, camera {name!r}')
-    return KnownCameras(file, words[said], cameras)
+    return KnownCameras(file, scale, cameras)
+
+
+def unit_in_words(scale: str) -> str:
+    """Return what files say of a `scale`: of `UNITS`, or of what was scaled, 'metres, from a known length of 2 m'."""
+    return f'metres, from {scale.removeprefix(SCALED)}' if scale.startswith(SCALED) else UNITS[scale]
+
+
+def _scale_said(said: object) -> str | None:
+    """Return the key of `UNITS` that a file's `said` means; None where it means none."""
+    if isinstance(said, str) and said.startswith((SCALED, 'metres, from ')):
+        return 'metric, approximate' if said.endswith('(approximate)') else 'metric'
+    words = {**{name: name for name in UNITS}, **{text: name for name, text in UNITS.items()}}
+    return words.get(said) if isinstance(said, str) else None
 
 
 def known_geometry(photos: LoadedPhotos, cameras: KnownCameras | None = None,

@@ -34,13 +34,15 @@ class _Element:
         return any(isinstance(kind, tuple) for _, kind in self.properties)
 
 
-def write_ply(path: str | os.PathLike, vertices: Mapping[str, np.ndarray], faces: np.ndarray | None = None) -> None:
+def write_ply(path: str | os.PathLike, vertices: Mapping[str, np.ndarray], faces: np.ndarray | None = None,
+              comment: str | None = None) -> None:
     """Write a binary little-endian PLY.
 
     Args:
         vertices: property name -> (N,), in the order of the file; any integer or floating type up to 64-bit floats and
             32-bit integers.
         faces: (M, 3) vertex indices; None writes no face element.
+        comment: a line for the header; what is not ASCII is written as escapes.
     """
     arrays = {name: np.asarray(values) for name, values in vertices.items()}
     kinds = {name: values.dtype.str[1:] for name, values in arrays.items()}
@@ -56,7 +58,8 @@ def write_ply(path: str | os.PathLike, vertices: Mapping[str, np.ndarray], faces
     table = np.zeros(count, [(name, '<' + kind) for name, kind in kinds.items()])
     for name, values in arrays.items():
         table[name] = values
-    lines = ['ply', 'format binary_little_endian 1.0', f'element vertex {count}']
+    lines = ['ply', 'format binary_little_endian 1.0', *([] if comment is None else [_comment(comment)]),
+             f'element vertex {count}']
     lines += [f'property {NAMES[kind]} {name}' for name, kind in kinds.items()]
     if faces is not None:
         lines += [f'element face {len(faces)}', 'property list uchar int vertex_indices']
@@ -65,6 +68,10 @@ def write_ply(path: str | os.PathLike, vertices: Mapping[str, np.ndarray], faces
         file.write(table.tobytes())
         if faces is not None:
             file.write(_face_table(faces, count, path).tobytes())
+
+
+def _comment(words: str) -> str:
+    return f'comment {" ".join(words.split())}'.encode('ascii', 'backslashreplace').decode()
 
 
 def _face_table(faces: np.ndarray, num_vertices: int, path: str | os.PathLike) -> np.ndarray:

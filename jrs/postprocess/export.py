@@ -28,7 +28,7 @@ from jrs.geometry.cloud import (
 )
 from jrs.io.atomic import atomic_write
 from jrs.io.images import LoadedPhotos
-from jrs.io.known_geometry import UNITS
+from jrs.io.known_geometry import unit_in_words
 from jrs.io.ply import write_ply
 from jrs.io.png import write_png16
 from jrs.structures import Reconstruction, pack_bits
@@ -60,11 +60,12 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
     """
     folder = Path(folder)
     check_finite(scene)
-    written = [] if cloud is None else [write_cloud(folder / 'cloud.ply', cloud, cloud.colours)]
+    unit = f'unit: {unit_in_words(scene.scale)}'
+    written = [] if cloud is None else [write_cloud(folder / 'cloud.ply', cloud, cloud.colours, unit)]
     if scene.instances is not None:
         if cloud is not None:
             by_instance = np.concatenate([np.array([[150, 154, 162]], np.uint8), palette])[cloud.instances]
-            written.append(write_cloud(folder / 'instances.ply', cloud, by_instance))
+            written.append(write_cloud(folder / 'instances.ply', cloud, by_instance, unit))
         written.append(write_masks(folder / 'masks', scene, photos))
         written.append(_write_json(folder / 'instances.json', instances_record(scene, cloud, class_names, palette, weights)))
     if scene.cam_from_world is not None:
@@ -95,11 +96,11 @@ def original_intrinsics(scene: Reconstruction, photos: LoadedPhotos) -> Tensor:
     return torch.linalg.solve(photos.input_from_original.double(), scene.intrinsics.detach().cpu().double())
 
 
-def write_cloud(path: Path, cloud: PointCloud, colours: np.ndarray) -> Path:
-    """Write a PLY with x y z nx ny nz red green blue instance class; `colours` (N, 3) uint8."""
+def write_cloud(path: Path, cloud: PointCloud, colours: np.ndarray, comment: str) -> Path:
+    """Write a PLY with x y z nx ny nz red green blue instance class, and a comment; `colours` (N, 3) uint8."""
     columns = dict(zip(('x', 'y', 'z', 'nx', 'ny', 'nz'), (*cloud.points.T, *cloud.normals.T), strict=True))
     columns |= dict(zip(('red', 'green', 'blue'), colours.T, strict=True))
-    write_ply(path, columns | {'instance': cloud.instances, 'class': cloud.labels})
+    write_ply(path, columns | {'instance': cloud.instances, 'class': cloud.labels}, comment=comment)
     return path
 
 
@@ -137,7 +138,7 @@ def cameras_record(scene: Reconstruction, photos: LoadedPhotos) -> dict:
         cameras.append({'name': scene.view_names[view], 'width': width, 'height': height,
                         'intrinsics': intrinsics.tolist(), 'cam_from_world': scene.cam_from_world[view].tolist()})
     world = 'that of the given cameras' if 'cameras' in scene.given else 'the frame of the first camera'
-    return {'convention': CONVENTION.format(world=world), 'scale': UNITS[scene.scale],
+    return {'convention': CONVENTION.format(world=world), 'scale': unit_in_words(scene.scale),
             'source': {part: 'given' if part in scene.given else 'predicted' for part in ('cameras', 'depth')},
             'network_input': list(photos.images.shape[-2:]), 'cameras': cameras}
 
@@ -158,7 +159,8 @@ def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_name
             'mask_pixels': int(pixels[index].sum()),
             'mask_pixels_per_view': dict(zip(scene.view_names, pixels[index].tolist(), strict=True)),
             **({} if cloud is None else _place(cloud.points[cloud.instances == index + 1]))})
-    return {'mask_size': list(found.packed.size), 'weights': weights or {}, 'instances': entries,
+    return {'mask_size': list(found.packed.size), 'scale': unit_in_words(scene.scale), 'weights': weights or {},
+            'instances': entries,
             'note': 'Ids are those of masks/*.png and of the PLY property "instance"; 0 is no instance. mask_pixels count '
                     'at mask_size. Where masks overlap, pixels and points belong to the instance with the better score. '
                     'bounding_box is axis-aligned, in world coordinates of cameras.json.'}
@@ -181,7 +183,7 @@ def write_glb(path: Path, scene: Reconstruction, cloud: PointCloud) -> Path:
     except ImportError as error:
         raise JrsError('Writing scene.glb needs trimesh: pip install "jrs[export]" (or pip install trimesh), '
                        'or leave it out with --no-glb.') from error
-    world = trimesh.Scene()
+    world = trimesh.Scene(metadata={'unit': unit_in_words(scene.scale)})
     if len(cloud.points):
         world.add_geometry(trimesh.PointCloud(cloud.points, colors=cloud.colours), geom_name='points')
     size = frustum_size(cloud)
@@ -198,7 +200,9 @@ def write_glb(path: Path, scene: Reconstruction, cloud: PointCloud) -> Path:
 
 def write_colmap(folder: Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud) -> Path:
     """Write cameras.txt, images.txt and points3D.txt (PINHOLE, original sizes, pixel centres at .5, no tracks)."""
-    cameras, images = ['# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy'], ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME']
+    unit = f'unit: {unit_in_words(scene.scale)}'
+    cameras = ['# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy']
+    images = [f'# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, {unit}']
     quaternions = quaternion_from_rotation(scene.cam_from_world[:, :3, :3].cpu().double())   # (V, 4), x y z w
     for view, (k, (x, y, z, w)) in enumerate(zip(original_intrinsics(scene, photos), quaternions.tolist(), strict=True)):
         height, width = photos.original_sizes[view]
@@ -206,7 +210,7 @@ def write_colmap(folder: Path, scene: Reconstruction, photos: LoadedPhotos, clou
         cameras.append(f'{view + 1} PINHOLE {width} {height} {lens}')
         pose = ' '.join(f'{value:.9g}' for value in (w, x, y, z, *scene.cam_from_world[view, :3, 3].tolist()))
         images += [f'{view + 1} {pose} {view + 1} {scene.view_names[view]}', '']
-    points = ['# POINT3D_ID X Y Z R G B ERROR TRACK[]']
+    points = [f'# POINT3D_ID X Y Z R G B ERROR TRACK[], {unit}']
     points += [f'{index + 1} {x:.6g} {y:.6g} {z:.6g} {r} {g} {b} 0' for index, ((x, y, z), (r, g, b)) in
                enumerate(zip(cloud.points.tolist(), cloud.colours.tolist(), strict=True))]
     for name, lines in (('cameras.txt', cameras), ('images.txt', images), ('points3D.txt', points)):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from jrs.cli import run
 from jrs.cli.infer import main
+from tests._data import forget_runs
 
 
 def refused(capsys, *argv):
@@ -80,3 +81,29 @@ def test_given_cameras_that_lack_a_photo_are_refused_before_the_pass(capsys, pho
     (tmp_path / 'cameras.json').write_text(json.dumps(dict(cameras=[camera])))
     message = refused(capsys, photo, '--out', tmp_path / 'out', '--no-glb', '--cameras', tmp_path / 'cameras.json')
     assert 'no camera for 1 of 1 views: photo. It has: other' in message
+
+
+@pytest.mark.parametrize(('words', 'said'), [
+    (('--scale-from', '2.5'), 'length=METRES@VIEW:X,Y@VIEW:X,Y'), (('--scale-from', 'depth=gone'), 'no folder gone'),
+    (('--scale-from', 'cameras=gone.json'), 'gone.json'),
+    (('--scale-from', 'depth=2@photo:1,2', '--depth', '.'), 'already'),
+    (('--scale-from', 'depth=2@photo:1,2', '--stream'), 'leave out --stream')])
+def test_a_scale_that_says_nothing_is_refused_before_the_model_loads(capsys, photo, tmp_path, monkeypatch, words, said):
+    monkeypatch.setattr('jrs.engine.inference.Reconstructor', None)
+    assert said in refused(capsys, photo, '--out', tmp_path / 'out', *words)
+
+
+def test_a_scale_from_a_view_that_is_not_there_is_refused_before_the_pass(capsys, photo, tmp_path, monkeypatch):
+    forget_runs()
+    monkeypatch.setattr('jrs.engine.inference.Reconstructor.__call__', None)
+    message = refused(capsys, photo, '--out', tmp_path / 'out', '--no-glb', '--scale-from', 'depth=2@door:3,4')
+    assert "no view 'door'. There are: photo" in message
+
+
+def test_the_command_brings_a_reconstruction_to_metres_and_says_from_what(capsys, photo, tmp_path):
+    forget_runs()
+    words = [photo, '--out', tmp_path / 'out', '--scale-from', 'depth=2.5@photo:20,15', '--colmap']
+    assert run(main, [str(word) for word in words]) == 0
+    assert 'scale: metres, from a known depth of 2.5 m; depth and translations were multiplied by' in capsys.readouterr().out
+    for name in ('cameras.json', 'instances.json', 'report.html', 'cloud.ply', 'colmap/images.txt', 'scene.glb'):
+        assert b'from a known depth of 2.5 m' in (tmp_path / 'out' / name).read_bytes(), name
