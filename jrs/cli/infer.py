@@ -140,6 +140,7 @@ def infer_stream(args: argparse.Namespace, reconstruct: Reconstructor, say: Call
             file.write(json.dumps(dict(window=args.stream, windows=records), indent=1) + '\n')
         say(f'window {window.number}: {len(window.seconds)} views, {mean(window.seconds):.3f} s per view, '
             f'{_found(window.scene)}; written: {written[-1]}')
+        del window                                                              # its memory is given back before the next
     print(f'\n{advice(reconstruct.weights)}\n\nLook at: {written[-1]}')
 
 

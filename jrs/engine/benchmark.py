@@ -119,11 +119,20 @@ def peak_memory_gb(device: torch.device) -> float:
     """Return the peak in GB (1e9 bytes): tensors on CUDA, the resident process elsewhere."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 1e9
+    return _status_gb('VmHWM')
+
+
+def memory_gb(device: torch.device) -> float:
+    """Return what is in use now, in GB: tensors on CUDA, the resident process elsewhere (its peak, where no system says)."""
+    return torch.cuda.memory_allocated(device) / 1e9 if device.type == 'cuda' else _status_gb('VmRSS')
+
+
+def _status_gb(name: str) -> float:
     status = Path('/proc/self/status')
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
-    peak = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
-    return int(peak.split()[1]) * 1024 / 1e9
+    value = next(line for line in status.read_text().splitlines() if line.startswith(name))
+    return int(value.split()[1]) * 1024 / 1e9
 
 
 def now(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:

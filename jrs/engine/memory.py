@@ -219,6 +219,14 @@ def lean_allocations() -> bool:
         return False
 
 
+def give_back_memory() -> bool:
+    """Hand freed memory of the process back to the system, where pieces of it are kept for later; False where it cannot."""
+    try:
+        return bool(ctypes.CDLL('libc.so.6').malloc_trim(0))
+    except (OSError, AttributeError):
+        return False
+
+
 def _token_bytes(model: nn.Module, size: tuple[int, int]) -> float:
     """Bytes of the float32 tokens of one view; special tokens of a backbone that does not say how many are left out."""
     backbone = model.backbone

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 
-from jrs.engine.benchmark import now, peak_memory_gb
+import torch
+
+from jrs.engine.benchmark import memory_gb, now, peak_memory_gb
 from jrs.engine.inference import Reconstructor, Scene, in_first_camera
+from jrs.engine.memory import give_back_memory
 from jrs.io.images import LoadedPhotos
 from jrs.models.streaming import SceneStream
 
@@ -51,23 +54,35 @@ def stream_windows(reconstruct: Reconstructor, views: Iterable[LoadedPhotos], wi
     Raises:
         ConfigError: the model sees all views at once.
     """
-    remaining, device, done, first = iter(views), reconstruct.device, 0, None
+    remaining, done, first = iter(views), 0, None
     with SceneStream(reconstruct.model, window) as stream:
         for number in count():
-            photos, seconds = [], []
-            for view in islice(remaining, window):
-                start = now(device)
-                stream.push(view.images[0].to(device), view.names[0])
-                seconds.append(now(device) - start)
-                photos.append(view)
-                say(f'view {done + len(photos) - 1}, {view.names[0]}: {seconds[-1]:.3f} s, kept of earlier views '
-                    f'{stream.held_bytes() / 1e6:.2f} MB, peak memory {peak_memory_gb(device):.3f} GB')
+            give_back_memory()                                                  # of the window before
+            photos, seconds = _push_all(stream, islice(remaining, window), reconstruct.device, done, say)
             if not photos:
                 return
             found = stream.take().to('cpu')
-            if done == 0 and found.cam_from_world is not None:
+            if first is None and found.cam_from_world is not None:
                 first = found.cam_from_world[:1]                                # (1, 4, 4): the first camera of all
             facts = {'views': f'{done} to {done + len(photos) - 1} of a stream', 'forward passes': f'{sum(seconds):.1f} s'}
             scene = reconstruct.scene(in_first_camera(found, first), LoadedPhotos.together(photos), facts)
-            yield Window(number, scene, seconds, stream.held_bytes() / 1e6, peak_memory_gb(device))
             done += len(photos)
+            result = Window(number, scene, seconds, stream.held_bytes() / 1e6, peak_memory_gb(reconstruct.device))
+            del photos, found, scene                                            # whoever takes the window alone keeps it
+            yield result
+            del result
+
+
+def _push_all(stream: SceneStream, views: Iterable[LoadedPhotos], device: torch.device, done: int,
+              say: Callable[[str], None]) -> tuple[list[LoadedPhotos], list[float]]:
+    """Push the views of a window, of which the first has number `done`; return them, and the seconds of each."""
+    photos, seconds = [], []
+    for number, view in enumerate(views, start=done):
+        start = now(device)
+        stream.push(view.images[0].to(device), view.names[0])
+        seconds.append(now(device) - start)
+        photos.append(view)
+        kept = stream.held_bytes() / 1e6
+        say(f'view {number}, {view.names[0]}: {seconds[-1]:.3f} s, kept of earlier views {kept:.2f} MB, '
+            f'memory {memory_gb(device):.3f} GB, peak {peak_memory_gb(device):.3f} GB')
+    return photos, seconds

@@ -186,7 +186,7 @@ def test_a_video_is_streamed_window_by_window_and_every_view_is_timed(streaming_
     writer.release()
     assert command('infer', tmp_path / 'walk.mkv', '--out', tmp_path / 'out', '--stream', 3, '--checkpoint',
                    streaming_run / 'weights.safetensors', '--device', 'cpu', '--no-glb', '--min-score', 0) == 0
-    line = r'view \d, frame_00000\d: [\d.]+ s, kept of earlier views [\d.]+ MB, peak memory [\d.]+ GB'
+    line = r'view \d, frame_00000\d: [\d.]+ s, kept of earlier views [\d.]+ MB, memory [\d.]+ GB, peak [\d.]+ GB'
     assert len(re.findall(line, capsys.readouterr().out)) == 7
     record = json.loads((tmp_path / 'out' / 'stream.json').read_text())
     assert [len(window['views']) for window in record['windows']] == [3, 3, 1] and record['window'] == 3
