@@ -11,13 +11,16 @@ from torch.nn import functional as F
 from jrs.errors import ConfigError
 from jrs.heads.camera import ENCODING_SIZE
 from jrs.layers.block import Block
-from jrs.layers.dpt import DenseFusion, add_positions
+from jrs.layers.dpt import DenseFusion, HeadMemory, add_positions
 from jrs.registry import HEADS, check_keys
 from jrs.structures import FeatureTaps, Predictions
 
 LEAST_FIELD_OF_VIEW = 0.01                     # radians
 USUAL_FIELD_OF_VIEW = 1.0                      # where fields of view start, ours: below the least one they have no gradient
 FINER = 4                                      # positions of the dense head along the side of a patch
+ALIVE_MAPS = 8.2                               # of the finest, while a chunk is decoded; fitted to measurements, as the next
+SAVED_MAPS = 12.4                              # of the finest, that the backward pass of a view needs
+SAVED_PIXELS = 30.0                            # values per pixel beside them, those of losses on depth included
 
 
 def trunk_of(dim: int, depth: int, num_heads: int, init_values: float) -> nn.ModuleList:
@@ -86,6 +89,13 @@ class OmegaDenseHead(DenseFusion):
         """Return the channels of the finest map, as if it were as large as the image."""
         return max(1, self.scratch.features // self.zoom ** 2)
 
+    def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
+        """Return what decoding `views` views of (H, W) = `size` needs."""
+        pixels, at_a_time = 4.0 * size[0] * size[1], min(views, self.views_at_a_time(device, size))
+        finest = self.scratch.features / self.zoom ** 2 * pixels
+        return HeadMemory(ALIVE_MAPS * at_a_time * finest, SAVED_MAPS * finest + SAVED_PIXELS * pixels,
+                          at_a_time if self.activation_checkpointing else None)
+
 
 class TextAlignmentHead(nn.Module):
     """Reads one vector per scene that lies in the space of a text encoder (256 model; backbones.md section 2).
@@ -149,6 +159,10 @@ class VGGTOmegaGeometry(nn.Module):
         if text is not None:
             check_keys(TextAlignmentHead, text, 'model.geometry_head.text')
             self.text_alignment_head = TextAlignmentHead(dim_in, **text)
+
+    def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
+        """Return what the dense head needs for `views` views of (H, W) = `size`; special tokens are few beside its maps."""
+        return self.dense_head.memory(views, size, device)
 
     def forward(self, features: FeatureTaps) -> Predictions:
         """Return one stage of pose encodings (B, V, 9), z-depth > 0 and confidence > 1, (B, V, H, W) each.

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,11 +22,13 @@ from jrs.cli.convert import expand
 from jrs.config import load_config
 from jrs.engine.build import build_model, check_ready
 from jrs.engine.inference import Reconstructor
+from jrs.engine.memory import RUNTIME, inference_memory, parameter_bytes, training_memory
 from jrs.errors import ConfigError, DataError
 from jrs.io.weights import load_weights
 from jrs.plugins import load_plugins, manager
 from jrs.registry import BACKBONES, HEADS, MODELS, QUERIES, build, owner_of
 from tests._data import ROOT, command, random_batch
+from tests.engine.test_memory import peak_bytes
 from tests.seeded_weights import seeded_array
 
 load_plugins(['vggt_omega'])
@@ -39,6 +42,7 @@ FULL, ALONE, TEXT = (ROOT / 'plugins' / 'vggt_omega' / 'configs' / f'vggt_omega_
                      for name in ('fada', 'geometry', 'text'))
 TINY = dict(embed_dim=16, depth=4, num_heads=2, patch_embed='vit', encoder_depth=1, encoder_heads=2, num_register_tokens=3,
             patch_size=8, feature_layers=(0, 1, 2, 3), register_layers=(1,))
+FOUR = {'model.backbone.depth': 4, 'model.backbone.feature_layers': (0, 1, 2, 3)}           # of rooms' eight layers
 
 
 def filled(module: nn.Module) -> nn.Module:
@@ -164,6 +168,9 @@ def test_the_first_view_is_special_and_the_others_may_stand_in_any_order():
     torch.testing.assert_close(moved.depth, before.depth[:, order], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(moved.pose_encodings[0], before.pose_encodings[0][:, order], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(other.depth, before.depth[:, swapped], rtol=1e-2)
+    first, later = (backbone.start(images, seen=seen)[0].views[:, :, :4] for seen in (0, 2))
+    assert torch.equal(first[:, 1:], later[:, 1:]) and torch.equal(later[:, 0], later[:, 1])
+    assert not torch.equal(first[:, 0], first[:, 1])
 
 
 @pytest.mark.parametrize('lora', [None, dict(rank=2, alpha=2, dropout=0.0)])
@@ -240,6 +247,25 @@ def test_chunks_and_recomputing_change_no_number():
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('recompute', [False, True])
+def test_the_estimate_of_memory_is_what_a_step_takes(recompute):
+    """Within 35 %, as of other models (tests/engine/test_memory.py); inference takes less than is said, by up to a third."""
+    views, size = 6, (96, 112)
+    model, batch, device = small_model(ALONE, 'rooms', **FOUR), random_batch(views, size=112), torch.device('cpu')
+    batch = replace(batch, **{name: getattr(batch, name)[..., :96, :] for name in ('images', 'depth_m', 'instance_ids')})
+    for part in (model.backbone, model.geometry_head.dense_head):
+        part.activation_checkpointing = recompute
+
+    def step():
+        sum(value for name, value in model(batch, mode='loss').items() if name.startswith('loss_')).backward()
+    weights = parameter_bytes(model)
+    said = training_memory(model, views, size, device).total - 3 * weights - RUNTIME['cpu']     # no optimizer here
+    assert said == pytest.approx(peak_bytes(step), rel=0.35)
+    if not recompute:
+        said = inference_memory(model.eval(), views, size, device).total - weights - RUNTIME['cpu']
+        assert 0.6 * said < peak_bytes(lambda: model.reconstruct(batch)) < 1.1 * said
+
+
 def test_words_are_an_extra_of_length_one_that_reaches_users_and_stays_as_it_is():
     overrides = {'model.geometry_head.text': dict(depth=1, num_heads=2)}
     model = small_model(TEXT, **overrides)
@@ -256,7 +282,7 @@ def test_words_are_an_extra_of_length_one_that_reaches_users_and_stays_as_it_is(
 @pytest.mark.parametrize('profile', ['debug', 'rooms'])
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_its_configs_learn_two_steps_under_every_profile(path, profile):
-    model = small_model(path, profile, **{'model.backbone.depth': 4, 'model.backbone.feature_layers': (0, 1, 2, 3)})
+    model = small_model(path, profile, **FOUR)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     for _ in range(2):
         optimizer.zero_grad()
@@ -332,7 +358,9 @@ def test_a_picture_of_one_row_is_a_patch_high():
 def test_infer_asks_the_backbone_for_the_size_of_photos(photo_sizes, size, tmp_path):
     Image.fromarray(np.full((50, 90, 3), 90, np.uint8)).save(tmp_path / 'a.png')
     backbone = VGGTOmega(**{**TINY, 'patch_size': 16}, photo_sizes=photo_sizes)
-    photos = Reconstructor.load(SimpleNamespace(width=64, model=SimpleNamespace(backbone=backbone)), tmp_path)
+    reconstruct = Reconstructor.__new__(Reconstructor)                          # neither config nor weights matter here
+    reconstruct.width, reconstruct.model = 64, SimpleNamespace(backbone=backbone)
+    photos = reconstruct.load(tmp_path)
     assert photos.images.shape == (1, 3, *size) and photo_sizes in backbone.size_rule
 
 
