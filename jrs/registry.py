@@ -81,7 +81,7 @@ def _hint(name: str, names: list[str]) -> str:
     elsewhere = {part: plugin for part, plugin in provided().items() if part not in names}
     near = difflib.get_close_matches(name, [*names, *elsewhere], n=1, cutoff=0.6)
     if not near or near[0] not in elsewhere:
-        return did_you_mean(name, names)
+        return f'{did_you_mean(name, names)} A part of a plugin is known once `plugins` names its file or folder.'
     spelling = '' if near[0] == name else f' Did you mean {near[0]!r}?'
     return f'{spelling} {to_list(elsewhere[near[0]])}'
 

@@ -17,7 +17,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--profile', default='paper', help='scale: paper (as in the config), rooms_small (built-in '
                         'rooms, one GPU), rooms (built-in rooms, CPU in minutes), debug (seconds)')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides, e.g. seed=3 '
-                        'train.iterations=500; a key that the config does not have is refused')
+                        'train.iterations=500 model.losses.fada=None "plugins=[\'./mine.py\']"; a key that the config does '
+                        'not have is refused')
 
 
 def config_from(args: argparse.Namespace) -> Config:

@@ -41,7 +41,8 @@ model = dict(alignment=dict(type='TotalVariation'))
 `type` is the class name, the other keys are arguments of its constructor. They are merged into what the base says there:
 arguments that a part of another `type` does not have are dropped, `_delete_=True` beside `type` drops all. None turns an
 entry off. A key that the base does not have, an argument that the part does not have, a name that nobody registers are
-refused with near spellings. `python tools/print_config.py my_row.py --diff` shows what the row changes.
+refused with near spellings. `python tools/print_config.py my_row.py --diff` shows what the row changes. On a command line
+lists are written as in Python, `--cfg-options "plugins=['./mine.py']"`, with paths relative to the working folder.
 
 **Train it small.** Profiles exchange the sizes of an experiment: `debug` takes seconds, `rooms` minutes on a CPU, both on
 built-in rooms.
@@ -60,9 +61,11 @@ data that your config names stay. What an experiment wants otherwise under a pro
 and that wins: `profiles = dict(debug=dict(model=dict(matcher=dict(k=2))))`.
 
 **Check it.** `python tools/plugins.py check my_cost` (or a path) runs a small batch through each part: shapes, order of
-views, gradients, one view, no instance. A part that is built into a run is checked at once too: every attribute and
-method that the contract of its slot names must be there, or the run stops before anything is trained. Tests of a plugin
-that is in the repository stand in `tests/plugins/`; `faults_of(PART, COSTS) == []` of `jrs.trials` is the same trial."""
+views, gradients, one view, no instance. It says which parts keep their contracts and what lacks, and exits with 1 while
+anything does: a docstring, a test (`test_my_cost.py` beside the plugin or in `tests/` there), a README.md in a plugin
+that is a folder. A part that is built into a run is checked at once too: every attribute and method that the contract of
+its slot names must be there, or the run stops before anything is trained. Tests of a plugin that is in the repository
+stand in `tests/plugins/`; `faults_of(PART, COSTS) == []` of `jrs.trials` is the same trial."""
 
 RECIPES = """## Four recipes
 
@@ -75,7 +78,8 @@ model = dict(
     losses=dict(spill=dict(type='SpillLoss')))
 ```
 
-The cost takes `weight` in its constructor and multiplies by it; the loss does not, the criterion does. Derive the matcher
+The cost takes `weight` in its constructor and multiplies by it; the loss does not, the criterion does. A weight that no
+cost and no loss has, and a cost or loss without one, are refused. Derive the matcher
 from `CostMatcher` and write `assign`; a third tensor that it returns weighs the pairs, which losses respect through
 `match.mean`. Sections: MATCHERS, COSTS, LOSSES.instances; structures: QueryPredictions, MaskLogits, InstanceTargets,
 Match.
@@ -146,10 +150,10 @@ does not set it. `**options` count as taking what the parent's constructor takes
 `jrs.registry.build(SLOT, cfg, path)`, and `path` is where it stands in the config.
 
 **What a trial needs.** `check` builds a part from what its slot offers (dim=16, dim_in=32, num_layers=2, patch_size=8,
-num_classes=5, weight=1.0, an alignment, two costs with weights, num_scenes=3, seed=0, rank 0 of 1, an empty data_root),
-from small `num_queries`, `num_heads` and `embedding_dim`, and from defaults. For the rest give the class an attribute
-`example`: a mapping of arguments, or a function of an empty folder that may write files there and returns one. A backbone
-gets its `example` only.
+num_classes=5, weight=1.0 for a cost, an alignment, two costs with weights, num_scenes=3, seed=0, rank 0 of 1, an empty
+data_root), from small `num_queries`, `num_heads` and `embedding_dim`, and from defaults. For the rest give the class an
+attribute `example`: a mapping of arguments, or a function of an empty folder that may write files there and returns one.
+A backbone gets its `example` only.
 
 **Errors.** Raise `jrs.errors.ConfigError` for what a config cannot mean, `DataError` for files: they are printed without
 a traceback. Say what was given, what is allowed, and what to do.

@@ -146,9 +146,10 @@ def check_plugin(name: str) -> tuple[list[str], list[str]]:
                   if owner_of(part) == key}
     hooks = sorted(caller.name for caller in manager().get_hookcallers(module) or [])
     tests = list(_tests(key, place))
+    tried, wrong = _trials(key)
     lines = [key, f'  folder    {place}', *_part_lines(registered), f'  hooks     {", ".join(hooks) or "none"}',
-             *(f'  tests     {test}' for test in tests)]
-    return lines, [*_faults(key, place, registered, hooks, tests), *_trial_faults(key)]
+             *(f'  tests     {test}' for test in tests), *(f'  tried     {part}: keeps its contract' for part in tried)]
+    return lines, [*_faults(key, place, registered, hooks, tests), *wrong]
 
 
 def _faults(key: str, place: Path, registered: dict[str, str], hooks: list[str], tests: list[Path]) -> Iterator[str]:
@@ -163,26 +164,35 @@ def _faults(key: str, place: Path, registered: dict[str, str], hooks: list[str],
                 yield f'the class name as registered name: {slot.name.upper()} has {part.__name__} as {name!r}'
             if owner_of(part) == key and not (part.__doc__ or '').strip():
                 yield f'a docstring of {part.__name__}: what it is for, shapes, and each argument'
-    readme = (place if place.is_dir() else place.parent) / 'README.md'
-    if not readme.is_file():
-        yield f'{readme}: one command and its expected result'
+    if place.is_dir() and not (place / 'README.md').is_file():
+        yield f'{place / "README.md"}: one command and its expected result'
     if not tests:
-        yield f'tests: tests/plugins/test_{key}.py in the repository, or tests/test_*.py in its own folder'
+        inside = f', or {place}/tests/test_*.py' if place.is_dir() else ''
+        where = f'tests/plugins/test_{key}.py in the repository' if place.parent == ROOT / 'plugins' else (
+            f'test_{key}.py in {place.parent}')
+        yield f'tests: {where}{inside}'
 
 
-def _trial_faults(key: str) -> Iterator[str]:
-    """Yield what the parts of a plugin do in a trial that their contracts do not allow."""
-    from jrs.trials import faults_of
-    for slot in SLOTS.values():
+def _trials(key: str) -> tuple[list[str], list[str]]:
+    """Return which parts of a plugin keep their contracts in a trial, and what the others do that theirs do not allow."""
+    from jrs.trials import faults_of, is_tried
+    right, wrong = [], []
+    for slot in filter(is_tried, SLOTS.values()):
         for name, part in slot.module_dict.items():
             if owner_of(part) == key:
-                yield from (f'{slot.name.upper()}.{name}: {fault}' for fault in faults_of(part, slot))
+                faults = [f'{slot.name.upper()}.{name}: {fault}' for fault in faults_of(part, slot)]
+                wrong += faults
+                right += [] if faults else [f'{slot.name.upper()}.{name}']
+    return right, wrong
 
 
 def _tests(key: str, place: Path) -> Iterator[Path]:
     if place.parent == ROOT / 'plugins':
         yield from (ROOT / 'tests' / 'plugins').glob(f'test_{key}.py')
-    yield from sorted(place.rglob('test_*.py') if place.is_dir() else place.parent.rglob(f'test_{key}.py'))
+    if place.is_dir():
+        yield from sorted(place.rglob('test_*.py'))
+    yield from place.parent.glob(f'test_{key}.py')                      # beside it
+    yield from sorted((place.parent / 'tests').rglob(f'test_{key}.py'))
 
 
 def _owner(folder: Path | None, point: EntryPoint | None) -> str:

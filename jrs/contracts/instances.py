@@ -65,6 +65,8 @@ class Cost(Protocol):
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
         """Return (Q, G), finite, already multiplied by the weight. One scene: no axis B. G may be 0, V may be 1.
 
+        A cost whose constructor takes no `weight` is refused: `model.weights` would not reach it.
+
         `pred` has `class_logits` (Q, K + 1), `view_attention` (L, Q, V) or None, and ``pred.masks()``, a `MaskLogits`
         that is read in pieces or by `pairwise_bce` and `pairwise_dice` of `jrs.functional`.
         """
@@ -77,15 +79,19 @@ class Matcher(Protocol):
 
     `model.matcher`. Called once per scene and step in training, and by metrics that ask for matched queries. Derive from
     `jrs.matching.hungarian.CostMatcher` and define `assign` where costs are summed: building the costs, weights, checks of
-    shape and of finite numbers, auxiliary levels and G = 0 are done there.
+    shape and of finite numbers, auxiliary levels and G = 0 are done there. Arguments of its own come beside those of the
+    base: ``def __init__(self, k=3, **options)`` with ``super().__init__(**options)``.
     """
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Match:
         """Return the pairs of one scene, without gradient, on the device of `pred`; none where G is 0.
 
         A query has one instance at most; an instance may have several queries, or none. ``Match.auxiliary`` has one more
-        assignment per level of ``pred.auxiliary``. ``Match.weights`` (n,) may say how much each pair counts in the losses;
-        `assign` returns them as a third tensor.
+        assignment per level of ``pred.auxiliary``. ``Match.weights`` (n,) may say how much each pair counts in the losses.
+
+        `assign(cost, pred, target)` gets the sum of the costs (Q, G), float64 on the CPU, G > 0, of one level, and returns
+        queries (n,), instances (n,) and, as it likes, weights (n,), all as tensors or arrays. A query that is named twice,
+        or is not there (-1 too), is refused.
         """
 
 

@@ -22,7 +22,10 @@ class Metric(Protocol):
     `mmengine.evaluator.BaseMetric` and define `process`, which appends what is small and on the CPU to ``self.results``, and
     `compute_metrics`; or from `jrs.evaluation.metrics.SceneMetric`, which counts each scene once however many processes
     there are, and define `score_scene`, `summarise` and `describe`. ``default_prefix = 'depth'`` makes a name
-    `depth/abs_rel`.
+    `depth/abs_rel`; without it the name is as it is. What a metric of mmengine's base appends, any number of results per
+    scene, counts once per scene too; a value that is no number is not logged, and stands with the rules in `results.json`.
+    Arguments of its own come beside those of the base: ``def __init__(self, min_score=0.2, **options)`` with
+    ``super().__init__(**options)``.
 
     Attributes:
         reads_matches: True asks the model for `Reconstruction.matched`.

@@ -96,8 +96,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def term_summary(work_dir: Path, window: int) -> dict:
-    """Return per term the mean over the first and over the last `window` iterations of a run."""
+    """Return per term the mean over the first and over the last `window` iterations of a run, at most half of it each."""
     rows = [json.loads(line) for line in read_lines(work_dir / TERMS_FILE)]
+    window = min(window, max(1, len(rows) // 2))
     names = dict.fromkeys(name for row in rows for name in row if name != 'iteration')
     terms = {name: dict(first=float(np.mean([row[name] for row in rows[:window] if name in row])),
                         last=float(np.mean([row[name] for row in rows[-window:] if name in row]))) for name in names}

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric, Evaluator
 
+from jrs.errors import PluginError
 from jrs.evaluation.metrics import SceneMetric
 from jrs.structures import Reconstruction, SceneBatch, maps_read
 
@@ -50,9 +51,17 @@ class PlainMetric(SceneMetric):
         self.metric.process(data_batch, data_samples)
         self.results.append((tuple(data_batch.scene_names), self.metric.results))
 
-    def summarise(self, scenes: list[list[Any]]) -> dict[str, Any]:
-        """Return what the metric computes from the results of all scenes, in the order of their names."""
-        return self.metric.compute_metrics([result for scene in scenes for result in scene])
+    def summarise(self, scenes: list[list[Any]]) -> Mapping[str, Any]:
+        """Return what the metric computes from the results of all scenes, in the order of their names.
+
+        Raises:
+            PluginError: that is no mapping.
+        """
+        found = self.metric.compute_metrics([result for scene in scenes for result in scene])
+        if not isinstance(found, Mapping):
+            raise PluginError(f'{type(self.metric).__name__}.compute_metrics returned {found!r}: it must return a mapping '
+                              'name -> number.')
+        return found
 
     def describe(self) -> dict[str, str]:
         """Return the metric's rules in words, none where it states none."""

@@ -252,7 +252,8 @@ def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, fr
     wrong = [f'{key}: file {tuple(state[key].shape)}, model {tuple(own[key].shape)}' for key in report.used
              if state[key].shape != own[key].shape]
     if wrong:
-        raise WeightsError(f'{path} is for another size of model: {first_of(wrong, 3)}.')
+        raise WeightsError(f'{path} is for another size of model: {first_of(wrong, 3)}. Use the config and the '
+                           '--profile that the weights were trained with; a run has both in its config.py.')
     if not report.used or lacking:
         raise WeightsError(f'{path} does not fit the model ({report}). Missing: {lacking[:5]}; '
                            f'left over: {report.left_over[:5]}. Use the config that the weights were trained with.')

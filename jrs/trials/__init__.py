@@ -3,6 +3,6 @@
 `trial(part)` builds a registered class and yields what it does that its contract does not allow.
 """
 
-from jrs.trials.trial import faults_of
+from jrs.trials.trial import faults_of, is_tried
 
-__all__ = ['faults_of']
+__all__ = ['faults_of', 'is_tried']

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -51,6 +51,18 @@ def try_cost(part: object) -> Iterator[str]:
         yield from wrong_tensor(found, what, (inputs.QUERIES, count), '(Q, G)')
 
 
+def try_weight(part: type, arguments: Mapping) -> Iterator[str]:
+    """A cost of weight 2 is twice the cost of weight 1."""
+    if 'weight' not in arguments:
+        yield 'its constructor takes no `weight`: what model.weights says of it would change nothing'
+        return
+    with torch.no_grad():
+        once, twice = (part(**{**arguments, 'weight': weight})(inputs.query_predictions(), inputs.instance_targets())
+                       for weight in (1.0, 2.0))
+    if once.shape == twice.shape and not torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-6):
+        yield 'with twice the weight the cost is not twice as high: multiply it by `weight`'
+
+
 def try_matcher(part: object) -> Iterator[str]:
     """One scene with an auxiliary level: two instances, one view, none, and more instances than queries."""
     for views, count in (*SIZES, (2, inputs.QUERIES + 2)):
@@ -84,6 +96,17 @@ def try_instance_loss(part: object) -> Iterator[str]:
         leaves = dict(embedding=pred.embedding, class_logits=pred.class_logits, view_attention=pred.view_attention,
                       features=pred.features)
         yield from _wrong_term(value, f'with {views} views and {count} pairs', leaves)
+    yield from _wrong_pair_weights(part)
+
+
+@torch.no_grad()
+def _wrong_pair_weights(part: Callable) -> Iterator[str]:
+    """Yield that a loss says the same whatever a pair weighs, where it is another without that pair."""
+    pred, target, pairs = inputs.query_predictions(), inputs.instance_targets(), torch.arange(2)
+    both, heavier, one = (part(pred, target, match) for match in (
+        Match(pairs + 1, pairs), Match(pairs + 1, pairs, weights=torch.tensor([9.0, 1.0])), Match(pairs[:1] + 1, pairs[:1])))
+    if all(isinstance(value, Tensor) for value in (both, heavier, one)) and both.equal(heavier) and not both.equal(one):
+        yield 'it does not change with Match.weights: average over pairs with `match.mean(values)`'
 
 
 def try_feature_loss(part: object) -> Iterator[str]:

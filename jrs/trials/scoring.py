@@ -26,7 +26,7 @@ def try_metric(part: object) -> Iterator[str]:
             evaluator.process(data_samples=[inputs.reconstruction()], data_batch=batch)
         runs.append(evaluator.evaluate(2))
     if not runs[0] or not all(isinstance(value, Real) for value in runs[0].values()):
-        yield f'evaluate() must give numbers by name, got {runs[0]!r}'
+        yield f'evaluate() must give numbers by name, got {runs[0] | evaluator.words!r}'
     if str(runs[0]) != str(runs[1]):                                        # as words, in which NaN equals NaN
         yield f'a second evaluation of the same scenes gives {runs[1]}, the first gave {runs[0]}: it must start afresh'
     words = evaluator.describe()

@@ -26,8 +26,7 @@ def faults_of(part: type, slot: Slot, example: Mapping | None = None) -> list[st
     `example` names: a mapping of arguments, or a function of an empty folder that may put files there and returns one.
     A part of a slot with several kinds must be right as one of them.
     """
-    name = slot.name.upper()
-    if name not in TRIALS and name not in {kind.partition('.')[0] for kind in TRIALS}:
+    if not is_tried(slot):
         return []
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -35,7 +34,7 @@ def faults_of(part: type, slot: Slot, example: Mapping | None = None) -> list[st
         except _CannotTryError as error:
             return [str(error)]
         with _repeatable():
-            return _faults(part, name, arguments)
+            return _faults(part, slot.name.upper(), arguments)
 
 
 def _faults(part: type, slot: str, arguments: Mapping) -> list[str]:
@@ -49,10 +48,15 @@ def _faults(part: type, slot: str, arguments: Mapping) -> list[str]:
     fitting = [one for one in kinds if not lacking[one.name]]
     if not fitting:
         return min(lacking.values(), key=len, default=[])
-    found = {one.name: list(_faults_as(one, part, arguments)) for one in fitting}
+    found = {one.name: list(dict.fromkeys(_faults_as(one, part, arguments))) for one in fitting}
     if len(found) == 1 or not all(found.values()):
         return min(found.values(), key=len)
     return [f'as {kind}: {"; ".join(wrong)}' for kind, wrong in found.items()]
+
+
+def is_tried(slot: Slot) -> bool:
+    """Return whether there is a trial of parts of this slot."""
+    return slot.name.upper() in {kind.partition('.')[0] for kind in TRIALS}
 
 
 def argument_values(folder: Path) -> dict[str, object]:
@@ -75,7 +79,10 @@ def _arguments(part: type, slot: Slot, folder: Path, example: Mapping | None) ->
     allowed = accepted_keys(part)
     if slot is SLOTS['backbones']:                 # its sizes are its own: a width of others would not fit its other numbers
         return dict(own)
-    values = {name: value for name, value in argument_values(folder).items() if allowed is None or name in allowed}
+    offered = argument_values(folder)
+    if slot is not SLOTS['costs']:                 # a run offers it to no other part
+        del offered['weight']
+    values = {name: value for name, value in offered.items() if allowed is None or name in allowed}
     values.update(own)
     missing = [name for name in required_keys(part) if name not in values]
     if missing:
@@ -89,6 +96,8 @@ def _faults_as(one: Contract, part: type, arguments: Mapping) -> Iterator[str]:
     torch.manual_seed(0)
     try:
         yield from TRIALS[one.name](part(**arguments))
+        if one.name == 'COSTS':
+            yield from instances.try_weight(part, arguments)
     except Exception as error:                     # whatever a part raises is what the report is about
         yield _crash(error)
 

@@ -7,6 +7,7 @@ import torch
 
 from jrs.errors import ConfigError
 from jrs.matching.hungarian import HungarianMatcher, NonFiniteError
+from jrs.registry import COSTS as COST_SLOT
 from jrs.structures import QueryPredictions
 from tests.matching.test_costs import scene
 
@@ -89,3 +90,15 @@ def test_matching_leaves_no_gradient_behind():
     matcher = HungarianMatcher(COSTS, WEIGHTS)
     matcher(pred, target)
     assert pred.mask_logits.grad is None
+
+
+class Weightless:
+    def __call__(self, pred, target):
+        return torch.zeros(pred.embedding.shape[0], len(target.labels))
+
+
+def test_a_cost_that_the_weights_do_not_reach_is_refused(monkeypatch):
+    COST_SLOT.names()
+    monkeypatch.setitem(COST_SLOT._module_dict, 'Weightless', Weightless)
+    with pytest.raises(ConfigError, match='model.matcher.costs.a: the constructor of Weightless takes no `weight`'):
+        HungarianMatcher(dict(a=dict(type='Weightless')), dict(a=2.0))
