@@ -63,7 +63,7 @@ TINY = {
                   Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
                   Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),
                   DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE,
-                  MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
+                  ScaleHead=dict(dim=8), MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
                   VGGTOmegaGeometry=dict(DENSE, patch_size=8, num_heads=2, trunk_depth=1, text=dict(depth=1, num_heads=2))),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
     'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),

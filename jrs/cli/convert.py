@@ -191,7 +191,7 @@ def check_against(state: Mapping[str, Tensor], contents: Contents, cfg: Config, 
 def architecture(contents: Contents, cfg: Config) -> nn.Module:
     """Return the model of `cfg` without values; LoRA, and of released files classes and queries, as the file has them."""
     parts = {name: cfg.model.get(name) for name in ('type', 'backbone', 'camera_head', 'depth_head', 'geometry_head',
-                                                    'queries', 'feature_head', 'class_head')}
+                                                    'scale_head', 'queries', 'feature_head', 'class_head')}
     if contents.rank or 'lora' in parts['backbone']:
         parts['backbone'] = dict(parts['backbone'], lora=dict(rank=contents.rank, alpha=1.0) if contents.rank else None)
     num_classes = cfg.model.get('num_classes', 0)

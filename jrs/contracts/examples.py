@@ -193,6 +193,26 @@ class PatchGeometry(nn.Linear):
     depth = PART(dim_in=8)(FeatureTaps([torch.ones(1, 2, 6, 8)], torch.arange(6), (2, 3), (16, 24))).depth
     torch.testing.assert_close(depth, depth[:1, :1, :1, :1].expand(1, 2, 16, 24))
 ''', 'import torch\n\nfrom jrs.structures import FeatureTaps\n'),
+    'HEADS.scale_head': Example('''from torch import nn
+
+from jrs.registry import HEADS
+
+
+@HEADS.register_module()
+class MeanScale(nn.Linear):
+    """Metres per unit from the mean over all patches of a scene."""
+
+    def __init__(self, dim_in):
+        super().__init__(dim_in, 1)
+
+    def forward(self, features):
+        patches = features.taps[-1][:, :, features.patch_index].float()     # (B, V, h_p * w_p, dim_in)
+        return super().forward(patches.mean(dim=(1, 2)))[:, 0].exp()        # (B,)
+''', '''def test_each_scene_has_a_scale_of_its_own_above_0():
+    tap = torch.rand(2, 3, 6, 8)
+    scale = PART(dim_in=8)(FeatureTaps([tap], torch.arange(6), (2, 3), (16, 24)))
+    assert scale.shape == (2,) and scale.min() > 0 and scale[0] != scale[1]
+''', 'import torch\n\nfrom jrs.structures import FeatureTaps\n'),
     'HEADS.feature_head': Example('''from torch import nn
 from torch.nn import functional as F
 
@@ -641,6 +661,7 @@ _CONFIGS = {
     'HEADS.camera_head': "model = dict(camera_head=dict(_delete_=True, type='{part}'))",
     'HEADS.depth_head': "model = dict(depth_head=dict(_delete_=True, type='{part}'))",
     'HEADS.geometry_head': "model = dict(geometry_head=dict(type='{part}'), camera_head=None, depth_head=None)",
+    'HEADS.scale_head': "model = dict(scale_head=dict(type='{part}'))",
     'HEADS.feature_head': "model = dict(feature_head=dict(_delete_=True, type='{part}', embedding_dim=128))",
     'HEADS.class_head': "model = dict(class_head=dict(_delete_=True, type='{part}', embedding_dim=128))",
     'PRETEXTS': "model = dict(pretext=dict(type='{part}'))",

@@ -250,6 +250,18 @@ class GeometryHead(Protocol):
         """
 
 
+@contract('HEADS.scale_head', '*.scale_head', base=MODULE, offers=OF_THE_BACKBONE)
+class ScaleHead(Protocol):
+    """Taps -> metres per unit of a scene, by which what `camera_head` and `depth_head` read is multiplied.
+
+    `model.scale_head`, beside these two. Called once per forward pass, outside autocast, with gradient in training. Geometry
+    is supervised in units of the scene, and the scale by a term of its own (`MetricScaleLoss`).
+    """
+
+    def __call__(self, features: FeatureTaps) -> Tensor:
+        """Return metres per unit > 0 (B,) float32."""
+
+
 @contract('HEADS.feature_head', '*.feature_head', base=MODULE, offers=OF_THE_BACKBONE)
 class FeatureHead(Protocol):
     """Taps -> instance features, one vector per pixel of the masks, that query embeddings are multiplied with.

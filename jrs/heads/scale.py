@@ -6,15 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jrs.registry import HEADS
 from jrs.structures import FeatureTaps
 
 SMALLEST = 1e-8                                # metres per unit
 
 
+@HEADS.register_module()
 class ScaleHead(nn.Module):
     """One positive number per scene, from a token of no view, or without one from the tokens that cameras are read from.
 
-    MapAnything's (backbones.md section 3, "Pose and scale heads"). Runs in float32.
+    MapAnything's (backbones.md section 3, "Pose and scale heads"), and `model.scale_head` of others. Runs in float32.
 
     Args:
         dim_in: width of the token.

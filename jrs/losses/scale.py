@@ -28,8 +28,8 @@ class MetricScaleLoss:
         scale = predictions.extras.get('metric_scale')
         if scale is None:
             raise ConfigError('MetricScaleLoss needs a model that predicts metres per unit (metric_scale), and this one '
-                              'does not: use the head of a backbone that does, such as MapAnythingGeometry, or set this '
-                              'loss to None.')
+                              'does not: set model.scale_head, or use the geometry_head of a backbone that does, such as '
+                              'MapAnythingGeometry, or set this loss to None.')
         if target.unit_m is None:
             raise ConfigError('MetricScaleLoss needs a teacher that knows metres: GroundTruthTeacher, or PretrainedTeacher '
                               "with truth='scale'; or set this loss to None.")

@@ -63,6 +63,8 @@ class SegVGGT(BaseModel):
         backbone: images -> layer states, then taps for the heads (`BACKBONES`).
         camera_head, depth_head: taps -> cameras, depth (`HEADS`).
         geometry_head: taps -> all geometry at once, as `Predictions`, instead of these two (`HEADS`).
+        scale_head: taps -> metres per unit (B,) of what these two read, by which it is multiplied: depth and cameras are
+            then in metres, and are still supervised in units of the scene (`HEADS`).
         pretext: further training terms from what blocks of the backbone see and from the teacher's geometry (`PRETEXTS`).
         queries: how queries are initialised and updated (`QUERIES`).
         feature_head, class_head: taps -> instance features; embeddings -> class logits (`HEADS`).
@@ -83,7 +85,7 @@ class SegVGGT(BaseModel):
                  num_classes: int = 0, matcher: dict | None = None, losses: dict | None = None,
                  weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
                  postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None,
-                 geometry_head: dict | None = None, pretext: dict | None = None) -> None:
+                 geometry_head: dict | None = None, pretext: dict | None = None, scale_head: dict | None = None) -> None:
         super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
@@ -92,8 +94,12 @@ class SegVGGT(BaseModel):
         self.camera_head = build(HEADS, camera_head, 'model.camera_head', **offers)
         self.depth_head = build(HEADS, depth_head, 'model.depth_head', **offers)
         self.geometry_head = build(HEADS, geometry_head, 'model.geometry_head', **offers)
+        self.scale_head = build(HEADS, scale_head, 'model.scale_head', **offers)
         if geometry_head is not None and (camera_head is not None or depth_head is not None):
             raise ConfigError('model.geometry_head gives cameras and depth: set model.camera_head and model.depth_head to '
+                              'None.')
+        if geometry_head is not None and scale_head is not None:
+            raise ConfigError('model.geometry_head gives cameras and depth in a unit of its own: set model.scale_head to '
                               'None.')
         self.pretext = build(PRETEXTS, pretext, 'model.pretext', **offers)
         if self.pretext is not None:
@@ -156,13 +162,16 @@ class SegVGGT(BaseModel):
     def _geometry(self, taps: FeatureTaps) -> Predictions:
         """Return cameras, depth and confidence, as far as there are heads; the world is the first camera.
 
-        The unit is the backbone's where its own head reads them, else arbitrary.
+        The unit is the backbone's where its own head reads them, metres by a scale head, else arbitrary.
         """
         if self.geometry_head is not None:
             predictions = replace(self.geometry_head(taps), scale=self.backbone.scale)
         else:
             encodings = self.camera_head(taps) if self.camera_head is not None else []
             predictions = Predictions(encodings, *(self.depth_head(taps) if self.depth_head is not None else ()))
+        if self.scale_head is not None:
+            scale = self.scale_head(taps)                                                   # (B,)
+            predictions = replace(predictions.scaled(scale), scale='metric', extras={'metric_scale': scale})
         if not self.backbone.has_reference_view and predictions.pose_encodings:
             if predictions.points is not None:
                 predictions.points = in_first_frame(predictions.points, predictions.pose_encodings[-1])

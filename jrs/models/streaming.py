@@ -126,6 +126,9 @@ def _check(model: SegVGGT) -> None:
         if head is not None and not getattr(head, 'streams', False):
             raise ConfigError(f'model.{slot}, {type(head).__name__}, sees all views at once. A CameraHead streams with '
                               f"trunk_attention=dict(type='CausalViews'), {READY}.")
+    if model.scale_head is not None:
+        raise ConfigError(f'model.scale_head, {type(model.scale_head).__name__}, gives all views of a scene one scale, '
+                          'and in a stream they come one at a time: set model.scale_head to None.')
 
 
 def _joined(parts: list[Predictions]) -> Predictions:

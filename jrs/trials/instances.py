@@ -131,7 +131,8 @@ def try_geometry_loss(part: object) -> Iterator[str]:
             yield f'{where}: it returns None; 0 that depends on the predictions is asked for'
             return
         leaves = dict(depth=predictions.depth, depth_conf=predictions.depth_conf, points=predictions.points,
-                      points_conf=predictions.points_conf, pose_encodings=predictions.pose_encodings[-1])
+                      points_conf=predictions.points_conf, pose_encodings=predictions.pose_encodings[-1],
+                      **predictions.extras)
         yield from _wrong_term(value, where, leaves)
 
 

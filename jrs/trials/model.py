@@ -211,6 +211,16 @@ def try_geometry_head(part: nn.Module) -> Iterator[str]:
     yield from wrong_gradients(part, outputs)
 
 
+def try_scale_head(part: nn.Module) -> Iterator[str]:
+    """Taps of two scenes and two views."""
+    found = part(inputs.taps())
+    lacking = list(wrong_tensor(found, 'the scale', (2,), '(B,)'))
+    yield from lacking
+    if not lacking and (found <= 0).any():
+        yield f'metres per unit must be above 0, got {found.min().item():.3g}'
+    yield from wrong_gradients(part, found)
+
+
 def _wrong_cameras(found: object) -> Iterator[str]:
     if not isinstance(found, list) or not found:
         yield f'cameras are a {type(found).__name__}, not a list of at least one (B, V, 9)'
@@ -281,4 +291,4 @@ def try_teacher(part: object) -> Iterator[str]:
 TRIALS = {
     'BACKBONES': try_backbone, 'ATTENTIONS': try_attention, 'QUERIES': try_queries, 'HEADS.camera_head': try_camera_head,
     'HEADS.depth_head': try_depth_head, 'HEADS.geometry_head': try_geometry_head, 'HEADS.feature_head': try_feature_head,
-    'HEADS.class_head': try_class_head, 'PRETEXTS': try_pretext, 'TEACHERS': try_teacher}
+    'HEADS.scale_head': try_scale_head, 'HEADS.class_head': try_class_head, 'PRETEXTS': try_pretext, 'TEACHERS': try_teacher}

@@ -108,6 +108,7 @@ def test_memory_does_not_grow_from_half_of_a_stream_to_its_end(carry, views):
 @pytest.mark.parametrize(('config', 'overrides', 'words'), [
     (MAIN, {}, 'VGGT sees all views at once'),
     (FADA, {'model.camera_head.trunk_attention': None}, 'CameraHead, sees all views at once'),
+    (FADA, {'model.scale_head': dict(type='ScaleHead')}, 'gives all views of a scene one scale'),
     (ROOT / 'plugins' / 'pi3' / 'configs' / 'pi3_fada.py',
      {'plugins': ['pi3', 'stream_vggt'], 'model.backbone.global_attention': dict(type='CausalViews')}, 'no reference view')])
 def test_a_model_that_cannot_stream_says_which_part_and_what_to_use(config, overrides, words):
