@@ -10,7 +10,7 @@ import ast
 import inspect
 import keyword
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,18 @@ from jrs.inheritance import REPOSITORY, bases_of, check_known, merged, read_file
 from jrs.plugins import NAMESPACE, hook_of, implementing, load_plugins, manager
 from jrs.profiles import profile_file, replaced, sizes_that_apply, with_own_data
 from jrs.registry import CORE, check_keys, owner_of, to_list
-from jrs.schema import GROUP_KEYS, REQUIRED, SECTIONS, TOP_LEVEL, components, part_at, slot_of, terms_of, value_at
+from jrs.schema import (
+    GROUP_KEYS,
+    REQUIRED,
+    SECTIONS,
+    TOP_LEVEL,
+    components,
+    joined,
+    part_at,
+    slot_of,
+    terms_of,
+    value_at,
+)
 
 __all__ = ['REPOSITORY', 'bases_of', 'check_config', 'load_config', 'parse_override', 'profile_notes', 'read_config',
            'resolve_config']
@@ -104,7 +115,7 @@ def read_config(file: str | Path) -> Config:
 def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> tuple[Config, list[tuple[str, str]]]:
     """Return the resolved config, and path and words of what the profile does to what the experiment writes."""
     source = read_file(file)
-    values, plugins, notes = source.values, source.plugins, []
+    values, plugins, notes, exchanged = source.values, source.plugins, [], []
     load_plugins(plugins, file.resolve().parent)
     own_sizes = {name: (profile_file(name, file), sizes) for name, sizes in (values.pop('profiles', None) or {}).items()}
     if profile != 'paper':
@@ -114,8 +125,8 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
         changes, left_out = with_own_data(values, _public(sizes.values), source.written)
         before, values = values, _changed(values, sizes_that_apply(values, changes), f'profile {profile!r}')
         said = [(path, f'this config\'s own stays, not {value!r}') for path, value in left_out]
-        said += [(path, f'{new!r} in place of {old!r}') for path, old, new in replaced(source.written, before, values)]
         notes = [(path, f'profile {profile!r}: {path}: {words}') for path, words in said]
+        exchanged = list(replaced(source.written, before, values))
     for changes, where, folder in ((own_sizes.get(profile, ('', {}))[1], f'{file}: profiles.{profile}', file.parent),
                                    (_combined(overrides or {}), '--cfg-options', Path.cwd())):
         named = changes.get('plugins') or []
@@ -123,13 +134,21 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
         plugins += _providing(changes, plugins) if where == '--cfg-options' else []
         load_plugins(plugins)
         values = _changed(values, {key: value for key, value in changes.items() if key != 'plugins'}, where)
+    notes += [(path, f'profile {profile!r}: {path}: {new!r} in place of {old!r}') for path, old, new in exchanged
+              if value_at(values, path, '–') == new]                   # else `profiles` or an override says it
     cfg = _as_config(values, list({plugin_name(name): name for name in reversed(plugins)}.values())[::-1], file)
     _drop_idle_weights(cfg, source.terms)
-    if 'train_dataset.folder' in source.written and 'experiment.trained_on' not in source.written:
+    written = {*source.written, *_paths(own_sizes.get(profile, ('', {}))[1]), *(overrides or {})}
+    if 'train_dataset.folder' in written and 'experiment.trained_on' not in written:
         inherited = value_at(cfg._cfg_dict, 'experiment.trained_on')
         notes.append(('experiment.trained_on', f'experiment.trained_on: still {inherited!r}, which the card of the weights '
-                      'will say: write what the data of this config are'))
+                      'will say: write what the data of this run are'))
     return cfg, notes
+
+
+def _paths(changes: Mapping, path: str = '') -> Iterator[str]:
+    for key, value in changes.items():
+        yield from _paths(value, joined(path, key)) if isinstance(value, Mapping) else (joined(path, key),)
 
 
 def _as_config(values: Mapping, plugins: list[str], file: Path) -> Config:

@@ -132,6 +132,14 @@ def test_what_a_profile_replaces_and_leaves_is_said(tmp_path, capsys):
     stated = leaf(tmp_path, "train_dataset = dict(folder='mine')\nexperiment = dict(trained_on='mine')", name='stated.py')
     assert profile_notes(stated, 'paper') == []
     assert profile_notes(ROOT / 'configs' / 'segvggt' / 'all24_frozen.py', 'rooms') == []
+    kept = leaf(tmp_path, "weights = None\ntrain = dict(iterations=7)\nprofiles = dict(rooms=dict(weights=None, train=dict("
+                          'iterations=5)))', name='kept.py')
+    assert profile_notes(kept, 'rooms') == []                          # what `profiles` says wins: nothing is replaced
+    for said in ({'train_dataset.folder': 'rooms/debug'}, {'train_dataset.folder': 'mine', 'seed': 1}):
+        assert any('trained_on: still' in note for note in profile_notes(kept, 'rooms', said))
+        assert profile_notes(kept, 'rooms', {**said, 'experiment.trained_on': 'mine'}) == []
+    own = leaf(tmp_path, "profiles = dict(rooms=dict(train_dataset=dict(folder='mine')))", name='own.py')
+    assert any('trained_on: still' in note for note in profile_notes(own, 'rooms')) and profile_notes(own, 'debug') == []
     assert command('print_config', path, '--profile', 'rooms', '--diff') == 0
     printed = capsys.readouterr().out
     assert all(note in printed for note in notes)

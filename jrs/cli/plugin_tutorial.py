@@ -54,11 +54,13 @@ built-in rooms.
     python tools/prepare.py rooms --preset tiny --out data/rooms/tiny
     python tools/train.py my_row.py --profile rooms
 
-A part gets those sizes of the profile that its constructor has: call the number of queries `num_queries`, D `embedding_dim`,
-attention heads `num_heads`. Widths of images are rounded to what the patches of the backbone allow, and a teacher of
-other patches sees resized images. `debug` exchanges the teacher too; `data_root` and type, folder, split and benchmark of
-data that your config names stay. What an experiment wants otherwise under a profile it says under that profile's name,
-and that wins: `profiles = dict(debug=dict(model=dict(matcher=dict(k=2))))`.
+A part gets those sizes of the profile that its constructor has: call the number of queries `num_queries`, D
+`embedding_dim`, attention heads `num_heads`, the depth of a backbone `depth`. They replace what your config says there, and
+a default too; an argument that is no size of that kind needs another name (`print_config.py my_row.py --profile debug`
+shows them). Widths of images are rounded to what the patches of the backbone allow, and a teacher of other patches sees
+resized images. `debug` exchanges the teacher too; `data_root` and type, folder, split and benchmark of data that your
+config names stay. What an experiment wants otherwise under a profile it says under that profile's name, and that wins:
+`profiles = dict(debug=dict(model=dict(matcher=dict(k=2))))`.
 
 **Check it.** `python tools/plugins.py check my_cost` (or a path) runs a small batch through each part: shapes, order of
 views, gradients, one view, no instance. It says which parts keep their contracts and what lacks, and exits with 1 while
@@ -114,7 +116,11 @@ weights = None
 profiles = dict(rooms=dict(weights=None))           # rooms begins with weights of a small VGGT
 ```
 
-A pre-trained teacher has a backbone of its own. Sections: BACKBONES, HEADS; structures: LayerState, FeatureTaps.
+Every part of `backbone.*`, `camera_head.*` and `depth_head.*` learns at the rate of the group `pretrained`, in the
+paper's setting 6e-5, which is meant for VGGT-1B: a network that starts from random numbers wants that of `new`,
+`parameter_groups = dict(pretrained=dict(lr=2e-4))`. A pre-trained teacher has a backbone of its own, and patches of its
+own; its weights are read after yours and need not fit your backbone. Sections: BACKBONES, HEADS; structures:
+LayerState, FeatureTaps.
 
 **A metric on mmengine's base class.** `process` appends what is small to `self.results`, `compute_metrics` makes numbers
 of all of it; each scene counts once, whatever the number of processes.

@@ -24,7 +24,7 @@ class TermLog(Hook):
     """Write every term of every iteration to `terms.jsonl`, and print first against last at the end.
 
     Args:
-        window: iterations in the means over the first and over the last part of the run.
+        window: iterations in the means over the first and over the last part of the run, at most half of it each.
     """
 
     priority = 'LOW'

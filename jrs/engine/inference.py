@@ -102,9 +102,11 @@ class Scene:
     def left_out(self) -> str:
         """What `save` cannot write, and why; '' when everything can be."""
         scene, missing = self.reconstruction, self.reconstruction.missing_geometry
-        lacking = ['cloud.ply, instances.ply, scene.glb and colmap/'] if missing else []
+        lacking = ['cloud.ply', 'instances.ply', 'scene.glb', 'colmap/'] if missing else []
         lacking += ['cameras.json'] if scene.cam_from_world is None else []
-        return f'{" and ".join(lacking)}: the model has no {" and no ".join(missing)}' if lacking else ''
+        if not lacking:
+            return ''
+        return f'{", ".join(lacking[:-1])} and {lacking[-1]}: the model has no {" and no ".join(missing)}'
 
     def save(self, out: str | Path, confidence: float = 20.0, max_points: int | None = 500_000, glb: bool = True,
              colmap: bool = False, title: str = 'Reconstruction') -> list[Path]:

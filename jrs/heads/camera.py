@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jrs.errors import ConfigError
 from jrs.layers.attention import Mix, SceneAttention, fused_attention
 from jrs.layers.block import Block, Mlp
 from jrs.layers.dpt import HeadMemory
@@ -55,11 +56,12 @@ class CameraHead(nn.Module):
         never negative) of `cam_from_world`. Reads `features.geometry_tokens` (B, V, dim_in).
 
         Raises:
-            ValueError: the backbone leaves no geometry tokens.
+            ConfigError: the backbone leaves no geometry tokens.
         """
         if features.geometry_tokens is None:
-            raise ValueError('CameraHead reads geometry tokens (B, V, dim_in), and this backbone leaves None; use a '
-                             'camera head that is made for it.')
+            raise ConfigError('CameraHead reads geometry tokens (B, V, dim_in), and this backbone leaves None: use a camera '
+                              'head that is made for it (docs/plugins.md, HEADS.camera_head), or none: '
+                              'model.camera_head=None, model.losses.camera=None, metrics.cameras=None.')
         with torch.autocast(features.geometry_tokens.device.type, enabled=False):
             return self._refine(self.token_norm(features.geometry_tokens.float()))
 

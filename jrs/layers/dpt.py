@@ -89,7 +89,14 @@ class DenseFusion(nn.Module):
         Args:
             features: four taps (B, V, P, dim_in).
             finish: four branches (n, out_channels[j], h_j, w_j) of n views, finest first -> (n, ...).
+
+        Raises:
+            ConfigError: another number of taps.
         """
+        if len(features.taps) != len(self.projects):
+            raise ConfigError(f'{type(self).__name__} reads {len(self.projects)} taps, and this backbone leaves '
+                              f'{len(features.taps)}: give its features() and feature_layers {len(self.projects)} (a layer '
+                              'may stand there twice), or use a head that is made for it.')
         num_scenes, num_views = features.taps[0].shape[:2]
         taps = [tap.flatten(0, 1) for tap in features.taps]                     # (B*V, P, dim_in) each
         finished = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from jrs.config import nearest_multiple
@@ -127,6 +128,7 @@ class PretrainedTeacher:
     def _ready(self, device: torch.device) -> nn.Module:
         """Return the frozen model on `device`, building it once."""
         if self.model is None:
+            print_log(f'the teacher, which is not trained, takes its weights from {self.checkpoint}', 'current')
             model = build_with_weights(
                 lambda: build(MODELS, self.config, 'model.teacher.model', autocast=self.autocast), self.checkpoint)
             model = model.narrow() if hasattr(model, 'narrow') else model

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +31,16 @@ def try_backbone(part: nn.Module) -> Iterator[str]:
     with torch.no_grad():
         images = torch.cat([images, images[:, :1].flip(-1)], dim=1)                         # (2, 3, 3, H, W)
         whole = _by_view(*_run(part, images))
-        if not _close(whole, _by_view(*_run(part, images))):
+        if not whole.close(_by_view(*_run(part, images))):
             yield 'two passes over the same images differ in evaluation: something is random, or kept from pass to pass'
             return
-        if not _close([value[:1] for value in whole], _by_view(*_run(part, images[:1]))):
+        if not whole.at(lambda value: value[:1]).close(_by_view(*_run(part, images[:1]))):
             yield 'a scene comes out otherwise beside another scene than by itself: scenes are mixed (axis B)'
         order = [0, 2, 1] if part.has_reference_view else [2, 0, 1]
         if getattr(part, 'causal', False):
-            if not _close([value[:, :2] for value in whole], _by_view(*_run(part, images[:, :2]))):
+            if not whole.at(lambda value: value[:, :2]).close(_by_view(*_run(part, images[:, :2]))):
                 yield 'causal is True, and a third view changes what comes out of the first two'
-        elif not _close([value[:, order] for value in whole], _by_view(*_run(part, images[:, order]))):
+        elif not whole.at(lambda value: value[:, order]).close(_by_view(*_run(part, images[:, order]))):
             others = ' behind the first' if part.has_reference_view else ' (has_reference_view is False)'
             yield (f'permuting the views{others} does not permute tokens and taps: they leave in another order than the '
                    'images, or the order has an influence')
@@ -106,19 +106,42 @@ def _wrong_features(part: nn.Module, features: FeatureTaps, images: Tensor) -> I
                                 '(B, V, feature_dim)')
 
 
-def _by_view(states: list[LayerState], features: FeatureTaps) -> list[Tensor]:
-    """Return everything with an axis of views: patch tokens of each layer, taps, tokens for cameras; (B, V, ...) each."""
+@dataclass
+class _ByView:
+    """What has an axis of views, (B, V, ...) each: patch tokens in any order, and what stands in one order."""
+
+    tokens: list[Tensor]
+    ordered: list[Tensor]
+
+    def at(self, pick: Callable[[Tensor], Tensor]) -> _ByView:
+        return _ByView([pick(value) for value in self.tokens], [pick(value) for value in self.ordered])
+
+    def close(self, other: _ByView) -> bool:
+        return (all(_close(a, b) or _close_as_sets(a, b) for a, b in zip(self.tokens, other.tokens, strict=True))
+                and all(_close(a, b) for a, b in zip(self.ordered, other.ordered, strict=True)))
+
+
+def _by_view(states: list[LayerState], features: FeatureTaps) -> _ByView:
+    """Return the patch tokens of each layer, taps and tokens for cameras."""
     tokens = []
     for state in states:
         of_view = [state.tokens[:, state.is_patch & (state.view_index == view)] for view in range(state.num_views)]
         if len({one.shape for one in of_view}) == 1:                # merged tokens may be more in one view
             tokens.append(torch.stack(of_view, dim=1))
-    return [*tokens, *features.taps, *tensors([features.geometry_tokens])]
+    return _ByView(tokens, [*features.taps, *tensors([features.geometry_tokens])])
 
 
-def _close(first: list[Tensor], second: list[Tensor]) -> bool:
-    return all(a.shape == b.shape and torch.allclose(a.float(), b.float(), **CLOSE)
-               for a, b in zip(first, second, strict=True))
+def _close(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.allclose(first.float(), second.float(), **CLOSE)
+
+
+def _close_as_sets(first: Tensor, second: Tensor) -> bool:
+    """True where each token (B, V, n, C) of either is close to one of the same view of the other."""
+    if first.shape != second.shape:
+        return False
+    apart = torch.cdist(first.float(), second.float(), p=float('inf'))                      # (B, V, n, n)
+    allowed = CLOSE['atol'] + CLOSE['rtol'] * float(first.abs().max())
+    return max(float(apart.amin(dim=axis).max()) for axis in (-1, -2)) <= allowed
 
 
 def try_attention(part: nn.Module) -> Iterator[str]:

@@ -221,6 +221,7 @@ def test_the_term_summary_is_the_mean_over_the_first_and_the_last_iterations(tmp
     summary = term_summary(tmp_path, window=2)
     assert summary['iterations'] == 6                                   # the line that a kill cut short does not count
     assert summary['terms']['loss'] == dict(first=9.5, last=5.5)
+    assert term_summary(tmp_path, window=20)['terms']['loss'] == dict(first=9.0, last=6.0)     # 3 and 3: no step in both
     table = format_summary(summary).splitlines()
     assert term_summary(tmp_path, window=20)['terms']['loss'] == dict(first=9.0, last=6.0)     # halves of a short run
     assert table[1].split() == ['loss', '9.5000', '5.5000', '-42.1%'] and table[2].split()[-1] == '+0.0%'

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from jrs.errors import ConfigError
 from jrs.heads.camera import CameraHead
 from jrs.registry import HEADS, build
 from tests.heads._taps import permute, some_features
@@ -62,5 +63,5 @@ def test_a_step_does_not_learn_through_the_one_before():
 def test_camera_head_says_so_when_there_are_no_geometry_tokens():
     features = some_features()
     features.geometry_tokens = None
-    with pytest.raises(ValueError, match='leaves None'):
+    with pytest.raises(ConfigError, match='leaves None: .*model.camera_head=None'):
         camera_head()(features)

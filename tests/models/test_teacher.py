@@ -101,6 +101,15 @@ def test_a_teacher_that_knows_the_truth_teaches_it_in_its_own_unit(checkpoint):
     assert target.valid.all() and not target.depth.requires_grad
 
 
+def test_the_weights_of_a_teacher_are_said_to_be_its_own(checkpoint, monkeypatch):
+    said = []
+    for module in ('jrs.models.teacher', 'jrs.io.weights'):
+        monkeypatch.setattr(f'{module}.print_log', lambda words, logger: said.append(words))
+    batch = scene_batch()
+    PretrainedTeacher(Oracle(batch), checkpoint(scale=1.0))(batch)
+    assert 'the teacher, which is not trained, takes its weights from' in said[0] and '1 used' in said[1]
+
+
 def test_the_student_neither_trains_nor_saves_its_teacher(checkpoint):
     batch = scene_batch()
     student = nn.Linear(2, 2)

@@ -126,6 +126,15 @@ def test_a_part_that_breaks_its_contract_is_told_what_is_wrong(kind, old, new, w
     assert re.search(words, '\n'.join(found)), found
 
 
+def test_tokens_of_all_views_may_be_mixed_in_any_order_that_the_index_vectors_tell():
+    text = EXAMPLES['BACKBONES'].whole.replace('yield LayerState.of_views(0, tokens)', '''views, count = tokens.shape[1:3]
+        order = torch.randperm(views * count, generator=torch.Generator().manual_seed(0))
+        yield LayerState(0, tokens.flatten(1, 2)[:, order], OF_VIEW[order], order > -1, views)''')
+    true, false = (text.replace('OF_VIEW', words) for words in ('(order.sort()[0] // count)', '(order.sort()[0] % views)'))
+    assert faults_of(made('BACKBONES', true), registry.BACKBONES) == []
+    assert re.search('another order', '\n'.join(faults_of(made('BACKBONES', false), registry.BACKBONES)))
+
+
 def test_a_patch_size_that_only_the_built_backbone_knows_is_told():
     text = EXAMPLES['BACKBONES'].whole.replace('patch_size, num', 'patches, num').replace(
         'super().__init__(3, 32, 8, stride=8)', 'super().__init__(3, 32, 8, stride=8)\n        self.patch_size = 8')
