@@ -44,6 +44,7 @@ class VGGT(StepBackbone):
     weights_licence = 'VGGT licence: non-commercial; a separate commercial file exists'
     streams = True
     encoder_parts = ('patch_embed',)
+    example = dict(img_size=56, embed_dim=16, depth=2, num_heads=2, patch_embed='conv', feature_layers=(0, 0, 1, 1))
 
     def __init__(self, img_size: int = 518, patch_size: int = 14, embed_dim: int = 1024, depth: int = 24,
                  num_heads: int = 16, mlp_ratio: float = 4.0, patch_embed: str = 'dinov2_vitl14_reg',

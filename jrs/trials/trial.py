@@ -17,6 +17,7 @@ from jrs.trials import data, inputs, instances, model, scoring
 
 TRIALS: dict[str, Callable] = {**model.TRIALS, **instances.TRIALS, **data.TRIALS, **scoring.TRIALS}
 WEIGHTS = {'classification': 1.0, 'mask_dice': 1.0}
+LARGEST = 50                                   # million parameters of a backbone that is tried
 
 
 def faults_of(part: type, slot: Slot, example: Mapping | None = None) -> list[str]:
@@ -78,6 +79,7 @@ def _arguments(part: type, slot: Slot, folder: Path, example: Mapping | None) ->
     own = own(folder) if callable(own) else own
     allowed = accepted_keys(part)
     if slot is SLOTS['backbones']:                 # its sizes are its own: a width of others would not fit its other numbers
+        _check_size(part, own)
         return dict(own)
     offered = argument_values(folder)
     if slot is not SLOTS['costs']:                 # a run offers it to no other part
@@ -89,6 +91,18 @@ def _arguments(part: type, slot: Slot, folder: Path, example: Mapping | None) ->
         raise _CannotTryError(f'arguments to try it with: its constructor needs {", ".join(map(repr, missing))}. Give the '
                               f'class `example = dict({missing[0]}=…)`, or a default')
     return values
+
+
+def _check_size(part: type, arguments: Mapping) -> None:
+    """Refuse a backbone of full size, without making its weights."""
+    try:
+        with torch.device('meta'):
+            millions = sum(value.numel() for value in part(**arguments).parameters()) // 10 ** 6
+    except Exception:                              # what is wrong with it shows when it is tried
+        return
+    if millions > LARGEST:
+        raise _CannotTryError(f'small sizes to try it with: it would have {millions} million parameters, more than '
+                              f'{LARGEST}. Give the class `example = dict(…)`, the arguments of a tiny one')
 
 
 def _faults_as(one: Contract, part: type, arguments: Mapping) -> Iterator[str]:

@@ -83,6 +83,7 @@ class MapAnything(StepBackbone):
     scale = 'metric'
     input_layer = -1
     encoder_parts = ('encoder',)
+    example = dict(img_size=56, embed_dim=16, depth=4, num_heads=2, patch_embed='conv', feature_layers=(-1, 1, 2, 3))
     weights_licence = 'CC BY-NC 4.0 (facebook/map-anything) or Apache-2.0 (facebook/map-anything-apache)'
     official_weights = ('Put the released MapAnything V1.1 there: model.safetensors from '
                         'https://huggingface.co/facebook/map-anything-apache (Apache-2.0) or .../map-anything (CC BY-NC '

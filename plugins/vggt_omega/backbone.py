@@ -61,6 +61,7 @@ class VGGTOmega(StepBackbone):
                         '--cfg-options weights=FILE.')
     streams = True
     encoder_parts = ('patch_embed',)
+    example = dict(img_size=56, embed_dim=16, depth=2, num_heads=2, patch_embed='conv', feature_layers=(0, 0, 1, 1))
 
     def __init__(self, img_size: int = 512, patch_size: int = 16, embed_dim: int = 1024, depth: int = 24,
                  num_heads: int = 16, mlp_ratio: float = 4.0, patch_embed: str = 'dinov3_vitl16', encoder_depth: int = 4,

@@ -147,3 +147,10 @@ def test_a_constructor_that_needs_more_says_how_to_give_it():
                                                                                        registry.ALIGNMENTS)[0]
     text = text.replace('def __init__', 'example = dict(scale=1.0, other=2)\n\n    def __init__')
     assert faults_of(made('ALIGNMENTS', text), registry.ALIGNMENTS) == []
+
+
+def test_a_backbone_of_full_size_asks_for_an_example():
+    vggt = registry.BACKBONES.lookup('VGGT', 'model.backbone')
+    large = type('Large', (vggt,), dict(example={}))
+    assert 'million parameters, more than 50. Give the class `example' in faults_of(large, registry.BACKBONES)[0]
+    assert faults_of(vggt, registry.BACKBONES) == []
