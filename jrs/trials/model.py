@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
@@ -36,6 +38,9 @@ def try_backbone(part: nn.Module) -> Iterator[str]:
             return
         if not whole.at(lambda value: value[:1]).close(_by_view(*_run(part, images[:1]))):
             yield 'a scene comes out otherwise beside another scene than by itself: scenes are mixed (axis B)'
+        if _keeps_taps(part, images[:1]):
+            yield ('features() hands over taps that the backbone still holds: their memory stays until the next pass. Drop '
+                   'them as they are handed over')
         order = [0, 2, 1] if part.has_reference_view else [2, 0, 1]
         if getattr(part, 'causal', False):
             if not whole.at(lambda value: value[:, :2]).close(_by_view(*_run(part, images[:, :2]))):
@@ -66,6 +71,15 @@ def _legal_images(part: nn.Module) -> Tensor:
 def _run(part: nn.Module, images: Tensor) -> tuple[list[LayerState], FeatureTaps]:
     states = list(part.layers(images))
     return states, part.features()
+
+
+def _keeps_taps(part: nn.Module, images: Tensor) -> bool:
+    """True where a tap of `images` (B, V, 3, H, W) lives on when those who asked for it have dropped it."""
+    _, features = _run(part, images)
+    taps = [weakref.ref(tap) for tap in features.taps]
+    del _, features
+    gc.collect()
+    return any(tap() is not None for tap in taps)
 
 
 def _wrong_states(part: nn.Module, states: list[LayerState], images: Tensor) -> Iterator[str]:

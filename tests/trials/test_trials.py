@@ -67,6 +67,7 @@ BROKEN = [      # kind, what is changed in its example, into what, what the tria
     ('BACKBONES', '.mT.unflatten', '.detach().mT.unflatten', 'no gradient'),
     ('BACKBONES', 'yield LayerState.of_views(0, tokens)',
      'yield LayerState(0, tokens.flatten(1, 2), index, index > -1, tokens.shape[1])', 'view_index of layer 0 names'),
+    ('BACKBONES', "self.__dict__.pop('taps')", 'self.taps', 'still holds'),
     ('ATTENTIONS', 'key, value, allowed)', 'key, value, allowed)[:, :, 1:]', r'not \(B, heads, N, head width\)'),
     ('QUERIES', 'QueryPredictions(', 'QueryPredictions(view_attention=torch.ones(1, 2, self.num_queries, 2), embedding=',
      'do not sum to 1'),
