@@ -22,7 +22,7 @@ from jrs.discovery import absolute, plugin_name, providers
 from jrs.errors import ConfigError, JrsError, PluginError, did_you_mean
 from jrs.inheritance import REPOSITORY, bases_of, check_known, merged, read_file
 from jrs.plugins import NAMESPACE, hook_of, implementing, load_plugins, manager
-from jrs.profiles import profile_file, replaced, sizes_that_apply, with_own_data
+from jrs.profiles import added, profile_file, replaced, sizes_that_apply, with_own_data
 from jrs.registry import CORE, check_keys, owner_of, to_list
 from jrs.schema import (
     GROUP_KEYS,
@@ -126,7 +126,8 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
         before, values = values, _changed(values, sizes_that_apply(values, changes), f'profile {profile!r}')
         said = [(path, f'this config\'s own stays, not {value!r}') for path, value in left_out]
         notes = [(path, f'profile {profile!r}: {path}: {words}') for path, words in said]
-        exchanged = list(replaced(source.written, before, values))
+        exchanged = [(path, new, f'in place of {old!r}') for path, old, new in replaced(source.written, before, values)]
+        exchanged += [(path, new, 'set by the profile alone') for path, new in added(source.written, before, values)]
     for changes, where, folder in ((own_sizes.get(profile, ('', {}))[1], f'{file}: profiles.{profile}', file.parent),
                                    (_combined(overrides or {}), '--cfg-options', Path.cwd())):
         named = changes.get('plugins') or []
@@ -134,7 +135,7 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
         plugins += _providing(changes, plugins) if where == '--cfg-options' else []
         load_plugins(plugins)
         values = _changed(values, {key: value for key, value in changes.items() if key != 'plugins'}, where)
-    notes += [(path, f'profile {profile!r}: {path}: {new!r} in place of {old!r}') for path, old, new in exchanged
+    notes += [(path, f'profile {profile!r}: {path}: {new!r} {words}') for path, new, words in exchanged
               if value_at(values, path, '–') == new]                   # else `profiles` or an override says it
     cfg = _as_config(values, list({plugin_name(name): name for name in reversed(plugins)}.values())[::-1], file)
     _drop_idle_weights(cfg, source.terms)

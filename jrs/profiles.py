@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from jrs.signatures import accepted_keys
 
 # What says which data are used, for what. Sizes are all the rest.
 DATA_OF_A_SET = ('type', 'folder', 'split', 'benchmark')
-DATA_KEYS = re.compile(rf'data_root|\w+_dataset\.({"|".join(DATA_OF_A_SET)})|(metrics\.\w+|experiment)\.benchmark')
+DATA_KEYS = re.compile(rf'data_root|\w+_dataset\.({"|".join(DATA_OF_A_SET)})|metrics\.\w+\.benchmark')
 SAID_OF_WEIGHTS = ('experiment.trained_on', 'experiment.weights_licence')      # true of the profile's training data only
 
 
@@ -91,6 +92,19 @@ def _of_others(base: Mapping, key: str, path: str) -> bool:
         return False
     others = (accepted_keys(slot.get(other)) or () for other in slot.names())
     return any(key in accepted for accepted in others) or key in arguments_in_plugins(slot.name.upper())
+
+
+def added(written: Collection[str], before: Mapping, after: Mapping) -> Iterator[tuple[str, Any]]:
+    """Yield path and value of what a profile sets of a data set of the experiment's own, and the experiment does not.
+
+    What the data set would do anyway, by a default of its constructor, is left out.
+    """
+    own = {path.rpartition('.')[0] for path in written if path.endswith(('_dataset.type', '_dataset.folder'))}
+    for section in sorted(own):
+        known = inspect.signature(part_at(section, after[section]['type'])).parameters
+        for key, value in after[section].items():
+            if key not in before[section] and not (key in known and known[key].default == value):
+                yield joined(section, key), value
 
 
 def replaced(written: Collection[str], before: Mapping, after: Mapping) -> Iterator[tuple[str, Any, Any]]:

@@ -39,7 +39,7 @@ def test_an_experiment_resolves_under_every_profile_and_stays_what_it_is(path):
     """And says in its first line where its number stands."""
     for profile in ('paper', 'rooms', 'rooms_small', 'debug'):
         cfg = load_config(path, profile)
-        assert set(cfg.experiment) == {'benchmark', 'trained_on', 'weights_licence'}
+        assert set(cfg.experiment) == {'trained_on', 'weights_licence'}
         kept = path not in LEAVES or different_paths(resolved(bases_of(path)[0], profile), cfg._cfg_dict)
         assert kept or profile != 'paper' and path.stem in CHOOSE_THE_TEACHER, f'under {profile} it is its parent'
     first = path.read_text().splitlines()[0]

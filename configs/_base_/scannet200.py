@@ -23,5 +23,4 @@ metrics = dict(
     depth=dict(type='DepthMetric'),
     cameras=dict(type='CameraMetric'))
 experiment = dict(
-    benchmark='scannet200', trained_on='ScanNet200 training scenes',
-    weights_licence='follows VGGT-1B and ScanNet: non-commercial')
+    trained_on='ScanNet200 training scenes', weights_licence='follows VGGT-1B and ScanNet: non-commercial')

@@ -143,7 +143,7 @@ def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
         on_true_geometry = replace(scene, depth=batch.depth_m[0], intrinsics=batch.intrinsics[0],
                                    cam_from_world=batch.cam_from_world[0])
         truth = instance_targets(batch, tuple(scene.features.shape[-2:]))[0]
-        sections.append(scene_section(scene, get_benchmark(cfg.experiment.benchmark).class_names, truth,
+        sections.append(scene_section(scene, get_benchmark(cfg.train_dataset.benchmark).class_names, truth,
                                       true_geometry=on_true_geometry, title=f'Held-out room {batch.scene_names[0]}'))
     return sections
 

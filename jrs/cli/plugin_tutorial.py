@@ -88,9 +88,14 @@ Match.
 
 **A data set of a foreign RGB-D layout, read directly.** Subclass `Scene` for one recording and `SceneDataset` for the
 list of them; cropping, choice of views, transforms, ids and ground truth are theirs. Poses are `cam_from_world`: invert a
-file's `world_from_cam`. Depth is metres, 0 without a reading. Instances are `SceneInstance(id, label, {})` with ids 1 ..
-999, the same in all views; a benchmark of your own says which labels are classes. Without a mesh the depth of the views
-is what is scored against. `jrs.io.images.read_photo` reads a picture, `jrs.io.png.read_png16` a 16-bit one.
+file's `world_from_cam`, and leave out frames whose pose was lost. Depth is float metres, 0 without a reading (7-Scenes
+writes 65535). Instances are `SceneInstance(id, label, {})` with ids 1 .. 999, the same in all views; ids that it does not
+list are background. A benchmark of your own says which labels are classes: those spelled as one, or those in its `labels`,
+`dict(couch='sofa')`; for a published one give class ids, `SceneInstance(id, label, {'scannet200': 7})`. Without a mesh the
+depth of the views is what is scored against; without depth there is nothing to score instances and depth on, and training
+needs a pre-trained teacher. `jrs.io.images.read_photo(path)` reads a picture as (H, W, 3) uint8, `jrs.io.png.read_png16` a
+16-bit one as (H, W) uint16, to be divided by the factor of the files. The first lines of a run say which data it reads.
+No score shows poses that were not inverted or a factor that is a little wrong: look at the points of two views together.
 
 ```python
 benchmarks = dict(furniture=dict(class_names=('chair', 'table')))
@@ -100,9 +105,14 @@ train_dataset = dict(mode='train', split='train', view_spacing=(1, 10), transfor
 val_dataset = dict(mode='test', split='val', max_views=24, **_data)
 test_dataset = dict(mode='test', split='val', **_data)
 metrics = dict(instances=dict(benchmark='furniture'))
+experiment = dict(trained_on='my recordings', weights_licence='mine')           # for the card of the weights
 ```
 
-Section: DATASETS; structures: Scene, Frame, Camera, SceneInstance, SceneBatch, Benchmark.
+`max_views`, `limit_scenes`, `width` and `view_spacing` are sizes: a profile exchanges them and says so, unless the config
+names them under that profile, `profiles = dict(rooms=dict(train_dataset=dict(view_spacing=(1, 10))))`. A whole example, 60
+lines for TUM's layout, with its config: `tests/examples/tum_scenes.py`, `tum_row.py`.
+
+Section: DATASETS; structures: SceneDataset, Scene, Frame, Camera, SceneInstance, SceneBatch, Benchmark.
 
 **A backbone without special tokens, patch 8, no camera head.** Yield one `LayerState` per layer that queries may read
 (`LayerState.of_views` where all views have as many tokens), leave four taps of `feature_dim` for the dense heads, and no

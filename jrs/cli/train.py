@@ -149,6 +149,13 @@ def origin_text(args: argparse.Namespace, cfg: Config) -> str:
     return '\n'.join([*lines, '', '--cfg-options', *(changed or ['no difference']), *by_plugins, ''])
 
 
+def label_space(cfg: Config, dataset) -> dict:
+    """Return benchmark and class names of the training data, for the card: what a class index of the weights means."""
+    told = getattr(dataset, 'metainfo', {})
+    benchmark = told.get('benchmark', cfg.train_dataset.get('benchmark'))
+    return dict(benchmark=benchmark) | (dict(class_names=list(told['classes'])) if 'classes' in told else {})
+
+
 def save_result(runner, cfg: Config, work_dir: Path) -> None:
     """Write `weights.safetensors` with a card in its metadata, for tools/test.py and tools/infer.py.
 
@@ -165,8 +172,8 @@ def save_result(runner, cfg: Config, work_dir: Path) -> None:
     facts = cfg.experiment
     card = dict(origin=f'trained by jrs, {code["commit"]}{"+changes" if code["dirty"] else ""}',
                 licence=facts.weights_licence, trained_on=facts.trained_on, experiment=Path(cfg.filename).stem,
-                iterations=cfg.train.iterations, update=str(update_of(cfg)), seed=cfg.seed, benchmark=facts.benchmark,
-                num_classes=cfg.model.get('num_classes', 0))
+                iterations=cfg.train.iterations, update=str(update_of(cfg)), seed=cfg.seed,
+                num_classes=cfg.model.get('num_classes', 0), **label_space(cfg, runner.train_dataloader.dataset))
     save_weights(state, work_dir / 'weights.safetensors', card)
     runner.logger.info(f'weights: {work_dir / "weights.safetensors"}')
     finish_record(work_dir)

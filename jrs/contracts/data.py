@@ -25,10 +25,14 @@ class SceneDataset(Protocol):
 
     `train_dataset`, `val_dataset`, `test_dataset`. A layout of files of one's own is a subclass of
     `jrs.datasets.dataset.SceneDataset` that gives `open_scenes`, a list of `jrs.datasets.scene.Scene`s: cropping, choosing
-    views, ids of the benchmark and what is scored against, also without a mesh, are done there. In training a loader's
-    workers ask for what a `SampleRequest` says; in validation and testing for numbers 0 .. len - 1, each once. A part that
-    serves both has an argument such as `mode`. Missing files are a DataError in the constructor that says how to get them:
-    then a run stops before anything is trained.
+    views, ids of the benchmark and what is scored against, also without a mesh, are done there, by the arguments that
+    `SceneDataset` has (section Structures). `open_scenes` reads `root` (`data_root` / `folder`), `split` and `mode`;
+    `listed_names()` are the names in `<split>.txt`. What such a scene gives is checked where it is read: sizes, poses,
+    metres; that some object is of a class of the benchmark, before training.
+
+    In training a loader's workers ask for what a `SampleRequest` says; in validation and testing for numbers 0 .. len - 1,
+    each once. A part that serves both has an argument such as `mode`. Missing files are a DataError in the constructor
+    that says how to get them: then a run stops before anything is trained.
 
     Attributes:
         metainfo: what evaluators and pictures read: `benchmark` (its name), `classes` (K names), `scene_names`. With

@@ -114,9 +114,9 @@ def _named(name: str, kind: Callable[[str], str] | None) -> str:
 
 
 def structure_text(structure: type, level: int) -> str:
-    """Return a dataclass as parts see it: its docstring, and the methods and properties that have one."""
+    """Return a dataclass as parts see it: where it is, its docstring, and the methods and properties that have one."""
     members = [f'- `{words}`: {summary(member)}' for words, member in _members(structure)]
-    return '\n\n'.join([f'{"#" * level} {structure.__name__}', docstring(structure),
+    return '\n\n'.join([f'{"#" * level} {structure.__name__}', f'`{structure.__module__}`', docstring(structure),
                         *(['Beside its fields:\n\n' + '\n'.join(members)] if members else [])])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from jrs.benchmarks import Benchmark, get_benchmark
+from jrs.datasets.checks import check_poses, check_scenes, color_of, depth_of, ids_of
 from jrs.datasets.ground_truth import ground_truth_of_views
 from jrs.datasets.pipeline import ViewPipeline
 from jrs.datasets.sampling import SampleRequest, frame_stride, spread_views
@@ -21,6 +22,8 @@ from jrs.errors import ConfigError, DataError
 from jrs.io.images import resize_lanczos
 from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, build
 from jrs.structures import MAPS, InstanceTable, SceneBatch, SceneGroundTruth
+
+LOOKED_AT = 50                                  # scenes whose objects are looked through for the first lines of a run
 
 
 @dataclass
@@ -90,19 +93,43 @@ class SceneDataset:
                                  'dataset.view_choice')
         self.max_views = max_views
         self.maps = frozenset(maps)
-        self.scenes = self.open_scenes()[:limit_scenes]
+        scenes = self.open_scenes()
+        check_scenes(scenes, f'{self.root}, split {split!r},')
+        self.scenes = scenes[:limit_scenes]
+        self._check_labels()
         self._check_view_choice()
 
     def open_scenes(self) -> list[Scene]:
         """Return the scenes of `split` below `root`, always in the same order; here scene folders, named by a list.
 
         A data set of another layout overrides this and returns scenes of its own (a subclass of `jrs.datasets.scene.Scene`);
-        all else stays. It may read `root`, `split`, `mode` and `benchmark`.
+        all else stays. It may read `root`, `split`, `mode` and `benchmark`, and call `listed_names`.
 
         Raises:
             DataError: the data are not there; says how to get them.
         """
         return [SceneFolder(self.root / name) for name in self._scene_names()]
+
+    def listed_names(self) -> list[str]:
+        """Return the names in `<split>.txt` of `root`, one per line; without it '<base>_random10' as in `split_names`.
+
+        Raises:
+            DataError: no such list, or an empty one; names the lists there are.
+        """
+        names = split_names(self.root, self.split)
+        if not names:
+            fault = 'No split list' if names is None else 'No scene in the list'
+            lists = ', '.join(sorted(other.stem for other in self.root.glob('*.txt')))
+            there = f'The splits there are: {lists}.' if lists else 'There are no scenes yet.'
+            raise DataError(f'{fault} {self.root / self.split}.txt. {there}{self._advice()}')
+        return names
+
+    def classes_without_object(self) -> list[str]:
+        """Return the classes of a benchmark of one's own that no object of the first `LOOKED_AT` scenes has."""
+        if not self.benchmark.id_of_label:
+            return []                                                  # a published benchmark: many of its classes are rare
+        found = {index for scene in self.scenes[:LOOKED_AT] for index in self._class_index(scene).values()}
+        return [name for index, name in enumerate(self.benchmark.class_names) if index not in found]
 
     @property
     def metainfo(self) -> dict:
@@ -144,6 +171,20 @@ class SceneDataset:
             for scene in {scene.name: scene for scene in (*self.scenes[:1], *self.scenes[-1:])}.values():
                 self.view_choice.check(scene, self.frames(scene))
 
+    def _check_labels(self) -> None:
+        """Refuse to train on annotated scenes of which none has an object of the benchmark's classes."""
+        if self.mode != 'train' or 'instance_ids' not in self.maps:
+            return
+        if any(scene.instances is None or self._class_index(scene) for scene in self.scenes):   # ends at the first scene
+            return
+        name, names = self.benchmark.name, self.benchmark.class_names
+        labels = sorted({str(item.label) for scene in self.scenes for item in scene.instances})
+        raise ConfigError(
+            f'{self.root}, split {self.split!r}: no object is of a class of the benchmark {name!r} ({_some(names)}). The '
+            f'labels of its objects: {_some(labels)}. A label counts where it is spelled as a class of a benchmark of your '
+            f'own, or in that one\'s labels=dict(label=\'class name\'); for a published benchmark let each SceneInstance '
+            f'say its class id, classes={{{name!r}: ID}}.')
+
     def _train_item(self, request: SampleRequest) -> SceneBatch:
         scene = self.scenes[request.index]
         if not scene.has_geometry:
@@ -165,18 +206,18 @@ class SceneDataset:
             crop = crop_around_principal_point(camera.color_size, camera.color_intrinsics, size)
         else:
             crop = self.transform.crop(camera.color_size, camera.color_intrinsics, size, rng)
-        return self._view(scene, frame, crop.image(scene.color(frame)), crop.matrix)
+        return self._view(scene, frame, crop.image(color_of(scene, frame)), crop.matrix)
 
     def _view(self, scene: Scene, frame: Frame, image: np.ndarray, input_from_color: np.ndarray) -> _View:
         """Carry intrinsics, depth and ids of a frame to where its pixels went; read what the batch or scoring needs."""
         camera, size = scene.camera(frame), image.shape[:2]
         depth = sensor = from_depth = ids = None
         if self.mode == 'test' or 'depth_m' in self.maps:
-            sensor = scene.depth_m(frame)
+            sensor = depth_of(scene, frame)
         if sensor is not None:
             from_depth = input_from_color @ camera.color_from_depth
             depth = sample_nearest(sensor, from_depth, size) if 'depth_m' in self.maps else None
-        if 'instance_ids' in self.maps and (ids := scene.instance_ids(frame)) is not None:
+        if 'instance_ids' in self.maps and (ids := ids_of(scene, frame)) is not None:
             ids = sample_nearest(ids, input_from_color, size)
         return _View(image, None if camera.color_intrinsics is None else input_from_color @ camera.color_intrinsics,
                      depth, ids, from_depth, sensor)
@@ -185,17 +226,19 @@ class SceneDataset:
         scene = self.scenes[index]
         frames = self.frames(scene)
         frames = [frames[place] for place in spread_views(len(frames), self.max_views)]
-        views = [self._view(scene, frame, *resize_lanczos(scene.color(frame), self.width, self.patch_size))
+        views = [self._view(scene, frame, *resize_lanczos(color_of(scene, frame), self.width, self.patch_size))
                  for frame in frames]
         sizes = {view.image.shape for view in views}
         if len(sizes) > 1:
-            raise DataError(f'{scene.path}: views end with different sizes {sorted(sizes)}; one scene needs one size.')
+            raise DataError(f'{scene.path}: views end with different sizes {sorted(size[:2] for size in sizes)}; one scene '
+                            'needs one size: give `color` of one shape, or list the pictures of each shape as a scene.')
         batch = self._batch(scene, frames, views)
         if all(view.sensor_m is not None for view in views):
             batch.ground_truth = [self._ground_truth(scene, frames, views)]
         return batch
 
     def _batch(self, scene: Scene, frames: list[Frame], views: list[_View]) -> SceneBatch:
+        check_poses(scene, frames)
         images = np.stack([view.image for view in views]).transpose(0, 3, 1, 2)                 # (V, 3, H, W)
         classes = self._class_index(scene)
         return SceneBatch(
@@ -248,18 +291,16 @@ class SceneDataset:
         return table[mesh.instances]                                                            # (N,)
 
     def _scene_names(self) -> list[str]:
-        path = self.root / f'{self.split}.txt'
-        names = split_names(self.root, self.split)
-        if names is None:
-            lists = ', '.join(sorted(other.stem for other in self.root.glob('*.txt')))
-            there = f'The splits there are: {lists}.' if lists else 'There are no scenes yet.'
-            raise DataError(f'No split list {path}. {there} {how_to_get(self.root)}')
+        names = self.listed_names()
         missing = [name for name in names if not SceneFolder(self.root / name).exists()]
-        if missing or not names:
-            first = f', first {missing[0]}' if missing else ''
-            raise DataError(f'{path}: {len(missing)} of {len(names)} scenes are missing{first}. '
-                            f'{how_to_get(self.root)}')
+        if missing:
+            raise DataError(f'{self.root / self.split}.txt: {len(missing)} of {len(names)} scenes are missing, first '
+                            f'{missing[0]}.{self._advice()}')
         return names
+
+    def _advice(self) -> str:
+        """Return how scene folders are made; nothing for another layout."""
+        return f' {how_to_get(self.root)}' if type(self).open_scenes is SceneDataset.open_scenes else ''
 
 
 def how_to_get(root: Path) -> str:
@@ -273,7 +314,7 @@ def how_to_get(root: Path) -> str:
 
 def _ids_at_depth(scene: Scene, frames: list[Frame], depth_m: np.ndarray) -> np.ndarray | None:
     """Return the ids (V, Hd, Wd) that the pixels of the depth images see, nearest look-up; None without annotation."""
-    ids = [scene.instance_ids(frame) for frame in frames]
+    ids = [ids_of(scene, frame) for frame in frames]
     if any(view is None for view in ids):
         return None
     return np.stack([sample_nearest(view, np.linalg.inv(scene.camera(frame).color_from_depth), depth_m.shape[1:])
@@ -289,6 +330,10 @@ def _keep_ids(ids: np.ndarray | None, wanted: dict[int, int]) -> np.ndarray | No
     if wanted and not 0 < min(wanted) <= max(wanted) <= MAX_ID:
         raise DataError(f'Instance ids must be in 1..{MAX_ID}, got {min(wanted)} to {max(wanted)}.')
     return None if ids is None else np.where(np.isin(ids, [-1, *wanted]), ids, 0)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(names[:12]) + (f' and {len(names) - 12} more' if len(names) > 12 else '') or 'none'
 
 
 def _one_scene(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:

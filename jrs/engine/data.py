@@ -26,4 +26,11 @@ def data_line(cfg: Config, name: str, dataset: Dataset) -> str:
                  split=getattr(dataset, 'split', settings.get('split')))
     facts = [f'{word} {value}' for word, value in known.items() if value is not None]
     type_name = settings['type'] if isinstance(settings['type'], str) else settings['type'].__name__
-    return f'{name}: {", ".join([type_name, *(facts or text), f"{len(dataset)} scenes"])}'
+    return f'{name}: {", ".join([type_name, *(facts or text), f"{len(dataset)} scenes"])}{_missing_classes(dataset)}'
+
+
+def _missing_classes(dataset: Dataset) -> str:
+    """Return a remark on classes of a benchmark of one's own that occur in no training scene: a misspelt name is one."""
+    asked = getattr(dataset, 'classes_without_object', None) if getattr(dataset, 'mode', '') == 'train' else None
+    names = asked() if asked is not None else []
+    return f'; no object of the classes {", ".join(names)} in the scenes that were looked at' if names else ''

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from jrs import __version__
-from jrs.benchmarks import get_benchmark
+from jrs.benchmarks import BENCHMARKS
 from jrs.config import REPOSITORY, load_config, nearest_multiple
 from jrs.engine.memory import (
     RUNTIME,
@@ -319,11 +319,15 @@ def advice(card: Mapping) -> str:
 
 
 def class_names(cfg: Config, card: Mapping, agnostic: bool = False) -> tuple[str, ...]:
-    """Return the K class names of the benchmark that the weights, else the config, name."""
+    """Return the K class names that the weights state, else those of the benchmark of the weights, else of the config.
+
+    Empty where those are not as many as the model has classes: no name is better than another class's.
+    """
     if agnostic:
         return ('object',)
-    name = card.get('benchmark') or (cfg.get('experiment') or {}).get('benchmark')
-    return get_benchmark(name).class_names if name else ()
+    benchmark = BENCHMARKS.get(card.get('benchmark') or cfg.train_dataset.get('benchmark'))
+    names = tuple(card.get('class_names') or (benchmark.class_names if benchmark else ()))
+    return names if len(names) == cfg.model.get('num_classes', 0) else ()
 
 
 def pick_device(name: str) -> torch.device:

@@ -156,9 +156,11 @@ def read_photo(path: str | Path) -> np.ndarray:
     """Return the picture in `path`, upright, as (h, w, 3) uint8 RGB; alpha over white, 16-bit scaled to 8.
 
     Raises:
-        DataError: the file is empty, truncated, or no picture.
+        DataError: the file is missing, empty, truncated, or no picture.
     """
     path = Path(path)
+    if not path.exists():
+        raise DataError(f'There is no photo {path}.')
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f'The photo {path} is an empty file (0 bytes); remove it or copy it again.')
     try:
