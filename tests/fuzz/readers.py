@@ -341,7 +341,7 @@ def _read_scene(path: Path) -> None:
         inside = scene.color_path(frame).resolve().is_relative_to(scene.path.resolve())
         assert inside, f'frame {frame.name!r} leaves the scene folder'
         scene.camera(frame)
-        len(scene.instances)
+        len(scene.instances or ())                             # None: not annotated
     check_scene(path.parent)
 
 

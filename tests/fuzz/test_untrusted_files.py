@@ -226,6 +226,8 @@ FORBIDDEN = {'eval', 'exec', 'compile', '__import__', 'pickle.load', 'pickle.loa
              'os.system', 'os.popen', 'shutil.unpack_archive'}
 MODULES = {'pickle', 'marshal', 'shelve', 'dill', 'cloudpickle', 'joblib', 'tarfile'}
 ALLOWED_NAMES = {'UnpicklingError'}              # of those modules: what torch.load raises
+# A config is a program: the one place where one is run (README says so).
+CONFIGS_ARE_RUN = "exec(compile(ast.Module(body, []), str(path), 'exec'), space)"
 
 
 def faults(source: str) -> list[str]:
@@ -249,7 +251,10 @@ def faults(source: str) -> list[str]:
 def test_nothing_in_the_source_tree_runs_code_from_data():
     sources = [path for folder in ('jrs', 'plugins', 'tools', 'benchmarks') for path in (ROOT / folder).rglob('*.py')]
     assert len(sources) > 100
-    found = [f'{path.relative_to(ROOT)}, {fault}' for path in sources for fault in faults(path.read_text('utf-8'))]
+    texts = {path.relative_to(ROOT): path.read_text('utf-8') for path in sources}
+    assert texts[Path('jrs/inheritance.py')].count(CONFIGS_ARE_RUN) == 1
+    texts[Path('jrs/inheritance.py')] = texts[Path('jrs/inheritance.py')].replace(CONFIGS_ARE_RUN, 'pass')
+    found = [f'{path}, {fault}' for path, text in texts.items() for fault in faults(text)]
     assert not found, '\n'.join(found)
 
 
