@@ -33,11 +33,7 @@ class Mlp(nn.Module):
 
         Without gradients the wide middle is made for few at a time.
         """
-        parts = -(-tokens.shape[:-1].numel() * self.fc1.out_features // HIDDEN_VALUES)
-        if torch.is_grad_enabled() or parts <= 1:
-            return self._run(tokens)
-        chunks = tokens.flatten(0, -2).chunk(parts)                             # (n, dim) each, n all but equal
-        return torch.cat([self._run(chunk) for chunk in chunks]).unflatten(0, tokens.shape[:-1])
+        return few_at_a_time(self._run, tokens, self.fc1.out_features)
 
     def _run(self, tokens: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(tokens)))
@@ -58,9 +54,27 @@ class SwiGLU(nn.Module):
         self.w3 = nn.Linear(width, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (..., dim) for `tokens` (..., dim)."""
+        """Return (..., dim) for `tokens` (..., dim), such as (B, T, dim); without gradients as `Mlp` does it."""
+        return few_at_a_time(self._run, tokens, self.w12.out_features)
+
+    def _run(self, tokens: Tensor) -> Tensor:
         gate, value = self.w12(tokens).chunk(2, dim=-1)                         # (..., width) each
         return self.w3(F.silu(gate) * value)
+
+
+def few_at_a_time(run: Callable[[Tensor], Tensor], tokens: Tensor, width: int) -> Tensor:
+    """Return ``run(tokens)`` (..., out) of `tokens` (..., dim); without gradients for as many as `HIDDEN_VALUES` allow.
+
+    Args:
+        run: tokens (n, dim) -> (n, out), each by itself.
+        tokens: (..., dim).
+        width: of what `run` makes on the way.
+    """
+    parts = -(-tokens.shape[:-1].numel() * width // HIDDEN_VALUES)
+    if torch.is_grad_enabled() or parts <= 1:
+        return run(tokens)
+    chunks = tokens.flatten(0, -2).chunk(parts)                                 # (n, dim) each, n all but equal
+    return torch.cat([run(chunk) for chunk in chunks]).unflatten(0, tokens.shape[:-1])
 
 
 class LayerScale(nn.Module):

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from jrs.errors import ConfigError
+from jrs.layers import block as block_module
 from jrs.layers.attention import SelfAttention
-from jrs.layers.block import Block, LayerScale, Mlp
+from jrs.layers.block import Block, LayerScale, Mlp, SwiGLU
 from jrs.layers.rope import GridRotation
 
 
@@ -73,3 +74,16 @@ def test_block_cast_to_half_precision_runs_in_it():
 
 def test_mlp_can_change_the_width():
     assert Mlp(8, 4, 9)(torch.randn(2, 8)).shape == (2, 9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', [Mlp, SwiGLU])
+def test_without_gradients_the_wide_middle_is_made_for_few_tokens_at_a_time(kind, monkeypatch):
+    torch.manual_seed(0)
+    mlp, tokens, widest = kind(6, 24), torch.randn(3, 7, 6), []
+    expected = mlp(tokens)
+    first = next(mlp.children())
+    first.register_forward_hook(lambda module, inputs, output: widest.append(output.numel()))
+    monkeypatch.setattr(block_module, 'HIDDEN_VALUES', 4 * first.out_features)
+    torch.testing.assert_close(mlp(tokens), expected)
+    assert len(widest) == 6 and max(widest) <= 4 * first.out_features
