@@ -11,6 +11,7 @@ from tests._data import forget_runs
 
 
 def refused(capsys, *argv):
+    forget_runs()                               # loggers of earlier tests write to streams that are closed
     assert run(main, [str(item) for item in argv]) == 2
     captured = capsys.readouterr()
     assert 'Traceback' not in captured.err
@@ -94,7 +95,6 @@ def test_a_scale_that_says_nothing_is_refused_before_the_model_loads(capsys, pho
 
 
 def test_a_scale_from_a_view_that_is_not_there_is_refused_before_the_pass(capsys, photo, tmp_path, monkeypatch):
-    forget_runs()
     monkeypatch.setattr('jrs.engine.inference.Reconstructor.__call__', None)
     message = refused(capsys, photo, '--out', tmp_path / 'out', '--no-glb', '--scale-from', 'depth=2@door:3,4')
     assert "no view 'door'. There are: photo" in message
