@@ -124,6 +124,24 @@ class InstanceAPMetric(SceneMetric):
         self.reads_maps = ('instance_ids',) if oracle else ()
         self.views_per_scene, self.truth = 'no scene scored yet', {}
 
+    @property
+    def dataset_meta(self) -> dict | None:
+        """What the data set says of itself, None where it says nothing.
+
+        Raises:
+            ConfigError: it has the vertices of another benchmark, whose ids would be read as other classes.
+        """
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict | None) -> None:
+        """Check the benchmark of the data set before anything is scored."""
+        given = (meta or {}).get('benchmark', self.benchmark.name)
+        if given != self.benchmark.name:
+            raise ConfigError(f'InstanceAPMetric scores the classes of {self.benchmark.name!r}, and the data set has '
+                              f'those of {given!r}: set metrics.<name>.benchmark and *_dataset.benchmark to the same.')
+        self._dataset_meta = meta
+
     def describe(self) -> dict[str, str]:
         """Return benchmark, thresholds, transfer rule, label setting and views per scene in words."""
         thresholds = (*self.benchmark.iou_thresholds, *([STRICTEST_THRESHOLD] if self.include_095 else []))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -53,16 +56,24 @@ class Runner:
     failures: dict[int, str] = field(default_factory=dict)
 
     def run(self, chains: list[list[Work]]) -> None:
-        """Run what is not settled and can run; a failure ends its chain, not the others."""
+        """Run what is not settled and can run; a failure ends its chain, not the others.
+
+        SIGTERM is passed on to the commands that run, which save; Ctrl-C reaches them by the terminal.
+        """
         todo = {id(chain): self.missing(chain) for chain in chains}
         self.progress = _Progress([type(work) for works in todo.values() for work in works], self.jobs)
-        self.stop = threading.Event()
+        self.stop, self.children = threading.Event(), set()
         pool = ThreadPoolExecutor(self.jobs)
         try:
-            for future in [pool.submit(self._chain, works) for works in todo.values() if works]:
-                future.result()
-        except BaseException:
+            with _exit_on_sigterm():
+                for future in [pool.submit(self._chain, works) for works in todo.values() if works]:
+                    future.result()
+        except BaseException as error:
             self.stop.set()
+            if isinstance(error, SystemExit):
+                self.say(f'SIGTERM: passed on to {len(self.children)} running commands; the same command goes on later')
+                for process in list(self.children):
+                    process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
         pool.shutdown()
@@ -115,6 +126,9 @@ class Runner:
         with log.open('a', encoding='utf-8') as file, subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
                 env=self._environment()) as process:
+            self.children.add(process)
+            if self.stop.is_set():
+                process.terminate()
             file.write(f'$ {shlex.join(command)}\n')
             for line in process.stdout:
                 file.write(line)
@@ -124,11 +138,25 @@ class Runner:
                 if time.monotonic() - shown_at > QUIET_SECONDS:
                     self.say(f'      {work.title}: {last.rpartition("INFO - ")[2][:90]}')
                     shown_at = time.monotonic()
+        self.children.discard(process)
         return process.returncode, error or last or NOTHING
 
     def _environment(self) -> dict[str, str]:
         threads = {'OMP_NUM_THREADS': '1'} if self.one_thread else {}
         return {**os.environ, **threads, 'PYTHONWARNINGS': 'ignore', 'PYTHONUNBUFFERED': '1'}
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Inside the block, SIGTERM raises SystemExit(143) in the main thread, so that children are not left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Progress:

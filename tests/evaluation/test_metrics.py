@@ -242,3 +242,10 @@ def test_nearest_resize_takes_centres():
     images = torch.arange(6).view(1, 1, 6)
     assert resize_nearest(images, (1, 3)).tolist() == [[[1, 3, 5]]]
     assert resize_nearest(images, (2, 6)).tolist() == [[[0, 1, 2, 3, 4, 5]] * 2]
+
+
+def test_a_data_set_of_another_benchmark_is_refused_before_anything_is_scored():
+    metric = _metric()
+    metric.dataset_meta = dict(benchmark='scannet20', classes=())
+    with pytest.raises(ConfigError, match="scores the classes of 'scannet20', and the data set has those of 'scannet200'"):
+        metric.dataset_meta = dict(benchmark='scannet200', classes=())

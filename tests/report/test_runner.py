@@ -1,7 +1,11 @@
 """Commands are run once, side by side where asked; a failure is told and stops nothing else."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 
 import pytest
 
@@ -54,6 +58,23 @@ def test_what_is_finished_or_cannot_run_is_left_alone(runner, tmp_path):
     assert not first.failures and first.lines[0] == '[1/1] c'
     runner().run([[missing]])
     assert missing.result.read_text() == 'x'
+
+
+def test_sigterm_is_passed_on_to_what_runs_and_nothing_more_is_begun(runner, tmp_path):
+    begun, saved = tmp_path / 'begun', tmp_path / 'saved'
+    code = (f'import signal, sys, time\nsignal.signal(15, lambda *_: (open({str(saved)!r}, "w"), sys.exit(143)))\n'
+            f'open({str(begun)!r}, "w"); time.sleep(60)')
+    long, later, one = Script(tmp_path, 'long', code), Script(tmp_path, 'later'), runner()
+
+    def stop_once_begun():
+        while not begun.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=stop_once_begun, daemon=True).start()
+    with pytest.raises(SystemExit) as end:
+        one.run([[long, later]])
+    assert end.value.code == 143 and saved.exists() and not long.result.exists() and not later.result.exists()
+    assert any('passed on to 1 running' in line for line in one.lines)
 
 
 def test_a_failure_says_its_error_and_the_others_go_on(runner, tmp_path):
