@@ -28,24 +28,26 @@ VIEWS, STEPS = 4, (1, 2, 3, 4, 6)
 WINDOWS = 4                                    # per room and step, evenly along the walk
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Score, print, and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(parser)
     parser.add_argument('checkpoint', type=Path, help='weights of the config')
+    parser.add_argument('--steps', type=int, nargs='+', default=STEPS, help='between the views of a window')
     parser.add_argument('--json', type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cfg = config_from(args)
     cfg.weights = cfg.model.teacher = cfg.test_dataset.max_views = None
     check_ready(cfg, 'test_dataset')
     model, scenes = load_model(cfg, args.checkpoint), build_dataset(cfg, 'test_dataset')
-    errors: dict[int, list] = {step: [] for step in STEPS}
+    errors: dict[int, list] = {step: [] for step in args.steps}
     for index in range(len(scenes)):
         batch = scenes[index]
-        for step in STEPS:
+        for step in args.steps:
             errors[step] += [window_errors(model, batch, views) for views in windows(batch.images.shape[1], step)]
     rows = [dict(step=step, **summary(np.concatenate(found, axis=1))) for step, found in errors.items()]
-    record = dict(command=['benchmarks/rooms/spacing.py', *sys.argv[1:]], views=VIEWS, rooms=len(scenes), steps=rows)
+    words = sys.argv[1:] if argv is None else argv
+    record = dict(command=['benchmarks/rooms/spacing.py', *words], views=VIEWS, rooms=len(scenes), steps=rows)
     print(json.dumps(record, indent=1))
     if args.json:
         args.json.write_text(json.dumps(record, indent=1) + '\n')
