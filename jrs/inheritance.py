@@ -21,7 +21,7 @@ from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, part_at, terms_of
 from jrs.signatures import accepted_keys
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-OF_THE_PROJECT = (REPOSITORY / 'configs', REPOSITORY / 'plugins')
+OF_THE_PROJECT = ('configs', 'plugins')         # folders beside the package `jrs`, in this checkout or another
 DELETE = '_delete_'                            # =True: replaces what is inherited, instead of changing it
 
 
@@ -77,8 +77,7 @@ def read_file(path: Path) -> ConfigFile:
     if len(bases) == 1:
         checked = {key: value for key, value in own.items() if not key.startswith('_') and key != 'profiles'}
         check_known(inherited.values, checked, source=str(path))
-    outside = not any(path.resolve().is_relative_to(folder) for folder in OF_THE_PROJECT)
-    written = set(_written(own, inherited.values)) if outside else set()
+    written = set() if of_the_project(path) else set(_written(own, inherited.values))
     inherited.values.pop('adjusted', None)                             # a run's: what inherits from it is another experiment
     values = merged(inherited.values, own)
     return ConfigFile(values, plugins, inherited.written | written, inherited.terms | set(terms_of(values)))
@@ -121,6 +120,12 @@ def _alone(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _alone(item) for key, item in value.items() if key != DELETE}
     return type(value)(map(_alone, value)) if type(value) in (list, tuple) else value
+
+
+def of_the_project(file: Path) -> bool:
+    """Return whether a config is the project's own: in `configs/` or `plugins/` of a checkout, whichever `jrs` runs."""
+    return any(folder.name in OF_THE_PROJECT and (folder.parent / 'jrs' / Path(__file__).name).is_file()
+               for folder in file.resolve().parents)
 
 
 def check_known(base: Mapping, changes: Mapping, source: str, path: str = '') -> None:

@@ -1,5 +1,6 @@
 """A profile changes sizes; whose data are read and scored is the user's affair, and is said."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,14 @@ def test_weights_of_a_profile_that_do_not_fit_say_how_to_start_without(tmp_path,
                           "_delete_=True, type='GroundTruthTeacher'))))")
     with pytest.raises(WeightsError, match=r'weights=None, or profiles=dict\(rooms=dict\(weights=None\)\)'):
         build_model(load_config(path, 'rooms'))
+
+
+@pytest.mark.parametrize('package', [True, False], ids=['a checkout', 'a project of their own'])
+def test_configs_of_another_checkout_are_the_project_s_own(tmp_path, package):
+    """`jrs` may be installed elsewhere, while the configs that are named are a clone's."""
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    if package:
+        (tmp_path / 'jrs').mkdir()
+        (tmp_path / 'jrs' / 'inheritance.py').touch()
+    folder = load_config(tmp_path / 'configs' / MAIN.relative_to(ROOT / 'configs'), 'debug').train_dataset.folder
+    assert folder == ('rooms/debug' if package else 'scannet')
