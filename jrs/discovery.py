@@ -10,6 +10,8 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from jrs.signatures import parsed
+
 ENTRY_POINTS = 'jrs.plugins'
 
 
@@ -163,6 +165,6 @@ def _imported(path: Path, top: Path) -> Iterator[Path]:
 def _tree(path: Path, changed: int) -> ast.Module | None:
     """Return the tree of a file as it was at the time `changed`; None where it is no Python."""
     try:
-        return ast.parse(path.read_text(encoding='utf-8'))
+        return parsed(path.read_text(encoding='utf-8'))
     except (SyntaxError, ValueError):
         return None

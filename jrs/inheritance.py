@@ -18,7 +18,7 @@ from jrs.discovery import absolute
 from jrs.errors import ConfigError, did_you_mean
 from jrs.plugins import load_plugins
 from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, part_at, terms_of
-from jrs.signatures import accepted_keys
+from jrs.signatures import accepted_keys, parsed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OF_THE_PROJECT = ('configs', 'plugins')         # folders beside the package `jrs`, in this checkout or another
@@ -224,7 +224,7 @@ def _parse(path: Path) -> ast.Module:
                  'fileExtname': path.suffix}
         for mark, value in marks.items():
             text = re.sub(rf'\{{\{{\s*{mark}\s*\}}\}}', lambda _, value=value: str(value), text)
-        tree = ast.parse(re.sub(r'\{\{\s*(_base_\.[\w.]+)\s*\}\}', r'\1', text), filename=str(path))
+        tree = parsed(re.sub(r'\{\{\s*(_base_\.[\w.]+)\s*\}\}', r'\1', text), str(path))
     except SyntaxError as error:
         raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
     except (ValueError, RecursionError, MemoryError) as error:      # no UTF-8, a NUL, or nested without end

@@ -119,7 +119,7 @@ def _named(parameters: Iterable[inspect.Parameter]) -> dict[str, bool]:
 def _source(function: Callable) -> ast.AST | None:
     """Return the tree of a function, None where its text is not at hand."""
     try:
-        return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        return parsed(textwrap.dedent(inspect.getsource(function))).body[0]
     except (OSError, TypeError, SyntaxError, IndexError):
         return None
 
@@ -195,3 +195,15 @@ def _value(node: ast.expr, function: Callable) -> Any:
         return None
     known = inspect.getclosurevars(function)
     return {**known.globals, **known.nonlocals}.get(node.id)
+
+
+def parsed(text: str, filename: str = '<unknown>') -> ast.Module:
+    """Return the tree of Python source, as `ast.parse` does.
+
+    CPython up to 3.11.7 rarely raises a SystemError there, "AST constructor recursion depth mismatch", when garbage is
+    collected at that moment (gh-106905): then once more.
+    """
+    try:
+        return ast.parse(text, filename)
+    except SystemError:
+        return ast.parse(text, filename)

@@ -1,5 +1,6 @@
 """What a part takes is read through `**options` to whoever they are passed on to."""
 
+import ast
 import functools
 
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 
 from jrs.errors import ConfigError
 from jrs.registry import Slot, build
-from jrs.signatures import accepted_keys, required_keys
+from jrs.signatures import accepted_keys, parsed, required_keys
 
 
 class Reader:
@@ -115,3 +116,14 @@ def test_a_subclass_with_options_gets_the_offers_that_its_parent_takes_and_no_ot
         build(slot, dict(type='Handing', width=2, dept=7), 'model.reader')
     with pytest.raises(ConfigError, match="Handing needs 'width'"):
         build(slot, dict(type='Handing'), 'model.reader')
+
+
+def test_a_rare_fault_of_the_interpreter_is_tried_once_more(monkeypatch):
+    parse, faults = ast.parse, [SystemError('AST constructor recursion depth mismatch (before=171, after=183)')]
+
+    def rarely_failing(*words):
+        if faults:
+            raise faults.pop()
+        return parse(*words)
+    monkeypatch.setattr(ast, 'parse', rarely_failing)
+    assert ast.unparse(parsed('a = 1')) == 'a = 1' and not faults

@@ -138,8 +138,9 @@ class InstanceAPMetric(SceneMetric):
         """Check the benchmark of the data set before anything is scored."""
         given = (meta or {}).get('benchmark', self.benchmark.name)
         if given != self.benchmark.name:
-            raise ConfigError(f'InstanceAPMetric scores the classes of {self.benchmark.name!r}, and the data set has '
-                              f'those of {given!r}: set metrics.<name>.benchmark and *_dataset.benchmark to the same.')
+            raise ConfigError(f'InstanceAPMetric scores the {len(self.benchmark.class_names)} classes of '
+                              f'{self.benchmark.name!r}, and the data set has those of {given!r}: set '
+                              'metrics.<name>.benchmark and *_dataset.benchmark to the same.')
         self._dataset_meta = meta
 
     def describe(self) -> dict[str, str]:
