@@ -28,6 +28,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -351,17 +352,17 @@ class Comparison:
         weights, config = str(folder / 'weights.safetensors'), str(folder / 'config.py')
         self.score(ROOT / 'tools' / 'test.py', [config, weights], folder / 'test' / 'results.json')
         test, record = _json(folder / 'test' / 'results.json'), read_record(folder)
-        result = dict(updates=self.record.cost(one.name)['updates'][stage], minutes=60 * record['hours'],
+        result = dict(updates=self.record.cost(one.name)['updates'][stage], clock_minutes=60 * record['hours'],
                       training_gb=record['peak_memory_gb'], scoring_gb=test['peak_memory_gb'], commit=record['commit'],
                       machine=machine(),
-                      commands=[' '.join(['python', 'tools/train.py', *record['command'][1:]]),
-                                f'python tools/test.py {config} {weights}'])
+                      commands=[_typed('tools/train.py', self.training_words(one, seed, stage, folder)),
+                                _typed('tools/test.py', [config, weights])])
         if stage == 'fine_tuning':
             names = ('agnostic_AP25', 'agnostic_AP50', 'AP25', 'AP50')
             return result | {name: test['metrics'][f'instance/{name}'] for name in names}
         words = [config, weights, '--steps', '1', '--json', str(folder / 'spacing.json')]
         self.score(SPACING, words, folder / 'spacing.json')
-        result['commands'].append(' '.join(['python', str(SPACING.relative_to(ROOT)), *words]))
+        result['commands'].append(_typed(_from_root(SPACING), words))
         step = _json(folder / 'spacing.json')['steps'][0]
         return result | dict(abs_rel=test['metrics']['depth/abs_rel'], rotation_ratio=step['ratio'],
                              rotation=step['rotation_median'], rotation_identity=step['rotation_median_identity'])
@@ -418,6 +419,10 @@ def pretext(recipe, own, fresh: Mapping[str, Any]) -> dict[str, Any] | None:
         places = (math.ceil((layer + 1) / depth * len(scene)) - 1 for layer in layers)
         options[name] = list(dict.fromkeys(scene[place] for place in places))
     return options
+
+
+def _typed(script: str, words: list[str]) -> str:
+    return shlex.join(['python', script, *words])
 
 
 def _plain(value: Any) -> Any:
