@@ -103,10 +103,11 @@ def test_two_agents_of_torchrun_on_one_machine_start_one_job(tmp_path, monkeypat
     program.write_text('''
 import json, sys
 from pathlib import Path
-from jrs.engine.processes import agree, start_processes
+from jrs.engine.processes import agree, end_processes, start_processes
 place = start_processes(None, 60)
 found = dict(rank=place.rank, size=place.size, local=place.local_rank, largest=agree(place.rank)[0])
 Path(sys.argv[1], f'{place.rank}.json').write_text(json.dumps(found))
+end_processes()
 ''')
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     given = ['--nnodes', '2', '--nproc_per_node', '1', '--master_addr', '127.0.0.1', '--master_port', str(free_port())]
@@ -115,8 +116,9 @@ Path(sys.argv[1], f'{place.rank}.json').write_text(json.dumps(found))
     for agent in agents:
         agent.start()
     for agent in agents:
-        agent.join(120)
-        agent.kill()
+        agent.join(60)
+        agent.kill()                           # the other one waits for it
+        agent.join()
     assert [agent.exitcode for agent in agents] == [0, 0]
     found = [json.loads((tmp_path / f'{rank}.json').read_text()) for rank in range(2)]
     assert found == [dict(rank=rank, size=2, local=0, largest=1) for rank in range(2)]

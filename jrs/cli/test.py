@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = None if args.checkpoint == UNTRAINED else args.checkpoint
     from mmengine.dist import get_rank
 
-    from jrs.engine.processes import start_processes
+    from jrs.engine.processes import end_processes, start_processes
     from jrs.engine.record import git_state
     from jrs.engine.writer import one_writer
     from jrs.report.identity import scoring_identity
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
             write_results(out, metrics, facts, record | origin)
             print(format_results(metrics, facts))
             print(f'written: {out / "results.json"}, {out / "results.csv"}')
+    end_processes()
 
 
 def default_out(args: argparse.Namespace) -> Path:

@@ -72,11 +72,13 @@ def main(argv: list[str] | None = None) -> int:
     work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
     command = sys.argv if argv is None else ['tools/train.py', *argv]
     from jrs.engine.disk import explaining_full_disks
-    from jrs.engine.processes import start_processes
+    from jrs.engine.processes import end_processes, start_processes
     from jrs.engine.writer import one_writer
     start_processes(args.launcher, cfg.train.timeout)
     with explaining_full_disks(work_dir), one_writer(work_dir, command):
-        return train(args, cfg, work_dir, command)
+        code = train(args, cfg, work_dir, command)
+    end_processes()
+    return code
 
 
 def train(args: argparse.Namespace, cfg: Config, work_dir: Path, command: list[str]) -> int:

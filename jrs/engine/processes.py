@@ -77,6 +77,12 @@ def start_processes(launcher: str | None = None, timeout: float = TIMEOUT) -> Pl
     return place
 
 
+def end_processes() -> None:
+    """Leave the process group at the end of a command: threads that it keeps may abort a process that just exits."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def device_index(place: Place, visible: int) -> int:
     """Return the number of the GPU for this process among those that it sees.
 
