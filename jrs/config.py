@@ -31,6 +31,7 @@ from jrs.schema import (
     TOP_LEVEL,
     components,
     joined,
+    keys_at,
     part_at,
     slot_of,
     terms_of,
@@ -224,7 +225,7 @@ def check_config(cfg: Mapping) -> None:
         part = part_at(path, component['type'])
         if owner_of(part) not in listed and part.__module__.partition('.')[0] not in listed:
             raise ConfigError(f'{path}: {component["type"]!r}. {to_list(owner_of(part))}')
-        check_keys(part, {key: value for key, value in component.items() if key != 'type'}, path)
+        check_keys(part, [key for key in component if key != 'type'], path, keys_at(path, component['type']))
     _check_weights(plain)
 
 
@@ -260,13 +261,19 @@ def _check_weights(cfg: Mapping) -> None:
     for name, value in weights.items():
         if name not in terms:
             raise ConfigError(f'model.weights.{name}: no loss and no matching cost is called so.{did_you_mean(name, terms)}')
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigError(f'model.weights.{name} must be a number, got {value!r}. To turn a term off set its loss and '
-                              'its cost to None.')
-    for name, (path, part) in terms.items():
-        if part is not None and name not in weights and not (path.startswith('model.matcher') and 'weight' in part):
-            raise ConfigError(f'{path} has no weight: model.weights does not name {name!r}. Write '
-                              f'model = dict(weights=dict({name}=1.0)); a loss and a matching cost of one name share it.')
+        _check_weight(f'model.weights.{name}', value)
+    for name, parts in terms.items():
+        for path, part in parts.items():
+            if isinstance(part, Mapping) and 'weight' in part:
+                _check_weight(f'{path}.weight', part['weight'])
+            elif part is not None and name not in weights:
+                raise ConfigError(f'{path} has no weight: model.weights does not name {name!r}. Write model = '
+                                  f'dict(weights=dict({name}=1.0)); a loss and a matching cost of one name share it.')
+
+
+def _check_weight(path: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f'{path} must be a number, got {value!r}. To turn a term off set its loss and its cost to None.')
 
 
 def nearest_multiple(size: int, patch_size: int) -> int:

@@ -17,8 +17,8 @@ from mmengine.config import ConfigDict
 from jrs.discovery import absolute
 from jrs.errors import ConfigError, did_you_mean
 from jrs.plugins import load_plugins
-from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, part_at, terms_of
-from jrs.signatures import accepted_keys, parsed
+from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, keys_at, terms_of
+from jrs.signatures import parsed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OF_THE_PROJECT = ('configs', 'plugins')         # folders beside the package `jrs`, in this checkout or another
@@ -111,7 +111,7 @@ def _taken_over(old: Mapping, value: Mapping, path: str) -> Mapping:
     """Return what of a part at `path` another one inherits: the arguments that it takes."""
     if 'type' not in value or 'type' not in old or value['type'] == old['type']:
         return old
-    accepted = accepted_keys(part_at(path, value['type']))
+    accepted = keys_at(path, value['type'])
     return old if accepted is None else {key: item for key, item in old.items() if key in accepted}
 
 
@@ -161,7 +161,7 @@ def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str)
     accepted: set[str] = set()
     if 'type' in base:
         parent = here.rpartition('.')[0]
-        allowed = accepted_keys(part_at(parent, base['type']))
+        allowed = keys_at(parent, base['type'])
         if allowed is None or key in allowed:
             return
         accepted = allowed

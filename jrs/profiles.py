@@ -11,7 +11,7 @@ from typing import Any
 from jrs.discovery import arguments_in_plugins
 from jrs.errors import ConfigError, did_you_mean
 from jrs.inheritance import DELETE, REPOSITORY
-from jrs.schema import joined, part_at, slot_of, value_at
+from jrs.schema import joined, keys_at, part_at, slot_of, value_at
 from jrs.signatures import accepted_keys
 
 # What says which data are used, for what. Sizes are all the rest.
@@ -81,13 +81,13 @@ def sizes_that_apply(base: Mapping, sizes: Mapping, path: str = '') -> dict[str,
 
 
 def _accepts(base: Mapping, key: str, path: str) -> bool:
-    own = accepted_keys(part_at(path, base['type'])) if 'type' in base else ()
+    own = keys_at(path, base['type']) if 'type' in base else ()
     return own is None or key in own
 
 
 def _of_others(base: Mapping, key: str, path: str) -> bool:
     """True when `base` at `path` is a part without an argument `key`, and another of its slot has it, also in a plugin."""
-    own, slot = accepted_keys(part_at(path, base['type'])) if 'type' in base else None, slot_of(path)
+    own, slot = keys_at(path, base['type']) if 'type' in base else None, slot_of(path)
     if own is None or key in own or slot is None:
         return False
     others = (accepted_keys(slot.get(other)) or () for other in slot.names())

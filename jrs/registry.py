@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
+from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -207,9 +208,9 @@ def _checked(part: Any, slot: Slot, path: str) -> Any:
     return part
 
 
-def check_keys(part: type, arguments: dict, path: str) -> None:
-    """Raise a ConfigError for the first key of `arguments` that `part` does not accept."""
-    allowed = accepted_keys(part)
+def check_keys(part: type, arguments: Iterable[str], path: str, allowed: set[str] | None = None) -> None:
+    """Raise a ConfigError for the first of `arguments` that is not `allowed`: by default, that `part` does not accept."""
+    allowed = accepted_keys(part) if allowed is None else allowed
     for key in arguments:
         if allowed is not None and key not in allowed:
             raise ConfigError(f'{path}: {part_name(part)} has no argument {key!r}.{did_you_mean(key, allowed)}')

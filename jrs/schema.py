@@ -7,6 +7,7 @@ from typing import Any
 
 from jrs import registry as slots
 from jrs.errors import ConfigError, did_you_mean
+from jrs.signatures import accepted_keys
 
 TOP_LEVEL = ('model', 'plugins', 'adjusted', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset',
              'batches', 'train', 'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks')
@@ -76,15 +77,23 @@ def value_at(node: Any, path: str, default: Any = None) -> Any:
     return node
 
 
-def terms_of(cfg: Mapping) -> dict[str, tuple[str, Any]]:
-    """Return the losses and matching costs of a model that weighs them: name -> path and part (of a loss where both are)."""
+def keys_at(path: str, name: str) -> set[str] | None:
+    """Return what a config may set of the part `name` at `path`, None where anything.
+
+    These are the arguments of its constructor, and the `weight` that the criterion multiplies a loss by.
+    """
+    accepted = accepted_keys(part_at(path, name))
+    return accepted | {'weight'} if accepted is not None and slot_of(path) is slots.LOSSES else accepted
+
+
+def terms_of(cfg: Mapping) -> dict[str, dict[str, Any]]:
+    """Return the losses and matching costs of a model that weighs them: name -> path -> part, None where it is off."""
     model = cfg.get('model')
     if not isinstance(model, Mapping) or not {'losses', 'matcher'} & set(model):
         return {}
-    costs, losses = ((path, value_at(cfg, path)) for path in ('model.matcher.costs', 'model.losses'))
-    found: dict[str, tuple[str, Any]] = {}
-    for path, named in (costs, losses):
+    found: dict[str, dict[str, Any]] = {}
+    for path in ('model.matcher.costs', 'model.losses'):
+        named = value_at(cfg, path)
         for name, part in (named.items() if isinstance(named, Mapping) else ()):
-            if part is not None or name not in found:
-                found[name] = (f'{path}.{name}', part)
+            found.setdefault(name, {})[f'{path}.{name}'] = part
     return found

@@ -465,6 +465,12 @@ class Match:
         total = self.weights.sum()
         return (values * self.weights).sum(dim=-1).mean() / total if total > 0 else None
 
+    def sum(self, values: Tensor) -> Tensor | None:
+        """Return the sum of `values` (..., n) over pairs, by weight, and its mean over the rest; None where none counts."""
+        if self.weights is None:
+            return values.sum(dim=-1).mean() if values.shape[-1] else None
+        return (values * self.weights).sum(dim=-1).mean() if self.weights.sum() > 0 else None
+
 
 @dataclass
 class MatchedAttention(_Moves):

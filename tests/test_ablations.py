@@ -81,6 +81,15 @@ def test_alignment_is_where_the_row_has_it_and_only_there(name, cost, loss):
     assert torch.equal(first, second) != cost                       # who looks where matters to the matcher, or does not
 
 
+@pytest.mark.parametrize(('name', 'reduction', 'per_view'), [
+    ('all24_fada', 'mean', True), ('all24_fada_sum', 'sum', True), ('all24_fada_undivided', 'mean', False)])
+def test_each_reading_of_the_lost_formula_is_what_its_row_says(name, reduction, per_view):
+    model = debug_model(name)
+    loss, cost = model.criterion.losses['fada'], model.matcher.costs['fada']
+    assert (loss.reduction, loss.per_view, cost.per_view) == (reduction, per_view, per_view)
+    assert model.criterion.weights['fada'] == cost.weight == 0.5
+
+
 # By hand: the instance lies in view 1 of two; the query looks at both alike. Floored and renormalised, e = 1e-6:
 # the target becomes (e, 1) / (1 + e), the attention stays (1/2, 1/2).
 E = 1e-6

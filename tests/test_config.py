@@ -9,6 +9,7 @@ import pytest
 from jrs.config import load_config, read_config
 from jrs.errors import ConfigError
 from jrs.profiles import profile_file, sizes_that_apply
+from jrs.registry import MODELS, build
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = ROOT / 'configs' / 'segvggt' / 'all24_fada.py'
@@ -37,7 +38,8 @@ def test_a_misspelt_key_or_name_in_a_leaf_is_refused_with_path_and_spelling(tmp_
 
 @pytest.mark.parametrize(('path', 'value', 'word'), [
     ('model.hidd', 3, "'model.hidd'"), ('trian.iterations', 3, "'trian'"), ('model.backbone.dept', 3, "'depth'"),
-    ('optimizer.lr2', 1.0, 'optimizer.lr2'), ('model.matcher.costs.fada.wieght', 1.0, "'weight'")])
+    ('optimizer.lr2', 1.0, 'optimizer.lr2'), ('model.matcher.costs.fada.wieght', 1.0, "'weight'"),
+    ('model.losses.fada.wieght', 1.0, "'weight'"), ('model.class_head.weight', 1.0, 'model.class_head.weight')])
 def test_an_override_of_a_path_that_does_not_exist_is_refused(path, value, word):
     with pytest.raises(ConfigError, match='--cfg-options') as error:
         load_config(MAIN, 'debug', {path: value})
@@ -47,6 +49,20 @@ def test_an_override_of_a_path_that_does_not_exist_is_refused(path, value, word)
 def test_an_override_may_set_an_argument_that_the_constructor_takes():
     cfg = load_config(MAIN, 'debug', {'model.losses.depth.gamma': 2.0, 'train.iterations': 7})
     assert cfg.model.losses.depth.gamma == 2.0 and cfg.train.iterations == 7
+
+
+@pytest.mark.parametrize(('path', 'cost', 'loss'), [
+    ('model.weights.fada', 5.0, 5.0), ('model.losses.fada.weight', 0.5, 5.0),
+    ('model.matcher.costs.fada.weight', 5.0, 0.5)])
+def test_cost_and_loss_share_a_weight_and_either_may_have_its_own(path, cost, loss):
+    model = build(MODELS, load_config(MAIN, 'debug', {path: 5.0, 'model.teacher': None}).model, 'model')
+    assert (model.matcher.costs['fada'].weight, model.criterion.weights['fada']) == (cost, loss)
+
+
+@pytest.mark.parametrize('path', ['model.losses.fada.weight', 'model.matcher.costs.fada.weight', 'model.weights.fada'])
+def test_a_weight_that_is_no_number_is_refused(path):
+    with pytest.raises(ConfigError, match=f"{path} must be a number, got 'five'"):
+        load_config(MAIN, 'debug', {path: 'five'})
 
 
 def test_an_override_may_turn_on_what_is_off_and_change_one_item_of_a_list():

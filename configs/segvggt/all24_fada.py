@@ -27,7 +27,7 @@ model = dict(
         activation_checkpointing=True),
     class_head=dict(type='QueryClassHead', embedding_dim=128, hidden=32),             # [R]
     alignment=dict(type='JensenShannon'),           # [P] Eq. 8
-    # One weight per name, shared by the matching cost and the loss of that name [P, 0.A.4].
+    # One weight per name, shared by the cost and the loss of that name [P, 0.A.4]; `weight` in either is its own.
     weights=dict(classification=0.5, mask_bce=1.0, mask_dice=1.0, fada=0.5, camera=5.0, depth=1.0),   # [S9]
     matcher=dict(
         type='HungarianMatcher',

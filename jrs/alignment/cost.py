@@ -17,11 +17,13 @@ class ViewAttentionCost:
     Args:
         alignment: divergence between two distributions over views, from ``ALIGNMENTS`` (the paper: Jensen-Shannon).
         weight: multiplier in the matching cost.
+        per_view: divide by V, the number of views (the paper in words; the formula, Eq. 9, is lost).
     """
 
-    def __init__(self, alignment: Alignment, weight: float) -> None:
+    def __init__(self, alignment: Alignment, weight: float, per_view: bool = True) -> None:
         self.alignment = alignment
         self.weight = weight
+        self.per_view = per_view
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
         """Return the cost of each query-instance pair, shape (Q, G).
@@ -35,7 +37,8 @@ class ViewAttentionCost:
         divergence = self.alignment(attention, target.view_visibility)           # (L, Q, G)
         expected = (*attention.shape[:2], len(target.view_visibility))
         check_shape(divergence, expected, '(L, Q, G)', 'The alignment', self.alignment)
-        return self.weight * divergence.mean(dim=0) / target.num_views           # (Q, G)
+        views = target.num_views if self.per_view else 1
+        return self.weight * divergence.mean(dim=0) / views                      # (Q, G)
 
 
 def required_attention(pred: QueryPredictions, reader: str) -> Tensor:

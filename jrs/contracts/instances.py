@@ -53,7 +53,7 @@ class Alignment(Protocol):
 
 
 @contract('COSTS', offers={
-    'weight': 'the number that `model.weights` has under the name of this cost; the loss of that name has the same',
+    'weight': '`model.weights[<name>]`, which the loss of that name shares; `weight` beside the cost\'s `type` is its own',
     **ALIGNMENT})
 class Cost(Protocol):
     """What it would cost to match each query with each true instance.
@@ -100,7 +100,8 @@ class InstanceLoss(Protocol):
     """A named training term of one scene's queries and the true instances that they are matched to.
 
     `model.losses.<name>`; None turns one off. The criterion calls it once per scene and supervised level, averages over the
-    scenes that return a number, and multiplies by ``model.weights[<name>]``.
+    scenes that return a number, and multiplies by ``model.losses.<name>.weight`` or, where that is not set, by
+    ``model.weights[<name>]``, which the cost of that name shares; no constructor of a loss takes a `weight`.
 
     Attributes:
         reads: 'instances', a class attribute: which arguments the loss is called with.
@@ -116,7 +117,7 @@ class InstanceLoss(Protocol):
         One scene: no axis B. Pair i is query ``match.queries[i]`` and instance ``match.instances[i]``. Masks as for costs:
         ``pred.masks(match.queries)``, a `MaskLogits` that is read in pieces or by `matched_bce` and `matched_dice` of
         `jrs.functional`; the true ones are ``target.flat_masks[match.instances]``. ``match.mean(values)`` is the mean of
-        (n,) values by the weights of the pairs, None where no pair counts.
+        (n,) values by the weights of the pairs, None where no pair counts; `match.sum` is their sum likewise.
         """
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jrs.errors import ConfigError, did_you_mean
 from jrs.registry import LOSSES, build, check_shape
+from jrs.signatures import accepted_keys
 from jrs.structures import GeometryTargets, InstanceTargets, Match, Predictions
 
 
@@ -26,24 +27,24 @@ class Criterion:
       for the log.
 
     Args:
-        losses: name -> config of a part of ``LOSSES``; None turns a term off.
-        weights: name -> multiplier, shared with the matching cost of the same name.
+        losses: name -> config of a part of ``LOSSES``; None turns a term off. `weight` in it is this term's own multiplier,
+            the matching cost of its name keeps the shared one.
+        weights: name -> multiplier, shared with the matching cost of the same name; not asked for a loss that sets its own.
         alignment: divergence between distributions over views, offered to the losses that ask for it.
         path: where this criterion stands in the config, for messages.
 
     Raises:
-        ConfigError: a loss has no weight, or has `loss` in its name.
+        ConfigError: a loss has no weight, or has `loss` in its name, or its constructor takes a `weight` too.
     """
 
     reads = 'everything'
 
     def __init__(self, losses: Mapping[str, dict | None], weights: Mapping[str, float],
                  alignment: Callable[[Tensor, Tensor], Tensor] | None = None, path: str = 'model') -> None:
-        self.losses = {name: build(LOSSES, loss, f'{path}.losses.{name}', alignment=alignment)
-                       for name, loss in losses.items() if loss is not None}
-        for name in self.losses:
-            _check_entry(name, weights, path)
-        self.weights = {name: weights[name] for name in self.losses}
+        losses = {name: loss for name, loss in losses.items() if loss is not None}
+        self.weights = {name: _weight_of(name, loss, weights, path) for name, loss in losses.items()}
+        self.losses = {name: build(LOSSES, _without_weight(loss), f'{path}.losses.{name}', alignment=alignment)
+                       for name, loss in losses.items()}
         self.reads_instances = any(loss.reads != 'geometry' for loss in self.losses.values())
 
     def __call__(self, predictions: Predictions, instance_targets: list[InstanceTargets] | None = None,
@@ -117,13 +118,24 @@ class Criterion:
         return {'total': total, 'final': final}
 
 
-def _check_entry(name: str, weights: Mapping[str, float], path: str) -> None:
-    if name not in weights:
-        raise ConfigError(f'{path}.losses.{name} has no weight: {path}.weights does not name {name!r}.'
-                          + did_you_mean(name, weights))
+def _weight_of(name: str, loss: object, weights: Mapping[str, float], path: str) -> float:
+    """Return what the loss called `name` is multiplied by: its own `weight`, else the shared one."""
     if 'loss' in name:
         raise ConfigError(f'{path}.losses.{name}: a name must not contain "loss", because everything that is logged '
                           'under such a name is added to the objective. Choose another.')
+    if isinstance(loss, Mapping) and 'weight' in loss:
+        if 'weight' in (accepted_keys(LOSSES.lookup(loss.get('type'), f'{path}.losses.{name}')) or ()):
+            raise ConfigError(f'{path}.losses.{name}.weight is what the criterion multiplies this loss by, and the '
+                              f'constructor of {loss["type"]} takes a `weight` too: call that one otherwise.')
+        return loss['weight']
+    if name not in weights:
+        raise ConfigError(f'{path}.losses.{name} has no weight: {path}.weights does not name {name!r}.'
+                          + did_you_mean(name, weights))
+    return weights[name]
+
+
+def _without_weight(loss: object) -> object:
+    return {key: value for key, value in loss.items() if key != 'weight'} if isinstance(loss, Mapping) else loss
 
 
 def _mean_or_zero(values: list[Tensor | None], source: object) -> Tensor:

@@ -62,6 +62,33 @@ def test_loss_is_the_mean_cost_of_the_matched_pairs(alignment):
                                cost[match.queries, match.instances].mean())
 
 
+def test_a_loss_may_be_the_sum_over_pairs_and_neither_need_be_divided_by_the_views():
+    pred, target = scene()                                          # 5 views
+    match = pairs([3, 0, 1], [0, 2, 3])
+    each = [sum(JensenShannon()(pred.view_attention[layer, query], target.view_visibility[instance]).item()
+                for layer in range(3)) / 3 for query, instance in zip((3, 0, 1), (0, 2, 3), strict=True)]
+    expected = {('mean', True): sum(each) / 3 / 5, ('mean', False): sum(each) / 3, ('sum', True): sum(each) / 5,
+                ('sum', False): sum(each)}
+    for (reduction, per_view), value in expected.items():
+        loss = ViewAttentionLoss(JensenShannon(), reduction, per_view)
+        assert loss(pred, target, match).item() == pytest.approx(value, rel=1e-5), (reduction, per_view)
+    cost, undivided = (ViewAttentionCost(JensenShannon(), 1.0, per_view)(pred, target) for per_view in (True, False))
+    torch.testing.assert_close(undivided, 5 * cost)
+    with pytest.raises(ConfigError, match="'mean' or 'sum'.*'total'"):
+        ViewAttentionLoss(JensenShannon(), 'total')
+
+
+def test_a_sum_counts_pairs_by_their_weight_and_is_none_without_any():
+    pred, target = scene()
+    loss = ViewAttentionLoss(JensenShannon(), 'sum')
+    first, second = (loss(pred, target, pairs([query], [query])) for query in (1, 2))
+    weighed = Match(torch.tensor([1, 2]), torch.tensor([1, 2]), weights=torch.tensor([3.0, 0.5]))
+    torch.testing.assert_close(loss(pred, target, weighed), 3 * first + second / 2)
+    nothing = Match(torch.tensor([1]), torch.tensor([1]), weights=torch.zeros(1))
+    empty = torch.zeros(0, dtype=torch.int64)
+    assert loss(pred, target, nothing) is None and loss(pred, target, Match(empty, empty)) is None
+
+
 def test_attention_equal_to_visibility_costs_nothing_and_elsewhere_ln_2_per_view():
     masks = torch.zeros(2, 4, 3, 3, dtype=torch.bool)
     masks[0, :2, 0], masks[1, 2:, 0] = True, True

@@ -112,6 +112,32 @@ def test_a_missing_weight_names_the_near_spelling():
         Criterion({'depht': dict(type='DepthLoss')}, WEIGHTS)
 
 
+def test_a_loss_may_set_its_own_weight_and_leaves_the_shared_one_to_the_cost():
+    predictions, targets, matches = Predictions([], queries=queries(1)), [target(2)], [match(2)]
+    shared = Criterion(LOSS_CONFIG, WEIGHTS, alignment)(predictions, targets, None, matches)
+    own = {**LOSS_CONFIG, 'fada': dict(type='ViewAttentionLoss', weight=5.0)}
+    terms = Criterion(own, WEIGHTS, alignment)(predictions, targets, None, matches)
+    torch.testing.assert_close(terms['loss_fada'], 10 * shared['loss_fada'])
+    torch.testing.assert_close(terms['loss_bce'], shared['loss_bce'])
+    alone = Criterion(own, {name: value for name, value in WEIGHTS.items() if name != 'fada'}, alignment)
+    assert alone.weights['fada'] == 5.0
+
+
+def test_a_loss_with_a_weight_of_its_own_making_is_refused(monkeypatch):
+    class Heavy:
+        reads = 'geometry'
+
+        def __init__(self, weight=1.0):
+            self.weight = weight
+
+        def __call__(self, predictions, target):
+            return self.weight
+    LOSSES.names()
+    monkeypatch.setitem(LOSSES._module_dict, 'Heavy', Heavy)
+    with pytest.raises(ConfigError, match='model.losses.heavy.weight is what the criterion multiplies.*Heavy takes'):
+        Criterion({'heavy': dict(type='Heavy', weight=2.0)}, WEIGHTS)
+
+
 def test_a_name_that_would_be_added_twice_is_refused():
     with pytest.raises(ConfigError, match='must not contain "loss"'):
         Criterion({'closs': dict(type='DepthLoss')}, {'closs': 1.0})
