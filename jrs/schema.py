@@ -23,7 +23,7 @@ SLOT_OF_KEY = {
     'feature_head': slots.HEADS, 'class_head': slots.HEADS, 'heads': slots.HEADS,
     'pretext': slots.PRETEXTS, 'alignment': slots.ALIGNMENTS,
     'costs': slots.COSTS, 'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS,
-    'postprocessor': slots.POSTPROCESSORS,
+    'postprocessor': slots.POSTPROCESSORS, 'suppression': slots.POSTPROCESSORS,
     'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
     'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
     'transform': slots.TRANSFORMS, 'transforms': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS,

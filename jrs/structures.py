@@ -21,7 +21,7 @@ from jrs.masks import MaskLogits
 MAPS = ('depth_m', 'instance_ids')             # what is true of each pixel: loaded where some part reads it, see `maps_read`
 
 
-class _Moves:
+class Moves:
     """Gives a dataclass of tensors a `to(device)`, a `pin_memory()` and a `share_memory()`."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False):
@@ -43,7 +43,7 @@ class _Moves:
 def _changed(value, change: Callable[[Tensor], Tensor]):
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, _Moves):
+    if isinstance(value, Moves):
         return value._each(change)
     if isinstance(value, (list, tuple)):
         return type(value)(_changed(item, change) for item in value)
@@ -53,7 +53,7 @@ def _changed(value, change: Callable[[Tensor], Tensor]):
 
 
 @dataclass
-class InstanceTable(_Moves):
+class InstanceTable(Moves):
     """Which instances a scene has: `ids` (G,) int64 as in the id images, `labels` (G,) int64 class indices 0..K-1."""
 
     ids: Tensor
@@ -91,7 +91,7 @@ class SceneGroundTruth:
 
 
 @dataclass
-class SceneBatch(_Moves):
+class SceneBatch(Moves):
     """Views of B scenes, with ground truth where the data set has it.
 
     Batches travel packed, images as uint8 and ids as int16, from the data set through the loader's workers to the device:
@@ -126,6 +126,10 @@ class SceneBatch(_Moves):
         ids = None if self.instance_ids is None else self.instance_ids.long()
         return replace(self, images=unit_images(self.images), instance_ids=ids)
 
+    def input_size(self, index: int) -> tuple[int, int]:
+        """Return (H, W) of the network input of scene `index`, here of all scenes."""
+        return tuple(self.images.shape[-2:])
+
 
 def unit_images(images: Tensor) -> Tensor:
     """Return images (...) uint8 0 .. 255 as float32 in [0, 1]; floating ones are returned as they are.
@@ -158,7 +162,7 @@ def maps_read(parts: Iterable[object]) -> frozenset[str]:
 
 
 @dataclass
-class Priors(_Moves):
+class Priors(Moves):
     """What is known of the geometry before a reconstruction; each part is None or given for all views.
 
     Attributes:
@@ -177,7 +181,7 @@ class Priors(_Moves):
 
 
 @dataclass
-class KnownGeometry(_Moves):
+class KnownGeometry(Moves):
     """Cameras or depth of the V views of a scene that are known, not predicted, for images of the size of the network input.
 
     Attributes:
@@ -279,8 +283,10 @@ class FeatureTaps:
 
 
 @dataclass
-class QueryPredictions(_Moves):
+class QueryPredictions(Moves):
     """What the queries say. As listed for B scenes; `scene(b)` gives one scene, without the B axis.
+
+    Scenes of different sizes, such as point clouds, have a list of B tensors in the place of each tensor.
 
     Attributes:
         embedding: (B, Q, D) projected queries; classes and masks both read them.
@@ -291,15 +297,21 @@ class QueryPredictions(_Moves):
         auxiliary: predictions of earlier layers (deep supervision), first layer first; empty for SegVGGT.
         features: (B, V, D, h, w) instance features that the masks of `embedding` come from, where `mask_logits` is None.
         elements: (B, Q) int64, the mask element (index into V*h*w) that each query stands for; None for learned queries.
+        scores: (B, Q), what a head says the overlap of each mask with its instance is, of any sign; None without one.
+        centres: (B, Q, 3) metres, where each query sees its instance; None without such a head.
+        element_points: (B, V*h*w) int64, how many points each mask element stands for; None = elements are pixels.
     """
 
-    embedding: Tensor
-    class_logits: Tensor | None = None
-    mask_logits: Tensor | None = None
+    embedding: Tensor | list[Tensor]
+    class_logits: Tensor | list[Tensor] | None = None
+    mask_logits: Tensor | list[Tensor] | None = None
     view_attention: Tensor | None = None
     auxiliary: list[QueryPredictions] = field(default_factory=list)
-    features: Tensor | None = None
-    elements: Tensor | None = None
+    features: Tensor | list[Tensor] | None = None
+    elements: Tensor | list[Tensor] | None = None
+    scores: Tensor | list[Tensor] | None = None
+    centres: Tensor | list[Tensor] | None = None
+    element_points: Tensor | list[Tensor] | None = None
 
     @property
     def levels(self) -> list[QueryPredictions]:
@@ -323,15 +335,15 @@ class QueryPredictions(_Moves):
     def scene(self, index: int) -> QueryPredictions:
         """Return the predictions of scene `index`: embedding (Q, D), class_logits (Q, K + 1), mask_logits (Q, V, h, w),
         view_attention (L, Q, V)."""
-        def pick(tensor):
-            return None if tensor is None else tensor[index]
+        picked = {f.name: value[index] for f in fields(self) if f.name not in ('view_attention', 'auxiliary')
+                  and (value := getattr(self, f.name)) is not None}
         attention = None if self.view_attention is None else self.view_attention[:, index]
-        return QueryPredictions(pick(self.embedding), pick(self.class_logits), pick(self.mask_logits), attention,
-                                [level.scene(index) for level in self.auxiliary], pick(self.features), pick(self.elements))
+        return replace(self, **(picked | dict(view_attention=attention,
+                                              auxiliary=[level.scene(index) for level in self.auxiliary])))
 
 
 @dataclass
-class Predictions(_Moves):
+class Predictions(Moves):
     """Everything one forward pass returns; the world is the first camera's frame.
 
     Confidences are on one scale, whatever a network calls its own: 1 + exp(logit) >= 1, so that 1 - 1 / confidence is the
@@ -379,7 +391,7 @@ class Predictions(_Moves):
 
 
 @dataclass
-class InstanceTargets(_Moves):
+class InstanceTargets(Moves):
     """The true instances of one scene in the sampled views.
 
     Attributes:
@@ -388,6 +400,7 @@ class InstanceTargets(_Moves):
         view_visibility: (G, V) float32, share of an instance's pixels in each view; rows sum to 1.
         valid: (V, h, w) bool, False where neither instance nor background is known; None = all valid.
         ids: (G,) int64 as in the id images; None where nobody needs them.
+        centres: (G, 3) metres, the mean of each instance's points; None where nobody needs them.
     """
 
     labels: Tensor
@@ -395,6 +408,7 @@ class InstanceTargets(_Moves):
     view_visibility: Tensor
     valid: Tensor | None = None
     ids: Tensor | None = None
+    centres: Tensor | None = None
 
     @property
     def num_views(self) -> int:
@@ -403,8 +417,9 @@ class InstanceTargets(_Moves):
 
     def select(self, index: Tensor) -> InstanceTargets:
         """Return some of the G instances, in the order of `index` (n,) int64: `masks` become (n, V, h, w)."""
-        return InstanceTargets(self.labels[index], self.masks[index], self.view_visibility[index], self.valid,
-                               None if self.ids is None else self.ids[index])
+        of_each = {name: value[index] for name in ('labels', 'masks', 'view_visibility', 'ids', 'centres')
+                   if (value := getattr(self, name)) is not None}
+        return replace(self, **of_each)
 
     @property
     def flat_masks(self) -> Tensor:
@@ -418,7 +433,7 @@ class InstanceTargets(_Moves):
 
 
 @dataclass
-class GeometryTargets(_Moves):
+class GeometryTargets(Moves):
     """Geometry that supervises a batch, from a teacher or the data set, scene-normalised (vggt.md section 15).
 
     Attributes:
@@ -473,7 +488,7 @@ class Match:
 
 
 @dataclass
-class MatchedAttention(_Moves):
+class MatchedAttention(Moves):
     """Where the queries of a scene's true instances look: those that the training matcher assigns to them.
 
     Attributes:
@@ -490,7 +505,7 @@ class MatchedAttention(_Moves):
 
 
 @dataclass
-class PackedMasks(_Moves):
+class PackedMasks(Moves):
     """Masks of M instances at one bit per pixel; instances of one query share theirs.
 
     Attributes:
@@ -575,7 +590,7 @@ def count_bits(bits: Tensor) -> Tensor:
 
 
 @dataclass
-class Instances(_Moves):
+class Instances(Moves):
     """Scored instances of one scene, best first.
 
     Attributes:
@@ -617,11 +632,11 @@ class Instances(_Moves):
 
 
 @dataclass
-class Reconstruction(_Moves):
+class Reconstruction(Moves):
     """A scene as users take it away: cameras, depth, points and instances of V views; None = no head gives it.
 
     Attributes:
-        images: (V, 3, H, W) float32 in [0, 1], the network input.
+        images: (V, 3, H, W) float32 in [0, 1], the network input; None for a model that sees points.
         depth: (V, H, W) z-depth in the unit that `scale` says; None without a depth head.
         depth_conf: (V, H, W) >= 1; None where depth comes without confidence.
         intrinsics: (V, 3, 3), pixels of the network input; None without a camera head.
@@ -636,14 +651,14 @@ class Reconstruction(_Moves):
         given: which of 'cameras' and 'depth' were known, not predicted; given cameras have a world of their own.
     """
 
-    images: Tensor
-    depth: Tensor | None
-    depth_conf: Tensor | None
-    intrinsics: Tensor | None
-    cam_from_world: Tensor | None
-    features: Tensor | None
-    instances: Instances | None
-    view_names: list[str]
+    images: Tensor | None = None
+    depth: Tensor | None = None
+    depth_conf: Tensor | None = None
+    intrinsics: Tensor | None = None
+    cam_from_world: Tensor | None = None
+    features: Tensor | None = None
+    instances: Instances | None = None
+    view_names: list[str] = field(default_factory=list)
     view_attention: Tensor | None = None
     matched: MatchedAttention | None = None
     scale: str = 'arbitrary'

@@ -30,6 +30,9 @@ class SceneDataset(Protocol):
     `listed_names()` are the names in `<split>.txt`. What such a scene gives is checked where it is read: sizes, poses,
     metres; that some object is of a class of the benchmark, before training.
 
+    Batches of a kind of one's own, such as points, are joined by a method `collate(samples)`. They have `scene_names`,
+    `view_names`, `to()`, `unpacked()` and what the metrics read.
+
     In training a loader's workers ask for what a `SampleRequest` says; in validation and testing for numbers 0 .. len - 1,
     each once. A part that serves both has an argument such as `mode`. Missing files are a DataError in the constructor
     that says how to get them: then a run stops before anything is trained.

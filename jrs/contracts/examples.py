@@ -454,6 +454,22 @@ class SureQueries:
     found = PART()(queries, torch.ones(2, 4, 5, 6))
     assert found.queries.tolist() == [1, 0] and found.labels.tolist() == [1, 0] and found.masks.shape == (2, 2, 5, 6)
 ''', 'import torch\n\nfrom jrs.structures import QueryPredictions\n'),
+    'POSTPROCESSORS.suppression': Example('''from jrs.registry import POSTPROCESSORS
+
+
+@POSTPROCESSORS.register_module()
+class OneClassEach:
+    """A query keeps its best class only, with its score."""
+
+    def __call__(self, probabilities, rows, labels, scores):
+        best = scores.new_full((len(probabilities),), -1.0).scatter_reduce(0, rows, scores, 'amax')         # (n,)
+        kept = (scores == best[rows]).nonzero()[:, 0]                       # (m,)
+        return kept, scores[kept]
+''', '''def test_the_best_class_of_a_query_stays():
+    rows, labels, scores = torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1]), torch.tensor([0.3, 0.4, 0.5])
+    kept, left = PART()(torch.rand(2, 9), rows, labels, scores)
+    assert kept.tolist() == [1, 2] and left.equal(scores[kept])
+''', 'import torch\n'),
     'POSTPROCESSORS.transfer': Example('''import numpy as np
 
 from jrs.postprocess.lift import PosedTransfer, VisiblePixels
@@ -675,6 +691,7 @@ profiles = dict(debug=dict(model=dict(teacher=dict(_delete_=True, type='{part}')
     'LOSSES.features': "model = dict(weights=dict(spread=0.1), losses=dict(spread=dict(type='{part}')))",
     'LOSSES.geometry': "model = dict(weights=dict(log_depth=1.0), losses=dict(log_depth=dict(type='{part}')))",
     'POSTPROCESSORS.postprocessor': "model = dict(postprocessor=dict(_delete_=True, type='{part}'))",
+    'POSTPROCESSORS.suppression': "model = dict(postprocessor=dict(suppression=dict(type='{part}')))",
     'POSTPROCESSORS.transfer': "metrics = dict(instances=dict(transfer=dict(_delete_=True, type='{part}')))",
     'DATASETS': """_data = dict(_delete_=True, type='{part}', folder='recordings', split='all', benchmark='scannet200')
 test_dataset = dict(mode='test', width=518, **_data)""",

@@ -102,14 +102,22 @@ class InstanceLoss(Protocol):
     `model.losses.<name>`; None turns one off. The criterion calls it once per scene and supervised level, averages over the
     scenes that return a number, and multiplies by ``model.losses.<name>.weight`` or, where that is not set, by
     ``model.weights[<name>]``, which the cost of that name shares; no constructor of a loss takes a `weight`.
+    `jrs.losses.over_scenes.InstanceTerm` is a base class with other ways of putting scenes and levels together.
 
     Attributes:
         reads: 'instances', a class attribute: which arguments the loss is called with.
         every_level: False where the final prediction is enough and auxiliary levels are not looked at.
+        scene_reduction: 'mean_present' over the scenes that return a number, 'mean_all' over all, 'sum', or 'pooled': the
+            loss has a method ``pooled(scenes)`` for the triples of all scenes.
+        last_scale: multiplier of the final prediction's value.
+        aux_scale: multiplier of the values of auxiliary levels.
     """
 
     reads: Literal['instances']
     every_level: bool = True
+    scene_reduction: str = 'mean_present'
+    last_scale: float = 1.0
+    aux_scale: float = 1.0
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
         """Return a scalar with gradient, not weighted; None when the scene has nothing to say, as without pairs.
@@ -182,6 +190,22 @@ class Postprocessor(Protocol):
         `queries` is of one scene: `class_logits` (Q, K + 1), `embedding` (Q, D); `mask_logits` is None. `features` are
         (V, D, h, w), and ``jrs.masks.mask_logits(embedding, features)`` are the logits (Q, V, h, w): for many queries and
         views make them a few views at a time. Give masks as (M, V, h, w) bool, or packed at one bit per pixel.
+        """
+
+
+@contract('POSTPROCESSORS.suppression', '*.suppression')
+class Suppression(Protocol):
+    """What becomes of scored masks that lie on each other.
+
+    `model.postprocessor.suppression` of `QueryMasks`; None = nothing does. Called once per scene, without gradient, with the
+    pairs that are left after `top_pairs`; the thresholds of the score come afterwards.
+    """
+
+    def __call__(self, probabilities: Tensor, rows: Tensor, labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which of the M pairs stay, (m,) int64, and their new scores (m,).
+
+        `probabilities` (n, E) are the mask probabilities of n queries at all mask elements; `rows` (M,) say which of them a
+        pair has, `labels` (M,) its class, `scores` (M,) its score.
         """
 
 

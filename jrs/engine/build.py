@@ -18,7 +18,7 @@ from jrs.engine.checkpoint import check_counts_updates, last_good_checkpoint, us
 from jrs.engine.console import JrsRunner, RunConfig
 from jrs.engine.data import say_data
 from jrs.engine.disk import check_folder
-from jrs.engine.loading import PatientLoader, collate_shared
+from jrs.engine.loading import PatientLoader, collation_of
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.engine.processes import start_processes
 from jrs.engine.sharding import shard
@@ -129,7 +129,7 @@ def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
     batches = build(SAMPLERS, cfg.batches, 'batches', num_scenes=len(dataset), seed=cfg.seed, rank=rank,
                     world_size=world_size)
     workers = cfg.train.workers
-    return PatientLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_shared,
+    return PatientLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collation_of(dataset),
                          worker_init_fn=prepare_worker, persistent_workers=workers > 0,
                          pin_memory=torch.cuda.is_available())
 
@@ -140,7 +140,7 @@ def scoring_loader(dataset: Dataset, workers: int, equal: bool = False) -> DataL
     `equal` repeats scenes so that all ranks have as many, as sharded models need it; metrics drop what is repeated.
     """
     return PatientLoader(dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False, round_up=equal),
-                         num_workers=workers, collate_fn=collate_shared, worker_init_fn=prepare_worker,
+                         num_workers=workers, collate_fn=collation_of(dataset), worker_init_fn=prepare_worker,
                       pin_memory=torch.cuda.is_available())
 
 

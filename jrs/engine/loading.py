@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from jrs.datasets.dataset import collate_scenes
 from jrs.engine.stop import waiting_for_data
@@ -36,13 +37,19 @@ class PatientLoader(DataLoader):
             yield batch
 
 
-def collate_shared(samples: list[SceneBatch]) -> SceneBatch:
-    """Return `collate_scenes`, in a worker in shared memory: where that is full, torch would lose the batch later on.
+def collation_of(dataset: Dataset) -> Callable[[list[SceneBatch]], SceneBatch]:
+    """Return what joins samples of a data set: its own `collate`, else `collate_scenes`; in workers in shared memory."""
+    return partial(collate_shared, collate=getattr(dataset, 'collate', collate_scenes))
+
+
+def collate_shared(samples: list[SceneBatch],
+                   collate: Callable[[list[SceneBatch]], SceneBatch] = collate_scenes) -> SceneBatch:
+    """Return what `collate` makes, in a worker in shared memory: where that is full, torch would lose the batch later on.
 
     Raises:
         DataError: shared memory is full.
     """
-    batch, worker = collate_scenes(samples), get_worker_info()
+    batch, worker = collate(samples), get_worker_info()
     if worker is None:
         return batch
     try:

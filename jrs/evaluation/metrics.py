@@ -158,7 +158,7 @@ class InstanceAPMetric(SceneMetric):
         instances = _predicted(reconstruction.instances, 'queries with a postprocessor')
         truth = _required(batch.ground_truth, 'ground_truth', batch, index)
         mask_size = instances.packed.size
-        visible = self.transfer.visible_pixels(truth, tuple(batch.images.shape[-2:]), mask_size, reconstruction)
+        visible = self.transfer.visible_pixels(truth, batch.input_size(index), mask_size, reconstruction)
         packed = self.transfer.lift(instances, truth, visible, reconstruction.features)
         labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)
         matches = assign(truth.vertex_ids, packed, self._class_ids(labels, truth), instances.scores.cpu().numpy(),
@@ -174,7 +174,7 @@ class InstanceAPMetric(SceneMetric):
     def summarise(self, scenes: list[dict[str, Any]]) -> dict[str, float]:
         """Return AP, AP50, AP25 (`agnostic_`, `oracle_`, `head_` ... before it where it applies) and per class."""
         views = [scene['num_views'] for scene in scenes]
-        self.views_per_scene = f'{min(views)}-{max(views)}, mean {np.mean(views):.1f}' if views else 'no scene scored'
+        self.views_per_scene = views_words(views)
         sources = sorted({scene['source'] for scene in scenes} - {'mesh'})
         self.truth = {'ground_truth': ' and '.join(sources)} if sources else {}
         numbers = {'scenes': float(len(scenes))}
@@ -281,6 +281,13 @@ class CameraMetric(SceneMetric):
     def summarise(self, scenes: list[dict[str, float]]) -> dict[str, float]:
         """Return means over the scenes that have a pair to compare, and how many those are."""
         return _means_over_scenes([scene for scene in scenes if scene['pairs'] > 0])
+
+
+def views_words(views: Sequence[int]) -> str:
+    """Return how many views the scenes that were scored have, one number each, in words."""
+    if not views:
+        return 'no scene scored'
+    return f'{min(views)}-{max(views)}, mean {np.mean(views):.1f}' if max(views) else 'none: points'
 
 
 def best_row_per_query(queries: Tensor, scores: Tensor) -> np.ndarray:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 
-import torch
 from torch import Tensor
 
 from jrs.errors import ConfigError, did_you_mean
+from jrs.losses.over_scenes import SceneOfQueries, reduced
 from jrs.registry import LOSSES, build, check_shape
 from jrs.signatures import accepted_keys
-from jrs.structures import GeometryTargets, InstanceTargets, Match, Predictions
+from jrs.structures import GeometryTargets, InstanceTargets, Match, Predictions, QueryPredictions
 
 
 @LOSSES.register_module()
@@ -21,7 +21,8 @@ class Criterion:
     A loss says in its class attribute ``reads`` what it is called with:
 
     - ``instances``: (QueryPredictions, InstanceTargets, Match) of one scene -> scalar, None when the scene has nothing
-      to say. Deeply supervised levels count like the final one, unless the loss sets ``every_level = False``.
+      to say. Deeply supervised levels count like the final one, unless the loss sets ``every_level = False``; how scenes
+      and levels are put together may be said by the loss (`InstanceTerm`).
     - ``features``: (instance features (V, D, h, w), InstanceTargets) of one scene -> scalar or None.
     - ``geometry``: (Predictions, GeometryTargets) of the batch -> scalar, or a mapping with ``total`` and parts
       for the log.
@@ -97,7 +98,8 @@ class Criterion:
                               'model.feature_head and data with instances, or set this loss to None.')
         values = [self._of_scene(name, features, target)
                   for features, target in zip(predictions.features, targets, strict=True)]
-        return {'total': _mean_or_zero(values, predictions.features)}
+        mean = reduced(values, 'mean_present')
+        return {'total': connected_zero(predictions.features) if mean is None else mean}
 
     def _of_instances(self, name: str, predictions: Predictions, targets: list[InstanceTargets] | None,
                       matches: list[Match] | None) -> dict[str, Tensor]:
@@ -106,16 +108,25 @@ class Criterion:
             raise ConfigError(f'The loss {name!r} reads queries matched to true instances: it needs model.queries, '
                               'model.matcher and data with instances, or set this loss to None.')
         scenes = [queries.scene(index) for index in range(len(targets))]
-        values = [self._of_scene(name, *scene) for scene in zip(scenes, targets, matches, strict=True)]
-        final = _mean_or_zero(values, queries)
+        final = self._of_level(name, list(zip(scenes, targets, matches, strict=True)), queries, 'last_scale')
         if not queries.auxiliary or not getattr(loss, 'every_level', True):
             return {'total': final}
         total = final
         for level, level_queries in enumerate(queries.auxiliary):
-            values = [self._of_scene(name, scene.auxiliary[level], target, match.auxiliary[level])
-                      for scene, target, match in zip(scenes, targets, matches, strict=True)]
-            total = total + _mean_or_zero(values, level_queries)
+            of_level = [(scene.auxiliary[level], target, match.auxiliary[level])
+                        for scene, target, match in zip(scenes, targets, matches, strict=True)]
+            total = total + self._of_level(name, of_level, level_queries, 'aux_scale')
         return {'total': total, 'final': final}
+
+    def _of_level(self, name: str, scenes: Sequence[SceneOfQueries], source: QueryPredictions, scale: str) -> Tensor:
+        """Return the value of one supervised level; where no scene has one, 0 connected to every tensor of `source`."""
+        loss = self.losses[name]
+        reduction = getattr(loss, 'scene_reduction', 'mean_present')
+        if reduction == 'pooled':
+            value = loss.pooled(scenes)
+        else:
+            value = reduced([self._of_scene(name, *scene) for scene in scenes], reduction)
+        return connected_zero(source) if value is None else getattr(loss, scale, 1.0) * value
 
 
 def _weight_of(name: str, loss: object, weights: Mapping[str, float], path: str) -> float:
@@ -138,15 +149,13 @@ def _without_weight(loss: object) -> object:
     return {key: value for key, value in loss.items() if key != 'weight'} if isinstance(loss, Mapping) else loss
 
 
-def _mean_or_zero(values: list[Tensor | None], source: object) -> Tensor:
-    """Mean over the scenes that contribute; 0, still connected to every tensor of `source`, when none does."""
-    contributing = [value for value in values if value is not None]
-    return torch.stack(contributing).mean() if contributing else connected_zero(source)
-
-
 def connected_zero(source: object) -> Tensor:
-    """Return 0 with a gradient path to every floating tensor in `source`, a tensor or a dataclass of tensors."""
-    if is_dataclass(source):
-        values = [getattr(source, f.name) for f in fields(source)]
-        return sum(connected_zero(value) for value in values if isinstance(value, Tensor))
-    return 0 * source[(0,) * source.ndim].float()
+    """Return 0 with a gradient path to every floating tensor in `source`: a tensor, a list or a dataclass of tensors."""
+    if isinstance(source, Tensor):
+        return 0 * source[(slice(0, 1),) * source.ndim].float().sum()          # a slice: a side of the tensor may be 0
+    values = source if isinstance(source, list) else [getattr(source, f.name) for f in fields(source)]
+    return sum(connected_zero(value) for value in values if _holds_tensors(value))
+
+
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value, Tensor) or isinstance(value, list) and all(isinstance(item, Tensor) for item in value)

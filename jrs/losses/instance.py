@@ -7,11 +7,14 @@ Masks are read through ``pred.masks(match.queries)``, see `jrs.masks.MaskLogits`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from jrs.functional import matched_bce, matched_dice
+from jrs.losses.over_scenes import InstanceTerm, SceneOfQueries
 from jrs.masks import MaskLogits
 from jrs.registry import LOSSES
 from jrs.structures import InstanceTargets, Match, QueryPredictions
@@ -20,41 +23,43 @@ TINY = 1e-12                                   # keeps a mean in which nothing c
 
 
 @LOSSES.register_module()
-class ClassLoss:
+class ClassLoss(InstanceTerm):
     """Cross-entropy of all queries over K + 1 classes; unmatched queries should say "no object", the last class.
 
     Args:
         no_object_weight: class weight of "no object"; the others have 1. The mean is weighted likewise, and a matched query
             counts by its pair's weight besides.
+        options: of `InstanceTerm`; 'pooled' takes the weighted mean over the queries of all scenes.
     """
 
-    reads = 'instances'
-
-    def __init__(self, no_object_weight: float = 0.1) -> None:
+    def __init__(self, no_object_weight: float = 0.1, **options) -> None:
+        super().__init__(**options)
         self.no_object_weight = no_object_weight
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
         """Return a scalar; reads ``pred.class_logits`` (Q, K + 1) and ``target.labels`` (G,)."""
-        logits = pred.class_logits
-        with torch.autocast(logits.device.type, enabled=False):
-            no_object = logits.shape[1] - 1
-            wanted = torch.full((logits.shape[0],), no_object, dtype=torch.int64, device=logits.device)
-            wanted[match.queries] = target.labels[match.instances]
+        return self.pooled([(pred, target, match)])
+
+    def pooled(self, scenes: Sequence[SceneOfQueries]) -> Tensor:
+        """Return a scalar: the weighted mean over the queries of all scenes."""
+        with torch.autocast(scenes[0][0].class_logits.device.type, enabled=False):
+            logits = torch.cat([pred.class_logits for pred, _, _ in scenes]).float()                # (n, K + 1)
+            wanted = torch.cat([_wanted(*scene) for scene in scenes])                               # (n,)
             weight = torch.ones(logits.shape[1], device=logits.device)
-            weight[no_object] = self.no_object_weight
-            if match.weights is None:
-                return F.cross_entropy(logits.float(), wanted, weight)
-            counts = torch.ones_like(logits[:, 0], dtype=torch.float32)                             # (Q,)
-            counts[match.queries] = match.weights.float()
-            losses = F.cross_entropy(logits.float(), wanted, weight, reduction='none')              # (Q,)
+            weight[-1] = self.no_object_weight
+            if all(match.weights is None for _, _, match in scenes):
+                return F.cross_entropy(logits, wanted, weight)
+            counts = torch.cat([_counts(pred, match) for pred, _, match in scenes])                 # (n,)
+            losses = F.cross_entropy(logits, wanted, weight, reduction='none')                      # (n,)
             return (counts * losses).sum() / (counts * weight[wanted]).sum().clamp_min(TINY)
 
 
 @LOSSES.register_module()
-class MaskBCELoss:
-    """Binary cross-entropy of matched masks, mean over pairs and valid pixels (Eq. 5)."""
+class MaskBCELoss(InstanceTerm):
+    """Binary cross-entropy of matched masks, mean over pairs and valid pixels (Eq. 5).
 
-    reads = 'instances'
+    Args: see `InstanceTerm`.
+    """
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
         """Return a scalar, None without pairs; reads ``pred.masks()`` (Q, V*h*w) and ``target.masks``."""
@@ -64,16 +69,16 @@ class MaskBCELoss:
 
 
 @LOSSES.register_module()
-class MaskDiceLoss:
+class MaskDiceLoss(InstanceTerm):
     """Dice loss of matched masks, mean over pairs (Eq. 5).
 
     Args:
         smooth: Laplace smoothing, in pixels.
+        options: of `InstanceTerm`.
     """
 
-    reads = 'instances'
-
-    def __init__(self, smooth: float = 1.0) -> None:
+    def __init__(self, smooth: float = 1.0, **options) -> None:
+        super().__init__(**options)
         self.smooth = smooth
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
@@ -81,6 +86,22 @@ class MaskDiceLoss:
         if len(match.queries) == 0:
             return None
         return match.mean(matched_dice(*_matched(pred, target, match), smooth=self.smooth, valid=target.flat_valid))
+
+
+def _wanted(pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor:
+    """Return the class index that each query should say, (Q,) int64."""
+    logits = pred.class_logits
+    wanted = torch.full((logits.shape[0],), logits.shape[1] - 1, dtype=torch.int64, device=logits.device)
+    wanted[match.queries] = target.labels[match.instances]
+    return wanted
+
+
+def _counts(pred: QueryPredictions, match: Match) -> Tensor:
+    """Return how much each query counts, (Q,) float32."""
+    counts = torch.ones_like(pred.class_logits[:, 0], dtype=torch.float32)
+    if match.weights is not None:
+        counts[match.queries] = match.weights.float()
+    return counts
 
 
 def _matched(pred: QueryPredictions, target: InstanceTargets, match: Match) -> tuple[MaskLogits, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jrs.errors import ConfigError
 from jrs.masks import mask_logits
-from jrs.registry import POSTPROCESSORS
+from jrs.registry import POSTPROCESSORS, build
 from jrs.structures import Instances, PackedMasks, QueryPredictions, count_bits, pack_above
 
 CACHED_LOGITS = 2 ** 19                        # a CPU works on so many at a time: they stay in its cache
@@ -17,7 +17,9 @@ CACHED_LOGITS = 2 ** 19                        # a CPU works on so many at a tim
 
 @POSTPROCESSORS.register_module()
 class QueryMasks:
-    """Ranks queries by class probability times mask quality, and thresholds their masks; no suppression.
+    """Ranks queries by class probability times mask quality, and thresholds their masks.
+
+    Where a head says the overlap of each mask (`QueryPredictions.scores`), the class probability is multiplied by it first.
 
     Mask logits are read once, or made for a few views at a time and never kept: memory beside the masks, at one bit per
     pixel of each query, is bounded by `max_logits`. All thresholds are strict.
@@ -28,12 +30,17 @@ class QueryMasks:
         top_pairs: candidates that are kept by probability alone, before mask quality.
         mask_threshold: probability above which a pixel is in the mask. Quality always looks where logit > 0.
         min_score: instances must score more.
-        min_pixels: masks must have more pixels at mask resolution, all views together.
+        min_pixels: masks must have more pixels at mask resolution, all views together; of elements that stand for points
+            (`QueryPredictions.element_points`) more points.
         max_logits: mask logits that may exist at a time; one view of all queries is the least.
+        mask_quality: whether scores are multiplied by the mean probability of the mask's pixels.
+        suppression: what becomes of masks that lie on each other (`POSTPROCESSORS`), such as `MatrixNMS`; None = nothing
+            does. All masks of the scene are in memory for it.
     """
 
     def __init__(self, mode: str = 'pairs', top_pairs: int = 600, mask_threshold: float = 0.4, min_score: float = 0.0,
-                 min_pixels: int = 200, max_logits: int = 2 ** 24) -> None:
+                 min_pixels: int = 200, max_logits: int = 2 ** 24, mask_quality: bool = True,
+                 suppression: dict | None = None, path: str = 'model.postprocessor') -> None:
         if mode not in RANKINGS:
             raise ConfigError(f'QueryMasks.mode must be one of {", ".join(map(repr, RANKINGS))}, got {mode!r}')
         self.rank = RANKINGS[mode]
@@ -42,6 +49,8 @@ class QueryMasks:
         self.min_score = min_score
         self.min_pixels = min_pixels
         self.max_logits = max_logits
+        self.mask_quality = mask_quality
+        self.suppression = build(POSTPROCESSORS, suppression, f'{path}.suppression')
 
     @torch.no_grad()
     def __call__(self, queries: QueryPredictions, features: Tensor | None = None) -> Instances:
@@ -57,18 +66,24 @@ class QueryMasks:
         if queries.mask_logits is None and features is None:
             raise ValueError('QueryMasks needs mask logits in the predictions or instance features, got neither')
         probability, query, label = self.rank(queries.class_logits.float().softmax(dim=-1))     # (n,) each
+        if queries.scores is not None:
+            probability = probability * queries.scores.float()[query]
         probability, best = probability.topk(min(self.top_pairs, len(probability)))
         query, label = query[best], label[best]
         distinct, row = query.unique(return_inverse=True)
-        quality, pixels, bits, size = self._measure(_MaskLogits(queries, features, self.max_logits), distinct)
-        score = probability * quality[row]
+        source = _MaskLogits(queries, features, self.max_logits)
+        quality, pixels, bits, size = self._measure(source, distinct)
+        score = probability * quality[row] if self.mask_quality else probability
+        if self.suppression is not None:
+            left, score = self.suppression(source.dense(distinct).sigmoid(), row, label, score)     # (m,) each
+            query, label, row = query[left], label[left], row[left]
         kept = ((score > self.min_score) & (pixels[row] > self.min_pixels)).nonzero()[:, 0]     # (M,)
         kept = kept[score[kept].argsort(descending=True, stable=True)]
         embedding = queries.embedding[query[kept]] if queries.mask_logits is None else None
         return Instances(_without_unused(bits, row[kept], size), label[kept], score[kept], query[kept], embedding)
 
     def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
-        """Return quality and pixels (n,), packed masks (n, V, bytes) and their (h, w) of queries (n,), in one pass.
+        """Return quality, pixels or points (n,), packed masks (n, V, bytes) and their (h, w) of queries (n,), in one pass.
 
         Quality is the mean probability where logit > 0.
         """
@@ -83,7 +98,8 @@ class QueryMasks:
             probability, above = (values[:logits.numel()].view(logits.shape) for values in scratch)
             torch.sigmoid(logits, out=probability)
             bits[rows, views] = packed = pack_above(probability, self.mask_threshold)           # (r, v, bytes)
-            pixels[rows] += count_bits(packed).sum(dim=1)
+            pixels[rows] += count_bits(packed).sum(dim=1) if source.points is None else \
+                source.points_above(probability, self.mask_threshold, views)
             torch.gt(logits, 0, out=above)                                  # as 0.0 and 1.0: bool is slow on a CPU
             positive[rows] += above.sum(dim=(1, 2)).long()
             probability_sum[rows] += above.mul_(probability).sum(dim=(1, 2))
@@ -98,6 +114,19 @@ class _MaskLogits:
         self.max_logits = max_logits
         given = self.given is not None
         self.mask_shape = self.given.shape[1:] if given else (len(features), *features.shape[2:])    # (V, h, w)
+        points = queries.element_points
+        self.points = None if points is None else points.unflatten(0, self.mask_shape).flatten(1)               # (V, h*w)
+
+    def dense(self, query: Tensor) -> Tensor:
+        """Return all logits (n, V*h*w) float32 of `query` (n,)."""
+        logits = torch.empty(len(query), self.mask_shape[0], self.mask_shape[1] * self.mask_shape[2], device=query.device)
+        for rows, views, values in self.chunks(query):
+            logits[rows, views] = values
+        return logits.flatten(1)
+
+    def points_above(self, probability: Tensor, threshold: float, views: slice) -> Tensor:
+        """Return how many points the elements of `probability` (r, v, h*w) above `threshold` stand for, (r,) int64."""
+        return ((probability > threshold) * self.points[views]).sum(dim=(1, 2))
 
     def chunks(self, query: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
         """Yield rows of `query` (n,), views, and float32 logits (rows, views, h*w); all pairs of row and view once."""

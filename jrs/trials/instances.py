@@ -163,6 +163,17 @@ def try_postprocessor(part: object) -> Iterator[str]:
             yield f'labels must be class indices 0 .. K - 1, got {sorted(set(found.labels.tolist()))}'
 
 
+@torch.no_grad()
+def try_suppression(part: object) -> Iterator[str]:
+    """Three masks of two classes, two of them the same; and none."""
+    for count in (3, 0):
+        probabilities = torch.tensor([[0.9] * 8 + [0.1] * 8, [0.1] * 8 + [0.9] * 8])
+        rows, labels = torch.tensor([0, 1, 0])[:count], torch.tensor([1, 0, 1])[:count]
+        kept, scores = part(probabilities, rows, labels, torch.tensor([0.9, 0.5, 0.4])[:count])
+        if len(kept) != len(scores) or not set(kept.tolist()) <= set(range(count)):
+            yield f'of {count} pairs it keeps {kept.tolist()}, with {len(scores)} scores: places, and a score for each'
+
+
 def try_transfer(part: object) -> Iterator[str]:
     """A wall of 300 vertices that two views see, two predicted and two true masks."""
     scene, found, batch = inputs.ground_truth(), inputs.instances(), inputs.scene_batch()
@@ -182,4 +193,5 @@ def try_transfer(part: object) -> Iterator[str]:
 TRIALS = {
     'INSERTIONS': try_insertion, 'ALIGNMENTS': try_alignment, 'COSTS': try_cost, 'MATCHERS': try_matcher,
     'LOSSES.instances': try_instance_loss, 'LOSSES.features': try_feature_loss, 'LOSSES.geometry': try_geometry_loss,
-    'POSTPROCESSORS.postprocessor': try_postprocessor, 'POSTPROCESSORS.transfer': try_transfer}
+    'POSTPROCESSORS.postprocessor': try_postprocessor, 'POSTPROCESSORS.suppression': try_suppression,
+    'POSTPROCESSORS.transfer': try_transfer}

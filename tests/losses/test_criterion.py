@@ -154,3 +154,60 @@ def test_missing_inputs_say_what_to_set():
         Criterion({'depth': dict(type='DepthLoss')}, WEIGHTS)(predictions)
     with pytest.raises(ConfigError, match="'bce' reads queries"):
         Criterion({'bce': dict(type='MaskBCELoss')}, WEIGHTS)(predictions)
+
+
+def ragged(elements, queries_of=(4, 2, 3)):
+    """Predictions of scenes that differ in queries and in mask elements."""
+    return QueryPredictions(
+        embedding=[torch.randn(count, 8, requires_grad=True) for count in queries_of],
+        class_logits=[torch.randn(count, 5, requires_grad=True) for count in queries_of],
+        mask_logits=[torch.randn(count, 1, 1, size, requires_grad=True)
+                     for count, size in zip(queries_of, elements, strict=True)],
+        elements=[torch.arange(count) for count in queries_of])
+
+
+def ragged_target(instances, elements):
+    return InstanceTargets(torch.arange(instances), torch.rand(instances, 1, 1, elements) < 0.5, torch.ones(instances, 1))
+
+
+@pytest.mark.parametrize(('reduction', 'weights'), [('mean_present', (1 / 2, 1 / 2)), ('mean_all', (1 / 3, 1 / 3)),
+                                                    ('sum', (1, 1))])
+def test_scenes_of_different_sizes_count_as_the_loss_says_and_the_last_level_by_its_scale(reduction, weights):
+    elements = (6, 9, 5)
+    last, level = ragged(elements), ragged(elements)
+    last.auxiliary = [level]
+    targets, pairs = [ragged_target(count, size) for count, size in zip((2, 0, 3), elements, strict=True)], (2, 0, 3)
+    loss = dict(type='MaskBCELoss', scene_reduction=reduction, last_scale=4.0, aux_scale=0.5)
+    terms = Criterion(dict(bce=loss), dict(bce=1.0))(
+        Predictions([], queries=last), targets, None, [match(count, [match(count)]) for count in pairs])
+    expected = sum(scale * weight * MaskBCELoss()(part.scene(index), targets[index], match(pairs[index]))
+                   for part, scale in ((last, 4.0), (level, 0.5)) for index, weight in zip((0, 2), weights, strict=True))
+    torch.testing.assert_close(terms['loss_bce'], expected)
+
+
+def test_pooled_classes_are_one_weighted_mean_over_the_queries_of_all_scenes():
+    elements = (6, 9, 5)
+    predictions = ragged(elements)
+    targets = [ragged_target(count, size) for count, size in zip((2, 0, 3), elements, strict=True)]
+    terms = Criterion(dict(classes=dict(type='ClassLoss', scene_reduction='pooled')), dict(classes=1.0))(
+        Predictions([], queries=predictions), targets, None, [match(2), match(0), match(3)])
+    wanted = torch.tensor([0, 1, 4, 4, 4, 4, 0, 1, 2])                          # 4 = no object
+    losses = torch.nn.functional.cross_entropy(torch.cat(predictions.class_logits), wanted, reduction='none')
+    weight = torch.where(wanted == 4, 0.1, 1.0)
+    torch.testing.assert_close(terms['loss_classes'], (weight * losses).sum() / weight.sum())
+
+
+def test_scenes_of_different_sizes_without_an_instance_still_reach_every_prediction():
+    elements = (6, 9, 0)
+    predictions = ragged(elements)
+    terms = Criterion(dict(bce=dict(type='MaskBCELoss')), dict(bce=1.0))(
+        Predictions([], queries=predictions), [ragged_target(0, size) for size in elements], None, [match(0)] * 3)
+    assert terms['loss_bce'] == 0
+    terms['loss_bce'].backward()
+    for leaf in (*predictions.embedding, *predictions.class_logits, *predictions.mask_logits):
+        assert leaf.grad is not None and leaf.grad.abs().sum() == 0
+
+
+def test_a_reduction_that_a_term_does_not_have_is_refused():
+    with pytest.raises(ConfigError, match="MaskBCELoss.scene_reduction .*'mean_all'.*'pooled'"):
+        MaskBCELoss(scene_reduction='pooled')

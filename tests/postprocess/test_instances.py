@@ -141,3 +141,41 @@ def test_wrong_mode_and_missing_masks_say_what_to_do():
         _postprocess(mode='all')
     with pytest.raises(ValueError, match='got neither'):
         _postprocess()(_scene()[0])
+
+
+def of_points(**fields):
+    """Two queries over three elements, which stand for 10, 1 and 5 points."""
+    logits = torch.tensor([[3.0, 3, -3], [-3, 3, 3]]).view(2, 1, 1, 3)
+    return QueryPredictions(torch.zeros(2, 1), torch.tensor([[4.0, 0, 0], [0, 3, 0]]), logits,
+                            element_points=torch.tensor([10, 1, 5]), **fields)
+
+
+def test_elements_that_stand_for_points_are_counted_as_points():
+    assert _postprocess(min_pixels=10, mode='best_class')(of_points()).queries.tolist() == [0]
+    assert _postprocess(min_pixels=11, mode='best_class')(of_points()).queries.tolist() == []
+    assert _postprocess(min_pixels=5, mode='best_class')(of_points()).queries.tolist() == [0, 1]
+
+
+def test_a_score_head_multiplies_the_class_probability_and_quality_can_be_left_out():
+    plain = _postprocess(min_pixels=0, mode='best_class', mask_quality=False)(of_points())
+    found = _postprocess(min_pixels=0, mode='best_class', mask_quality=False)(of_points(scores=torch.tensor([0.25, 2.0])))
+    assert found.queries.tolist() == [1, 0]
+    torch.testing.assert_close(found.scores, plain.scores.flip(0) * torch.tensor([2.0, 0.25]))
+    quality = _postprocess(min_pixels=0, mode='best_class')(of_points())
+    torch.testing.assert_close(quality.scores, plain.scores * torch.tensor(3.0).sigmoid(), atol=1e-5, rtol=1e-5)
+
+
+class Last:
+    """Keeps the last pair with another score."""
+
+    def __call__(self, probabilities, rows, labels, scores):
+        self.seen = probabilities
+        return torch.tensor([len(scores) - 1]), torch.tensor([0.875])
+
+
+def test_suppression_sees_the_mask_probabilities_and_says_which_pairs_stay():
+    part = Last()
+    found = _postprocess(min_pixels=0, mode='best_class', suppression=part)(of_points())
+    assert found.queries.tolist() == [1] and found.labels.tolist() == [1] and found.scores.tolist() == [0.875]
+    assert found.masks.flatten().tolist() == [False, True, True]
+    torch.testing.assert_close(part.seen, of_points().mask_logits.flatten(1).sigmoid())
