@@ -26,6 +26,8 @@ from jrs.profiles import added, profile_file, replaced, sizes_that_apply, with_o
 from jrs.registry import CORE, check_keys, owner_of, to_list
 from jrs.schema import (
     GROUP_KEYS,
+    NAMED_PARTS,
+    NO_PARTS,
     REQUIRED,
     SECTIONS,
     TOP_LEVEL,
@@ -220,6 +222,7 @@ def check_config(cfg: Mapping) -> None:
     _check_settings(cfg)
     plain = cfg._cfg_dict if isinstance(cfg, Config) else cfg
     _check_text(plain, '')
+    _check_named_parts(plain)
     listed = _listed(cfg.get('plugins') or ())
     for path, component in components(plain):
         part = part_at(path, component['type'])
@@ -227,6 +230,22 @@ def check_config(cfg: Mapping) -> None:
             raise ConfigError(f'{path}: {component["type"]!r}. {to_list(owner_of(part))}')
         check_keys(part, [key for key in component if key != 'type'], path, keys_at(path, component['type']))
     _check_weights(plain)
+
+
+def _check_named_parts(cfg: Mapping) -> None:
+    """Refuse one part where several stand by name, a name whose value is no part, and a part where there are none."""
+    for path in NAMED_PARTS:
+        named = value_at(cfg, path)
+        if named is not None and (not isinstance(named, Mapping) or isinstance(named.get('type'), str)):
+            one = f'dict(type={named["type"]!r}, ...)' if isinstance(named, Mapping) else 'dict(type=..., ...)'
+            raise ConfigError(f'{path} holds parts by name, not one part: write dict(NAME={one}) there, under any name; the '
+                              'name of an inherited part changes that one.')
+        for name, part in (named or {}).items():
+            if part is not None and (not isinstance(part, Mapping) or 'type' not in part):
+                raise ConfigError(f'{path}.{name} must be a part, dict(type=...), or None to go without, got {part!r}.')
+    for path in NO_PARTS:
+        if isinstance(value_at(cfg, f'{path}.type'), str):
+            raise ConfigError(f'{path} holds values by name and is no part: it has no `type`. Remove it.')
 
 
 def _listed(plugins: Collection[str]) -> set[str]:
@@ -328,6 +347,9 @@ def _check_settings(cfg: Mapping) -> None:
     for name, group in cfg['parameter_groups'].items():
         if isinstance(group, Mapping):
             _check_keys_of(group, GROUP_KEYS, ('parameters',), f'parameter_groups.{name}')
+        elif group is not None:
+            raise ConfigError(f'parameter_groups.{name} must be dict(parameters=[patterns], ...), or None to go without, '
+                              f'got {group!r}.')
     whole = [('seed', cfg['seed'], 0), *((f'train.{key}', cfg['train'][key], least) for key, least in WHOLE.items())]
     if cfg['train']['accumulate'] is not None:                         # None: what makes an update whole (engine/update.py)
         whole.append(('train.accumulate', cfg['train']['accumulate'], 1))

@@ -13,6 +13,8 @@ TOP_LEVEL = ('model', 'plugins', 'adjusted', 'data_root', 'weights', 'train_data
              'batches', 'train', 'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks')
 REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'adjusted', 'weights', 'benchmarks'))
 SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
+NAMED_PARTS = ('metrics', 'hooks', 'model.losses', 'model.matcher.costs')                         # name -> a part, or None
+NO_PARTS = ('model.weights', 'experiment')                                                         # mappings of values
 GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                                      # of `parameter_groups.*`
 # Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
 SLOT_OF_KEY = {

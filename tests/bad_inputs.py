@@ -253,6 +253,17 @@ CONFIGS = {
     'base that is computed': (lambda s: s.train(config=s.write('c.py', "_base_ = str(1)")), ['c.py, line 1', '_base_']),
     'plugins that are computed': (lambda s: s.train(config=s.leaf("plugins = [str(1)]")), ['leaf.py, line 2', 'plugins']),
     'config that is no text': (lambda s: s.train(config=s.write('c.py', b'a = "\xff\xfe"')), ['c.py']),
+    'one metric where metrics have names': (lambda s: s.train(config=s.leaf("metrics = dict(type='DepthMetric')")),
+                                            ['metrics holds parts by name', "dict(NAME=dict(type='DepthMetric', ...))"]),
+    'one loss where losses have names': (
+        lambda s: s.train(config=s.leaf("model = dict(losses=dict(_delete_=True, type='DepthLoss'))")),
+        ['model.losses holds parts by name', "dict(NAME=dict(type='DepthLoss', ...))"]),
+    'metric that is only a name': (lambda s: s.train('metrics.depth=DepthMetric'),
+                                   ['metrics.depth must be a part, dict(type=...)', "'DepthMetric'"]),
+    'type of what is no part': (lambda s: s.train(config=s.leaf("model = dict(weights=dict(type='fada'))")),
+                                ['model.weights holds values by name', 'no `type`']),
+    'group of parameters that is a number': (lambda s: s.train('parameter_groups.new=3'),
+                                             ['parameter_groups.new must be dict(parameters=[patterns], ...)', '3']),
     'override that is no literal': (lambda s: s.train('train.iterations={[]: 1}'), ['train.iterations', 'whole number']),
 }
 DATA = {

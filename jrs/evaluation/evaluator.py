@@ -24,7 +24,9 @@ class PlainMetric(SceneMetric):
 
     def __init__(self, metric: BaseMetric) -> None:
         self.metric = metric
-        super().__init__(metric.collect_device, metric.prefix, metric.collect_dir)
+        # mmengine warns of a metric without a prefix, and has done so of `metric` if it has none.
+        super().__init__(metric.collect_device, metric.prefix or type(metric).__name__, metric.collect_dir)
+        self.prefix = metric.prefix
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -32,7 +34,8 @@ class PlainMetric(SceneMetric):
         return self.metric.dataset_meta
 
     @dataset_meta.setter
-    def dataset_meta(self, meta: dict) -> None:
+    def dataset_meta(self, meta: dict | None) -> None:
+        """Tell the metric."""
         self.metric.dataset_meta = meta
 
     @property

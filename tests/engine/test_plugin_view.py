@@ -124,6 +124,16 @@ def test_a_plain_metric_counts_each_scene_once_and_gives_plain_numbers():
     assert evaluator.describe() == {'plain/order': 'a a b b', 'plain/nothing': 'None'}
 
 
+def test_a_metric_without_a_prefix_is_told_so_by_its_own_name_only(monkeypatch):
+    class Bare(Names):
+        default_prefix = None
+    said = []
+    monkeypatch.setattr('mmengine.evaluator.metric.print_log', lambda text, *_, **__: said.append(text))
+    evaluator = SceneEvaluator([Bare()])
+    evaluator.process([None], Batch('a'))
+    assert 'count' in evaluator.evaluate(1) and said == ['The prefix is not set in metric class Bare.']
+
+
 def test_shards_of_several_processes_are_joined_for_a_plain_metric(monkeypatch):
     collected = []
     monkeypatch.setattr('mmengine.evaluator.metric.collect_results',
