@@ -20,7 +20,9 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rooms.publish import RESULTS  # noqa: E402
+from jrs.evaluation.attention import depth_slope  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
+from jrs.report.claims import judge  # noqa: E402
 from jrs.report.plan import Variant  # noqa: E402
 from jrs.report.render import pipes, sheets, table_lines  # noqa: E402
 from jrs.report.results import Entry, Number  # noqa: E402
@@ -30,6 +32,7 @@ PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
 LOOSELY = (3, 4, 7, 8)                          # also judged by the score that says most at this size
 BY_LENGTH = ('all24_fada', 'all24_no_fada')
+BY_DEPTH = {'none': 'FADA', 'none, 2400': 'FADA, 2400'}               # studies without and with FADA of one length
 STAGES = ('pretrain_rooms_neighbours', 'pretrain_rooms_wide', 'pretrain_rooms')
 PROFILE = Variant('rooms', (), '')
 PARTS = Path(__file__).resolve().parent / 'words'                     # the prose between the numbers
@@ -308,6 +311,25 @@ def attention_lines(found: list[dict]) -> Iterator[str]:
     yield from ('', *pipes(('last layer', *(key.replace('_', ' ') for key in keys)), [
         ['even', *(f'{first[-1][f"even_{key}"]:.3f}' for key in keys)],
         *([name, *(f'{lines[-1][key]:.3f}' for key in keys)] for name, lines in by_name.items())]), '')
+    yield from depth_lines(by_name)
+
+
+def depth_lines(by_name: dict[str, list[dict]]) -> Iterator[str]:
+    """Yield how attention changes with depth, and what the paper says of it (0.A.3) beside that."""
+    slopes = {name: {key: depth_slope([line['layer'] for line in lines], [line[key] for line in lines])
+                     for key in ('entropy', 'view_mass', 'js')} for name, lines in by_name.items()}
+    yield from pipes(('change from the first layer to the last', 'entropy', 'view mass', 'js'), [
+        [name, *(f'{value:+.3f}' for value in own.values())] for name, own in slopes.items()])
+    verdicts = []
+    for pair in BY_DEPTH.items():
+        if all(name in slopes for name in pair):
+            table = load_tables(['A3'])[0]
+            entries = [Entry(table, row, PROFILE, {
+                column.name: Number(column, None, {0: slopes[name][column.name.removesuffix('_slope')]})
+                for column in table.columns}) for name, row in zip(pair, table.rows, strict=True)]
+            verdicts += [[f'{" and ".join(pair)}: {verdict.text}', verdict.status, verdict.numbers]
+                         for verdict in judge(entries)]
+    yield from ('', *pipes(('claim of the paper', 'here', 'numbers'), verdicts), '') if verdicts else ('',)
 
 
 def _term(one: Run, place: int) -> str:

@@ -37,8 +37,9 @@ EXAMPLES = """examples:
 The query of an instance is the one that the matcher of the checkpoint's own training assigns to it: a checkpoint with a
 config.py beside it is built from the model in there, others from CONFIG. Data come from CONFIG.
 
-written to OUT: attention.html, which needs nothing else; attention.json and attention.csv with the numbers per layer; maps/
-with a picture per checkpoint and instance (rows = views, columns = layers). Fewer scenes: --cfg-options
+written to OUT: attention.html, which needs nothing else; attention.json and attention.csv with the numbers per layer, and in
+attention.json their slopes over depth (the change from the first inserted layer to the last of a straight line); maps/ with
+a picture per checkpoint and instance (rows = views, columns = layers). Fewer scenes: --cfg-options
 test_dataset.limit_scenes=8.
 """
 NUMBERS = {                                     # heading of a chart -> the mean that it shows
@@ -209,6 +210,14 @@ def rows_of(evidence: Evidence) -> list[dict]:
             for index, layer in enumerate(evidence.sums.layers)]
 
 
+def slopes_of(evidence: Evidence) -> dict:
+    """Return how each mean changes with depth (`depth_slope`), None where there is one layer."""
+    from jrs.evaluation.attention import depth_slope
+    per_layer, _ = evidence.sums.means()
+    return dict(checkpoint=evidence.checkpoint.label, **{
+        name: _plain(depth_slope(evidence.sums.layers, values)) for name, values in per_layer.items()})
+
+
 def _plain(value: float) -> float | None:
     """Return a number for JSON: no NaN."""
     return None if math.isnan(value) else float(value)
@@ -221,7 +230,8 @@ def write_numbers(out: Path, found: Sequence[Evidence], facts: dict) -> None:
     models = {item.checkpoint.label: dict(weights=item.checkpoint.file, costs=costs_of(item.checkpoint)) for item in found}
     shown = [dict(checkpoint=evidence.checkpoint.label, **record(item)) for evidence in found for item in evidence.shown]
     with atomic_write(out / 'attention.json', 'w') as file:
-        json.dump(dict(facts=facts, checkpoints=models, layers=rows, shown=shown), file, indent=1)
+        json.dump(dict(facts=facts, checkpoints=models, layers=rows, slopes=list(map(slopes_of, found)), shown=shown), file,
+                  indent=1)
     with atomic_write(out / 'attention.csv', 'w') as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -248,6 +258,9 @@ def format_numbers(found: Sequence[Evidence]) -> str:
     for row in (row for evidence in found for row in rows_of(evidence)):
         cells = [f'{_number(row[name]):>10} {_number(row[f"even_{name}"]):>8}' for name in names]
         lines.append(f'{row["checkpoint"]:{width}} {row["layer"]:5} ' + ' '.join(cells))
+    for slopes in map(slopes_of, found):
+        cells = [f'{_number(slopes[name]):>10} {"":8}' for name in names]
+        lines.append(f'{slopes["checkpoint"]:{width}} slope ' + ' '.join(cells).rstrip())
     return '\n'.join(lines)
 
 

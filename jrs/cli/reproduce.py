@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog='tools/reproduce.py', description=__doc__, epilog=EXAMPLES,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     what = options.add_argument_group('what')
-    what.add_argument('--table', type=int, nargs='+', default=[], metavar='N', help='tables of the paper, 1 to 9')
+    what.add_argument('--table', type=_table, nargs='+', default=[], metavar='N', help='tables of the paper, 1 to 9; '
+                      'A3: how attention changes with depth (0.A.3)')
     what.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='of the paper only these: part of the name of '
                       'a row, or the name of its config')
     what.add_argument('--configs', nargs='+', default=[], metavar='FILE', help='further rows: any configs, by path or name; '
@@ -231,6 +232,11 @@ def report(plan: Plan, runner: Runner, args: argparse.Namespace, out: Path) -> i
         print(f'failed: {fault}', file=sys.stderr)
     print(f'written: {", ".join(map(str, paths))}')
     return 1 if runner.failures else 0
+
+
+def _table(text: str) -> int | str:
+    """Return the id of a table as `paper_tables.yaml` has it."""
+    return int(text) if text.isdecimal() else text.upper()
 
 
 def _command(work: Work, args: argparse.Namespace) -> list[str]:

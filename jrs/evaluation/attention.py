@@ -70,6 +70,18 @@ def view_sums(matched: MatchedAttention) -> AttentionSums:
                          {name: value.item() for name, value in sums(even).items()})
 
 
+def depth_slope(layers: Sequence[int], values: Sequence[float]) -> float:
+    """Return how much a straight line through `values` at `layers` changes from the first layer to the last (0.A.3).
+
+    Least squares; NaN for fewer than two layers. That networks of any depth compare, the unit is the whole span.
+    """
+    if len(layers) < 2:
+        return math.nan
+    depth = np.asarray(layers, dtype=np.float64)
+    depth = (depth - depth.mean()) / np.ptp(depth)
+    return float(depth @ np.asarray(values, dtype=np.float64) / (depth @ depth))
+
+
 def view_mass(attention: Tensor, visibility: Tensor) -> Tensor:
     """Return the mass on views that show the instance: (..., V), (..., V) broadcast -> (...) in [0, 1]."""
     return (attention * (visibility > 0)).sum(dim=-1)
@@ -104,8 +116,8 @@ def pixel_mass(patch_maps: Tensor, coverage: Tensor) -> Tensor:
 class AttentionMetric(SceneMetric):
     """Where the queries of the true instances look, per layer: those that the training matcher assigns to them.
 
-    `view_mass`, `entropy` and `js` as in `view_sums`, each for every inserted layer, for the last one and as their mean;
-    `uniform_view_mass` and `uniform_js` are those of even attention.
+    `view_mass`, `entropy` and `js` as in `view_sums`, each for every inserted layer, for the last one, as their mean and as
+    the `depth_slope` over layers; `uniform_view_mass` and `uniform_js` are those of even attention.
 
     Args:
         collect_device: 'cpu' or 'gpu', where processes exchange results.
@@ -143,6 +155,8 @@ class AttentionMetric(SceneMetric):
                    'uniform_view_mass': uniform['view_mass'], 'uniform_js': uniform['js']}
         for name, values in per_layer.items():
             numbers |= {f'{name}/last': float(values[-1]), f'{name}/mean': float(values.mean())}
+            if len(total.layers) > 1:
+                numbers[f'{name}/slope'] = depth_slope(total.layers, values)
             numbers |= {f'{name}/layer_{layer:02}': float(value)
                         for layer, value in zip(total.layers, values, strict=True)}
         return numbers

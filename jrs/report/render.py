@@ -11,7 +11,8 @@ from itertools import groupby
 from pathlib import Path
 
 from jrs.io.atomic import atomic_write
-from jrs.report.results import Entry, Number, Verdict, judge
+from jrs.report.claims import Verdict, judge
+from jrs.report.results import Entry, Number
 from jrs.report.tables import Column, Table
 from jrs.visualization.html import Raw, page
 from jrs.visualization.html import table as html_table

@@ -1,12 +1,10 @@
-"""What finished work says: numbers over seeds with their spread, what they cost, and whether the paper's claims hold."""
+"""What finished work says: numbers over seeds with their spread, and what they cost."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import mean, stdev
-from typing import Any
 
 from jrs.report.plan import Cell, Plan, Variant
 from jrs.report.tables import Column, Row, Table
@@ -23,9 +21,6 @@ from jrs.report.work import (
     read_json,
     shown,
 )
-
-HOLDS, FAILS, OPEN, UNKNOWN = 'holds', 'does not hold', 'undecided', 'not measured'
-SUM_TOLERANCE = 0.01                           # of a sum: times are rounded when they are written
 
 
 @dataclass
@@ -103,15 +98,6 @@ class Entry:
         return (f'{first} ({self.variant.name})' if self.variant.name else first, *rest)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A claim of the paper, and what our numbers say of it."""
-
-    text: str
-    status: str
-    numbers: str
-
-
 def collect(plan: Plan, failures: Mapping[int, str], any_code: bool) -> list[Entry]:
     """Return the rows of all tables, filled with what is finished."""
     entries: dict[tuple, Entry] = {}
@@ -122,13 +108,6 @@ def collect(plan: Plan, failures: Mapping[int, str], any_code: bool) -> list[Ent
             entries[key] = Entry(cell.table, cell.row, cell.variant, numbers)
         _fill(entries[key], cell, failures, any_code)
     return list(entries.values())
-
-
-def judge(entries: Iterable[Entry]) -> list[Verdict]:
-    """Return the claims about one table, in one variant, judged on the means."""
-    rows = {entry.row.number: entry for entry in entries if entry.row.number}
-    claims = next(iter(rows.values())).table.claims if rows else []
-    return [_verdict(claim, rows) for claim in claims]
 
 
 def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool) -> None:
@@ -221,59 +200,3 @@ def _add_commands(entry: Entry, work: Work) -> None:
         if one is not None:
             text = as_typed(command_line([word for word in one.words() if word != '--resume']))
             entry.commands.extend([text] if text not in entry.commands else [])
-
-
-def _verdict(claim: Mapping[str, Any], rows: Mapping[int, Entry]) -> Verdict:
-    judged = _sums if claim.get('check') == 'row_sums' else _difference if 'difference' in claim else _order
-    return Verdict(claim['text'], *judged(claim, rows))
-
-
-def _difference(claim: Mapping[str, Any], rows: Mapping[int, Entry]) -> tuple[str, str]:
-    """A difference holds with the paper's sign, where it exceeds its spread over seeds; one seed decides nothing."""
-    left, right = _cell(rows, claim['lhs']), _cell(rows, claim['rhs'])
-    paper = f'paper {claim["difference"]:+g}'
-    if left is None or right is None or left.mean is None or right.mean is None:
-        return UNKNOWN, paper
-    ours = left.mean - right.mean
-    text = f'{paper}, ours {left.text(left.mean)} − {right.text(right.mean)} = {ours:+.{left.column.measure.digits}f}'
-    if left.spread is None or right.spread is None:
-        return OPEN, f'{text}; spread unknown: fewer than two seeds'
-    spread = math.hypot(left.spread, right.spread)
-    text += f' ± {left.text(spread)}'
-    if abs(ours) <= spread:
-        return FAILS, f'{text}; within spread'
-    return (HOLDS if ours * claim['difference'] > 0 else FAILS), text
-
-
-def _order(claim: Mapping[str, Any], rows: Mapping[int, Entry]) -> tuple[str, str]:
-    """An order, from worst to best, holds when it holds between the means."""
-    cells = [_cell(rows, place) for place in claim['order']]
-    if any(cell is None or cell.mean is None for cell in cells):
-        return UNKNOWN, ''
-    sign = -1 if cells[0].column.measure.less_is_better else 1
-    steps = [sign * (after.mean - before.mean) for before, after in zip(cells, cells[1:], strict=False)]
-    text = f'ours {(" > " if sign < 0 else " < ").join(cell.text(cell.mean) for cell in cells)} is claimed'
-    close = [step for step, before, after in zip(steps, cells, cells[1:], strict=False)
-             if None not in (before.spread, after.spread) and abs(step) <= math.hypot(before.spread, after.spread)]
-    unknown = any(cell.spread is None for cell in cells)
-    text += f'; {len(close)} of {len(steps)} steps within spread' if close else ''
-    text += '; spread unknown: fewer than two seeds' if unknown else ''
-    return (HOLDS if all(step > 0 for step in steps) else FAILS), text
-
-
-def _sums(claim: Mapping[str, Any], rows: Mapping[int, Entry]) -> tuple[str, str]:
-    """Parts add up to their sums in every row that was measured."""
-    measured = {number: {name: cell.mean for name, cell in entry.numbers.items()} for number, entry in rows.items()
-                if all(cell.mean is not None for cell in entry.numbers.values())}
-    if not measured:
-        return UNKNOWN, ''
-    sums = (('aggregator_s', 'heads_s', 'inference_s'), ('inference_s', 'postprocess_s', 'total_s'))
-    wrong = [number for number, row in measured.items() for first, second, total in sums
-             if first in row and abs(row[first] + row[second] - row[total]) > SUM_TOLERANCE * row[total]]
-    text = f'{len(measured)} of {len(rows)} rows measured'
-    return (FAILS, f'{text}; not in row {wrong[0]}') if wrong else (HOLDS, text)
-
-
-def _cell(rows: Mapping[int, Entry], place: tuple[int, str]) -> Number | None:
-    number, column = place
-    return rows[number].numbers[column] if number in rows else None

@@ -1,9 +1,13 @@
-"""The paper's nine tables as data: which config fills a row, which of our numbers a column shows, what the text claims."""
+"""The paper's tables as data: which config fills a row, which of our numbers a column shows, what the text claims.
+
+They are nine, and `A3`, which makes a table of what the paper's appendix 0.A.3 says in words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -62,9 +66,9 @@ class Row:
 
 @dataclass
 class Table:
-    """A table to fill; `id` is None for one that the paper does not have."""
+    """A table to fill; `id` is None for one that the paper does not have, a word for one that it has in words."""
 
-    id: int | None
+    id: int | str | None
     caption: str
     heads: tuple[str, ...]
     columns: list[Column]
@@ -80,7 +84,9 @@ class Table:
     @property
     def title(self) -> str:
         """The heading."""
-        return 'Experiments named on the command line' if self.id is None else f'Table {self.id}'
+        if self.id is None:
+            return 'Experiments named on the command line'
+        return f'{"Appendix" if isinstance(self.id, str) else "Table"} {self.id}'
 
 
 AWARE = dict(map=Measure('instance/AP', 'mAP', 100), map50=Measure('instance/AP50', 'mAP50', 100),
@@ -92,29 +98,34 @@ GEOMETRY = dict(abs_rel=Measure('depth/abs_rel', 'Abs Rel', digits=4, less_is_be
 TIMING = {name: Measure(name, title, digits=2, less_is_better=True) for name, title in dict(
     aggregator_s='aggregator (s)', heads_s='heads (s)', inference_s='inference (s)', postprocess_s='post-processing (s)',
     total_s='total (s)', memory_gb='memory (GB)').items()}
+ATTENTION = {f'{name}_slope': Measure(f'attention/{name}/slope', f'slope of {title}', 1.0, 3, name != 'view_mass')
+             for name, title in dict(entropy='entropy', view_mass='mass on right views', js='JS divergence').items()}
 SWEEP = (*AWARE.values(), *(Measure(one.key, f'agnostic {one.title}', one.scale) for one in AGNOSTIC.values()),
          *GEOMETRY.values(), Measure('camera/auc30', 'camera AUC@30', 100))
 TIMING_TABLES = (5, 6)
+MEASURES = {5: TIMING, 6: TIMING, 9: GEOMETRY, 'A3': ATTENTION}                # others: instances
 # The paper's word for a benchmark -> key of a row's config there, name in jrs.benchmarks.
 BENCHMARKS = dict(scannet200=('jrs', 'scannet200'), scannetv2=('jrs_scannetv2', 'scannet20'),
                   scannetpp=('jrs_scannetpp', 'scannetpp'))
 # What a table's test changes in a row's own; nothing of it changes training. Ten scenes: see `jrs.datasets.splits`.
-SCORING = {2: {}, 9: {'test_dataset.max_views': 10, 'metrics.instances': None}}
+SCORING = {2: {}, 9: {'test_dataset.max_views': 10, 'metrics.instances': None},
+           'A3': {'metrics.attention.type': 'AttentionMetric', 'metrics.instances': None, 'metrics.depth': None,
+                  'metrics.cameras': None}}
 SUBSETS = {2: 'val', 9: 'test'}
 UNTRAINED = ('vggt_pretrained',)               # experiments whose published weights are scored as they are
 
 
-def load_tables(ids: Iterable[int]) -> list[Table]:
+def load_tables(ids: Iterable[int | str]) -> list[Table]:
     """Return the paper's tables `ids`.
 
     Raises:
         ConfigError: there is no such table.
     """
-    data = yaml.safe_load(files('jrs.report').joinpath('paper_tables.yaml').read_text(encoding='utf-8'))
+    data = _data()
     entries = {entry['id']: entry for entry in data['tables']}
     unknown = [number for number in ids if number not in entries]
     if unknown:
-        raise ConfigError(f'the paper has no table {unknown[0]}; there are {min(entries)} to {max(entries)}.')
+        raise ConfigError(f'the paper has no table {unknown[0]}; there are {", ".join(map(str, entries))}.')
     return [_table(entries[number], [claim for claim in data['claims'] if claim['table'] == number])
             for number in dict.fromkeys(ids)]
 
@@ -136,9 +147,14 @@ def extra_row(table: Table, name: str, config: str, benchmark: str) -> Row:
     return Row(0, name, (name, *['' for _ in table.heads[1:]]), {}, {word: config}, 'extra', name)
 
 
+@cache
+def _data() -> dict:
+    """Return the file, which is read once; nobody changes it."""
+    return yaml.safe_load(files('jrs.report').joinpath('paper_tables.yaml').read_text(encoding='utf-8'))
+
+
 def _table(entry: dict, claims: list[dict]) -> Table:
-    measures = (TIMING if entry['id'] in TIMING_TABLES else GEOMETRY if entry['id'] == 9 else
-                AGNOSTIC if entry['setting'].get('class_agnostic') else AWARE)
+    measures = MEASURES.get(entry['id'], AGNOSTIC if entry['setting'].get('class_agnostic') else AWARE)
     columns = [column for column in (_column(name, measures) for name in entry['columns']) if column is not None]
     heads = tuple(name for name in entry['columns'] if name not in {column.name for column in columns})
     rows = [_row(number, row, heads, columns) for number, row in enumerate(entry['rows'], start=1)]

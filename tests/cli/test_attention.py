@@ -43,6 +43,9 @@ def test_numbers_stand_side_by_side_for_every_layer_of_each_checkpoint(written):
     for row in found['layers']:
         for name in ('view_mass', 'pixel_mass', 'special_mass', 'entropy', 'js'):
             assert 0 <= row[name] <= 1 + 1e-6 and 0 <= row[f'even_{name}'] <= 1 + 1e-6
+    late = [row['entropy'] for row in found['layers'] if row['checkpoint'] == 'late & few']
+    few = found['slopes'][1]
+    assert few['checkpoint'] == 'late & few' and few['entropy'] == pytest.approx(late[1] - late[0])
     with open(written / 'attention.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert [float(row['pixel_mass']) for row in rows] == [row['pixel_mass'] for row in found['layers']]

@@ -90,6 +90,7 @@ def test_a_dry_run_of_all_tables_names_every_row_and_writes_nothing(tmp_path, mo
 def test_what_cannot_be_meant_is_refused(capsys, tmp_path):
     for words, said in ((['--profile', 'debug'], '--table'), (['--table', '3', '--jobs', '0'], '--jobs'),
                         (['--table', '3', '--seeds', '-1'], '--seeds'), (['--table', '12'], 'no table 12'),
+                        (['--table', 'A4'], 'no table A4'),
                         (['--table', '3', '--rows', 'nothing'], 'no row'), (['--configs', 'all24_fad'], 'all24_fada'),
                         (['--table', '5', '--configs', str(MAIN)], 'Table 5')):
         assert command('reproduce', *words) == 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jrs.alignment.visibility import view_visibility
-from jrs.evaluation.attention import normalised_entropy, patch_coverage, pixel_mass, pooled, view_sums
+from jrs.evaluation.attention import depth_slope, normalised_entropy, patch_coverage, pixel_mass, pooled, view_sums
 from jrs.registry import METRICS, build
 from jrs.structures import InstanceTargets, MatchedAttention
 from tests.small_scene import small_scene
@@ -87,6 +87,18 @@ def test_the_metric_means_over_instances_and_numbers_layers_as_the_backbone_does
     assert numbers['attention/view_mass/mean'] == pytest.approx((1.75 + 2.75) / 6)
     assert numbers['attention/uniform_view_mass'] == pytest.approx(1.5 / 3)
     assert {'attention/entropy/last', 'attention/js/last', 'attention/uniform_js'} < set(numbers)
+    for name in ('view_mass', 'entropy', 'js'):                     # two layers: the line goes through both
+        rise = numbers[f'attention/{name}/layer_14'] - numbers[f'attention/{name}/layer_03']
+        assert numbers[f'attention/{name}/slope'] == pytest.approx(rise) and rise != 0
+
+
+def test_a_slope_is_the_change_of_a_line_from_the_first_layer_to_the_last():
+    assert depth_slope((1, 3, 5), (0.2, 0.3, 0.4)) == pytest.approx(0.2)
+    assert depth_slope((0, 1, 2, 3), (0.5, 0.5, 0.5, 0.5)) == 0
+    layers, values = (0, 1, 4, 9), (0.9, 0.2, 0.4, 0.3)
+    assert depth_slope(layers, values) == pytest.approx(9 * np.polyfit(layers, values, 1)[0])
+    assert math.isnan(depth_slope((5,), (0.3,)))
+    assert 'attention/entropy/slope' not in _score([('a', _matched([[[0.5, 0.5]]], [[1, 2]]))])
 
 
 def test_shards_score_as_one_and_a_scene_counts_once(monkeypatch):

@@ -67,6 +67,14 @@ def test_ten_scenes_and_other_benchmarks_are_further_scorings_of_one_training(wh
     assert len({id(one.training) for one in work}) == 1
 
 
+def test_attention_over_depth_is_a_further_scoring_of_the_trainings_of_table_3(plan):
+    planned = plan(3, 'A3')
+    work = [work for cell in planned.cells if cell.table.id == 'A3' for work in cell.work.values()]
+    assert [one.training.folder.name for one in work] == ['all24_no_fada_debug_seed0', 'all24_fada_debug_seed0']
+    assert {one.folder.name for one in work} == {'test_tableA3'} and len(trainings(planned)) == 3
+    assert all('metrics.attention.type=AttentionMetric' in one.overrides for one in work)
+
+
 def test_the_zero_shot_row_alone_is_planned_in_the_folder_of_its_parent(settings):
     table = sweep_table([])
     table.rows.append(extra_row(table, 'zero', str(MAIN.parent / 'all24_fada_scannetpp_zeroshot.py'), 'scannetpp'))

@@ -1,4 +1,4 @@
-"""Spread over seeds, verdicts on claims, and what a report shows of them."""
+"""Spread over seeds, and what a report shows of numbers and claims."""
 
 import csv
 import io
@@ -8,21 +8,7 @@ import pytest
 
 from jrs.report.plan import Variant
 from jrs.report.render import Sheet, comma_separated, latex, markdown, sheets, web_page, write_report
-from jrs.report.results import FAILS, HOLDS, OPEN, UNKNOWN, Entry, Number, judge
-from jrs.report.tables import load_tables
-
-PAPER = Variant('paper', (), '')
-
-
-def entries(number, *values):
-    """Return a table's rows; `values` per row: column -> our values by seed."""
-    table = load_tables([number])[0]
-    filled = []
-    for row, own in zip(table.rows, [*values, *[{}] * len(table.rows)], strict=False):
-        numbers = {column.name: Number(column, row.paper[column.name], dict(enumerate(own.get(column.name, ()))))
-                   for column in table.columns}
-        filled.append(Entry(table, row, PAPER, numbers))
-    return filled
+from tests.report._entries import entries
 
 
 def test_spread_is_none_a_range_or_a_sample_standard_deviation():
@@ -32,32 +18,6 @@ def test_spread_is_none_a_range_or_a_sample_standard_deviation():
     number = entries(3, {'map': (1.0, 2.0, 3.0)})[0].numbers['map']
     assert number.ours == '2.0 ± 1.0 (n=3)' and number.spread == pytest.approx(1.0)
     assert entries(3)[0].numbers['map'].ours == '–' == entries(3)[0].numbers['map'].difference
-
-
-@pytest.mark.parametrize(('first', 'second', 'status', 'words'), [
-    ((20.0, 21.0), (30.0, 31.0), HOLDS, '= +10.0 ± 1.0'), ((30.0, 31.0), (20.0, 21.0), FAILS, '= -10.0'),
-    ((20.0, 30.0), (21.0, 31.0), FAILS, 'within spread'), ((20.0,), (30.0,), OPEN, 'spread unknown'),
-    ((20.0,), (), UNKNOWN, 'paper +4.4')])
-def test_a_difference_holds_with_the_same_sign_beyond_its_spread(first, second, status, words):
-    verdict = judge(entries(3, {'map': first}, {'map': second}))[0]
-    assert verdict.status == status and words in verdict.numbers
-
-
-@pytest.mark.parametrize(('values', 'status'), [((1.0, 2.0, 5.0, 3.0), HOLDS), ((2.0, 1.0, 5.0, 3.0), FAILS)])
-def test_an_order_holds_between_the_means(values, status):
-    assert judge(entries(4, *({'map': (value,)} for value in values)))[0].status == status
-
-
-def test_an_order_of_errors_goes_down():
-    assert judge(entries(9, *({'abs_rel': (value,)} for value in (0.02, 0.04, 0.03))))[0].status == HOLDS
-    assert judge(entries(9, *({'abs_rel': (value,)} for value in (0.04, 0.02, 0.03))))[0].status == FAILS
-
-
-def test_parts_of_a_time_add_up():
-    row = dict(inference_s=(1.0,), postprocess_s=(2.0,), total_s=(3.0,), memory_gb=(1.0,))
-    assert judge(entries(6, row))[0].status == HOLDS
-    assert judge(entries(6, row | dict(total_s=(4.0,))))[0].status == FAILS
-    assert judge(entries(6))[0].status == UNKNOWN
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
-"""The paper's tables as data: every number has a measure, every claim a cell, and the claims hold for the paper itself."""
+"""The paper's tables as data: every number has a measure."""
 
 import pytest
 
 from jrs.errors import ConfigError
-from jrs.report.plan import Variant
-from jrs.report.results import HOLDS, Entry, Number, judge
 from jrs.report.tables import extra_row, load_tables
 
-ROWS = {1: 13, 2: 3, 3: 3, 4: 4, 5: 5, 6: 4, 7: 2, 8: 4, 9: 3}
+ROWS = {1: 13, 2: 3, 3: 3, 4: 4, 5: 5, 6: 4, 7: 2, 8: 4, 9: 3, 'A3': 2}
 
 
 @pytest.mark.parametrize('number', ROWS)
@@ -21,17 +19,8 @@ def test_every_column_is_a_label_or_a_number_that_we_measure(number):
     assert not any('map' in head or head.endswith('_s') or 'rel' in head for head in table.heads)
 
 
-@pytest.mark.parametrize('number', ROWS)
-def test_the_claims_hold_for_the_numbers_of_the_paper(number):
-    table, variant = load_tables([number])[0], Variant('paper', (), '')
-    entries = [Entry(table, row, variant, {column.name: Number(column, value, {} if value is None else {0: value, 1: value})
-                                           for column in table.columns for value in [row.paper[column.name]]})
-               for row in table.rows]
-    assert [verdict.status for verdict in judge(entries)] == [HOLDS] * len(table.claims)
-
-
 def test_a_table_that_the_paper_does_not_have_is_refused():
-    with pytest.raises(ConfigError, match='no table 10'):
+    with pytest.raises(ConfigError, match='no table 10; there are 1, 2, 3, 4, 5, 6, 7, 8, 9, A3'):
         load_tables([3, 10])
 
 
