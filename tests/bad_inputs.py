@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -326,6 +327,12 @@ PHOTOS = {
     'video that is text': (lambda s: s.infer(s.write('walk.mp4', 'hello')), ['walk.mp4']),
     'weights for photos that are not there': (lambda s: s.infer(s.photos(), checkpoint=s.tmp / 'gone.pt'), ['gone.pt']),
     'output that is a file': (lambda s: s.infer(s.photos(), '--out', s.write('file')), ['file', 'folder']),
+    'photos in a folder that results replace': (
+        lambda s: s.infer(s.photos().rename(s.tmp / 'masks'), '--out', s.tmp), ['masks', 'written anew', '--out']),
+    'photo of a name that no file can have': (lambda s: s.infer('x' * 300), ['File name too long']),
+    'output of a name that no folder can have': (lambda s: s.infer(s.photos(), '--out', s.tmp / ('x' * 300)),
+                                                 ['File name too long']),
+    'photo of no name': (lambda s: s.infer(''), ["There is no file or folder ''"]),
     'width of photos that no patch divides': (lambda s: s.infer(s.photos(), '--width', 60), ['60', '14']),
     'device that is not there': (lambda s: s.infer(s.photos(), '--device', 'cuda:77'), ['cuda:77']),
     'device of no kind': (lambda s: s.infer(s.photos(), '--device', 'gpu'), ['gpu']),
@@ -379,6 +386,11 @@ PREPARE = {
         lambda s: command('prepare', 'images', s.photos(b'hello'), '--out', s.tmp / 'o'), ['broken0.jpg']),
     'scene of photos that is named like a path': (
         lambda s: command('prepare', 'images', s.photos(), '--out', s.tmp / 'o', '--name', '../x'), ["'../x'", '--name']),
+    'scene of photos that is named by bytes': (
+        lambda s: command('prepare', 'images', s.photos(), '--out', s.tmp / 'o', '--name', os.fsdecode(b'\xff')),
+        ['bytes of text', '--name']),
+    'scene of photos with a name of 252 bytes': (
+        lambda s: command('prepare', 'images', s.photos(), '--out', s.tmp / 'o', '--name', 'x' * 252), ['251 bytes']),
     'frame that is named like a path': (
         lambda s: s.train(data=s.in_every_scene('scene.json', lambda text: text.replace(b'"name": "0"', b'"name": "../0"'))),
         ['scene.json', "'../0' cannot name a file"]),

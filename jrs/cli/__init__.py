@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from jrs.errors import JrsError, PluginError, did_you_mean
+from jrs.io.names import is_about_a_name, readable
 from jrs.launch import refuse_several_processes
 
 COMMANDS = {
@@ -46,6 +47,9 @@ def run(command: Callable[[list[str] | None], int | None], argv: list[str] | Non
 
     A plugin that fails shows its own traceback: its author is the one who can act.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):     # a name need not be text, nor a text one in the terminal's code
+            stream.reconfigure(errors='backslashreplace')
     try:
         name = command.__module__.rpartition('.')[2]
         if name not in LAUNCHED:
@@ -56,6 +60,11 @@ def run(command: Callable[[list[str] | None], int | None], argv: list[str] | Non
             traceback.print_exception(error.__cause__)
         print(f'{type(error).__name__}: {_own_words(error)}', file=sys.stderr)
         return 2
+    except OSError as error:
+        if not is_about_a_name(error):
+            raise
+        print(f'DataError: {readable(str(error))}. Choose a shorter name, or another folder.', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
@@ -64,4 +73,5 @@ def run(command: Callable[[list[str] | None], int | None], argv: list[str] | Non
 def _own_words(error: JrsError) -> str:
     """Return the message of an error; torch wraps those of a loader's worker into the worker's traceback."""
     text = str(error)
-    return text.rpartition(f'{type(error).__name__}: ')[2].strip() if 'Original Traceback' in text else text
+    text = text.rpartition(f'{type(error).__name__}: ')[2].strip() if 'Original Traceback' in text else text
+    return '\n'.join(map(readable, text.split('\n')))       # names of files in it can hold what turns a terminal over

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from jrs.errors import DataError, JrsError
 from jrs.io.known_scale import FORMS
+from jrs.io.names import check_names, expanded, readable
 
 if TYPE_CHECKING:                              # torch is imported when there is work
     from jrs.engine.inference import Reconstructor, Scene
@@ -108,6 +109,7 @@ def infer(args: argparse.Namespace) -> None:
     photos = reconstruct.load(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
     height, width = photos.images.shape[-2:]
     say(f'{len(photos.names)} views, network input {width} x {height}')
+    check_names(args.out, [f'{name}.png' for name in photos.names])
     if source is not None:
         check_scale_source(source, photos)
     known = None
@@ -150,7 +152,7 @@ def _found(scene: Scene) -> str:
 
 def _save(args: argparse.Namespace, scene: Scene, out: Path) -> list[Path]:
     return scene.save(out, args.confidence, args.max_points, not args.no_glb, args.colmap,
-                      title=f'Reconstruction of {Path(args.source[0]).name or args.source[0]}')
+                      title=f'Reconstruction of {readable(Path(args.source[0]).name or args.source[0])}')
 
 
 def check_before_work(args: argparse.Namespace) -> None:
@@ -161,8 +163,8 @@ def check_before_work(args: argparse.Namespace) -> None:
         JrsError: trimesh is not installed.
     """
     for source in args.source:
-        if not Path(source).expanduser().exists():
-            raise DataError(f'There is no file or folder {source}.')
+        if not source or not expanded(source).exists():
+            raise DataError(f'There is no file or folder {source or repr(source)}.')
     if args.depth is not None and not args.depth.is_dir():
         raise DataError(f'There is no folder {args.depth} of depth images (--depth).')
     if args.cameras is not None and not args.cameras.is_file():
@@ -174,8 +176,21 @@ def check_before_work(args: argparse.Namespace) -> None:
                         '--stream or --scale-from.')
     if args.out.exists() and not args.out.is_dir():
         raise DataError(f'--out {args.out} is a file; name a folder.')
+    refuse_results_as_photos(args.source, args.out)
     if not args.no_glb and find_spec('trimesh') is None:
         raise JrsError('scene.glb needs trimesh: pip install "jrs[export]", or add --no-glb.')
+
+
+def refuse_results_as_photos(sources: Sequence[str], out: Path) -> None:
+    """Raise a DataError where photos lie in a folder of `out` that is written anew: they would be gone."""
+    for source in sources:
+        place = expanded(source)
+        place = (place if place.is_dir() else place.parent).resolve()
+        parts = place.relative_to(out.resolve()).parts if place.is_relative_to(out.resolve()) else ()
+        parts = parts[1:] if parts and parts[0].startswith('window_') else parts
+        if parts[:1] == ('masks',) or parts[:2] == ('colmap', 'images'):
+            raise DataError(f'{source} is in a folder of results, {place}, which is written anew: the photos would be lost. '
+                            'Choose another --out, or copy them elsewhere.')
 
 
 def _positive(text: str) -> int:

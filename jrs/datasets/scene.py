@@ -45,13 +45,13 @@ import numpy as np
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
 from jrs.io.images import read_photo
+from jrs.io.names import MAX_NAME, hidden_beside
 from jrs.io.ply import read_ply, write_ply
 from jrs.io.png import MAX_PIXELS, read_png16, write_png8, write_png16
 from jrs.io.text import read_json, read_text
 
 FORMAT = 1
 IGNORE_PIXEL = 65535                            # in the PNG files; -1 in arrays
-MAX_NAME = 200                                  # bytes of a file's name, with room for suffixes
 MAX_ID = 999                                    # instance numbers share an integer with the class id, data.md 4.3
 COLOR_SUFFIXES = ('.jpg', '.png')
 RGB = ('red', 'green', 'blue')
@@ -403,8 +403,7 @@ class SceneWriter:
 
     def __init__(self, root: str | os.PathLike, name: str) -> None:
         self.final = Path(root) / name
-        self.folder = Path(root) / f'.{name}.part'
-        self.replaced = Path(root) / f'.{name}.old'
+        self.folder, self.replaced = hidden_beside(self.final, 'part'), hidden_beside(self.final, 'old')
 
     def __enter__(self) -> SceneWriter:
         self._clean()                                                       # what a killed run left

@@ -32,6 +32,7 @@ from jrs.geometry.cloud import PointCloud, point_cloud
 from jrs.io.images import LoadedPhotos, each_photo, load_photos
 from jrs.io.known_geometry import UNITS, unit_in_words
 from jrs.io.known_scale import ScaleSource
+from jrs.io.names import readable
 from jrs.io.weights import build_with_weights, read_metadata
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
@@ -303,7 +304,7 @@ def config_beside(checkpoint: Path) -> Path:
 def weights_card(checkpoint: str | Path) -> dict:
     """Return what a weights file says of itself: file, origin, licence, trained_on, and what else it names."""
     stated = read_metadata(Path(checkpoint))
-    return {'file': str(checkpoint), 'origin': UNSTATED, 'licence': UNSTATED, 'trained_on': UNSTATED, **stated}
+    return {'file': readable(checkpoint), 'origin': UNSTATED, 'licence': UNSTATED, 'trained_on': UNSTATED, **stated}
 
 
 def advice(card: Mapping) -> str:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from jrs.io.names import short
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = 'wb') -> Iterator[IO]:
@@ -20,7 +22,7 @@ def atomic_write(path: str | os.PathLike, mode: str = 'wb') -> Iterator[IO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{short(path.name)}.', suffix='.part')
     text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
     try:
         with os.fdopen(handle, mode, **text) as file:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import mmcv
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from jrs.errors import DataError
+from jrs.io.names import distinct_names, expanded, readable
 from jrs.io.png import BROKEN_PICTURE
-from jrs.io.video import VideoFrames
+from jrs.io.video import VideoFrames, open_video
 
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')     # no others are tried: PIL runs programs for some (EPS)
@@ -41,7 +42,7 @@ class LoadedPhotos:
     Attributes:
         images: (V, 3, H, W) float32 in [0, 1], RGB.
         valid: (V, H, W) bool, False where a view was padded to the common size.
-        names: V distinct names, usable as file names.
+        names: V names, usable as those of files and apart (`jrs.io.names.distinct`).
         original_sizes: V pairs (height, width) in pixels, after EXIF rotation.
         input_from_original: (V, 3, 3) float64, maps original pixels (u, v, 1) to pixels of `images`; both with pixel
             centres at integers.
@@ -126,8 +127,9 @@ def _pictures(source: str | Path | Sequence[str | Path], width: int, patch_size:
     video = as_video(source)
     if video is not None:
         return _frames(video, max_views or video_views, every)
-    files = _pick(list_photos(source)[::every], max_views)
-    return zip(distinct_names(files), map(read_photo, files), strict=True)
+    files = list_photos(source)
+    named = _pick(list(zip(distinct_names(files), files, strict=True))[::every], max_views)
+    return ((name, read_photo(path)) for name, path in named)
 
 
 def list_photos(source: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -137,13 +139,13 @@ def list_photos(source: str | Path | Sequence[str | Path]) -> list[Path]:
         DataError: a path does not exist, has an unknown suffix, or the folder or list holds no photo.
     """
     if not isinstance(source, (str, Path)):
-        return _checked_list([Path(item) for item in source])
-    source = Path(source).expanduser()
+        return _checked_list([expanded(item) for item in source])
+    source = expanded(source)
     if not source.is_dir():
         return _checked_list([source])
     if (source / 'scene.json').is_file() and (source / 'color').is_dir():   # a scene folder: its colour images
         source = source / 'color'
-    files = sorted((path for path in source.iterdir() if _is_photo(path)), key=lambda path: natural_key(path.name))
+    files = sorted(filter(_is_photo, source.iterdir()), key=_place)
     if not files:
         there = sorted(path.name for path in source.iterdir())
         held = f'It holds {", ".join(there[:5])}{", …" if len(there) > 5 else ""}.' if there else 'It is empty.'
@@ -277,21 +279,14 @@ def resize_map(scale_u: float, scale_v: float, shift_u: float, shift_v: float) -
                      [0.0, 0.0, 1.0]])
 
 
+def _place(path: Path) -> tuple:
+    """Sort key of photos: by what results call them, so that a scene folder made of them has their order."""
+    return natural_key(readable(path.stem)), path.name
+
+
 def natural_key(name: str) -> list:
     """Sort key with numbers as people read them: `img2` before `img10`."""
-    return [(0, int(part), '') if part.isdigit() else (1, 0, part.lower()) for part in re.split(r'(\d+)', name) if part]
-
-
-def distinct_names(files: Sequence[Path]) -> list[str]:
-    """Return one name per file: its stem, with `-2`, `-3`, … where several share one."""
-    names: list[str] = []
-    for path in files:
-        name, count = path.stem, 1
-        while name in names:
-            count += 1
-            name = f'{path.stem}-{count}'
-        names.append(name)
-    return names
+    return [(0, int(part), '') if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r'(\d+)', name) if part]
 
 
 def _assemble(pictures: Iterable[tuple[str, np.ndarray]], width: int, patch_size: int, resize: Resize) -> LoadedPhotos:
@@ -330,7 +325,7 @@ def as_video(source: str | Path | Sequence[str | Path]) -> Path | None:
     """Return the path when `source` names one video file, else None."""
     if not isinstance(source, (str, Path)):
         source = source[0] if len(source) == 1 else ''
-    path = Path(source).expanduser()
+    path = expanded(source)
     return path if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() else None
 
 
@@ -360,7 +355,8 @@ def _frames(path: Path, max_views: int | None, every: int) -> Iterator[tuple[str
     wanted = _pick(range(0, count_frames(path), every), max_views)
     if not wanted:
         raise DataError(f'No frame of the video {path} can be decoded: it is empty, damaged, or of a codec that OpenCV '
-                        f'cannot read. Extract frames (ffmpeg -i {path.name} frames/%05d.jpg) and give their folder.')
+                        f'cannot read. Extract frames (ffmpeg -i {shlex.quote(path.name)} frames/%05d.jpg) and give '
+                        'their folder.')
     return _decoded(path, wanted)
 
 
@@ -373,7 +369,7 @@ def _decoded(path: Path, wanted: Sequence[int]) -> Iterator[tuple[str, np.ndarra
 
 def count_frames(path: Path) -> int:
     """Count the frames that decode; the number in a container's header is often wrong."""
-    capture, count = cv2.VideoCapture(str(path)), 0
+    capture, count = open_video(path), 0
     while capture.isOpened() and capture.grab():
         count += 1
     capture.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from jrs.errors import DataError
 from jrs.io.images import LoadedPhotos
 from jrs.io.known_scale import SCALED
+from jrs.io.names import view_name
 from jrs.io.png import MAX_PIXELS, decode_png16, read_png_header
 from jrs.structures import KnownGeometry
 
@@ -42,7 +44,7 @@ class KnownCameras:
     Attributes:
         file: where it stands, for messages.
         scale: a key of `UNITS`; 'arbitrary' where the file says none.
-        cameras: name of the view -> camera.
+        cameras: name of the view (`jrs.io.names.view_name`) -> camera.
     """
 
     file: Path
@@ -73,9 +75,10 @@ def read_cameras(file: str | Path) -> KnownCameras:
     cameras: dict[str, KnownCamera] = {}
     for number, entry in enumerate(entries):
         name = entry.get('name') if isinstance(entry, dict) else None
-        if not isinstance(name, str) or name in cameras:
+        view = view_name(name) if isinstance(name, str) else None
+        if view is None or view in cameras:
             raise DataError(f'{file}: camera number {number + 1} must have a "name" of its own, got {name!r}.')
-        cameras[name] = _camera(entry, f'{file}, camera {name!r}')
+        cameras[view] = _camera(entry, f'{file}, camera {name!r}')
     return KnownCameras(file, scale, cameras)
 
 
@@ -151,11 +154,15 @@ def _read_depth(folder: Path, photos: LoadedPhotos, cameras: KnownCameras | None
     """Return the depth (V, H, W) float32 of the network input, 0 = no reading."""
     if not folder.is_dir():
         raise DataError(f'There is no folder {folder} of depth images.')
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in ('.png', '.npy')}
-    _need_all(photos.names, files, f'The folder {folder} has no depth (NAME.png or NAME.npy)', sorted(files))
-    doubled = [name for name in photos.names if all((folder / f'{name}{suffix}').is_file() for suffix in ('.png', '.npy'))]
+    there = defaultdict(list)
+    for path in sorted(path for path in folder.iterdir() if path.suffix in ('.png', '.npy')):
+        there[view_name(path.stem)].append(path)
+    _need_all(photos.names, there, f'The folder {folder} has no depth (NAME.png or NAME.npy)', sorted(there))
+    doubled = [name for name in photos.names if len(there[name]) > 1]
     if doubled:
-        raise DataError(f'The folder {folder} has both a .png and a .npy of {doubled[0]}: leave one.')
+        both = ' and '.join(repr(path.name) for path in there[doubled[0]])
+        raise DataError(f'The folder {folder} has both {both} for the view {doubled[0]}: leave one.')
+    files = {name: there[name][0] for name in photos.names}
     metres = [name for name in photos.names if files[name].suffix == '.png']
     if metres and cameras is not None and cameras.scale == 'arbitrary':
         raise DataError(f'{cameras.file} is of arbitrary scale, and {files[metres[0]]} is in millimetres: they share no '

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jrs.errors import DataError
+from jrs.io.names import readable, view_name
 
 if TYPE_CHECKING:                              # commands name `FORMS` before they load torch
     from jrs.io.images import LoadedPhotos
@@ -69,7 +70,7 @@ class KnownDepthMaps:
     @property
     def words(self) -> str:
         """What the unit is from."""
-        return f'the depth in {self.folder.name}'
+        return f'the depth in {readable(self.folder.name)}'
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class KnownPositions:
     @property
     def words(self) -> str:
         """What the unit is from."""
-        return f'the camera positions in {self.cameras.file.name}'
+        return f'the camera positions in {readable(self.cameras.file.name)}'
 
 
 ScaleSource = KnownLength | KnownDepth | KnownDepthMaps | KnownPositions
@@ -160,7 +161,7 @@ def _metres(text: str, whole: str) -> float:
 
 
 def _pixel(parts: list[str], whole: str) -> Pixel:
-    return Pixel(parts[0], _number(parts[1], whole), _number(parts[2], whole))
+    return Pixel(view_name(parts[0]), _number(parts[1], whole), _number(parts[2], whole))
 
 
 def _number(text: str, whole: str) -> float:

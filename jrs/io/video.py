@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ class VideoFrames:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._capture = cv2.VideoCapture(str(path))
+        self._capture = open_video(path)
         self._grabbed = -1
         if not self._capture.isOpened():
             raise DataError(f'{path}: no video that OpenCV can read. Extract its frames, and give their folder.')
@@ -40,3 +41,12 @@ class VideoFrames:
         if not done:
             raise DataError(f'{self.path}: frame {index} cannot be decoded.')
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def open_video(path: str | os.PathLike) -> cv2.VideoCapture:
+    """Return OpenCV's reader of a file.
+
+    OpenCV crashes on a name in text that is not UTF-8, and takes what stands before a colon (`http:walk.mp4`) for a protocol
+    unless a folder stands before it.
+    """
+    return cv2.VideoCapture(os.fsencode(os.path.abspath(path)))

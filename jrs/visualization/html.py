@@ -24,11 +24,12 @@ def page(title: str, body: str, facts: Mapping[str, object], notice: str = '', s
     """Return a complete page. `body` is HTML; all other texts are escaped."""
     terms = ''.join(f'<div><dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd></div>' for name, value in facts.items())
     style, script = ((_HERE / name).read_text(encoding='utf-8') for name in ('page.css', 'viewer.js'))
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+    text = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>\n'
             f'<body><main><h1>{escape(title)}</h1>' + (f'<p class="soft">{escape(subtitle)}</p>' if subtitle else '') +
             f'<dl class="facts">{terms}</dl>' + (f'<p class="notice">{escape(notice)}</p>' if notice else '') +
             f'\n{body}\n</main><script>{script}</script></body></html>\n')
+    return text.encode('utf-8', 'backslashreplace').decode('utf-8')            # a path can have bytes that are no text
 
 
 def image(picture: Picture, alt: str, lossless: bool = False, quality: int = 86) -> str:

@@ -15,6 +15,7 @@ from jrs.datasets.sampling import SampleRequest
 from jrs.datasets.scene import SceneFolder, SceneWriter, check_scene, read_split
 from jrs.errors import DataError
 from jrs.io.images import load_photos
+from tests.io.test_images import odd_photos
 
 QUIET = {'progress': lambda line: None}
 
@@ -40,6 +41,15 @@ def test_photos_become_a_sound_scene_in_natural_order(photos, tmp_path):
         assert (scene.path / 'color' / name).read_bytes() == (photos / name).read_bytes()
     assert (scene.color(scene.frames[2]) == [120, 90, 120]).all()
     assert read_split(tmp_path / 'mine', 'all') == ['kitchen']
+
+
+def test_photos_of_any_name_become_a_sound_scene(tmp_path):
+    prepare_images([odd_photos(tmp_path / 'in.2024')], tmp_path / 'mine', **QUIET)
+    check_scene(tmp_path / 'mine' / 'in.2024')
+    assert load_photos(tmp_path / 'mine' / 'in.2024', 56).images.equal(load_photos(tmp_path / 'in.2024', 56).images)
+    assert prepare_images([tmp_path / 'in.2024'], tmp_path / 'mine', **QUIET).kept == ['in.2024']
+    long = 'x' * 251
+    assert prepare_images([tmp_path / 'in.2024'], tmp_path / 'mine', long, every=8, **QUIET).written == [long]
 
 
 def test_test_mode_serves_what_infer_reads(photos, tmp_path):

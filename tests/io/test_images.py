@@ -1,5 +1,8 @@
 """Loading photos and videos: what people really have in a folder."""
 
+import os
+import unicodedata
+
 import cv2
 import numpy as np
 import pytest
@@ -94,6 +97,32 @@ def test_one_photo_and_lists_with_equal_names_work(tmp_path):
     first, second = save(tmp_path / 'a.png', picture()), save(tmp_path / 'other' / 'a.jpg', picture())
     assert load_photos(first, width=56).images.shape[0] == 1
     assert load_photos([first, str(second)], width=56).names == ['a', 'a-2']
+
+
+ODD_NAMES = (b'\xff\xfe.jpg', *(name.encode() for name in (
+    'a b.jpg', 'a#b%41.jpg', 'a\nb.jpg', '-c.jpg', 'IMG.jpg', 'img.JPG', 'it\'s "q".jpg', 'd.jpg', 'd.png', 'é.jpg',
+    'e\u0301.jpg', 'm².jpg', '²1.jpg', 'x' * 251 + '.jpg', '照' * 83 + '.jpeg', 'e\\f.jpg')))
+
+
+def odd_photos(folder):
+    """Make `folder` of small photos of `ODD_NAMES`, each of a colour of its own."""
+    folder.mkdir()
+    for number, name in enumerate(ODD_NAMES):
+        Image.new('RGB', (40, 30), (10 * number, 99, 99)).save(folder / 'new.png')
+        (folder / 'new.png').rename(folder / os.fsdecode(name))
+    return folder
+
+
+def test_any_file_name_gives_a_view_of_its_own_name_whatever_else_is_picked(tmp_path):
+    photos = load_photos(odd_photos(tmp_path / 'in'), width=56)
+    assert len(photos.names) == len(ODD_NAMES) == len({unicodedata.normalize('NFC', name).lower() for name in photos.names})
+    assert {'a b', 'a#b%41', 'a%0Ab', '-c', '%FF%FE', 'd', 'd-2', 'x' * 251, '照' * 83, 'IMG', 'img-2'} < {*photos.names}
+    for name in photos.names:
+        (tmp_path / f'{name}.png').write_bytes(name.encode())
+    assert len([*tmp_path.glob('*.png')]) == len(ODD_NAMES)
+    for every in (2, 5):
+        picked = load_photos(tmp_path / 'in', width=56, every=every)
+        assert picked.names == photos.names[::every] and torch.equal(picked.images, photos.images[::every])
 
 
 def test_max_views_are_evenly_spaced(tmp_path):

@@ -131,7 +131,7 @@ def test_other_files_of_a_depth_folder_are_refused_by_name(tmp_path):
     with pytest.raises(DataError, match='no folder'):
         known_geometry(PHOTOS, depth=tmp_path / 'gone')
     write_png16(tmp_path / 'a.png', np.ones((40, 48), np.uint16))
-    with pytest.raises(DataError, match='both a .png and a .npy of a'):
+    with pytest.raises(DataError, match='both \'a.npy\' and \'a.png\' for the view a'):
         known_geometry(PHOTOS, depth=tmp_path)
     (tmp_path / 'a.npy').unlink()
     write_png8(tmp_path / 'a.png', np.ones((40, 48), np.uint8))

@@ -1,11 +1,15 @@
 """Frames of a video by number."""
 
+import os
+from pathlib import Path
+
 import cv2
 import mmcv
 import numpy as np
 import pytest
 
 from jrs.errors import DataError
+from jrs.io.images import count_frames
 from jrs.io.video import VideoFrames
 
 
@@ -49,3 +53,12 @@ def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / 'a.mkv').write_bytes(b'no video')
     with pytest.raises(DataError, match='a.mkv'):
         VideoFrames(tmp_path / 'a.mkv')
+
+
+@pytest.mark.parametrize('name', [b'\xff.mkv', b'http:a.mkv', b'a%03d b.mkv', b'-a.mkv'])
+def test_a_name_is_no_text_no_address_and_no_pattern(video, tmp_path, monkeypatch, name):
+    """On the code before, OpenCV crashed on the first name and looked the second one up in the network."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(os.fsdecode(name))
+    path.write_bytes(video.read_bytes())
+    assert count_frames(path) == 10 and abs(VideoFrames(path).frame(5).mean() - 100) < 3

@@ -7,6 +7,7 @@ video are taken out once, and a data set of several such scenes has a list, so t
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -19,7 +20,8 @@ from jrs.datasets.prepare.driver import Summary, Task, prepare_scenes, write_spl
 from jrs.datasets.sampling import spread_views
 from jrs.datasets.scene import COLOR_SUFFIXES, Camera, Frame, SceneRecord, SceneWriter
 from jrs.errors import DataError
-from jrs.io.images import PHOTO_FORMATS, VIDEO_VIEWS, as_video, count_frames, distinct_names, list_photos, read_photo
+from jrs.io.images import PHOTO_FORMATS, VIDEO_VIEWS, as_video, count_frames, list_photos, read_photo
+from jrs.io.names import MAX_NAME, distinct_names, expanded, readable
 from jrs.io.png import encode_jpeg, encode_png8
 from jrs.io.video import VideoFrames
 
@@ -48,17 +50,20 @@ def prepare_images(sources: Sequence[str | Path], out: Path, name: str | None = 
     if every < 1 or (max_views is not None and max_views < 1):
         raise DataError(f'--every and --max-views must be at least 1, got {every} and {max_views}.')
     out, source = Path(out), sources[0] if len(sources) == 1 else list(sources)
-    name = Path(sources[0]).expanduser().resolve().stem if name is None else name
-    if not name or name.startswith('.') or '/' in name or '\\' in name or any(char.isspace() for char in name):
-        raise DataError(f'The scene cannot be named {name!r}: give it a name without spaces and slashes with --name.')
+    name = _own_name(expanded(sources[0]).resolve()) if name is None else name
+    if not name or name.startswith('.') or set(name) & set('/\\') or any(char.isspace() for char in name) \
+            or readable(name) != name or len(name.encode()) > MAX_NAME:
+        raise DataError(f'The scene cannot be named {name!r}: give it a name of at most {MAX_NAME} bytes of text, without '
+                        'spaces and slashes, with --name.')
     video = as_video(source)
     if video is not None and not video.is_file():
         raise DataError(f'There is no video {video}.')
     listed = list_photos(source) if video is None else [video]
-    settings = {'every': every, 'max_views': max_views, 'sources': [[path.name, path.stat().st_size] for path in listed]}
+    sizes = [[readable(path.name), path.stat().st_size] for path in listed]
+    settings = {'every': every, 'max_views': max_views, 'sources': sizes}
     if video is None:
-        files = _chosen(listed, every, max_views)
-        size = partial(_total_bytes, [path for _, path in files])
+        files = _chosen(list(zip(distinct_names(listed), listed, strict=True)), every, max_views)
+        size = partial(_total_bytes, [path for _, (_, path) in files])
         write = partial(_write_scene, out, name, settings, partial(_photos, files))
     else:
         size = partial(_video_bytes, video, max_views or VIDEO_VIEWS)
@@ -85,9 +90,14 @@ def _write_scene(out: Path, name: str, settings: dict, pictures: Callable[[], It
     return notes
 
 
-def _photos(files: list[tuple[int, Path]]) -> Iterator[Picture]:
+def _own_name(source: Path) -> str:
+    """Return the name of a folder, or that of a file without its suffix."""
+    return source.name if source.is_dir() else source.stem
+
+
+def _photos(files: list[tuple[int, tuple[str, Path]]]) -> Iterator[Picture]:
     """Yield photos; each is decoded once, so that a broken one is found now."""
-    for (index, path), stem in zip(files, distinct_names([path for _, path in files]), strict=True):
+    for index, (stem, path) in files:
         picture = read_photo(path)
         suffix = path.suffix.lower().replace('.jpeg', '.jpg')
         encoded = path.read_bytes() if suffix in COLOR_SUFFIXES and _is_plain(path) else None
@@ -103,8 +113,8 @@ def _is_plain(path: Path) -> bool:
 def _frames(video: Path, every: int, max_views: int) -> Iterator[Picture]:
     chosen = _chosen(range(count_frames(video)), every, max_views)
     if not chosen:
-        raise DataError(f'{video}: no frame can be decoded. Extract its frames (ffmpeg -i {video.name} frames/%05d.jpg) and '
-                        'give their folder.')
+        raise DataError(f'{video}: no frame can be decoded. Extract its frames (ffmpeg -i {shlex.quote(video.name)} '
+                        'frames/%05d.jpg) and give their folder.')
     with closing(VideoFrames(video)) as frames:
         for index, _ in chosen:
             picture = frames.frame(index)
