@@ -45,7 +45,9 @@ __all__ = ['REPOSITORY', 'bases_of', 'check_config', 'load_config', 'parse_overr
 WHOLE = dict(iterations=1, save_every=1, log_every=1, workers=0, validate_every=0, skip_nonfinite=0,
              timeout=1)                                                # of `train`: least value
 TRAIN_KEYS = (*WHOLE, 'accumulate', 'warmup', 'final_lr_factor', 'clip_norm', 'sharding')
+OWN_DEFAULTS = ('clip_by', 'decay_vectors')                            # keys of `train` that configs of older runs have not
 SHARDINGS = (None, 'fully_shard')
+CLIPPED = ('all', 'groups', 'modules')
 
 
 def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str, Any] | None = None) -> Config:
@@ -343,7 +345,7 @@ def _check_settings(cfg: Mapping) -> None:
     for section in SECTIONS:
         if not isinstance(cfg[section], Mapping):
             raise ConfigError(f'{section} must be a mapping, dict(...), got {cfg[section]!r}.')
-    _check_keys_of(cfg['train'], TRAIN_KEYS, TRAIN_KEYS, 'train')
+    _check_keys_of(cfg['train'], (*TRAIN_KEYS, *OWN_DEFAULTS), TRAIN_KEYS, 'train')
     for name, group in cfg['parameter_groups'].items():
         if isinstance(group, Mapping):
             _check_keys_of(group, GROUP_KEYS, ('parameters',), f'parameter_groups.{name}')
@@ -363,6 +365,10 @@ def _check_train(train: Mapping) -> None:
     """Check how the settings of `train` go together."""
     if train['sharding'] not in SHARDINGS:
         raise ConfigError(f'train.sharding must be None or {SHARDINGS[1]!r}, got {train["sharding"]!r}.')
+    if train.get('clip_by', 'all') not in CLIPPED:
+        raise ConfigError(f'train.clip_by must be one of {", ".join(CLIPPED)}, got {train["clip_by"]!r}.')
+    if not isinstance(train.get('decay_vectors', True), bool):
+        raise ConfigError(f'train.decay_vectors must be True or False, got {train["decay_vectors"]!r}.')
 
 
 def _check_keys_of(mapping: Mapping, allowed: Collection[str], required: Collection[str], path: str) -> None:

@@ -438,10 +438,13 @@ class GeometryTargets(Moves):
 
     Attributes:
         pose_encoding: (B, V, 9), in the frame of the first camera.
-        depth: (B, V, H, W) z-depth in units of the scene's mean point distance; 0 where not valid.
+        depth: (B, V, H, W) z-depth in units of the scene's mean point distance, or in the teacher's own where it does not
+            rescale; 0 where not valid.
         valid: (B, V, H, W) bool.
         points: (B, V, H, W, 3) in the frame of the first camera, same unit; only point maps read it.
         unit_m: (B,) that unit in metres, NaN for a scene of which nobody knows; None where the teacher never does.
+        weight: (B, V, H, W) how much the error of a pixel's depth or point counts, of mean 1 over the valid pixels of a
+            scene; None = all alike.
     """
 
     pose_encoding: Tensor
@@ -449,6 +452,7 @@ class GeometryTargets(Moves):
     valid: Tensor
     points: Tensor | None = None
     unit_m: Tensor | None = None
+    weight: Tensor | None = None
 
 
 @dataclass

@@ -6,4 +6,6 @@ hooks = dict(pictures=dict(type='SceneImages', interval=500))
 train = dict(
     skip_nonfinite=0,                           # steps that may be left out because a number is not finite, then stop
     timeout=900,                                # seconds that a step, or a scene of a test, may take
+    clip_by='all',                              # ours; VGGT's recipe clips each of its 'modules'; 'groups': parameter_groups
+    decay_vectors=True,                         # weight decay on norms, biases, LayerScale too: VGGT's recipe
     sharding=None)                              # 'fully_shard': each process keeps a part of weights, gradients and moments

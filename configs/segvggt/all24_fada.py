@@ -6,6 +6,7 @@ weights = 'weights/VGGT-1B/model.pt'                # facebook/VGGT-1B; queries 
 model = dict(
     type='SegVGGT',
     num_classes=198,                                # [P] Sec. 4.1
+    min_target_pixels=1,                            # ours: every instance that the sampled views show is a target
     autocast='bfloat16',                            # backbone and queries; heads, losses, matching float32 [S9, V]
     backbone=dict(
         type='VGGT', img_size=518, patch_size=14, embed_dim=1024, depth=24, num_heads=16,
@@ -45,6 +46,8 @@ model = dict(
         depth=dict(type='DepthLoss')),              # [V]
     teacher=dict(                                   # [P] a frozen pre-trained VGGT supervises the geometry
         type='PretrainedTeacher', checkpoint='weights/VGGT-1B/model.pt', autocast='bfloat16',
+        rescale=True,                               # ours: to a mean point distance of 1, as [V] does with ground truth
+        weigh=False,                                # ours: its confidence does not count
         model=dict(
             type='SegVGGT',
             backbone=dict(

@@ -184,7 +184,8 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     model = shard(build_model(cfg)) if sharded else build_model(cfg)
     hooks = [build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None]
     evaluator = build_evaluator(cfg.metrics) if validate else None
-    optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm)
+    optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm,
+                                settings.get('clip_by', 'all'), settings.get('decay_vectors', True))
     return JrsRunner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=place.launcher,
         train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model, hooks=hooks),

@@ -16,12 +16,14 @@ from jrs.errors import ConfigError, NonFiniteError
 from jrs.registry import OPTIMIZERS, build
 
 
-def parameter_groups(model: nn.Module, groups: Mapping[str, Mapping]) -> list[dict]:
+def parameter_groups(model: nn.Module, groups: Mapping[str, Mapping], decay_vectors: bool = True) -> list[dict]:
     """Return optimizer groups: each trainable parameter joins the first group with a matching name pattern.
 
     Args:
         model: its parameters that require gradients are grouped.
         groups: name -> ``dict(parameters=[patterns], lr=..., **options)``; patterns are shell style (``backbone.*``).
+        decay_vectors: False puts parameters of one dimension (biases, norms, LayerScale) into a group `<name>_vectors` of
+            their own, which has no weight decay.
 
     Raises:
         ConfigError: a trainable parameter matches no group, or a group matches nothing.
@@ -34,13 +36,19 @@ def parameter_groups(model: nn.Module, groups: Mapping[str, Mapping]) -> list[di
     result = []
     for name, group in active.items():
         options = {key: value for key, value in group.items() if key not in ('parameters', 'optional')}
-        if members[name]:
-            count = sum(parameter.numel() for parameter in members[name])
-            print_log(f'optimizer group {name!r}: {len(members[name])} tensors, {count:,} parameters, {options}', 'current')
+        if members[name] and decay_vectors:
             result.append(dict(params=members[name], name=name, **options))
+        elif members[name]:
+            matrices, vectors = ([one for one in members[name] if (one.ndim < 2) == small] for small in (False, True))
+            result += [dict(params=matrices, name=name, **options)] if matrices else []
+            result += [dict(options, params=vectors, name=f'{name}_vectors', weight_decay=0.0)] if vectors else []
         elif not group.get('optional'):
             raise ConfigError(f'parameter_groups.{name} matches no trainable parameter: {group["parameters"]}. '
                               'Correct the patterns, or set the group to None.')
+    for group in result:
+        options = {key: value for key, value in group.items() if key not in ('params', 'name')}
+        print_log(f'optimizer group {group["name"]!r}: {len(group["params"])} tensors, '
+                  f'{sum(one.numel() for one in group["params"]):,} parameters, {options}', 'current')
     return result
 
 
@@ -57,14 +65,15 @@ class FiniteOptimWrapper(OptimWrapper):
 
     Args:
         optimizer: it updates.
-        clip_norm: largest norm of all gradients together; None = no limit.
+        clip_norm: largest norm of all gradients together, or of those of a part; None = no limit.
         names: parameter -> name, for messages.
+        parts: parameter -> what it is clipped together with; None = all together.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, clip_norm: float | None = None,
-                 names: Mapping[nn.Parameter, str] | None = None) -> None:
+                 names: Mapping[nn.Parameter, str] | None = None, parts: Mapping[nn.Parameter, str] | None = None) -> None:
         super().__init__(optimizer)
-        self.clip_norm, self.names = clip_norm, names or {}
+        self.clip_norm, self.names, self.parts = clip_norm, names or {}, parts
 
     def step(self, **settings) -> None:
         """Clip, and update the weights.
@@ -77,8 +86,11 @@ class FiniteOptimWrapper(OptimWrapper):
         size = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if not math.isfinite(size):
             raise NonFiniteError(self._bad_gradients())
-        if self.clip_norm:
+        if self.clip_norm and self.parts is None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        elif self.clip_norm:
+            for part in dict.fromkeys(self.parts[value] for value in parameters):
+                nn.utils.clip_grad_norm_([value for value in parameters if self.parts[value] == part], self.clip_norm)
         self.message_hub.update_scalar('train/grad_norm', size)
         super().step(**settings)
 
@@ -94,11 +106,27 @@ def _local(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, Mapping],
-                    clip_norm: float | None) -> OptimWrapper:
-    """Return mmengine's wrapper around the optimizer that the config describes."""
-    built = build(OPTIMIZERS, optimizer, 'optimizer', params=parameter_groups(model, groups))
-    return FiniteOptimWrapper(built, clip_norm, {value: name for name, value in model.named_parameters()})
+def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, Mapping], clip_norm: float | None,
+                    clip_by: str = 'all', decay_vectors: bool = True) -> OptimWrapper:
+    """Return mmengine's wrapper around the optimizer that the config describes.
+
+    Args:
+        model: it trains.
+        optimizer: config of one.
+        groups: see `parameter_groups`, as `decay_vectors`.
+        clip_norm: see `FiniteOptimWrapper`.
+        clip_by: what has that norm: 'all' gradients, those of each of `groups`, or of each of the model's 'modules'
+            (backbone, queries, each head).
+    """
+    built = build(OPTIMIZERS, optimizer, 'optimizer', params=parameter_groups(model, groups, decay_vectors))
+    names = {value: name for name, value in model.named_parameters()}
+    parts = None
+    if clip_by == 'modules':
+        parts = {value: name.partition('.')[0] for value, name in names.items()}
+    elif clip_by == 'groups':
+        active = {name: group for name, group in groups.items() if group is not None}
+        parts = {value: _group_of(name, active) for value, name in names.items() if value.requires_grad}
+    return FiniteOptimWrapper(built, clip_norm, names, parts)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, iterations: int, warmup: float, final: float) -> list:

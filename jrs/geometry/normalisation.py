@@ -27,7 +27,8 @@ class NormalisedScene(NamedTuple):
     scale: Tensor
 
 
-def normalise_scene(cam_from_world: Tensor, world_points: Tensor, depth: Tensor, valid: Tensor) -> NormalisedScene:
+def normalise_scene(cam_from_world: Tensor, world_points: Tensor, depth: Tensor, valid: Tensor,
+                    rescale: bool = True) -> NormalisedScene:
     """Return the geometry of B scenes as VGGT is trained on it (vggt.md section 15). Predictions are not normalised.
 
     The unit is the mean distance of the valid points of all views from the first camera. Values that are not finite
@@ -38,12 +39,14 @@ def normalise_scene(cam_from_world: Tensor, world_points: Tensor, depth: Tensor,
         world_points: (B, V, H, W, 3).
         depth: (B, V, H, W) z-depth.
         valid: (B, V, H, W) bool, the pixels whose points count.
+        rescale: False keeps the unit of the input, and `scale` is 1.
     """
     first = cam_from_world[:, 0]                                                # (B, 4, 4)
     moved = cam_from_world @ invert_rigid(first)[:, None]                       # (B, V, 4, 4)
     points = transform_points(first, world_points, num_axes=3)                  # (B, V, H, W, 3)
     distance = points.norm(dim=-1).where(valid, 0).sum(dim=(1, 2, 3))           # (B,)
     scale = (distance / (valid.sum(dim=(1, 2, 3)) + 1e-3)).clamp(1e-6, 1e6)     # (B,)
+    scale = scale if rescale else torch.ones_like(scale)
     translation = moved[..., :3, 3:] / scale[:, None, None, None]               # (B, V, 3, 1)
     upper = torch.cat([moved[..., :3, :3], translation], dim=-1)                # (B, V, 3, 4)
     moved = torch.cat([upper, moved[..., 3:, :]], dim=-2)                       # (B, V, 4, 4)

@@ -32,16 +32,22 @@ class Criterion:
             the matching cost of its name keeps the shared one.
         weights: name -> multiplier, shared with the matching cost of the same name; not asked for a loss that sets its own.
         alignment: divergence between distributions over views, offered to the losses that ask for it.
+        levels: 'sum' or 'mean' over the final prediction and the auxiliary ones of deeply supervised queries.
         path: where this criterion stands in the config, for messages.
 
     Raises:
-        ConfigError: a loss has no weight, or has `loss` in its name, or its constructor takes a `weight` too.
+        ConfigError: another word for `levels`; a loss has no weight, or has `loss` in its name, or its constructor takes a
+            `weight` too.
     """
 
     reads = 'everything'
 
     def __init__(self, losses: Mapping[str, dict | None], weights: Mapping[str, float],
-                 alignment: Callable[[Tensor, Tensor], Tensor] | None = None, path: str = 'model') -> None:
+                 alignment: Callable[[Tensor, Tensor], Tensor] | None = None, levels: str = 'sum',
+                 path: str = 'model') -> None:
+        if levels not in ('sum', 'mean'):
+            raise ConfigError(f"{path}.levels must be 'sum' or 'mean', over supervised levels, got {levels!r}.")
+        self.levels = levels
         losses = {name: loss for name, loss in losses.items() if loss is not None}
         self.weights = {name: _weight_of(name, loss, weights, path) for name, loss in losses.items()}
         self.losses = {name: build(LOSSES, _without_weight(loss), f'{path}.losses.{name}', alignment=alignment)
@@ -116,7 +122,7 @@ class Criterion:
             of_level = [(scene.auxiliary[level], target, match.auxiliary[level])
                         for scene, target, match in zip(scenes, targets, matches, strict=True)]
             total = total + self._of_level(name, of_level, level_queries, 'aux_scale')
-        return {'total': total, 'final': final}
+        return {'total': total if self.levels == 'sum' else total / (1 + len(queries.auxiliary)), 'final': final}
 
     def _of_level(self, name: str, scenes: Sequence[SceneOfQueries], source: QueryPredictions, scale: str) -> Tensor:
         """Return the value of one supervised level; where no scene has one, 0 connected to every tensor of `source`."""

@@ -39,7 +39,7 @@ class DepthLoss:
             raise ConfigError('DepthLoss needs depth with confidence, and this model predicts none: '
                               'set model.depth_head, or set this loss to None.')
         return with_total(self.regression(predictions.depth.float()[..., None], predictions.depth_conf.float(),
-                                          target.depth[..., None], target.valid))
+                                          target.depth[..., None], target.valid, target.weight))
 
 
 @LOSSES.register_module()
@@ -72,7 +72,7 @@ class PointLoss:
             raise ConfigError('PointLoss needs point maps with confidence and a teacher that gives points: '
                               'add a point head to the model, or set this loss to None.')
         return with_total(self.regression(predictions.points.float(), predictions.points_conf.float(),
-                                          target.points, target.valid))
+                                          target.points, target.valid, target.weight))
 
 
 def with_total(terms: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -48,7 +48,8 @@ class ConfidentRegression:
             raise ConfigError(f'{self.owner} has no gradient term {self.gradient!r}.'
                               + did_you_mean(self.gradient, allowed))
 
-    def __call__(self, pred: Tensor, confidence: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    def __call__(self, pred: Tensor, confidence: Tensor, target: Tensor, valid: Tensor,
+                 weight: Tensor | None = None) -> dict[str, Tensor]:
         """Return scalars `confidence`, `regression` and `gradient`; all 0 below 100 valid pixels.
 
         Args:
@@ -56,6 +57,7 @@ class ConfidentRegression:
             confidence: (..., H, W) > 0.
             target: (..., H, W, C).
             valid: (..., H, W) bool.
+            weight: (..., H, W) multiplies the errors of `confidence` and `regression`; None = 1. The gradient term has none.
         """
         names = ('confidence', 'regression') + (() if self.gradient is None else ('gradient',))
         if valid.sum() < MIN_VALID:
@@ -64,6 +66,7 @@ class ConfidentRegression:
         pred, confidence, target = pred.flatten(0, -4), confidence.flatten(0, -3), fix(target.flatten(0, -4))
         valid = valid.flatten(0, -3)                                            # (n, H, W); maps are (n, H, W, C)
         error = fix((target - pred)[valid].norm(dim=-1))                        # (m,)
+        error = error if weight is None else error * weight.flatten(0, -3)[valid]
         weighted = fix(self._weigh(error, confidence[valid]))
         terms = {'confidence': keep_smallest(weighted, self.valid_range).mean(),
                  'regression': keep_smallest(error, self.valid_range).mean()}

@@ -73,6 +73,7 @@ class SegVGGT(BaseModel):
         losses: named training terms (`LOSSES`); None turns a term off.
         weights: multiplier per name, shared by the cost and the loss of that name.
         alignment: divergence between view attention and view visibility (`ALIGNMENTS`), shared likewise.
+        levels: 'sum' or 'mean' of the losses over levels of queries that are deeply supervised (`MaskDecoder`).
         teacher: images -> geometry that supervises (`TEACHERS`).
         postprocessor: predictions -> scored instances (`POSTPROCESSORS`); without it predictions have no instances.
         min_target_pixels: a true instance needs this many mask pixels in the sampled views to be a target.
@@ -85,7 +86,8 @@ class SegVGGT(BaseModel):
                  num_classes: int = 0, matcher: dict | None = None, losses: dict | None = None,
                  weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
                  postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None,
-                 geometry_head: dict | None = None, pretext: dict | None = None, scale_head: dict | None = None) -> None:
+                 geometry_head: dict | None = None, pretext: dict | None = None, scale_head: dict | None = None,
+                 levels: str = 'sum') -> None:
         super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
@@ -114,7 +116,7 @@ class SegVGGT(BaseModel):
         self.class_head = build(HEADS, class_head, 'model.class_head', **offers)
         self.alignment = build(ALIGNMENTS, alignment, 'model.alignment')
         self.matcher = build(MATCHERS, matcher, 'model.matcher', weights=weights or {}, alignment=self.alignment)
-        self.criterion = build(LOSSES, dict(type='Criterion', losses=losses), 'model', weights=weights or {},
+        self.criterion = build(LOSSES, dict(type='Criterion', losses=losses, levels=levels), 'model', weights=weights or {},
                                alignment=self.alignment) if any((losses or {}).values()) else None
         self.teacher = build(TEACHERS, teacher, 'model.teacher')
         self.postprocessor = build(POSTPROCESSORS, postprocessor, 'model.postprocessor')

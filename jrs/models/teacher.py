@@ -54,20 +54,29 @@ class PretrainedTeacher:
         truth: what the data set gives in the model's place: 'cameras' (with intrinsics), 'depth', 'scale' (only how long a
             metre is), or None. The model's part is brought to metres by the ratio of the scene's median depths first, so
             that both are of one size.
+        rescale: bring cameras and depth to units of the scene's mean point distance, as ground truth is; False leaves them
+            in the model's own unit (with `truth` in metres).
+        weigh: errors of depth and points count by the model's confidence there, over its mean in the scene.
 
     Raises:
-        ConfigError: another `truth`; when it is called, a model that predicts no depth, or no cameras where they are read.
+        ConfigError: another `truth`, or confidence of a depth that is not the model's; when it is called, a model that
+            predicts no depth, or no cameras or confidence where they are read.
     """
 
     def __init__(self, model: dict | nn.Module, checkpoint: str, autocast: str | None = 'bfloat16',
-                 truth: str | None = None) -> None:
+                 truth: str | None = None, rescale: bool = True, weigh: bool = False) -> None:
         if truth not in (None, 'cameras', 'depth', 'scale'):
             raise ConfigError(f"PretrainedTeacher.truth is None, 'cameras', 'depth' or 'scale', got {truth!r}. For cameras "
                               'and depth use GroundTruthTeacher.')
+        if weigh and truth == 'depth':
+            raise ConfigError("PretrainedTeacher.weigh goes by the model's confidence in its depth, and with truth='depth' "
+                              "the depth is the data set's: leave one of them out.")
         self.config = model
         self.checkpoint = checkpoint
         self.autocast = autocast
         self.truth = truth
+        self.rescale = rescale
+        self.weigh = weigh
         self.model: nn.Module | None = None
 
     @property
@@ -99,11 +108,16 @@ class PretrainedTeacher:
             if self.truth is not None:
                 cam_from_world, intrinsics, depth, valid = self._with_truth(batch, cam_from_world, intrinsics, depth)
                 metric = (batch.depth_m > MIN_DEPTH).flatten(1).any(dim=1)
-            return geometry_targets(cam_from_world, intrinsics, depth, valid, metric)
+            targets = geometry_targets(cam_from_world, intrinsics, depth, valid, metric, self.rescale)
+            if self.weigh:
+                confidence = resized(predictions.depth_conf.float()[:, :, None], size).squeeze(2)   # (B, V, H, W)
+                targets.weight = confidence / confidence.mean(dim=(1, 2, 3), keepdim=True)
+            return targets
 
     def _require_heads(self, predictions: Predictions) -> None:
         lacking = [] if predictions.pose_encodings or self.truth == 'cameras' else ['cameras']
         lacking += ['depth'] if predictions.depth is None else []
+        lacking += ['confidence'] if self.weigh and predictions.depth_conf is None else []
         if lacking:
             raise ConfigError('PretrainedTeacher teaches cameras and depth, and its model predicts no '
                               f'{" and no ".join(lacking)}: give model.teacher.model the head, or a geometry_head.')
@@ -151,7 +165,7 @@ def _require_geometry(batch: SceneBatch, reader: str, way_out: str) -> None:
 
 
 def geometry_targets(cam_from_world: Tensor, intrinsics: Tensor, depth: Tensor, valid: Tensor,
-                     metric: Tensor | None = None) -> GeometryTargets:
+                     metric: Tensor | None = None, rescale: bool = True) -> GeometryTargets:
     """Return scene-normalised targets in the frame of each scene's first camera.
 
     Args:
@@ -160,9 +174,10 @@ def geometry_targets(cam_from_world: Tensor, intrinsics: Tensor, depth: Tensor, 
         depth: (B, V, H, W) z-depth.
         valid: (B, V, H, W) bool.
         metric: (B,) bool, of which scenes the depth is in metres: the targets then say how many a unit has.
+        rescale: False keeps the unit of the depth.
     """
     _, world_points = unproject_depth(depth, intrinsics, cam_from_world)                    # (B, V, H, W, 3)
-    scene = normalise_scene(cam_from_world, world_points, depth, valid)
+    scene = normalise_scene(cam_from_world, world_points, depth, valid, rescale)
     encoding = encode_cameras(scene.cam_from_world, intrinsics, depth.shape[-2:])           # (B, V, 9)
     return GeometryTargets(encoding, scene.depth.where(valid, 0), valid, scene.world_points,
                            unit_m=None if metric is None else scene.scale.where(metric, torch.nan))

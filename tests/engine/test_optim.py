@@ -55,3 +55,41 @@ def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine_to_its_factor():
             part.step()
     assert rates[0] < 0.01 and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) in (9, 10, 11)
     assert rates[55] == pytest.approx(0.505, abs=0.02) and rates[-1] == pytest.approx(1e-2, abs=2e-3)
+
+
+def clipped_norms(**settings) -> dict[str, float]:
+    """Return the norm of each part's gradient in the step of a model whose backbone has the larger ones."""
+    net, norms = model(), {}
+    optimizer = build_optimizer(net, dict(type='SGD'), GROUPS, clip_norm=1.0, **settings)
+    (1000 * net['backbone'](torch.ones(3)).sum() + 2 * net['queries'](torch.ones(3)).sum()).backward()
+    optimizer.step()
+    for name, part in net.named_children():
+        norms[name] = torch.stack([value.grad.norm() for value in part.parameters()]).norm().item()
+    return norms
+
+
+def test_gradients_are_clipped_together_or_by_group_or_by_module():
+    together = clipped_norms()
+    assert together['backbone'] == pytest.approx(1, abs=1e-4) and together['queries'] < 0.01      # drowned by the backbone
+    for way in ('groups', 'modules'):
+        assert clipped_norms(clip_by=way) == pytest.approx(dict(backbone=1, queries=1), abs=1e-4)
+    one = dict(clip_by='groups')
+    joined = dict(all=dict(lr=1e-3, parameters=['*']))
+    net = model()
+    assert set(build_optimizer(net, dict(type='SGD'), joined, 1.0, **one).parts.values()) == {'all'}
+
+
+def test_vectors_may_go_without_weight_decay():
+    net, decayed = model(), {}
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    for decay_vectors in (True, False):
+        net.load_state_dict(before)
+        optimizer = build_optimizer(net, dict(type='AdamW', weight_decay=0.5), GROUPS, None, decay_vectors=decay_vectors)
+        net.zero_grad()
+        sum((value * 0).sum() for value in net.parameters()).backward()                            # nothing but decay
+        optimizer.step()
+        decayed[decay_vectors] = {name for name, value in net.named_parameters() if not value.equal(before[name])}
+    assert decayed == {True: set(before), False: {'backbone.weight', 'queries.weight'}}
+    groups = parameter_groups(net, GROUPS, decay_vectors=False)
+    assert [(group['name'], group['lr'], group.get('weight_decay')) for group in groups] == [
+        ('new', 1e-3, None), ('new_vectors', 1e-3, 0.0), ('pretrained', 1e-4, None), ('pretrained_vectors', 1e-4, 0.0)]

@@ -74,6 +74,13 @@ def test_auxiliary_levels_add_equal_terms_with_their_own_matches_except_for_alig
         torch.testing.assert_close(both[f'loss_{name}'], final[f'loss_{name}'] + alone[f'loss_{name}'])
         torch.testing.assert_close(both[f'{name}/final'], (final[f'loss_{name}'] / WEIGHTS[name]).detach())
     torch.testing.assert_close(both['loss_fada'], final['loss_fada'])
+    mean = Criterion(LOSS_CONFIG, WEIGHTS, alignment, levels='mean')(
+        predictions, targets, None, [match(2, [swapped]), match(1, [match(1)])])
+    for name in ('classes', 'bce', 'dice'):
+        torch.testing.assert_close(mean[f'loss_{name}'], both[f'loss_{name}'] / 2)
+    torch.testing.assert_close(mean['loss_fada'], final['loss_fada'])
+    with pytest.raises(ConfigError, match="model.levels must be 'sum' or 'mean'.*'max'"):
+        Criterion(LOSS_CONFIG, WEIGHTS, alignment, levels='max')
 
 
 def test_geometric_parts_are_logged_but_not_added_to_the_objective():

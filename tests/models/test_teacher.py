@@ -8,6 +8,7 @@ from torch import nn
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import decode_cameras, encode_cameras
 from jrs.geometry.projection import unproject_depth
+from jrs.losses.depth import DepthLoss
 from jrs.models.teacher import GroundTruthTeacher, PretrainedTeacher
 from jrs.structures import Predictions, SceneBatch
 
@@ -248,3 +249,41 @@ def test_true_cameras_need_no_cameras_of_the_teacher(checkpoint):
     target = PretrainedTeacher(Depth(None, 1), checkpoint(weight=[1.0]), truth='cameras')(scene_batch())
     expected = GroundTruthTeacher()(scene_batch()).pose_encoding
     torch.testing.assert_close(target.pose_encoding[..., 3:], expected[..., 3:])       # lengths are in units of the depth
+
+
+def test_a_teacher_may_keep_its_own_unit(checkpoint):
+    batch = scene_batch()
+    own = PretrainedTeacher(Oracle(batch), checkpoint(scale=3.0), rescale=False)(batch)
+    torch.testing.assert_close(own.depth, 3 * batch.depth_m)
+    scaled = PretrainedTeacher(Oracle(batch), checkpoint(scale=3.0))(batch)
+    unit = (own.depth / scaled.depth).mean(dim=(1, 2, 3))                                   # (B,)
+    torch.testing.assert_close(own.pose_encoding[..., :3], unit[:, None, None] * scaled.pose_encoding[..., :3],
+                               atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(own.pose_encoding[..., 3:], scaled.pose_encoding[..., 3:])
+    assert (unit - 1).abs().min() > 1
+    metres = PretrainedTeacher(Oracle(batch), checkpoint(scale=3.0), truth='scale', rescale=False)(batch)
+    torch.testing.assert_close(metres.depth, batch.depth_m)
+    assert metres.unit_m.tolist() == [1, 1]
+
+
+def test_errors_of_depth_may_count_by_the_teacher_s_confidence(checkpoint):
+    batch = scene_batch()
+    plain, weighed = (PretrainedTeacher(Oracle(batch), checkpoint(scale=1.0), weigh=weigh)(batch) for weigh in (False, True))
+    assert plain.weight is None
+    confidence = batch.depth_m + 1                                                          # as `Oracle` says
+    torch.testing.assert_close(weighed.weight, confidence / confidence.mean(dim=(1, 2, 3), keepdim=True))
+    torch.testing.assert_close(weighed.depth, plain.depth)
+    loss, wrong = DepthLoss(alpha=0, valid_range=0, gradient=None), plain.depth.clone()
+    sure, unsure = (weighed.weight[0].argmax(), weighed.weight[0].argmin())
+    values = []
+    for pixel in (sure, unsure):
+        depth = wrong.clone()
+        depth[0].view(-1)[pixel] += 1
+        values.append(loss(Predictions([], depth, torch.ones_like(depth)), weighed)['regression'])
+    torch.testing.assert_close(values[0] / values[1], weighed.weight[0].max() / weighed.weight[0].min())
+    with pytest.raises(ConfigError, match="weigh goes by the model's confidence"):
+        PretrainedTeacher(dict(), 'x', truth='depth', weigh=True)
+    encoding = torch.zeros(2, 3, 9)
+    encoding[..., 6:] = 1
+    with pytest.raises(ConfigError, match='its model predicts no confidence'):
+        PretrainedTeacher(Ramp(encoding, 1), checkpoint(weight=[1.0]), weigh=True)(batch)
