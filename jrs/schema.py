@@ -21,7 +21,7 @@ SLOT_OF_KEY = {
     'model': slots.MODELS, 'backbone': slots.BACKBONES, 'global_attention': slots.ATTENTIONS, 'queries': slots.QUERIES,
     'insertion': slots.INSERTIONS, 'self_insertion': slots.INSERTIONS,
     'camera_head': slots.HEADS, 'trunk_attention': slots.ATTENTIONS, 'depth_head': slots.HEADS,
-    'geometry_head': slots.HEADS, 'scale_head': slots.HEADS,
+    'geometry_head': slots.HEADS, 'scale_head': slots.HEADS, 'point_head': slots.HEADS,
     'feature_head': slots.HEADS, 'class_head': slots.HEADS, 'heads': slots.HEADS,
     'pretext': slots.PRETEXTS, 'alignment': slots.ALIGNMENTS,
     'costs': slots.COSTS, 'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS,

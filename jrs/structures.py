@@ -109,6 +109,7 @@ class SceneBatch(Moves):
         instance_ids: (B, V, H, W) int16 or int64: 0 no instance, -1 ignore, else an id of `instances`; or None as `depth_m`.
         instances: B tables of the instances that may appear in `instance_ids`; or None.
         ground_truth: B records for scoring on the mesh; only in test batches.
+        valid: (B, V, H, W) bool, False where a view was padded to the size of the others; None = no view was.
     """
 
     images: Tensor
@@ -120,6 +121,7 @@ class SceneBatch(Moves):
     instance_ids: Tensor | None = None
     instances: list[InstanceTable] | None = None
     ground_truth: list[SceneGroundTruth] | None = None
+    valid: Tensor | None = None
 
     def unpacked(self) -> SceneBatch:
         """Return the batch with images float32 in [0, 1] and ids int64, on its device; what is so already is not copied."""
@@ -241,6 +243,9 @@ class LayerState:
         return cls(index, tokens.flatten(1, 2), view_index, is_patch.repeat(views), views)
 
 
+IMAGES = 'images'                              # the map of `FeatureTaps.maps` that no head leaves
+
+
 @dataclass
 class FeatureTaps:
     """What a backbone leaves for the heads after its last layer; views in the order of the images.
@@ -256,6 +261,8 @@ class FeatureTaps:
         scene_tokens: (B, E, C), tokens of no view after the last layer; None without any.
         tap_grids: grid (h, w) of each tap, None = `patch_grid`; a tap with a grid of its own holds its patches only,
             (B, V, h * w, feature_dim), row-major. None = all are of `patch_grid`.
+        wanted: names of maps that some part `reads`; the model fills it in.
+        maps: those that are there by now, (B, V, ...) each: 'images' (B, V, 3, H, W) in [0, 1], and what heads `leave`.
     """
 
     taps: list[Tensor]
@@ -266,6 +273,13 @@ class FeatureTaps:
     special_tokens: Tensor | None = None
     scene_tokens: Tensor | None = None
     tap_grids: Sequence[tuple[int, int] | None] | None = None
+    wanted: frozenset[str] = frozenset()
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def leave(self, name: str, values: Tensor) -> None:
+        """Keep a map (B, V, ...) for the parts that are called later, if one of them reads `name`."""
+        if name in self.wanted:
+            self.maps[name] = values
 
     @property
     def special(self) -> Tensor:
@@ -289,8 +303,8 @@ class QueryPredictions(Moves):
     Scenes of different sizes, such as point clouds, have a list of B tensors in the place of each tensor.
 
     Attributes:
-        embedding: (B, Q, D) projected queries; classes and masks both read them.
-        class_logits: (B, Q, K + 1), the last column is "no object".
+        embedding: (B, Q, D) projected queries, which masks are made from, and classes where `class_embedding` is None.
+        class_logits: (B, Q, K + 1), the last column is "no object"; (B, Q, K) where `classes` is 'sigmoid'.
         mask_logits: (B, Q, V, h, w) where `SegVGGT.predict_all` was asked for them, else None; what reads masks calls
             `masks` instead, which gives them in either case.
         view_attention: (L, B, Q, V) attention mass per view, rows over V sum to 1; None at inference.
@@ -300,6 +314,9 @@ class QueryPredictions(Moves):
         scores: (B, Q), what a head says the overlap of each mask with its instance is, of any sign; None without one.
         centres: (B, Q, 3) metres, where each query sees its instance; None without such a head.
         element_points: (B, V*h*w) int64, how many points each mask element stands for; None = elements are pixels.
+        class_embedding: (B, Q, E), what the class head reads in the place of `embedding`.
+        classes: what the logits mean, as the class head says: 'softmax' over K classes and "no object", or 'sigmoid', K
+            probabilities that know nothing of each other. Costs, rankings and losses ask `class_probabilities`.
     """
 
     embedding: Tensor | list[Tensor]
@@ -312,11 +329,25 @@ class QueryPredictions(Moves):
     scores: Tensor | list[Tensor] | None = None
     centres: Tensor | list[Tensor] | None = None
     element_points: Tensor | list[Tensor] | None = None
+    class_embedding: Tensor | list[Tensor] | None = None
+    classes: str = 'softmax'
 
     @property
     def levels(self) -> list[QueryPredictions]:
         """Every supervised prediction: those of earlier layers, first to last, then this one."""
         return [*self.auxiliary, self]
+
+    def class_probabilities(self) -> tuple[Tensor, Tensor]:
+        """Return the probability of each class (..., Q, K), and that there is an object of any (..., Q), in float32.
+
+        The latter is 1 - p("no object"), or with 'sigmoid' that of the best class.
+        """
+        logits = self.class_logits.float()
+        if self.classes == 'sigmoid':
+            each = logits.sigmoid()
+            return each, each.amax(dim=-1)
+        every = logits.softmax(dim=-1)                                          # (..., Q, K + 1)
+        return every[..., :-1], 1 - every[..., -1]
 
     def masks(self, queries: Tensor | None = None) -> MaskLogits:
         """Return the mask logits (n, V*h*w) of some queries (n,) int64 of one scene, None = all Q, to be read in pieces.
@@ -335,7 +366,7 @@ class QueryPredictions(Moves):
     def scene(self, index: int) -> QueryPredictions:
         """Return the predictions of scene `index`: embedding (Q, D), class_logits (Q, K + 1), mask_logits (Q, V, h, w),
         view_attention (L, Q, V)."""
-        picked = {f.name: value[index] for f in fields(self) if f.name not in ('view_attention', 'auxiliary')
+        picked = {f.name: value[index] for f in fields(self) if f.name not in ('view_attention', 'auxiliary', 'classes')
                   and (value := getattr(self, f.name)) is not None}
         attention = None if self.view_attention is None else self.view_attention[:, index]
         return replace(self, **(picked | dict(view_attention=attention,
@@ -388,6 +419,35 @@ class Predictions(Moves):
         """Return the same without `metric_scale`, in units of the scene: what scene-normalised targets supervise."""
         scale = self.extras.get('metric_scale')
         return self if scale is None else self.scaled(1 / scale)
+
+
+@dataclass
+class SceneContext(Moves):
+    """What was predicted for one scene, as postprocessors see it; None = the model has no such head.
+
+    Attributes:
+        queries: what the queries say, of one scene.
+        features: (V, D, h, w) instance features.
+        image_size: (H, W) of the network input.
+        depth, depth_conf: (V, H, W), as of `Predictions`.
+        points, points_conf: (V, H, W, 3), (V, H, W), likewise.
+        intrinsics: (V, 3, 3), pixels of the network input.
+        cam_from_world: (V, 4, 4), in the unit of the depth.
+        valid: (V, H, W) bool, False where a view was padded; None = nowhere.
+        scene_name: for messages.
+    """
+
+    queries: QueryPredictions | None = None
+    features: Tensor | None = None
+    image_size: tuple[int, int] | None = None
+    depth: Tensor | None = None
+    depth_conf: Tensor | None = None
+    points: Tensor | None = None
+    points_conf: Tensor | None = None
+    intrinsics: Tensor | None = None
+    cam_from_world: Tensor | None = None
+    valid: Tensor | None = None
+    scene_name: str = ''
 
 
 @dataclass
@@ -646,7 +706,7 @@ class Reconstruction(Moves):
         intrinsics: (V, 3, 3), pixels of the network input; None without a camera head.
         cam_from_world: (V, 4, 4); the world is the first camera's frame, but see `given`; None without a camera head.
         features: (V, D, h, w) instance features, for pictures; or None.
-        instances: scored instances; None for a model without queries, or without a postprocessor.
+        instances: scored instances; None without a postprocessor.
         view_names: V names.
         view_attention: (L, Q, V) attention mass per view, rows over V sum to 1; None unless asked for.
         matched: where the queries of the true instances look; None unless asked for (`SegVGGT.reports_matches`).

@@ -26,6 +26,7 @@ from jrs.structures import (
     QueryPredictions,
     Reconstruction,
     SceneBatch,
+    SceneContext,
 )
 from tests._data import ROOT, random_batch
 
@@ -63,7 +64,8 @@ TINY = {
                   Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
                   Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),
                   DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE,
-                  ScaleHead=dict(dim=8), MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
+                  ScaleHead=dict(dim=8), TextClassHead=dict(text_dim=4, embedding_dim=D, vocabulary=[[1.0, 0, 0, 0]] * K),
+                  MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
                   VGGTOmegaGeometry=dict(DENSE, patch_size=8, num_heads=2, trunk_depth=1, text=dict(depth=1, num_heads=2))),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
     'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
@@ -214,7 +216,7 @@ def test_queries(name, views):
 @pytest.mark.parametrize('views', [1, 3])
 def test_heads(name, views):
     head = tiny(slots.HEADS, name, dim_in=2 * C, num_classes=K)
-    given = torch.randn(2, Q, D) if name == 'QueryClassHead' else taps(views)
+    given = torch.randn(2, Q, D) if name.endswith('ClassHead') else taps(views)
     assert_backpropagates(head, head(given))
 
 
@@ -349,7 +351,7 @@ def reconstruction(batch: SceneBatch, instances: int) -> Reconstruction:
     queries = predictions(views, learn=False)
     queries.class_logits = torch.randn(instances, 198 + 1)
     queries.mask_logits = torch.randn(instances, views, height // 2, width // 2)
-    found = tiny(slots.POSTPROCESSORS, 'QueryMasks')(queries)
+    found = tiny(slots.POSTPROCESSORS, 'QueryMasks')(SceneContext(queries))
     return Reconstruction(batch.images[0], 0.1 + torch.rand(views, height, width), torch.ones(views, height, width),
                           batch.intrinsics[0], batch.cam_from_world[0], None, found, batch.view_names[0],
                           matched=matched(views, instances))

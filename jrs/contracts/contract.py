@@ -107,12 +107,12 @@ def candidates(part: object, slot: str, path: str) -> list[Contract]:
     kinds = CONTRACTS.get(slot, [])
     kinds = [one for one in kinds if any(fnmatch(path, key) for key in one.keys)] or kinds
     for name in {name for one in kinds for name in one.attributes}:
-        kinds = [one for one in kinds if _allows(one, name, getattr(part, name, None))] or kinds
+        kinds = [one for one in kinds if _allows(one, name, part)] or kinds
     return kinds
 
 
-def _allows(one: Contract, name: str, value: object) -> bool:
-    annotation = one.attributes.get(name)
+def _allows(one: Contract, name: str, part: object) -> bool:
+    annotation, value = one.attributes.get(name), getattr(part, name, vars(one.protocol).get(name))
     return typing.get_origin(annotation) is not typing.Literal or value in typing.get_args(annotation)
 
 

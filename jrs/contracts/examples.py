@@ -168,6 +168,28 @@ class PatchDepth(nn.Linear):
     depth, _ = PART(dim_in=8)(FeatureTaps([torch.ones(1, 2, 6, 8)], torch.arange(6), (2, 3), (16, 24)))
     torch.testing.assert_close(depth, depth[:1, :1, :1, :1].expand(1, 2, 16, 24))
 ''', 'import torch\n\nfrom jrs.structures import FeatureTaps\n'),
+    'HEADS.point_head': Example('''from torch import nn
+from torch.nn import functional as F
+
+from jrs.registry import HEADS
+
+
+@HEADS.register_module()
+class PatchPoints(nn.Linear):
+    """One point and one confidence per patch, smooth in between."""
+
+    def __init__(self, dim_in):
+        super().__init__(dim_in, 4)
+
+    def forward(self, features):
+        patches = features.taps[-1][:, :, features.patch_index].float()     # (B, V, h_p * w_p, dim_in)
+        maps = super().forward(patches).mT.unflatten(-1, features.patch_grid)               # (B, V, 4, h_p, w_p)
+        maps = F.interpolate(maps.flatten(0, 1), features.image_size, mode='bilinear').unflatten(0, maps.shape[:2])
+        return maps[:, :, :3].movedim(2, -1), 1 + maps[:, :, 3].exp()       # (B, V, H, W, 3), (B, V, H, W)
+''', '''def test_equal_patches_have_one_point():
+    points, _ = PART(dim_in=8)(FeatureTaps([torch.ones(1, 2, 6, 8)], torch.arange(6), (2, 3), (16, 24)))
+    torch.testing.assert_close(points, points[:1, :1, :1, :1].expand(1, 2, 16, 24, 3))
+''', 'import torch\n\nfrom jrs.structures import FeatureTaps\n'),
     'HEADS.geometry_head': Example('''import torch
 from torch import nn
 from torch.nn import functional as F
@@ -443,17 +465,17 @@ class SureQueries:
     def __init__(self, min_score=0.1, most=100):
         self.min_score, self.most = min_score, most
 
-    def __call__(self, queries, features):
-        score, label = queries.class_logits.softmax(dim=-1)[:, :-1].max(dim=-1)             # (Q,) each
+    def __call__(self, scene):
+        score, label = scene.queries.class_probabilities()[0].max(dim=-1)   # (Q,) each
         best = score.argsort(descending=True)[:self.most]
         best = best[score[best] > self.min_score]                           # (M,)
-        masks = mask_logits(queries.embedding[best], features) > 0          # (M, V, h, w)
+        masks = mask_logits(scene.queries.embedding[best], scene.features) > 0              # (M, V, h, w)
         return Instances(masks, label[best], score[best], best)
 ''', '''def test_unlikely_queries_are_left_out_and_the_surest_comes_first():
     queries = QueryPredictions(torch.ones(3, 4), torch.tensor([[1.0, 0, 0], [0, 9, 0], [0, 0, 9]]))
-    found = PART()(queries, torch.ones(2, 4, 5, 6))
+    found = PART()(SceneContext(queries, torch.ones(2, 4, 5, 6)))
     assert found.queries.tolist() == [1, 0] and found.labels.tolist() == [1, 0] and found.masks.shape == (2, 2, 5, 6)
-''', 'import torch\n\nfrom jrs.structures import QueryPredictions\n'),
+''', 'import torch\n\nfrom jrs.structures import QueryPredictions, SceneContext\n'),
     'POSTPROCESSORS.suppression': Example('''from jrs.registry import POSTPROCESSORS
 
 
@@ -676,6 +698,7 @@ _CONFIGS = {
              matcher=dict(costs=dict(fada=None)), losses=dict(fada=None))""",
     'HEADS.camera_head': "model = dict(camera_head=dict(_delete_=True, type='{part}'))",
     'HEADS.depth_head': "model = dict(depth_head=dict(_delete_=True, type='{part}'))",
+    'HEADS.point_head': "model = dict(point_head=dict(type='{part}'))",
     'HEADS.geometry_head': "model = dict(geometry_head=dict(type='{part}'), camera_head=None, depth_head=None)",
     'HEADS.scale_head': "model = dict(scale_head=dict(type='{part}'))",
     'HEADS.feature_head': "model = dict(feature_head=dict(_delete_=True, type='{part}', embedding_dim=128))",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Predictions,
         QueryPredictions,
         Reconstruction,
+        SceneContext,
         SceneGroundTruth,
     )
 
@@ -67,7 +68,7 @@ class Cost(Protocol):
 
         A cost whose constructor takes no `weight` is refused: `model.weights` would not reach it.
 
-        `pred` has `class_logits` (Q, K + 1), `view_attention` (L, Q, V) or None, and ``pred.masks()``, a `MaskLogits`
+        `pred` has ``class_probabilities()``, `view_attention` (L, Q, V) or None, and ``pred.masks()``, a `MaskLogits`
         that is read in pieces or by `pairwise_bce` and `pairwise_dice` of `jrs.functional`.
         """
 
@@ -178,16 +179,22 @@ class Criterion(Protocol):
 
 @contract('POSTPROCESSORS.postprocessor', '*.postprocessor')
 class Postprocessor(Protocol):
-    """What the queries of one scene say -> scored instances.
+    """What was predicted for one scene -> scored instances.
 
     `model.postprocessor`. Called once per scene in testing and inference, never in training; no gradient, on the device of
     the predictions.
+
+    Attributes:
+        reads: which parts of a model it cannot do without, out of 'queries', 'features', 'depth', 'points' and 'cameras': a
+            config that lacks one is refused.
     """
 
-    def __call__(self, queries: QueryPredictions, features: Tensor) -> Instances:
+    reads: tuple[str, ...] = ('queries',)
+
+    def __call__(self, scene: SceneContext) -> Instances:
         """Return M instances, best first; M may be 0.
 
-        `queries` is of one scene: `class_logits` (Q, K + 1), `embedding` (Q, D); `mask_logits` is None. `features` are
+        `scene.queries` has `class_probabilities()` and `embedding` (Q, D); `mask_logits` is None. `scene.features` are
         (V, D, h, w), and ``jrs.masks.mask_logits(embedding, features)`` are the logits (Q, V, h, w): for many queries and
         views make them a few views at a time. Give masks as (M, V, h, w) bool, or packed at one bit per pixel.
         """

@@ -152,8 +152,8 @@ class Queries(Protocol):
 
     `model.queries`. Per forward pass the model calls `start`, then `read` with each state of the backbone (inside autocast),
     then `finish` (outside of it). Mask logits are inner products of `embedding` with the instance features, classes come
-    from `model.class_head`; queries need both heads. What passes from call to call is any object; do not keep it in the
-    module, and do not write into the layer's tensors.
+    from `model.class_head`, which reads `class_embedding` where there is one; queries need both heads. What passes from call
+    to call is any object; do not keep it in the module, and do not write into the layer's tensors.
 
     Attributes:
         num_queries: Q.
@@ -163,6 +163,7 @@ class Queries(Protocol):
             of views, and reads that at once.
         activation_checkpointing: whether blocks are run again in the backward pass; for estimates of memory.
         kept_channels: of a decoder after the backbone: channels per token that its backward pass keeps, for estimates.
+        reads: names of maps in `taps.maps` that it looks at: 'images' (B, V, 3, H, W), and what heads leave.
     """
 
     num_queries: int
@@ -171,6 +172,7 @@ class Queries(Protocol):
     carry: bool = False
     activation_checkpointing: bool = False
     kept_channels: float = ...
+    reads: tuple[str, ...] = ()
 
     def start(self, num_scenes: int, track_views: bool) -> object:
         """Return the state of the queries of B scenes; `track_views` asks for `view_attention` in the end."""
@@ -184,7 +186,7 @@ class Queries(Protocol):
         `features` are the instance features (B, V, D, h, w), whose D is that of the embedding. `view_attention` is
         (L, B, Q, V), the attention mass per view, rows over V sum to 1; None without `track_views`, or where the queries
         have none: then `model.alignment` must be None. `auxiliary` are predictions of earlier layers that are supervised
-        too. `class_logits`, and `features` of every level, are filled in by the model.
+        too. `class_logits`, `classes` and `features` of every level are filled in by the model.
         """
 
     @optional
@@ -192,6 +194,13 @@ class Queries(Protocol):
         """Return where `queries` (n,) will look when they `read` an inserted layer: (B, n, T), rows sum to 1.
 
         `per_head` gives (B, heads, n, T). Only `tools/attention.py` asks; without the method it refuses.
+        """
+
+    @optional
+    def map_shapes(self, grid: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
+        """Return for each map that it reads, but 'images', the shape behind (B, V); `tools/plugins.py check` asks.
+
+        `grid` is the patch grid (h_p, w_p).
         """
 
 
@@ -223,23 +232,51 @@ class DepthHead(Protocol):
     """Taps -> depth and its confidence, one of each per pixel of the images.
 
     `model.depth_head`. Called once per forward pass, outside autocast, with gradient in training.
+
+    Attributes:
+        leaves: names of maps that it hands on with ``features.leave(name, values)``, (B, V, ...) each.
     """
+
+    leaves: tuple[str, ...] = ()
 
     def __call__(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:
         """Return z-depth > 0 and confidence > 1, float32, (B, V, H, W) each; (H, W) is `features.image_size`."""
 
 
+@contract('HEADS.point_head', '*.point_head', base=MODULE, offers=OF_THE_BACKBONE)
+class PointHead(Protocol):
+    """Taps -> the 3D point that each pixel of the images sees, and its confidence.
+
+    `model.point_head`, beside `camera_head` and `depth_head`. Called once per forward pass, outside autocast, with gradient
+    in training; `PointLoss` supervises it.
+
+    Attributes:
+        leaves: names of maps that it hands on with ``features.leave(name, values)``, (B, V, ...) each.
+    """
+
+    leaves: tuple[str, ...] = ()
+
+    def __call__(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:
+        """Return points (B, V, H, W, 3) in the world of the cameras and confidence > 1 (B, V, H, W), float32.
+
+        (H, W) is `features.image_size`. The model moves the world to the first camera where the backbone has no reference
+        view.
+        """
+
+
 @contract('HEADS.geometry_head', '*.geometry_head', base=MODULE, offers=OF_THE_BACKBONE)
 class GeometryHead(Protocol):
-    """Taps -> cameras, depth and confidence at once, in place of `camera_head` and `depth_head`, which are then None.
+    """Taps -> cameras, depth and confidence at once, in place of `camera_head`, `depth_head` and `point_head`.
 
     `model.geometry_head`. Called once per forward pass, outside autocast, with gradient in training.
 
     Attributes:
         streams: as of camera heads.
+        leaves: names of maps that it hands on with ``features.leave(name, values)``, (B, V, ...) each.
     """
 
     streams: bool = False
+    leaves: tuple[str, ...] = ()
 
     def __call__(self, features: FeatureTaps) -> Predictions:
         """Return at least one encoding (B, V, 9), z-depth > 0 and confidence >= 1, (B, V, H, W) each, as the two heads do.
@@ -266,17 +303,30 @@ class ScaleHead(Protocol):
 class FeatureHead(Protocol):
     """Taps -> instance features, one vector per pixel of the masks, that query embeddings are multiplied with.
 
-    `model.feature_head`, needed where there are queries. Called once per forward pass, outside autocast, with gradient in
-    training.
+    `model.feature_head`, needed where there are queries; without queries, losses that read features and a postprocessor that
+    does may use it. Called once per forward pass, outside autocast, with gradient in training.
 
     Attributes:
         down_ratio: masks have (H // down_ratio, W // down_ratio) pixels; for estimates of memory.
+        embedding_dim: D, likewise.
+        reads: names of maps in `features.maps` that it looks at: 'images', and what heads before it leave.
+        leaves: names of maps that it hands on with ``features.leave(name, values)``, (B, V, ...) each.
     """
 
     down_ratio: int = 1
+    embedding_dim: int = 0
+    reads: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
 
     def __call__(self, features: FeatureTaps) -> Tensor:
         """Return (B, V, D, h, w) float32, any sign; h <= H and w <= W decide how large masks are."""
+
+    @optional
+    def map_shapes(self, grid: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
+        """Return for each map that it reads, but 'images', the shape behind (B, V); `tools/plugins.py check` asks.
+
+        `grid` is the patch grid (h_p, w_p).
+        """
 
 
 @contract('HEADS.class_head', '*.class_head', base=MODULE, offers=OF_THE_BACKBONE)
@@ -284,10 +334,19 @@ class ClassHead(Protocol):
     """Embeddings of the queries -> class logits.
 
     `model.class_head`, needed where there are queries. Called outside autocast for every supervised level.
+
+    Attributes:
+        classes: 'softmax' over K classes and "no object", or 'sigmoid' for K probabilities that know nothing of each other;
+            costs, losses and rankings find it in the predictions.
     """
 
+    classes: Literal['softmax', 'sigmoid'] = 'softmax'
+
     def __call__(self, embedding: Tensor) -> Tensor:
-        """Return logits (B, Q, K + 1) for `embedding` (B, Q, D); the last column is "no object"."""
+        """Return logits for `embedding` (B, Q, D), or for the `class_embedding` of the queries where they have one.
+
+        (B, Q, K + 1) with 'softmax', the last column is "no object"; (B, Q, K) with 'sigmoid'.
+        """
 
 
 @contract('PRETEXTS', offers=OF_THE_BACKBONE)

@@ -47,8 +47,8 @@ def stage_seconds(model: nn.Module, batch: SceneBatch) -> Seconds:
     finally:
         del model.backbone.features
     marks.append(now(device))
-    if predictions.queries is not None and model.postprocessor is not None:
-        model.postprocessor(predictions.queries.scene(0), predictions.features[0])
+    if model.postprocessor is not None:
+        model.reconstructed(batch, predictions)
     marks.append(now(device))
     aggregator, heads, postprocess = (after - before for before, after in zip(marks, marks[1:], strict=False))
     return dict(aggregator_s=aggregator, heads_s=heads, inference_s=aggregator + heads, postprocess_s=postprocess,

@@ -197,7 +197,8 @@ class Reconstructor:
             DataError: what is known and what the model predicts cannot be brought to one unit.
         """
         photos = source if isinstance(source, LoadedPhotos) else self.load(source, max_views, every)
-        batch = SceneBatch(images=photos.images[None], scene_names=['photos'], view_names=[photos.names])
+        batch = SceneBatch(images=photos.images[None], scene_names=['photos'], view_names=[photos.names],
+                           valid=photos.valid[None])
         if known is not None:
             check_usable(known, photos.images, self._predicts('camera_head'), self._predicts('depth_head'))
         start = time.perf_counter()

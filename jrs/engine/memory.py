@@ -80,9 +80,8 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
     taps = tokens * backbone.feature_dim / backbone.embed_dim * len(backbone.feature_layers)
     images, outputs = 12 * pixels, 8 * pixels
     maps = max((head.memory(views, size, device).chunk for _, head in _heads(model)), default=0.0)
-    features = masks = 0.0
+    features, masks = 4 * _feature_values(model, pixels), 0.0
     if model.queries is not None:
-        features = 4 * _feature_values(model, pixels)
         masks = model.queries.num_queries * _mask_pixels(model, pixels) / 8
     rest = outputs + features + masks
     fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
@@ -113,8 +112,7 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
         kept += SAVED_CROSS_TOKENS * tokens * share * len(queries.cross_layers)
     elif hasattr(queries, 'kept_channels'):        # a decoder after it, in float32
         kept += tokens * queries.kept_channels / backbone.embed_dim
-    if queries is not None:                        # instance features and their gradient
-        kept += 2 * 4 * _feature_values(model, size[0] * size[1])
+    kept += 2 * 4 * _feature_values(model, size[0] * size[1])                   # instance features and their gradient
     chunk = 0.0
     for _, head in _heads(model):
         needs = head.memory(views, size, device)
@@ -240,11 +238,10 @@ def _mask_pixels(model: nn.Module, pixels: int) -> float:
 
 
 def _feature_values(model: nn.Module, pixels: int) -> float:
-    """Values of the instance features of a view: their channels are what the first linear layer of the class head reads."""
-    linear = (part for part in model.class_head.modules() if isinstance(part, nn.Linear))
-    return getattr(next(linear, None), 'in_features', 0) * _mask_pixels(model, pixels)
+    """Values of the instance features of a view; 0 where there are none, or a head does not say how many channels."""
+    return getattr(model.feature_head, 'embedding_dim', 0) * _mask_pixels(model, pixels)
 
 
 def _heads(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    names = ('camera_head', 'depth_head', 'geometry_head', 'feature_head')
+    names = ('camera_head', 'depth_head', 'point_head', 'geometry_head', 'feature_head')
     return [(name, getattr(model, name)) for name in names if getattr(model, name) is not None]

@@ -1,1 +1,1 @@
-from jrs.heads import camera, depth, instance_features, points, query_class, scale  # noqa: F401
+from jrs.heads import camera, depth, instance_features, points, query_class, scale, text_class  # noqa: F401

@@ -38,7 +38,7 @@ class InstanceFeatureHead(DenseDecoder):
         if down_ratio < 1 or embedding_dim % 4:
             raise ConfigError(f'down_ratio must be at least 1 and embedding_dim a multiple of 4, got '
                               f'down_ratio={down_ratio}, embedding_dim={embedding_dim}')
-        self.down_ratio = down_ratio
+        self.down_ratio, self.embedding_dim = down_ratio, embedding_dim
         if embedding_dim != features // 2:
             self.scratch.output_conv1 = nn.Conv2d(features, embedding_dim, 3, padding=1)
 

@@ -83,12 +83,13 @@ class DenseFusion(nn.Module):
         ])
         self.scratch = Scratch(features, out_channels, skip, growth, last_doubles)
 
-    def read(self, features: FeatureTaps, finish: Callable[[list[Tensor]], Tensor]) -> Tensor:
+    def read(self, features: FeatureTaps, finish: Callable[[list[Tensor]], Tensor | tuple[Tensor, ...]]
+             ) -> Tensor | tuple[Tensor, ...]:
         """Return `finish` of the branches of all views, (B, V, ...), in float32 whatever the caller's autocast.
 
         Args:
             features: four taps (B, V, P, dim_in).
-            finish: four branches (n, out_channels[j], h_j, w_j) of n views, finest first -> (n, ...).
+            finish: four branches (n, out_channels[j], h_j, w_j) of n views, finest first -> (n, ...), or several of these.
 
         Raises:
             ConfigError: another number of taps.
@@ -105,6 +106,8 @@ class DenseFusion(nn.Module):
             for start in range(0, num_scenes * num_views, step):
                 chunk = [tap[start:start + step] for tap in taps]
                 finished.append(self._finish_chunk(chunk, features, finish))
+        if isinstance(finished[0], tuple):
+            return tuple(torch.cat(parts).unflatten(0, (num_scenes, num_views)) for parts in zip(*finished, strict=True))
         return torch.cat(finished).unflatten(0, (num_scenes, num_views))        # (B, V, ...)
 
     def map_width(self) -> int:
@@ -160,13 +163,12 @@ class DenseDecoder(DenseFusion):
             features: four taps (B, V, P, dim_in).
             finish: maps (n, F / 2, H, W) of n views -> (n, ...).
         """
-        size = features.image_size
+        return self.read(features, lambda branches: finish(self.enlarged(self.scratch.fuse(branches), features.image_size)))
 
-        def whole(branches: list[Tensor]) -> Tensor:
-            fused = self.scratch.output_conv1(self.scratch.fuse(branches))      # (n, F/2, 8 h_p, 8 w_p)
-            maps = resize_map(fused, size)                                      # (n, F/2, H, W)
-            return finish(add_positions(maps, size, overwrite=True) if self.positions else maps)
-        return self.read(features, whole)
+    def enlarged(self, fused: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the maps (n, F / 2, *size) of fused maps (n, F, 8 h_p, 8 w_p), with positions where the head adds them."""
+        maps = resize_map(self.scratch.output_conv1(fused), size)               # (n, F/2, H, W)
+        return add_positions(maps, size, overwrite=True) if self.positions else maps
 
     def map_width(self) -> int:
         """Return the channels of the full-size map."""
@@ -198,10 +200,11 @@ class Scratch(nn.Module):
         for level in range(1, 5):
             self.add_module(f'refinenet{level}{suffix}', FusionBlock(self.features, has_skip=level < 4, skip=self.skip))
 
-    def fuse(self, branches: list[Tensor], suffix: str = '') -> Tensor:
+    def fuse(self, branches: list[Tensor], suffix: str = '', stages: list[Tensor] | None = None) -> Tensor:
         """Return the fused map of four branches (n, C_j, h_j, w_j), finest first, by the chain `suffix`.
 
-        It is (n, F, 2 h_1, 2 w_1), or (n, F, h_1, w_1) without `last_doubles`.
+        It is (n, F, 2 h_1, 2 w_1), or (n, F, h_1, w_1) without `last_doubles`. `stages` gets the map after every block, of
+        the sizes of the branches 3, 2, 1 and then this one.
         """
         layers = [self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn]
         levels = [layer(branch) for layer, branch in zip(layers, branches, strict=True)]
@@ -215,6 +218,8 @@ class Scratch(nn.Module):
             fused = block(level, None, size=size) if fused is None else block(fused, level, size=size)
             if finer is not None and size != finer:
                 fused = fused[..., :finer[0], :finer[1]]
+            if stages is not None:
+                stages.append(fused)
         return fused
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jrs.errors import ConfigError
 from jrs.functional import matched_bce, matched_dice
 from jrs.losses.over_scenes import InstanceTerm, SceneOfQueries
 from jrs.masks import MaskLogits
@@ -37,11 +38,18 @@ class ClassLoss(InstanceTerm):
         self.no_object_weight = no_object_weight
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
-        """Return a scalar; reads ``pred.class_logits`` (Q, K + 1) and ``target.labels`` (G,)."""
+        """Return a scalar; reads ``pred.class_logits`` (Q, K + 1) and ``target.labels`` (G,).
+
+        Raises:
+            ConfigError: the class head has no "no object".
+        """
         return self.pooled([(pred, target, match)])
 
     def pooled(self, scenes: Sequence[SceneOfQueries]) -> Tensor:
-        """Return a scalar: the weighted mean over the queries of all scenes."""
+        """Return a scalar: the weighted mean over the queries of all scenes; errors as of a call."""
+        if (classes := scenes[0][0].classes) != 'softmax':
+            raise ConfigError(f'ClassLoss is cross-entropy over K classes and "no object", and the class head gives classes '
+                              f'{classes!r}: take a loss for these, or a head with softmax.')
         with torch.autocast(scenes[0][0].class_logits.device.type, enabled=False):
             logits = torch.cat([pred.class_logits for pred, _, _ in scenes]).float()                # (n, K + 1)
             wanted = torch.cat([_wanted(*scene) for scene in scenes])                               # (n,)

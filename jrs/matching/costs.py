@@ -25,9 +25,8 @@ class ClassCost:
         self.weight = weight
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
-        """Return (Q, G) in [-weight, 0]; reads ``pred.class_logits`` (Q, K + 1) and ``target.labels`` (G,)."""
-        probability = pred.class_logits.float().softmax(dim=-1)                 # (Q, K + 1)
-        return -self.weight * probability[:, target.labels]
+        """Return (Q, G) in [-weight, 0]; reads ``pred.class_probabilities()`` (Q, K) and ``target.labels`` (G,)."""
+        return -self.weight * pred.class_probabilities()[0][:, target.labels]
 
 
 @COSTS.register_module()

@@ -29,6 +29,7 @@ from jrs.registry import (
     build,
 )
 from jrs.structures import (
+    IMAGES,
     FeatureTaps,
     Match,
     MatchedAttention,
@@ -37,9 +38,14 @@ from jrs.structures import (
     QueryPredictions,
     Reconstruction,
     SceneBatch,
+    SceneContext,
     maps_read,
     unit_images,
 )
+
+# In the order in which they run: a part may read what one before it leaves.
+PARTS_IN_ORDER = ('geometry_head', 'camera_head', 'depth_head', 'point_head', 'scale_head', 'feature_head', 'queries',
+                  'class_head')
 
 
 @MODELS.register_module()
@@ -57,12 +63,15 @@ class SegVGGT(BaseModel):
 
     Every part comes from its registry; what is None is left out, in training and in prediction: its fields of `Predictions`
     and `Reconstruction` are None, and only what reads them says that it needs the part. Queries need `feature_head`, which
-    gives their masks, and `class_head`.
+    gives their masks, and `class_head`. Instances come from the postprocessor, which may do without queries.
+
+    Heads run in the order of the arguments below, then queries, then `class_head`: a part may read maps of those before it.
 
     Args:
         backbone: images -> layer states, then taps for the heads (`BACKBONES`).
         camera_head, depth_head: taps -> cameras, depth (`HEADS`).
-        geometry_head: taps -> all geometry at once, as `Predictions`, instead of these two (`HEADS`).
+        point_head: taps -> points and their confidence (`HEADS`).
+        geometry_head: taps -> all geometry at once, as `Predictions`, instead of these three (`HEADS`).
         scale_head: taps -> metres per unit (B,) of what these two read, by which it is multiplied: depth and cameras are
             then in metres, and are still supervised in units of the scene (`HEADS`).
         pretext: further training terms from what blocks of the backbone see and from the teacher's geometry (`PRETEXTS`).
@@ -75,7 +84,7 @@ class SegVGGT(BaseModel):
         alignment: divergence between view attention and view visibility (`ALIGNMENTS`), shared likewise.
         levels: 'sum' or 'mean' of the losses over levels of queries that are deeply supervised (`MaskDecoder`).
         teacher: images -> geometry that supervises (`TEACHERS`).
-        postprocessor: predictions -> scored instances (`POSTPROCESSORS`); without it predictions have no instances.
+        postprocessor: what was predicted for a scene -> scored instances (`POSTPROCESSORS`); None = no instances.
         min_target_pixels: a true instance needs this many mask pixels in the sampled views to be a target.
         autocast: dtype in which the backbone and the queries run ('bfloat16'), or None for float32. Heads, masks, losses
             and matching are always float32.
@@ -87,7 +96,7 @@ class SegVGGT(BaseModel):
                  weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
                  postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None,
                  geometry_head: dict | None = None, pretext: dict | None = None, scale_head: dict | None = None,
-                 levels: str = 'sum') -> None:
+                 levels: str = 'sum', point_head: dict | None = None) -> None:
         super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
@@ -95,11 +104,12 @@ class SegVGGT(BaseModel):
                       layer_kinds=getattr(self.backbone, 'layer_kinds', None))
         self.camera_head = build(HEADS, camera_head, 'model.camera_head', **offers)
         self.depth_head = build(HEADS, depth_head, 'model.depth_head', **offers)
+        self.point_head = build(HEADS, point_head, 'model.point_head', **offers)
         self.geometry_head = build(HEADS, geometry_head, 'model.geometry_head', **offers)
         self.scale_head = build(HEADS, scale_head, 'model.scale_head', **offers)
-        if geometry_head is not None and (camera_head is not None or depth_head is not None):
-            raise ConfigError('model.geometry_head gives cameras and depth: set model.camera_head and model.depth_head to '
-                              'None.')
+        if geometry_head is not None and (camera_head is not None or depth_head is not None or point_head is not None):
+            raise ConfigError('model.geometry_head gives cameras, depth and points: set model.camera_head, model.depth_head '
+                              'and model.point_head to None.')
         if geometry_head is not None and scale_head is not None:
             raise ConfigError('model.geometry_head gives cameras and depth in a unit of its own: set model.scale_head to '
                               'None.')
@@ -120,6 +130,8 @@ class SegVGGT(BaseModel):
                                alignment=self.alignment) if any((losses or {}).values()) else None
         self.teacher = build(TEACHERS, teacher, 'model.teacher')
         self.postprocessor = build(POSTPROCESSORS, postprocessor, 'model.postprocessor')
+        self.maps_wanted = self._maps_wanted()
+        self._check_postprocessor()
         self.min_target_pixels = min_target_pixels
         self.reports_matches = False           # True while a metric reads `Reconstruction.matched`
         self.autocast_dtype = _dtype(autocast)
@@ -130,6 +142,28 @@ class SegVGGT(BaseModel):
         matched = self.queries is not None or (self.criterion is not None and self.criterion.reads_instances)
         own = {'instance_ids'} if matched else frozenset()
         return maps_read([] if self.teacher is None else [self.teacher]) | own
+
+    def _maps_wanted(self) -> frozenset[str]:
+        """Return the names of maps that parts read; a ConfigError where nothing that comes before leaves one."""
+        there, wanted = {IMAGES}, set()
+        for name in PARTS_IN_ORDER:
+            part = getattr(self, name)
+            lacking = sorted({*getattr(part, 'reads', ())} - there)
+            if lacking:
+                raise ConfigError(f'model.{name}: {type(part).__name__} reads the map {lacking[0]!r}, and there are '
+                                  f'{", ".join(map(repr, sorted(there)))}: take a head before it that leaves this map.')
+            wanted |= {*getattr(part, 'reads', ())}
+            there |= {*getattr(part, 'leaves', ())}
+        return frozenset(wanted)
+
+    def _check_postprocessor(self) -> None:
+        """Raise a ConfigError where the postprocessor reads what no part predicts."""
+        heads = dict(queries=['queries'], features=['feature_head'], depth=['depth_head', 'geometry_head'],
+                     points=['point_head', 'geometry_head'], cameras=['camera_head', 'geometry_head'])
+        for name in () if self.postprocessor is None else getattr(self.postprocessor, 'reads', ('queries',)):
+            if all(getattr(self, head) is None for head in heads[name]):
+                raise ConfigError(f'model.postprocessor: {type(self.postprocessor).__name__} reads {name}, and there is no '
+                                  f'model.{" or model.".join(heads[name])}. Set it, or set model.postprocessor=None.')
 
     def forward(self, batch: SceneBatch, mode: str = 'tensor') -> Predictions | dict[str, Tensor] | list[Reconstruction]:
         """Run in one of mmengine's modes: 'tensor' -> Predictions, 'loss' -> named terms, 'predict' -> Reconstructions."""
@@ -149,20 +183,25 @@ class SegVGGT(BaseModel):
         """images (B, V, 3, H, W), uint8 or in [0, 1] -> Predictions; masks: `predict_all`; priors: `reconstruct`."""
         state = self.read_layers(images, track_views, priors=priors)
         taps = self.backbone.features()
-        predictions = self.run_heads(taps)
+        predictions = self.run_heads(taps, images)
         if self.queries is not None:
             predictions.queries = self.finish_queries(state, taps, predictions.features)
         return predictions
 
-    def run_heads(self, taps: FeatureTaps) -> Predictions:
-        """Return what all heads say that read taps (B, V, P, C); the queries say nothing yet."""
+    def run_heads(self, taps: FeatureTaps, images: Tensor) -> Predictions:
+        """Return what all heads say that read taps (B, V, P, C); the queries say nothing yet.
+
+        Maps that parts read are in `taps` afterwards, `images` (B, V, 3, H, W) among them.
+        """
+        taps.wanted = self.maps_wanted
+        taps.leave(IMAGES, unit_images(images))
         predictions = self._geometry(taps)
         if self.feature_head is not None:
             predictions.features = self.feature_head(taps)                                  # (B, V, D, h, w)
         return predictions
 
     def _geometry(self, taps: FeatureTaps) -> Predictions:
-        """Return cameras, depth and confidence, as far as there are heads; the world is the first camera.
+        """Return cameras, depth, points and confidences, as far as there are heads; the world is the first camera.
 
         The unit is the backbone's where its own head reads them, metres by a scale head, else arbitrary.
         """
@@ -171,6 +210,8 @@ class SegVGGT(BaseModel):
         else:
             encodings = self.camera_head(taps) if self.camera_head is not None else []
             predictions = Predictions(encodings, *(self.depth_head(taps) if self.depth_head is not None else ()))
+            if self.point_head is not None:
+                predictions.points, predictions.points_conf = self.point_head(taps)
         if self.scale_head is not None:
             scale = self.scale_head(taps)                                                   # (B,)
             predictions = replace(predictions.scaled(scale), scale='metric', extras={'metric_scale': scale})
@@ -200,9 +241,11 @@ class SegVGGT(BaseModel):
 
     def finish_queries(self, state, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
         """Return embeddings and class logits for a `state` of the queries; instance features are (B, V, D, h, w)."""
-        queries = self.queries.finish(state, taps, features)
+        queries, classes = self.queries.finish(state, taps, features), getattr(self.class_head, 'classes', 'softmax')
         for level in queries.levels:
-            level.class_logits, level.features = self.class_head(level.embedding), features    # (B, Q, K + 1)
+            read = level.embedding if level.class_embedding is None else level.class_embedding
+            level.class_logits, level.classes = self.class_head(read), classes              # (B, Q, K + 1), or (B, Q, K)
+            level.features = features
         return queries
 
     def loss(self, batch: SceneBatch) -> dict[str, Tensor]:
@@ -260,18 +303,26 @@ class SegVGGT(BaseModel):
                index: int, matched: list[MatchedAttention] | None) -> Reconstruction:
         def own(values):
             return None if values is None else values[index]
-        cam_from_world, intrinsics = map(own, cameras)
-        depth, confidence = own(predictions.depth), own(predictions.depth_conf)
-        instances, attention, features = None, None, own(predictions.features)
-        if predictions.queries is not None:
-            queries = predictions.queries.scene(index)
-            instances = None if self.postprocessor is None else self.postprocessor(queries, features)
-            attention = queries.view_attention
-        return Reconstruction(images=batch.images[index], depth=depth, depth_conf=confidence, intrinsics=intrinsics,
-                              cam_from_world=cam_from_world, features=features, instances=instances,
-                              view_names=batch.view_names[index], view_attention=attention, matched=own(matched),
-                              scale=predictions.scale,
+        seen = self.context(batch, predictions, cameras, index)
+        return Reconstruction(images=batch.images[index], depth=seen.depth, depth_conf=seen.depth_conf,
+                              intrinsics=seen.intrinsics, cam_from_world=seen.cam_from_world, features=seen.features,
+                              instances=None if self.postprocessor is None else self.postprocessor(seen),
+                              view_names=batch.view_names[index],
+                              view_attention=None if seen.queries is None else seen.queries.view_attention,
+                              matched=own(matched), scale=predictions.scale,
                               extras={name: value[index] for name, value in predictions.extras.items()})
+
+    def context(self, batch: SceneBatch, predictions: Predictions, cameras: tuple[Tensor | None, Tensor | None],
+                index: int) -> SceneContext:
+        """Return what a postprocessor sees of scene `index`; `cameras` are `cam_from_world` and intrinsics of all scenes."""
+        def own(values):
+            return None if values is None else values[index]
+        return SceneContext(
+            queries=None if predictions.queries is None else predictions.queries.scene(index),
+            features=own(predictions.features), image_size=tuple(batch.images.shape[-2:]), depth=own(predictions.depth),
+            depth_conf=own(predictions.depth_conf), points=own(predictions.points), points_conf=own(predictions.points_conf),
+            intrinsics=own(cameras[1]), cam_from_world=own(cameras[0]), valid=own(batch.valid),
+            scene_name=batch.scene_names[index])
 
     def autocast(self, device: torch.device):
         """Return the context in which the backbone and the queries run."""

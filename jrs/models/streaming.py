@@ -75,7 +75,7 @@ class SceneStream:
                 self._see(layer, layers)
         taps = self.model.backbone.features()
         self._layers += [layers] if layers else []
-        self._views.append(_Seen(image, name, self.model.run_heads(taps), taps))
+        self._views.append(_Seen(image, name, self.model.run_heads(taps, image), taps))
 
     def _see(self, layer: LayerState, layers: list[LayerState]) -> None:
         """Let carried queries read a layer, or keep it in `layers` for those that read the whole window."""
@@ -145,7 +145,8 @@ def _joined_taps(parts: list[FeatureTaps]) -> FeatureTaps:
     def together(values: list[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat(values, dim=1)
     taps = [torch.cat(values, dim=1) for values in zip(*(part.taps for part in parts), strict=True)]
-    return replace(parts[0], taps=taps, geometry_tokens=together([part.geometry_tokens for part in parts]),
+    maps = {name: together([part.maps[name] for part in parts]) for name in parts[0].maps}
+    return replace(parts[0], taps=taps, maps=maps, geometry_tokens=together([part.geometry_tokens for part in parts]),
                    special_tokens=together([part.special_tokens for part in parts]))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from jrs.errors import ConfigError
 from jrs.masks import mask_logits
 from jrs.registry import POSTPROCESSORS, build
-from jrs.structures import Instances, PackedMasks, QueryPredictions, count_bits, pack_above
+from jrs.structures import Instances, PackedMasks, QueryPredictions, SceneContext, count_bits, pack_above
 
 CACHED_LOGITS = 2 ** 19                        # a CPU works on so many at a time: they stay in its cache
 
@@ -26,7 +26,7 @@ class QueryMasks:
 
     Args:
         mode: 'pairs' ranks (query, class) pairs as the paper does; 'best_class' each query once with its best class;
-            'objectness' each query once by 1 - p(no object), label 0 (class-agnostic).
+            'objectness' each query once by the probability of any object, label 0 (class-agnostic).
         top_pairs: candidates that are kept by probability alone, before mask quality.
         mask_threshold: probability above which a pixel is in the mask. Quality always looks where logit > 0.
         min_score: instances must score more.
@@ -37,6 +37,8 @@ class QueryMasks:
         suppression: what becomes of masks that lie on each other (`POSTPROCESSORS`), such as `MatrixNMS`; None = nothing
             does. All masks of the scene are in memory for it.
     """
+
+    reads = ('queries',)
 
     def __init__(self, mode: str = 'pairs', top_pairs: int = 600, mask_threshold: float = 0.4, min_score: float = 0.0,
                  min_pixels: int = 200, max_logits: int = 2 ** 24, mask_quality: bool = True,
@@ -53,19 +55,19 @@ class QueryMasks:
         self.suppression = build(POSTPROCESSORS, suppression, f'{path}.suppression')
 
     @torch.no_grad()
-    def __call__(self, queries: QueryPredictions, features: Tensor | None = None) -> Instances:
+    def __call__(self, scene: SceneContext) -> Instances:
         """Return the scored instances of one scene, best first.
 
-        Args:
-            queries: of one scene: `class_logits` (Q, K + 1), and `mask_logits` (Q, V, h, w) or `embedding` (Q, D).
-            features: (V, D, h, w) instance features; read where `queries.mask_logits` is None.
+        Reads `scene.queries`, whose masks are `mask_logits` (Q, V, h, w), or where these are None come from `embedding`
+        (Q, D) and `scene.features` (V, D, h, w).
 
         Raises:
             ValueError: neither mask logits nor features are given.
         """
+        queries, features = scene.queries, scene.features
         if queries.mask_logits is None and features is None:
             raise ValueError('QueryMasks needs mask logits in the predictions or instance features, got neither')
-        probability, query, label = self.rank(queries.class_logits.float().softmax(dim=-1))     # (n,) each
+        probability, query, label = self.rank(*queries.class_probabilities())                   # (n,) each
         if queries.scores is not None:
             probability = probability * queries.scores.float()[query]
         probability, best = probability.topk(min(self.top_pairs, len(probability)))
@@ -156,23 +158,22 @@ def _without_unused(bits: Tensor, rows: Tensor, size: tuple[int, int]) -> Packed
     return PackedMasks(bits if len(used) == len(bits) else bits[used], rows, size)
 
 
-def _rank_pairs(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return probability, query and label (Q * K,) of every (query, class) pair from probabilities (Q, K + 1)."""
-    num_queries, num_classes = probabilities.shape[0], probabilities.shape[1] - 1
-    pair = torch.arange(num_queries * num_classes, device=probabilities.device)
-    return probabilities[:, :-1].flatten(), pair // num_classes, pair % num_classes
+def _rank_pairs(each: Tensor, any_object: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probability, query and label (Q * K,) of every (query, class) pair from probabilities (Q, K)."""
+    pair = torch.arange(each.numel(), device=each.device)
+    return each.flatten(), pair // each.shape[1], pair % each.shape[1]
 
 
-def _rank_best_class(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _rank_best_class(each: Tensor, any_object: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return each query (Q,) once, with the class of highest probability."""
-    probability, label = probabilities[:, :-1].max(dim=1)
+    probability, label = each.max(dim=1)
     return probability, torch.arange(len(label), device=label.device), label
 
 
-def _rank_objectness(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each query (Q,) once, with 1 - p(no object) and label 0."""
-    query = torch.arange(len(probabilities), device=probabilities.device)
-    return 1 - probabilities[:, -1], query, torch.zeros_like(query)
+def _rank_objectness(each: Tensor, any_object: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each query (Q,) once, with the probability `any_object` (Q,) and label 0."""
+    query = torch.arange(len(any_object), device=any_object.device)
+    return any_object, query, torch.zeros_like(query)
 
 
 RANKINGS = {'pairs': _rank_pairs, 'best_class': _rank_best_class, 'objectness': _rank_objectness}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jrs.structures import (
+    IMAGES,
     FeatureTaps,
     GeometryTargets,
     Instances,
@@ -18,6 +19,7 @@ from jrs.structures import (
     QueryPredictions,
     Reconstruction,
     SceneBatch,
+    SceneContext,
     SceneGroundTruth,
 )
 
@@ -31,11 +33,22 @@ def seeded(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(len(shape)))
 
 
-def taps(num_scenes: int = 2, views: int = VIEWS) -> FeatureTaps:
-    """Return four taps with one special token before and one behind the patches of each view."""
-    tokens = GRID[0] * GRID[1] + 2
+def taps(num_scenes: int = 2, views: int = VIEWS, part: object = None, factor: int = 1) -> FeatureTaps:
+    """Return four taps with one special token before and one behind the patches of each view.
+
+    Args:
+        part: of which `reads` are there too: images, and maps of the shapes that it says (`map_shapes`).
+        factor: of the grid.
+    """
+    grid, size = tuple(factor * side for side in GRID), tuple(factor * side for side in SIZE)
+    tokens = grid[0] * grid[1] + 2
     maps = [(seeded(num_scenes, views, tokens, DIM_IN) + number).requires_grad_() for number in range(4)]
-    return FeatureTaps(maps, torch.arange(1, tokens - 1), GRID, SIZE, geometry_tokens=maps[-1][:, :, 0])
+    features = FeatureTaps(maps, torch.arange(1, tokens - 1), grid, size, geometry_tokens=maps[-1][:, :, 0],
+                           wanted=frozenset((*getattr(part, 'reads', ()), *getattr(part, 'leaves', ()))))
+    features.leave(IMAGES, seeded(num_scenes, views, 3, *size))
+    for name in {*getattr(part, 'reads', ())} - {IMAGES}:
+        features.leave(name, seeded(num_scenes, views, *part.map_shapes(grid)[name]).requires_grad_())
+    return features
 
 
 def layer_states(num_scenes: int = 2, views: int = VIEWS) -> list[LayerState]:
@@ -57,6 +70,17 @@ def query_predictions(views: int = VIEWS, learn: bool = False, auxiliary: int = 
         features=(seeded(views, EMBEDDING, *MASK_SIZE) - 0.5).requires_grad_(learn))
     found.auxiliary = [query_predictions(views, learn, 0) for _ in range(auxiliary)]
     return found
+
+
+def scene_context(views: int = VIEWS, reads: tuple[str, ...] = ('queries',)) -> SceneContext:
+    """Return what a model predicts of one scene: features, sizes, and of the rest what `reads` names."""
+    queries, seen = query_predictions(views, auxiliary=0), reconstruction(views)
+    features, queries.features = queries.features, None
+    points = dict(points=seeded(views, *SIZE, 3), points_conf=seen.depth_conf) if 'points' in reads else {}
+    depth = dict(depth=seen.depth, depth_conf=seen.depth_conf) if 'depth' in reads else {}
+    cameras = dict(cam_from_world=seen.cam_from_world, intrinsics=seen.intrinsics) if 'cameras' in reads else {}
+    return SceneContext(queries if 'queries' in reads else None, features, SIZE, **depth, **points, **cameras,
+                        scene_name='scene0')
 
 
 def instance_targets(views: int = VIEWS, instances: int = 2) -> InstanceTargets:

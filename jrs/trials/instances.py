@@ -145,10 +145,9 @@ def _wrong_term(value: Tensor | None, where: str, leaves: dict[str, Tensor]) -> 
 
 @torch.no_grad()
 def try_postprocessor(part: object) -> Iterator[str]:
-    """One scene of two views, and of one."""
+    """One scene of two views, and of one, with what the part says that it reads and the features."""
     for views in (2, 1):
-        queries = inputs.query_predictions(views, auxiliary=0)
-        found = part(queries, queries.features)
+        found = part(inputs.scene_context(views, getattr(part, 'reads', ('queries',))))
         if not isinstance(found, Instances):
             yield f'it returns a {type(found).__name__}, not Instances'
             return

@@ -182,7 +182,7 @@ def try_queries(part: nn.Module) -> Iterator[str]:
     features = inputs.seeded(2, inputs.VIEWS, inputs.EMBEDDING, *inputs.MASK_SIZE)
     states = inputs.layer_states()
     before = [state.tokens.clone() for state in states]
-    found = _ask(part, states, inputs.taps(), features, True)
+    found = _ask(part, states, inputs.taps(part=part), features, True)
     lacking = list(_wrong_answers(part, found, inputs.VIEWS))
     yield from lacking
     if any(not state.tokens.equal(tokens) for state, tokens in zip(states, before, strict=True)):
@@ -192,7 +192,7 @@ def try_queries(part: nn.Module) -> Iterator[str]:
     yield from wrong_gradients(part, [[level.embedding, level.view_attention] for level in found.levels])
     with torch.no_grad():
         part.eval()
-        one = _ask(part, inputs.layer_states(2, 1), inputs.taps(2, 1), features[:, :1], False)
+        one = _ask(part, inputs.layer_states(2, 1), inputs.taps(2, 1, part), features[:, :1], False)
         yield from (f'with one view and nothing tracked: {fault}' for fault in _wrong_answers(part, one, 1))
 
 
@@ -216,41 +216,74 @@ def _wrong_answers(part: nn.Module, found: QueryPredictions, views: int) -> Iter
             yield 'rows of view_attention over the views do not sum to 1'
 
 
+def _of_taps(part: nn.Module) -> tuple[object, FeatureTaps]:
+    """Return what a head says of two scenes and two views, and what it saw: a larger grid where it refuses the first."""
+    taps = inputs.taps(part=part)
+    try:
+        return part(taps), taps
+    except ValueError:
+        taps = inputs.taps(part=part, factor=2)
+        return part(taps), taps
+
+
+def _wrong_maps(part: nn.Module, taps: FeatureTaps) -> Iterator[str]:
+    """Yield that a head did not leave a map that it says it leaves."""
+    for name in getattr(part, 'leaves', ()):
+        found = taps.maps.get(name)
+        if found is None or found.shape[:2] != taps.taps[0].shape[:2]:
+            yield f'the map {name!r} that it leaves is {None if found is None else tuple(found.shape)}, not (B, V, ...)'
+
+
 def try_camera_head(part: nn.Module) -> Iterator[str]:
     """Taps of two scenes and two views."""
-    found = part(inputs.taps())
+    found, taps = _of_taps(part)
     yield from _wrong_cameras(found)
+    yield from _wrong_maps(part, taps)
     yield from wrong_gradients(part, found)
 
 
 def try_depth_head(part: nn.Module) -> Iterator[str]:
     """Taps of two scenes and two views."""
-    found = part(inputs.taps())
+    found, taps = _of_taps(part)
     if not isinstance(found, tuple) or len(found) != 2:
         yield f'it returns a {type(found).__name__}, not depth and confidence'
         return
-    yield from _wrong_depth(*found)
+    yield from _wrong_depth(*found, taps)
+    yield from _wrong_maps(part, taps)
+    yield from wrong_gradients(part, found)
+
+
+def try_point_head(part: nn.Module) -> Iterator[str]:
+    """Taps of two scenes and two views."""
+    found, taps = _of_taps(part)
+    if not isinstance(found, tuple) or len(found) != 2:
+        yield f'it returns a {type(found).__name__}, not points and confidence'
+        return
+    yield from wrong_tensor(found[0], 'points', (2, inputs.VIEWS, *taps.image_size, 3), '(B, V, H, W, 3)')
+    yield from _wrong_dense('confidence', found[1], 1, taps)
+    yield from _wrong_maps(part, taps)
     yield from wrong_gradients(part, found)
 
 
 def try_geometry_head(part: nn.Module) -> Iterator[str]:
     """Taps of two scenes and two views."""
-    found = part(inputs.taps())
+    found, taps = _of_taps(part)
     if not isinstance(found, Predictions):
         yield f'it returns a {type(found).__name__}, not Predictions'
         return
     yield from _wrong_cameras(found.pose_encodings)
-    yield from _wrong_depth(found.depth, found.depth_conf)
-    for name, shape in (('points', (*inputs.SIZE, 3)), ('intrinsics', (3, 3))):
+    yield from _wrong_depth(found.depth, found.depth_conf, taps)
+    for name, shape in (('points', (*taps.image_size, 3)), ('intrinsics', (3, 3))):
         if getattr(found, name) is not None:
             yield from wrong_tensor(getattr(found, name), name, (2, inputs.VIEWS, *shape), f'(B, V, {name})')
+    yield from _wrong_maps(part, taps)
     outputs = [getattr(found, one.name) for one in fields(found)]
     yield from wrong_gradients(part, outputs)
 
 
 def try_scale_head(part: nn.Module) -> Iterator[str]:
     """Taps of two scenes and two views."""
-    found = part(inputs.taps())
+    found, _ = _of_taps(part)
     lacking = list(wrong_tensor(found, 'the scale', (2,), '(B,)'))
     yield from lacking
     if not lacking and (found <= 0).any():
@@ -266,28 +299,34 @@ def _wrong_cameras(found: object) -> Iterator[str]:
         yield from wrong_tensor(stage, 'an encoding', (2, inputs.VIEWS, 9), '(B, V, 9)')
 
 
-def _wrong_depth(depth: object, confidence: object) -> Iterator[str]:
-    for what, value, least in (('depth', depth, 0), ('confidence', confidence, 1)):
-        lacking = list(wrong_tensor(value, what, (2, inputs.VIEWS, *inputs.SIZE), '(B, V, H, W)'))
-        yield from lacking
-        if not lacking and (value < least).any():
-            yield f'{what} must be above {least}, got {value.min().item():.3g}'
+def _wrong_depth(depth: object, confidence: object, taps: FeatureTaps) -> Iterator[str]:
+    yield from _wrong_dense('depth', depth, 0, taps)
+    yield from _wrong_dense('confidence', confidence, 1, taps)
+
+
+def _wrong_dense(what: str, value: object, least: float, taps: FeatureTaps) -> Iterator[str]:
+    lacking = list(wrong_tensor(value, what, (2, inputs.VIEWS, *taps.image_size), '(B, V, H, W)'))
+    yield from lacking
+    if not lacking and (value < least).any():
+        yield f'{what} must be above {least}, got {value.min().item():.3g}'
 
 
 def try_feature_head(part: nn.Module) -> Iterator[str]:
     """Taps of two scenes and two views."""
-    found = part(inputs.taps())
+    found, taps = _of_taps(part)
     lacking = list(wrong_tensor(found, 'features', (2, inputs.VIEWS, None, None, None), '(B, V, D, h, w)'))
     yield from lacking
-    if not lacking and any(side > whole for side, whole in zip(found.shape[-2:], inputs.SIZE, strict=True)):
-        yield f'features {tuple(found.shape[-2:])} are larger than the images {inputs.SIZE}'
+    if not lacking and any(side > whole for side, whole in zip(found.shape[-2:], taps.image_size, strict=True)):
+        yield f'features {tuple(found.shape[-2:])} are larger than the images {taps.image_size}'
+    yield from _wrong_maps(part, taps)
     yield from wrong_gradients(part, found)
 
 
 def try_class_head(part: nn.Module) -> Iterator[str]:
     """Embeddings of two scenes."""
     found = part(inputs.seeded(2, inputs.QUERIES, inputs.EMBEDDING))
-    yield from wrong_tensor(found, 'logits', (2, inputs.QUERIES, inputs.CLASSES + 1), '(B, Q, K + 1)')
+    more, words = (0, 'K') if getattr(part, 'classes', 'softmax') == 'sigmoid' else (1, 'K + 1')
+    yield from wrong_tensor(found, 'logits', (2, inputs.QUERIES, inputs.CLASSES + more), f'(B, Q, {words})')
     yield from wrong_gradients(part, found)
 
 
@@ -327,5 +366,6 @@ def try_teacher(part: object) -> Iterator[str]:
 
 TRIALS = {
     'BACKBONES': try_backbone, 'ATTENTIONS': try_attention, 'QUERIES': try_queries, 'HEADS.camera_head': try_camera_head,
-    'HEADS.depth_head': try_depth_head, 'HEADS.geometry_head': try_geometry_head, 'HEADS.feature_head': try_feature_head,
-    'HEADS.scale_head': try_scale_head, 'HEADS.class_head': try_class_head, 'PRETEXTS': try_pretext, 'TEACHERS': try_teacher}
+    'HEADS.depth_head': try_depth_head, 'HEADS.point_head': try_point_head, 'HEADS.geometry_head': try_geometry_head,
+    'HEADS.feature_head': try_feature_head, 'HEADS.scale_head': try_scale_head, 'HEADS.class_head': try_class_head,
+    'PRETEXTS': try_pretext, 'TEACHERS': try_teacher}

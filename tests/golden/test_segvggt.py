@@ -11,7 +11,7 @@ import torch
 from jrs.io.released_keys import released_key
 from jrs.models.segvggt import SegVGGT
 from jrs.postprocess.instances import QueryMasks
-from jrs.structures import QueryPredictions, SceneBatch
+from jrs.structures import QueryPredictions, SceneBatch, SceneContext
 from tests.golden._golden import golden_files, load_npz, relative_error
 from tests.seeded_weights import seeded_array
 
@@ -158,7 +158,7 @@ def _check_scored_masks(arrays: dict, case: dict, views_at_a_time: int | None) -
     options = {key: case[key] for key in ('mode', 'top_pairs', 'mask_threshold', 'min_score', 'min_pixels')}
     postprocess = QueryMasks(**options, max_logits=size * (views_at_a_time or case['views']))
     class_logits, mask_logits = torch.from_numpy(arrays['class_logits']), torch.from_numpy(arrays['mask_logits'])
-    instances = postprocess(QueryPredictions(torch.zeros(case['queries'], 0), class_logits, mask_logits))
+    instances = postprocess(SceneContext(QueryPredictions(torch.zeros(case['queries'], 0), class_logits, mask_logits)))
     np.testing.assert_array_equal(instances.queries, arrays['queries'])
     np.testing.assert_array_equal(instances.labels, arrays['labels'])
     np.testing.assert_allclose(instances.scores, arrays['scores'], atol=1e-6, rtol=0)

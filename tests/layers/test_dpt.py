@@ -176,3 +176,16 @@ def test_a_tap_may_have_a_grid_of_its_own():
     decoder.projects[0].register_forward_hook(lambda module, inputs, output: found.append(inputs[0]))
     decoder.decode(features, torch.nn.Identity())
     torch.testing.assert_close(found[0], decoder.norm(finer.flatten(0, 1)).mT.unflatten(2, (8, 12))[:len(found[0])])
+
+
+def test_several_maps_of_one_pass_and_every_stage_of_the_fusion_leave_together():
+    decoder, features = small_decoder(views_per_chunk=2), some_features(views=3, grid=(2, 3))
+
+    def finish(branches):
+        stages = []
+        whole = decoder.enlarged(decoder.scratch.fuse(branches, stages=stages), features.image_size)
+        return whole, *stages
+    whole, *stages = decoder.read(features, finish)
+    assert whole.equal(decoder.decode(features, lambda maps: maps))
+    assert [tuple(stage.shape[-2:]) for stage in stages] == [(2, 3), (4, 6), (8, 12), (16, 24)]
+    torch.testing.assert_close(decoder.enlarged(stages[-1].flatten(0, 1), features.image_size), whole.flatten(0, 1))

@@ -7,6 +7,7 @@ import torch
 
 from jrs.alignment.divergence import JensenShannon
 from jrs.alignment.loss import ViewAttentionLoss
+from jrs.errors import ConfigError
 from jrs.losses.instance import ClassLoss, MaskBCELoss, MaskDiceLoss
 from jrs.matching.hungarian import HungarianMatcher
 from jrs.structures import Match
@@ -118,3 +119,10 @@ def test_a_matcher_may_weigh_its_pairs_and_a_wrong_number_of_weights_is_refused(
     assert MaskBCELoss()(pred, target, match) != MaskBCELoss()(pred, target, plain)
     with pytest.raises(ValueError, match='one weight for each of the 2 pairs'):
         weighted(1.0, 1.0, 1.0)
+
+
+def test_cross_entropy_refuses_classes_that_know_nothing_of_each_other():
+    pred, target = scene()
+    pred.classes = 'sigmoid'
+    with pytest.raises(ConfigError, match="'sigmoid'"):
+        ClassLoss()(pred, target, Match(torch.arange(1), torch.arange(1)))

@@ -29,6 +29,13 @@ def test_class_cost_is_minus_the_probability_of_the_label():
             assert cost[query, instance].item() == pytest.approx(-0.5 * probability[query, label].item(), rel=1e-5)
 
 
+def test_class_cost_of_independent_classes_is_minus_their_own_probability():
+    pred, target = scene()
+    pred.class_logits, pred.classes = pred.class_logits[:, :-1], 'sigmoid'
+    expected = -2 * torch.stack([pred.class_logits[:, label].sigmoid() for label in target.labels], dim=1)
+    torch.testing.assert_close(ClassCost(2.0)(pred, target), expected)
+
+
 @pytest.mark.parametrize('ignore', [False, True])
 @pytest.mark.parametrize('cost, loss', [(MaskBCECost(1.0), MaskBCELoss()), (MaskDiceCost(1.0, 3.0), MaskDiceLoss(3.0))])
 def test_a_matched_pair_costs_what_it_loses(cost, loss, ignore):

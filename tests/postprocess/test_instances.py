@@ -5,7 +5,7 @@ from jrs.errors import ConfigError
 from jrs.masks import mask_logits
 from jrs.postprocess import instances as instances_module
 from jrs.registry import POSTPROCESSORS, build
-from jrs.structures import QueryPredictions
+from jrs.structures import QueryPredictions, SceneContext
 
 QUERIES, CLASSES, VIEWS, DIM = 9, 4, 5, 6
 
@@ -36,17 +36,17 @@ def _assert_same(actual, expected):
 @pytest.mark.parametrize('views', [1, 2, 3])
 def test_chunks_of_views_do_not_change_the_instances(mode, views):
     queries, features = _scene()
-    chunked = _postprocess(mode=mode, max_logits=views * QUERIES * 24)(queries, features)
-    whole = _postprocess(mode=mode)(queries, features)
+    chunked = _postprocess(mode=mode, max_logits=views * QUERIES * 24)(SceneContext(queries, features))
+    whole = _postprocess(mode=mode)(SceneContext(queries, features))
     assert 0 < len(whole.scores)
     _assert_same(chunked, whole)
 
 
 def test_given_mask_logits_and_features_give_the_same():
     queries, features = _scene()
-    from_features = _postprocess()(queries, features)
+    from_features = _postprocess()(SceneContext(queries, features))
     queries.mask_logits = mask_logits(queries.embedding, features)
-    _assert_same(_postprocess()(queries), from_features)
+    _assert_same(_postprocess()(SceneContext(queries)), from_features)
 
 
 def test_never_more_logits_at_a_time_than_allowed(monkeypatch):
@@ -58,7 +58,7 @@ def test_never_more_logits_at_a_time_than_allowed(monkeypatch):
         return logits
     monkeypatch.setattr(instances_module, 'mask_logits', spy)
     queries, features = _scene()
-    _postprocess(max_logits=2 * QUERIES * 24)(queries, features)
+    _postprocess(max_logits=2 * QUERIES * 24)(SceneContext(queries, features))
     assert max(largest) == 2 * QUERIES * 24 < QUERIES * VIEWS * 24
 
 
@@ -75,7 +75,7 @@ def test_a_slow_loop_gives_the_same_pairs():
             if score > 0.05 and mask.sum() > 3:
                 rows.append((score.item(), query, label))
     rows.sort(reverse=True)
-    found = _postprocess(min_score=0.05)(queries, features)
+    found = _postprocess(min_score=0.05)(SceneContext(queries, features))
     assert list(zip(found.queries.tolist(), found.labels.tolist(), strict=True)) == [row[1:] for row in rows]
     torch.testing.assert_close(found.scores, torch.tensor([row[0] for row in rows]))
     assert torch.equal(found.masks, (logits.sigmoid() > 0.4)[found.queries])
@@ -84,44 +84,44 @@ def test_a_slow_loop_gives_the_same_pairs():
 def test_a_mask_needs_strictly_more_than_min_pixels():
     logits = torch.full((2, 3, 3), -9.0)
     logits[:, 0] = 9.0                                              # six pixels, three in each view
-    assert len(_postprocess(min_pixels=6)(_one_mask(logits)).scores) == 0
-    assert len(_postprocess(min_pixels=5)(_one_mask(logits)).scores) == 1
+    assert len(_postprocess(min_pixels=6)(SceneContext(_one_mask(logits))).scores) == 0
+    assert len(_postprocess(min_pixels=5)(SceneContext(_one_mask(logits))).scores) == 1
 
 
 def test_quality_looks_above_zero_and_the_mask_above_the_threshold():
     logits = torch.full((1, 2, 4), -9.0)
     logits[0, 0] = torch.tensor([3.0, 1.0, -0.1, -0.1])             # sigmoid(-0.1) = 0.475
-    found = _postprocess(min_pixels=0)(_one_mask(logits))
+    found = _postprocess(min_pixels=0)(SceneContext(_one_mask(logits)))
     assert found.masks.sum() == 4
     expected = torch.tensor([2.0, 0.0]).softmax(0)[0] * torch.tensor([3.0, 1.0]).sigmoid().mean()
     assert found.scores.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_a_mask_without_positive_logits_scores_zero_and_is_dropped():
-    assert len(_postprocess(min_pixels=0)(_one_mask(torch.full((1, 3, 3), -0.1))).scores) == 0
+    assert len(_postprocess(min_pixels=0)(SceneContext(_one_mask(torch.full((1, 3, 3), -0.1)))).scores) == 0
 
 
 def test_top_pairs_are_chosen_before_mask_quality():
     logits = torch.stack([torch.full((1, 3, 3), 0.1), torch.full((1, 3, 3), 9.0)])
     queries = QueryPredictions(torch.zeros(2, 2), torch.tensor([[2.0, 0.0], [1.5, 0.0]]), logits)
     for mode in ('pairs', 'best_class', 'objectness'):
-        assert _postprocess(mode=mode, top_pairs=2)(queries).queries.tolist() == [1, 0]
-        assert _postprocess(mode=mode, top_pairs=1)(queries).queries.tolist() == [0]
+        assert _postprocess(mode=mode, top_pairs=2)(SceneContext(queries)).queries.tolist() == [1, 0]
+        assert _postprocess(mode=mode, top_pairs=1)(SceneContext(queries)).queries.tolist() == [0]
 
 
 def test_a_query_may_appear_with_several_classes_in_pairs_only():
     queries, features = _scene()
-    pairs = _postprocess()(queries, features)
+    pairs = _postprocess()(SceneContext(queries, features))
     assert len(pairs.queries) > len(pairs.queries.unique())
     for mode in ('best_class', 'objectness'):
-        once = _postprocess(mode=mode)(queries, features)
+        once = _postprocess(mode=mode)(SceneContext(queries, features))
         assert len(once.queries) == len(once.queries.unique())
     assert (once.labels == 0).all()
 
 
 def test_nothing_kept_gives_empty_instances_of_the_right_shape():
     queries, features = _scene()
-    empty = _postprocess(min_pixels=10 ** 6)(queries, features)
+    empty = _postprocess(min_pixels=10 ** 6)(SceneContext(queries, features))
     assert empty.masks.shape == (0, VIEWS, 4, 6) and empty.masks.dtype == torch.bool
     assert empty.scores.shape == empty.labels.shape == empty.queries.shape == (0,)
 
@@ -131,23 +131,23 @@ def test_half_precision_inputs_are_scored_in_float32():
     half = QueryPredictions(queries.embedding.bfloat16(), queries.class_logits.bfloat16())
     rounded = QueryPredictions(half.embedding.float(), half.class_logits.float())
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        found = _postprocess()(half, features.bfloat16())
+        found = _postprocess()(SceneContext(half, features.bfloat16()))
     assert found.scores.dtype == torch.float32
-    _assert_same(found, _postprocess()(rounded, features.bfloat16().float()))
+    _assert_same(found, _postprocess()(SceneContext(rounded, features.bfloat16().float())))
 
 
 def test_wrong_mode_and_missing_masks_say_what_to_do():
     with pytest.raises(ConfigError, match="'objectness'"):
         _postprocess(mode='all')
     with pytest.raises(ValueError, match='got neither'):
-        _postprocess()(_scene()[0])
+        _postprocess()(SceneContext(_scene()[0]))
 
 
 def of_points(**fields):
     """Two queries over three elements, which stand for 10, 1 and 5 points."""
     logits = torch.tensor([[3.0, 3, -3], [-3, 3, 3]]).view(2, 1, 1, 3)
-    return QueryPredictions(torch.zeros(2, 1), torch.tensor([[4.0, 0, 0], [0, 3, 0]]), logits,
-                            element_points=torch.tensor([10, 1, 5]), **fields)
+    return SceneContext(QueryPredictions(torch.zeros(2, 1), torch.tensor([[4.0, 0, 0], [0, 3, 0]]), logits,
+                                         element_points=torch.tensor([10, 1, 5]), **fields))
 
 
 def test_elements_that_stand_for_points_are_counted_as_points():
@@ -178,4 +178,14 @@ def test_suppression_sees_the_mask_probabilities_and_says_which_pairs_stay():
     found = _postprocess(min_pixels=0, mode='best_class', suppression=part)(of_points())
     assert found.queries.tolist() == [1] and found.labels.tolist() == [1] and found.scores.tolist() == [0.875]
     assert found.masks.flatten().tolist() == [False, True, True]
-    torch.testing.assert_close(part.seen, of_points().mask_logits.flatten(1).sigmoid())
+    torch.testing.assert_close(part.seen, of_points().queries.mask_logits.flatten(1).sigmoid())
+
+
+def test_classes_that_know_nothing_of_each_other_are_ranked_by_their_own_probability():
+    logits = torch.tensor([[2.0, 1.5], [-1.0, 0.5]])
+    queries = QueryPredictions(torch.zeros(2, 2), logits, torch.full((2, 1, 3, 3), 20.0), classes='sigmoid')
+    for mode, expected in (('pairs', [2.0, 1.5, 0.5, -1.0]), ('best_class', [2.0, 0.5]), ('objectness', [2.0, 0.5])):
+        found = _postprocess(mode=mode)(SceneContext(queries))
+        torch.testing.assert_close(found.scores, torch.tensor(expected).sigmoid())
+    assert found.labels.tolist() == [0, 0]
+    assert _postprocess(mode='best_class')(SceneContext(queries)).labels.tolist() == [0, 1]

@@ -76,6 +76,8 @@ BROKEN = [      # kind, what is changed in its example, into what, what the tria
     ('HEADS.camera_head', 'super().__init__(dim_in, 9)', 'super().__init__(dim_in, 8)', r'not \(B, V, 9\)'),
     ('HEADS.depth_head', 'maps[:, :, 0].exp()', '-maps[:, :, 0].exp()', 'depth must be above 0'),
     ('HEADS.depth_head', '1 + maps', 'maps', 'confidence must be above 1'),
+    ('HEADS.point_head', '.movedim(2, -1)', '', r'not \(B, V, H, W, 3\)'),
+    ('HEADS.feature_head', 'down_ratio = 2', "down_ratio, leaves = 2, ('fine',)", "map 'fine' that it leaves is None"),
     ('HEADS.feature_head', '// self.down_ratio', '* 2', 'larger than the images'),
     ('HEADS.class_head', 'num_classes + 1)', 'num_classes)', r'not \(B, Q, K \+ 1\)'),
     ('PRETEXTS', "'loss_small", "'small", 'begin with loss_'),
