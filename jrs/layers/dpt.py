@@ -166,7 +166,7 @@ class DenseDecoder(DenseFusion):
         return self.read(features, lambda branches: finish(self.enlarged(self.scratch.fuse(branches), features.image_size)))
 
     def enlarged(self, fused: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the maps (n, F / 2, *size) of fused maps (n, F, 8 h_p, 8 w_p), with positions where the head adds them."""
+        """Return the maps (n, F / 2, H, W) of fused maps (n, F, h, w), with positions where the head adds them."""
         maps = resize_map(self.scratch.output_conv1(fused), size)               # (n, F/2, H, W)
         return add_positions(maps, size, overwrite=True) if self.positions else maps
 

@@ -314,7 +314,10 @@ class SegVGGT(BaseModel):
 
     def context(self, batch: SceneBatch, predictions: Predictions, cameras: tuple[Tensor | None, Tensor | None],
                 index: int) -> SceneContext:
-        """Return what a postprocessor sees of scene `index`; `cameras` are `cam_from_world` and intrinsics of all scenes."""
+        """Return what a postprocessor sees of scene `index`.
+
+        `cameras` are `cam_from_world` (B, V, 4, 4) and intrinsics (B, V, 3, 3) of all scenes, or None.
+        """
         def own(values):
             return None if values is None else values[index]
         return SceneContext(
