@@ -8,6 +8,7 @@ train_dataset = dict(
     type='SceneDataset', mode='train', folder='scannet', split='train', benchmark='scannet200',
     width=518,                                  # paper Sec. 4.1
     transform=dict(type='TrainViews'),          # VGGT's recipe (vggt.md section 16)
+    resize='area',                              # ours: averaged where it shrinks; 'lanczos' is what the test has
     view_spacing=(10, 100))                     # frames of the recording; the paper: "appropriate intervals"; ours
 val_dataset = dict(
     type='SceneDataset', mode='test', folder='scannet', split='val', benchmark='scannet200', width=518,
@@ -15,7 +16,9 @@ val_dataset = dict(
     limit_scenes=24)                            # ours: validation while training looks at 24 scenes
 test_dataset = dict(
     type='SceneDataset', mode='test', folder='scannet', split='val', benchmark='scannet200', width=518,
-    every=20)                                   # paper Sec. 4.1
+    every=20,                                   # paper Sec. 4.1 (Table 2: for consistency, ours)
+    view_step=None,                             # ours: max_views (Table 9: 10) spread evenly; n: a window, n frames apart
+    resize='lanczos')                           # the release's (segvggt_release.md section 8); photos have it too
 metrics = dict(
     instances=dict(
         type='InstanceAPMetric', benchmark='scannet200',

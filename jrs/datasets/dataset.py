@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,12 +14,12 @@ from jrs.benchmarks import Benchmark, get_benchmark
 from jrs.datasets.checks import check_poses, check_scenes, color_of, depth_of, ids_of
 from jrs.datasets.ground_truth import ground_truth_of_views
 from jrs.datasets.pipeline import ViewPipeline
-from jrs.datasets.sampling import SampleRequest, frame_stride, spread_views
+from jrs.datasets.sampling import SampleRequest, frame_stride, spread_views, window_of_views
 from jrs.datasets.scene import MAX_ID, Frame, Mesh, Scene, SceneFolder
 from jrs.datasets.splits import split_names
-from jrs.datasets.transforms import crop_around_principal_point, height_for, sample_nearest
+from jrs.datasets.transforms import ResizeCrop, crop_around_principal_point, height_for, sample_nearest
 from jrs.errors import ConfigError, DataError
-from jrs.io.images import resize_lanczos
+from jrs.io.images import RESIZES
 from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, build
 from jrs.structures import MAPS, InstanceTable, SceneBatch, SceneGroundTruth
 
@@ -58,12 +58,15 @@ class SceneDataset:
             mmcv that change colours (`jrs.datasets.pipeline`); None = no random change.
         seed: of the experiment.
         mode: 'train' or 'test'.
-        every: keep frames whose number in the recording is a multiple of this.
+        every: keep frames whose number in the recording is a multiple of this; None = the benchmark's `view_stride`.
         view_spacing: bounds of the interval between sampled views, in frames of the recording, however densely the scenes
             were prepared (`SpacedViews`); 'train' only.
         view_choice: config of a part of `SAMPLERS` that chooses the views of a sample instead, such as
             `CovisibleViews`; 'train' only. None = `SpacedViews` with `view_spacing`.
         max_views: at most this many views, spread evenly over the scene; 'test' only.
+        view_step: `max_views` views so many frames of the recording apart instead, in a window around its middle.
+        resize: filter of the colour images, 'lanczos', 'area' or 'bicubic' (`jrs.io.images.resample`); None = 'area' in
+            mode 'train', 'lanczos' in mode 'test'.
         limit_scenes: use the first scenes of the list only.
         maps: which of `jrs.structures.MAPS` something reads; the others are not loaded, and None in the batch.
 
@@ -73,11 +76,16 @@ class SceneDataset:
 
     def __init__(self, folder: str, split: str, benchmark: str, width: int, patch_size: int = 14,
                  data_root: str = 'data', transform: dict | list[dict] | None = None, seed: int = 0, mode: str = 'train',
-                 every: int = 1, view_spacing: tuple[int, int] = (10, 100), view_choice: dict | None = None,
+                 every: int | None = 1, view_spacing: tuple[int, int] = (10, 100), view_choice: dict | None = None,
                  max_views: int | None = None, limit_scenes: int | None = None,
-                 maps: Collection[str] = MAPS) -> None:
+                 maps: Collection[str] = MAPS, view_step: int | None = None, resize: str | None = None) -> None:
         if mode not in ('train', 'test'):
             raise ConfigError(f"SceneDataset: mode must be 'train' or 'test', got {mode!r}.")
+        if resize not in (None, *RESIZES):
+            raise ConfigError(f'SceneDataset: resize must be None or one of {", ".join(RESIZES)}, got {resize!r}.')
+        if view_step is not None and (max_views is None or view_step < 1):
+            raise ConfigError('SceneDataset: view_step is at least 1 and needs max_views, which say how long the window is; '
+                              f'got view_step={view_step}, max_views={max_views}.')
         if width < patch_size or width % patch_size:
             raise ConfigError(f'SceneDataset: width must be a multiple of patch_size {patch_size}, got {width}.')
         self.root = Path(data_root) / folder
@@ -88,10 +96,11 @@ class SceneDataset:
         self.transform = None if transform is None else ViewPipeline(transform, 'dataset.transform')
         self.seed = seed
         self.mode = mode
-        self.every = every
+        self.every = self.benchmark.view_stride if every is None else every
         self.view_choice = build(SAMPLERS, dict(view_choice or dict(type='SpacedViews', spacing=view_spacing)),
                                  'dataset.view_choice')
-        self.max_views = max_views
+        self.max_views, self.view_step = max_views, view_step
+        self.resize = resize or ('area' if mode == 'train' else 'lanczos')
         self.maps = frozenset(maps)
         scenes = self.open_scenes()
         check_scenes(scenes, f'{self.root}, split {split!r},')
@@ -206,6 +215,10 @@ class SceneDataset:
             crop = crop_around_principal_point(camera.color_size, camera.color_intrinsics, size)
         else:
             crop = self.transform.crop(camera.color_size, camera.color_intrinsics, size, rng)
+        if self.resize != 'area' and not isinstance(crop, ResizeCrop):
+            raise ConfigError(f'SceneDataset: resize={self.resize!r} has no effect on a transform that resizes by itself '
+                              f'({type(crop).__name__}); let its crop return a ResizeCrop, or leave resize out.')
+        crop = crop if self.resize == 'area' else replace(crop, resample=self.resize)
         return self._view(scene, frame, crop.image(color_of(scene, frame)), crop.matrix)
 
     def _view(self, scene: Scene, frame: Frame, image: np.ndarray, input_from_color: np.ndarray) -> _View:
@@ -224,10 +237,8 @@ class SceneDataset:
 
     def _test_item(self, index: int) -> SceneBatch:
         scene = self.scenes[index]
-        frames = self.frames(scene)
-        frames = [frames[place] for place in spread_views(len(frames), self.max_views)]
-        views = [self._view(scene, frame, *resize_lanczos(color_of(scene, frame), self.width, self.patch_size))
-                 for frame in frames]
+        frames, resize = self._test_frames(scene), RESIZES[self.resize]
+        views = [self._view(scene, frame, *resize(color_of(scene, frame), self.width, self.patch_size)) for frame in frames]
         sizes = {view.image.shape for view in views}
         if len(sizes) > 1:
             raise DataError(f'{scene.path}: views end with different sizes {sorted(size[:2] for size in sizes)}; one scene '
@@ -236,6 +247,20 @@ class SceneDataset:
         if all(view.sensor_m is not None for view in views):
             batch.ground_truth = [self._ground_truth(scene, frames, views)]
         return batch
+
+    def _test_frames(self, scene: Scene) -> list[Frame]:
+        frames = self.frames(scene)
+        if self.view_step is None:
+            return [frames[place] for place in spread_views(len(frames), self.max_views)]
+        grid = max(self.every, frame_stride(scene, frames))
+        if self.view_step % grid:
+            raise DataError(f'{scene.path}: view_step={self.view_step} is asked for, and every {grid}th frame is read: take '
+                            f'a multiple of {grid}, or a smaller `every`.')
+        try:
+            places = window_of_views(np.array([frame.index for frame in frames]), self.max_views, self.view_step)
+        except ValueError as fault:
+            raise DataError(f'{scene.path}: {fault}. Take a smaller view_step or max_views.') from None
+        return [frames[place] for place in places]
 
     def _batch(self, scene: Scene, frames: list[Frame], views: list[_View]) -> SceneBatch:
         check_poses(scene, frames)

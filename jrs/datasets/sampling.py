@@ -273,6 +273,29 @@ def spread_views(num_frames: int, max_views: int | None) -> np.ndarray:
     return np.round(np.linspace(0, num_frames - 1, max_views)).astype(np.int64)
 
 
+def window_of_views(numbers: np.ndarray, max_views: int, step: int) -> np.ndarray:
+    """Return places of `max_views` frames, `step` frames of the recording apart, around the middle of the recording.
+
+    Args:
+        numbers: (F,) rising, of the frames there are, in the recording.
+        max_views: V.
+        step: between two views; where a frame is missing the nearest one stands for it.
+
+    Returns:
+        (V,) int64 places in `numbers`.
+
+    Raises:
+        ValueError: the recording is shorter than the window.
+    """
+    first, last, length = int(numbers[0]), int(numbers[-1]), step * (max_views - 1)
+    if last - first < length or len(numbers) < max_views:
+        raise ValueError(f'{max_views} views {step} frames apart need {length + 1} frames of a recording, and this one has '
+                         f'{len(numbers)} between the numbers {first} and {last}')
+    start = first + (last - first - length) // 2
+    start = int(numbers[np.abs(numbers - start).argmin()])                  # on the grid of the frames that there are
+    return nearest_places(numbers, start + step * np.arange(max_views))
+
+
 def _check_range(name: str, bounds: tuple, least: float) -> None:
     if len(bounds) != 2 or not least <= bounds[0] <= bounds[1]:
         raise ConfigError(f'{name} must be (low, high) with {least} <= low <= high, got {tuple(bounds)}.')

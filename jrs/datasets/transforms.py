@@ -1,7 +1,7 @@
 """Resizing, cropping and colours of views: what moves a pixel moves its camera, depth and instance id along.
 
 Pixel centres are at integers, so a resize by s maps c to (c + 0.5) * s - 0.5. Every geometric change has a (3, 3)
-matrix that says where a pixel went and whose inverse undoes it. The test-time resize is `jrs.io.images.resize_lanczos`.
+matrix that says where a pixel went and whose inverse undoes it. The test-time resizes are `jrs.io.images.RESIZES`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
-import mmcv
 import numpy as np
 
 from jrs.errors import ConfigError
-from jrs.io.images import resize_map
+from jrs.io.images import resample, resize_map
 from jrs.registry import TRANSFORMS
 
 Size = tuple[int, int]                                                     # (H, W)
@@ -28,12 +27,14 @@ class ResizeCrop:
         resized: (H, W) after the resize.
         offset: (top, left) of the window in the resized image; it lies inside.
         size: (H, W) of what comes out.
+        resample: the filter of the resize, a name that `jrs.io.images.resample` knows.
     """
 
     source: Size
     resized: Size
     offset: tuple[int, int]
     size: Size
+    resample: str = 'area'
 
     @property
     def matrix(self) -> np.ndarray:
@@ -42,12 +43,11 @@ class ResizeCrop:
         return resize_map(self.resized[1] / self.source[1], self.resized[0] / self.source[0], -left, -top)
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """Return (H, W, 3) uint8 at `size`: area-averaged where it shrinks, bicubic where it grows."""
+        """Return (H, W, 3) uint8 at `size`; by default area-averaged where it shrinks, bicubic where it grows."""
         if image.shape[:2] != self.source:
             raise ValueError(f'image must be {self.source[0]} x {self.source[1]}, got {image.shape[:2]}')
         if self.resized != self.source:
-            shrinks = self.resized[0] < self.source[0]
-            image = mmcv.imresize(image, self.resized[::-1], interpolation='area' if shrinks else 'bicubic', backend='cv2')
+            image = resample(image, self.resized, self.resample)
         top, left = self.offset
         return np.ascontiguousarray(image[top:top + self.size[0], left:left + self.size[1]])
 

@@ -26,10 +26,10 @@ from jrs.engine.memory import (
     parameter_bytes,
     without_estimate,
 )
-from jrs.errors import ConfigError, DataError, WeightsError
+from jrs.errors import ConfigError, DataError, WeightsError, find_named
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
-from jrs.io.images import LoadedPhotos, each_photo, load_photos
+from jrs.io.images import RESIZES, LoadedPhotos, each_photo, load_photos
 from jrs.io.known_geometry import UNITS, unit_in_words
 from jrs.io.known_scale import ScaleSource
 from jrs.io.names import readable
@@ -182,7 +182,9 @@ class Reconstructor:
 
     def _input(self) -> dict:
         backbone = self.model.backbone
-        return dict(patch_size=backbone.patch_size, resize=getattr(backbone, 'photo_resize', None))
+        resize = getattr(backbone, 'photo_resize', None) or find_named(
+            RESIZES, self.cfg.test_dataset.get('resize') or 'lanczos', 'filter of test_dataset.resize')
+        return dict(patch_size=backbone.patch_size, resize=resize)
 
     def __call__(self, source: str | Path | Sequence[str | Path] | LoadedPhotos, max_views: int | None = None,
                  every: int = 1, known: KnownGeometry | None = None) -> Scene:

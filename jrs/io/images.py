@@ -1,7 +1,7 @@
 """Photos and videos in, network input out, with the map back to the original pixels.
 
-Two rules bring a picture to a size that the network takes: `resize_lanczos`, the released SegVGGT's
-(segvggt_release.md section 8), and `resize_bicubic`, plain VGGT's (vggt.md section 12). Both say where an original
+Rules bring a picture to a size that the network takes: `resize_lanczos`, the released SegVGGT's (segvggt_release.md
+section 8), `resize_bicubic`, plain VGGT's (vggt.md section 12), and `resize_area`. All say where an original
 pixel went: a 3 x 3 affine map of (u, v, 1), pixel centres at integers, so that masks and intrinsics can be taken back.
 """
 
@@ -198,11 +198,36 @@ def resize_lanczos(picture: np.ndarray, width: int = 518, patch_size: int = 14) 
     Returns:
         The resized picture (h', width, 3) uint8, and the 3 x 3 float64 map from original to resized pixels.
     """
+    return _to_width(picture, width, patch_size, 'lanczos')
+
+
+def resize_area(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
+    """Resize (h, w, 3) uint8 as `resize_lanczos` does, by the filter 'area' of `resample`, training's own."""
+    return _to_width(picture, width, patch_size, 'area')
+
+
+def _to_width(picture: np.ndarray, width: int, patch_size: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
     height_0, width_0 = picture.shape[:2]
     height = max(round(height_0 * width / width_0 / patch_size), 1) * patch_size
-    resized = mmcv.imresize(np.ascontiguousarray(picture), (width, height), interpolation='lanczos', backend='cv2')
+    resized = resample(picture, (height, width), kind)
     top = max(height - width, 0) // 2
     return resized[top:top + width], resize_map(width / width_0, height / height_0, 0, -top)
+
+
+def resample(picture: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
+    """Return a picture (h, w, 3) uint8 at `size` (H, W).
+
+    Args:
+        picture: what to resize.
+        size: of the result.
+        kind: 'lanczos' is OpenCV's Lanczos-4, which aliases where it shrinks; 'area' averages where it shrinks and is
+            bicubic where it grows; 'bicubic' is PIL's, which averages too.
+    """
+    if kind == 'bicubic':
+        return _bicubic(picture, size[1], size[0])
+    if kind == 'area':
+        kind = 'area' if size[0] < picture.shape[0] else 'bicubic'
+    return mmcv.imresize(np.ascontiguousarray(picture), size[::-1], interpolation=kind, backend='cv2')
 
 
 def resize_bicubic(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
@@ -250,6 +275,10 @@ def resize_to_area(picture: np.ndarray, width: int = 518, patch_size: int = 14) 
     size = columns * patch_size, rows * patch_size
     resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
     return resized, resize_map(size[0] / width_0, size[1] / height_0, 0, 0)
+
+
+# Filters of training and test views by name -> the rule that brings a whole picture to the width of the input with it.
+RESIZES: dict[str, Resize] = {'lanczos': resize_lanczos, 'area': resize_area, 'bicubic': resize_bicubic}
 
 
 def load_vggt(pictures: Iterable[np.ndarray], rule: Resize = resize_bicubic, width: int = 518,

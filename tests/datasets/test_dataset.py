@@ -1,6 +1,8 @@
 """Scene folders become batches whose cameras, depth and ids fit together."""
 
 import shutil
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -176,6 +178,38 @@ def test_stride_counts_frames_of_the_recording(prepared):
     data = dataset(prepared, mode='test', every=2)
     assert data[0].view_names[0] == ['0', '2', '6', '8']                    # 4 is lost and not replaced
     assert dataset(prepared, mode='test', max_views=3)[0].view_names[0] == ['0', '5', '8']
+
+
+def test_stride_may_be_the_benchmark_s(prepared, monkeypatch):
+    sparse = replace(get_benchmark('scannet20'), view_stride=4)
+    monkeypatch.setattr('jrs.datasets.dataset.get_benchmark', lambda name: sparse)
+    assert dataset(prepared, mode='test', every=None)[0].view_names[0] == ['0', '8']              # 4 is lost
+
+
+def test_views_may_be_a_window_with_a_step_around_the_middle(prepared):
+    assert dataset(prepared, mode='test', max_views=3, view_step=1)[0].view_names[0] == ['3', '5', '6']
+    assert dataset(prepared, mode='test', max_views=2, view_step=2)[0].view_names[0] == ['3', '5']
+    assert dataset(prepared, mode='test', max_views=4, view_step=2, every=2)[0].view_names[0] == ['0', '2', '6', '8']
+    with pytest.raises(DataError, match='scene0001_00: 5 views 3 frames apart need 13 frames.*8 between'):
+        dataset(prepared, 'val', mode='test', max_views=5, view_step=3)[0]
+    with pytest.raises(DataError, match='view_step=1 is asked for, and every 2th frame'):
+        dataset(prepared, mode='test', every=2, max_views=2, view_step=1)[0]
+    with pytest.raises(ConfigError, match='needs max_views'):
+        dataset(prepared, mode='test', view_step=2)
+
+
+def test_training_and_test_views_have_the_filter_that_is_asked_for(prepared):
+    def images(mode, resize=None):
+        item = dataset(prepared, mode=mode, resize=resize, width=56, max_views=9 if mode == 'test' else None)
+        found = item[0] if mode == 'test' else item[request(num_views=9, ratio=0.75)]
+        return dict(zip(found.view_names[0], found.images[0], strict=True))
+    whole = {mode: {kind: images(mode, kind) for kind in (None, 'area', 'lanczos', 'bicubic')} for mode in ('train', 'test')}
+    for mode, own in (('train', 'area'), ('test', 'lanczos')):
+        assert all(found.equal(whole[mode][own][name]) for name, found in whole[mode][None].items())
+        kinds = [torch.stack(list(whole[mode][kind].values())).float() for kind in ('area', 'lanczos', 'bicubic')]
+        assert all((one - other).abs().mean() > 0.1 for one, other in combinations(kinds, 2))
+    with pytest.raises(ConfigError, match="one of lanczos, area, bicubic, got 'nearest'"):
+        dataset(prepared, resize='nearest')
 
 
 def test_stride_without_any_frame_is_an_error(prepared, monkeypatch):

@@ -14,7 +14,7 @@ from jrs.datasets.transforms import (
     shift_colors,
 )
 from jrs.errors import ConfigError
-from jrs.io.images import resize_lanczos
+from jrs.io.images import RESIZES, resize_lanczos
 
 K = np.array([[1170.2, 0, 647.75], [0, 1170.2, 483.75], [0, 0, 1]])
 SOURCE = (968, 1296)
@@ -165,6 +165,16 @@ def test_color_steps_do_what_they_say():
     red = np.full((2, 2, 3), [200, 40, 40], np.uint8)
     np.testing.assert_allclose(shift_colors(red, [('hue', 1 / 3)], gray=False)[0, 0], [40, 200, 40], atol=1)
     assert shift_colors(image, [], gray=False) is image
+
+
+@pytest.mark.parametrize('kind', RESIZES)
+@pytest.mark.parametrize('width', [42, 112])
+def test_one_filter_makes_the_same_pixels_of_training_and_test_views(kind, width):
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    tested, matrix = RESIZES[kind](image, width, 14)
+    whole = ResizeCrop((48, 64), tested.shape[:2], (0, 0), tested.shape[:2], kind)
+    assert (whole.image(image) == tested).all() and np.allclose(whole.matrix, matrix)
+    assert kind == 'area' or (ResizeCrop((48, 64), tested.shape[:2], (0, 0), tested.shape[:2]).image(image) != tested).any()
 
 
 @pytest.mark.parametrize('size', [(28, 42), (70, 98)])

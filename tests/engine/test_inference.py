@@ -59,6 +59,18 @@ def test_five_lines_give_every_file(run, photos, tmp_path):
     assert 'no match for real photos' in report and 'segvggt_scannet200.pt' in report and 'Apache-2.0' in report
 
 
+def test_photos_are_resized_by_the_filter_that_the_config_tests_with(run, photos):
+    reconstruct = Reconstructor(checkpoint=run / 'weights.safetensors', device='cpu')
+    views = {None: reconstruct.load(photos / 'a.png').images}
+    for kind in ('lanczos', 'area'):
+        reconstruct.cfg.test_dataset.resize = kind
+        views[kind] = reconstruct.load(photos / 'a.png').images
+    assert views[None].equal(views['lanczos']) and not views[None].equal(views['area'])
+    reconstruct.cfg.test_dataset.resize = 'larea'
+    with pytest.raises(ConfigError, match="filter of test_dataset.resize 'larea'.*'area'"):
+        reconstruct.load(photos / 'a.png')
+
+
 def test_each_query_gives_one_instance_unless_all_are_kept(run, photos):
     one = Reconstructor(checkpoint=run / 'weights.safetensors', device='cpu', agnostic=True, min_score=0.0)(photos / 'a.png')
     assert one.class_names == ('object',) and one.reconstruction.images.shape[0] == 1
