@@ -55,8 +55,8 @@ class Site:
     def leaf(self, text: str) -> Path:
         return self.write('leaf.py', f'_base_ = {str(MAIN)!r}\n{text}\n')
 
-    def test(self, checkpoint, *options: str) -> int:
-        return command('test', MAIN, checkpoint, '--profile', 'debug', '--out', self.tmp / 'out', '--cfg-options',
+    def test(self, checkpoint, *options: str, flags: tuple = ()) -> int:
+        return command('test', MAIN, checkpoint, '--profile', 'debug', '--out', self.tmp / 'out', *flags, '--cfg-options',
                        f'data_root={self.sound}', *options)
 
     def infer(self, *words, checkpoint: Path | None = None) -> int:
@@ -315,6 +315,12 @@ WEIGHTS = {
         'queries', 'class_head', 'feature_head'))), ['another size', '(16, 32)', '(8, 32)']),
     'score without data': (lambda s: s.test(s.weights, 'data_root=nowhere'), ['nowhere', 'prepare.py']),
     'unknown metric rule': (lambda s: s.test(s.weights, 'metrics.instances.transfer.vote=most'), ["'most'", 'majority']),
+    'rule of transfer that nobody has': (lambda s: s.test(s.weights, flags=('--transfer-rules', 'any')),
+                                         ["no rule 'any'", "'vote=any'", 'argument=value']),
+    'rule of transfer of no argument': (lambda s: s.test(s.weights, flags=('--transfer-rules', 'all', 'votes=any')),
+                                        ["PosedTransfer has no argument 'votes'", "'vote'"]),
+    'tolerance that is no number': (lambda s: s.test(s.weights, 'metrics.instances.transfer.depth_tolerance_m=narrow'),
+                                    ['depth_tolerance_m must be a number above 0', "'narrow'"]),
     'benchmark of other classes': (lambda s: s.test(s.weights, 'metrics.instances.benchmark=scannet20'),
                                    ['scannet20', '18', 'scannet200']),
 }

@@ -13,11 +13,14 @@ from pathlib import Path
 from mmengine.config import Config
 
 from jrs.cli.options import add_config_options, config_from, say_notes
+from jrs.errors import ConfigError
 from jrs.launch import add_launcher_option
 
 EXAMPLES = """examples:
   python tools/test.py configs/segvggt/all24_fada.py work_dirs/RUN/weights.safetensors --profile rooms
   python tools/test.py configs/segvggt/all24_fada.py untrained --profile rooms        the same model before training
+  python tools/test.py CONFIG WEIGHTS --transfer-rules all               one set of predictions, several rules of transfer
+  python tools/test.py CONFIG WEIGHTS --transfer-rules vote=any vote=any+superpoint_vote=None depth_tolerance_m=0.05
 """
 UNTRAINED = 'untrained'
 CLASS = 'class/'                                # in the names of per-class metrics
@@ -30,6 +33,10 @@ def parser() -> argparse.ArgumentParser:
     add_config_options(options)
     options.add_argument('checkpoint', help=f'weights (.safetensors, .pth), or the word {UNTRAINED!r}')
     options.add_argument('--out', type=Path, help='folder for results.json and results.csv; default: beside the checkpoint')
+    options.add_argument('--transfer-rules', nargs='+', default=[], metavar='RULE', help='score the same predictions, '
+                         'and the oracle, by further rules that bring masks to the mesh: `all` that the transfer offers, or '
+                         'what a rule changes of it, argument=value joined by `+`; printed as a table, and `transfer_rules` '
+                         'in results.json')
     add_launcher_option(options)
     return options
 
@@ -47,8 +54,11 @@ def main(argv: list[str] | None = None) -> None:
     from jrs.engine.record import git_state
     from jrs.engine.writer import one_writer
     from jrs.report.identity import scoring_identity
+    from jrs.report.transfer_rules import text_lines
     origin = dict(identity=scoring_identity(cfg, checkpoint), **git_state(),
                   command=sys.argv if argv is None else ['tools/test.py', *argv])
+    if args.transfer_rules:
+        score_by_rules(cfg, args.transfer_rules)
     start_processes(args.launcher, cfg.train.timeout)
     with one_writer(out, origin['command']):
         metrics, facts, record = score(cfg, checkpoint, out, args.launcher)
@@ -56,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
             facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
             write_results(out, metrics, facts, record | origin)
             print(format_results(metrics, facts))
+            if record['transfer_rules']:
+                print('\n'.join(['', *text_lines(record['transfer_rules']), '']))
             print(f'written: {out / "results.json"}, {out / "results.csv"}')
     end_processes()
 
@@ -65,6 +77,33 @@ def default_out(args: argparse.Namespace) -> Path:
     if args.checkpoint == UNTRAINED:
         return Path('outputs') / f'{Path(args.config).stem}_{args.profile}_untrained'
     return Path(args.checkpoint).parent / 'test'
+
+
+def score_by_rules(cfg: Config, rules: list[str]) -> None:
+    """Let the metrics of `cfg` that score instances score them by further rules of transfer; nothing else changes.
+
+    Raises:
+        ConfigError: no metric does, or a rule is none of its transfer.
+    """
+    from jrs.registry import METRICS, build
+    for name, metric in instance_metrics(cfg, '--transfer-rules').items():
+        metric.rules = [*metric.get('rules', ()), *rules]
+        build(METRICS, metric, f'metrics.{name}')              # a wrong rule is refused before the weights are read
+
+
+def instance_metrics(cfg: Config, option: str) -> dict[str, Config]:
+    """Return the metrics of `cfg` that score instances, by name; `option` asks for them.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from jrs.evaluation.metrics import InstanceAPMetric
+    from jrs.registry import METRICS
+    found = {name: metric for name, metric in cfg.metrics.items() if metric is not None
+             and issubclass(METRICS.lookup(metric['type'], f'metrics.{name}'), InstanceAPMetric)}
+    if not found:
+        raise ConfigError(f'{option}: this config scores no instances: none of its metrics is an InstanceAPMetric.')
+    return found
 
 
 def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None = None) -> tuple[dict, dict, dict]:
@@ -90,6 +129,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     from jrs.engine.inference import load_model
     from jrs.engine.loading import explaining_lost_workers
     from jrs.engine.processes import Watchdog, naming_lost_processes
+    from jrs.evaluation.metrics import RULE
     cfg.weights = None
     cfg.model.teacher = None
     ready = check_ready(cfg, 'test_dataset')
@@ -114,7 +154,9 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     with Watchdog(cfg.train.timeout) as watchdog, naming_lost_processes(watchdog), \
             explaining_lost_workers(cfg.train.workers):
         metrics = runner.test()
+    metrics = {name: value for name, value in metrics.items() if f'/{RULE}' not in name}       # they make `transfer_rules`
     record = dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), hours=(time.monotonic() - start) / 3600,
+                  transfer_rules=[row for metric in evaluator.metrics for row in getattr(metric, 'by_rule', ())],
                   peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
     return metrics, evaluator.describe(), record
 
@@ -122,7 +164,9 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
 def write_results(out: Path, metrics: dict[str, float], facts: dict, record: dict) -> None:
     """Write `results.json` (NaN as null; with the record of the run) and `results.csv`, atomically."""
     from jrs.io.atomic import atomic_write
-    plain = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+    plain = _without_nan(metrics)
+    rows = [row | {'numbers': _without_nan(row['numbers'])} for row in record.pop('transfer_rules', ())]
+    record |= {'transfer_rules': rows} if rows else {}
     with atomic_write(out / 'results.json', 'w') as file:
         json.dump(dict(facts=facts, metrics=plain, **record), file, indent=1)
     with atomic_write(out / 'results.csv', 'w') as file:
@@ -143,3 +187,7 @@ def format_results(metrics: dict[str, float], facts: dict) -> str:
     classes = [f'{name:32} ' + ' '.join(f'{row.get(kind, math.nan):8.4f}' for kind in kinds) for name, row in rows.items()]
     head = [f'{"class (with ground truth)":32} ' + ' '.join(f'{kind:>8}' for kind in kinds)] if rows else []
     return '\n'.join(['', *(f'{name}: {value}' for name, value in facts.items()), '', *head, *classes, '', *means])
+
+
+def _without_nan(numbers: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in numbers.items()}

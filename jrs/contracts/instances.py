@@ -223,7 +223,8 @@ class Transfer(Protocol):
     `metrics.<name>.transfer` of `InstanceAPMetric`. Per scene `visible_pixels` is called once, then `lift` for the
     predictions and `lift_ids` for the true masks (the oracle). Numpy on the CPU. Derive from
     `jrs.postprocess.lift.MaskTransfer` and define `visible_pixels` and `describe`: how views and superpoints vote stands
-    there.
+    there. `rules` of the metric (`tools/test.py --transfer-rules`) build the part again with other arguments; its class may
+    offer some as `alternatives`, and name as `voting` those that `visible_pixels` does not depend on.
     """
 
     def describe(self) -> Mapping[str, str]:

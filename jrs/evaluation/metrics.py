@@ -22,8 +22,11 @@ from jrs.errors import ConfigError, DataError, NotMeasured
 from jrs.evaluation.cameras import camera_scores
 from jrs.evaluation.depth import SCALES, depth_errors, scale_estimator
 from jrs.evaluation.instance_ap import AveragePrecision, SceneMatches, assign, evaluate
+from jrs.evaluation.rules import OWN, build_rules
 from jrs.registry import METRICS, POSTPROCESSORS, build
 from jrs.structures import InstanceTable, Reconstruction, SceneBatch, SceneGroundTruth
+
+CLASS, RULE = 'class/', 'rule/'                # in the names of numbers of one class, and of a rule beside the metric's own
 
 
 @dataclass
@@ -103,26 +106,33 @@ class InstanceAPMetric(SceneMetric):
         class_agnostic: also score all classes as one, each query once with its best score (evaluation.md section 5).
         oracle: also score the oracle, where the batch has true instance images.
         include_095: average also over IoU 0.95 (the official programs do not).
+        rules: further transfers that the same predictions and the oracle are scored by: what each changes of `transfer`, as
+            'vote=any+superpoint_vote=None', or 'all' (`jrs.evaluation.rules`). Their numbers are called `rule/<rule>/...`.
         collect_device: 'cpu' or 'gpu', where processes exchange results.
         prefix: put before the name of every number.
+
+    Attributes:
+        by_rule: after `evaluate`, of the process that computes: a row per transfer, its own first, where there are `rules`.
     """
 
     default_prefix = 'instance'
 
     def __init__(self, benchmark: str, transfer: Mapping | None = None, class_aware: bool = True,
-                 class_agnostic: bool = True, oracle: bool = True, include_095: bool = False,
+                 class_agnostic: bool = True, oracle: bool = True, include_095: bool = False, rules: Sequence[str] = (),
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not class_aware and not class_agnostic:
             raise ConfigError('InstanceAPMetric needs class_aware or class_agnostic; both are off.')
         self.benchmark = get_benchmark(benchmark)
-        self.transfer = build(POSTPROCESSORS, dict(transfer or {'type': 'PosedTransfer'}), 'InstanceAPMetric.transfer')
+        transfer = dict(transfer or {'type': 'PosedTransfer'})
+        self.transfer = build(POSTPROCESSORS, transfer, 'InstanceAPMetric.transfer')
+        self.beside = build_rules(transfer, self.transfer, rules, 'InstanceAPMetric.rules')
         self.class_aware = class_aware
         self.class_agnostic = class_agnostic
         self.oracle = oracle
         self.include_095 = include_095
         self.reads_maps = ('instance_ids',) if oracle else ()
-        self.views_per_scene, self.truth = 'no scene scored yet', {}
+        self.views_per_scene, self.truth, self.by_rule = 'no scene scored yet', {}, []
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -154,36 +164,70 @@ class InstanceAPMetric(SceneMetric):
                 **self.truth}
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, Any]:
-        """Move the instances of one scene to its mesh and count overlaps."""
-        instances = _predicted(reconstruction.instances, 'queries with a postprocessor')
+        """Move the instances of one scene to its mesh and count overlaps, by each rule."""
+        mask_size = _predicted(reconstruction.instances, 'queries with a postprocessor').packed.size
         truth = _required(batch.ground_truth, 'ground_truth', batch, index)
-        mask_size = instances.packed.size
-        visible = self.transfer.visible_pixels(truth, batch.input_size(index), mask_size, reconstruction)
-        packed = self.transfer.lift(instances, truth, visible, reconstruction.features)
+        input_size = tuple(batch.images.shape[-2:])
+        visible = self.transfer.visible_pixels(truth, input_size, mask_size, reconstruction)
+        scored = self._count(self.transfer, visible, batch, index, reconstruction)
+        by_rule = {}
+        for rule in self.beside:                               # one after another: a scene's masks on the mesh are large
+            try:
+                seen = visible if rule.sees_the_same else rule.transfer.visible_pixels(truth, input_size, mask_size,
+                                                                                       reconstruction)
+                by_rule[rule.name] = self._count(rule.transfer, seen, batch, index, reconstruction)
+            except NotMeasured as reason:
+                by_rule[rule.name] = Unmeasured(str(reason))
+        scored |= {'rules': by_rule} if by_rule else {}
+        return scored | {'num_views': len(truth.depth_m), 'source': truth.source}
+
+    def _count(self, transfer: Any, visible: Any, batch: SceneBatch, index: int,
+               reconstruction: Reconstruction) -> dict[str, SceneMatches]:
+        """Count overlaps of predictions, of each query once, and of the oracle, by one rule."""
+        instances, truth = reconstruction.instances, batch.ground_truth[index]
+        packed = transfer.lift(instances, truth, visible, reconstruction.features)
         labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)
         matches = assign(truth.vertex_ids, packed, self._class_ids(labels, truth), instances.scores.cpu().numpy(),
                          self.benchmark, truth.excluded)
-        scored = {'matches': matches, 'num_views': len(truth.depth_m), 'source': truth.source}
+        counted = {'matches': matches}
         if self.class_agnostic:
-            scored['agnostic'] = matches.keep_rows(best_row_per_query(instances.queries, instances.scores))
+            counted['agnostic'] = matches.keep_rows(best_row_per_query(instances.queries, instances.scores))
         if self.oracle and batch.instance_ids is not None and batch.instances is not None:
-            images = resize_nearest(batch.instance_ids[index], mask_size)                          # (V, h, w)
-            scored['oracle'] = self._oracle(images, batch.instances[index], truth, visible)
-        return scored
+            images = resize_nearest(batch.instance_ids[index], instances.packed.size)               # (V, h, w)
+            counted['oracle'] = self._oracle(transfer, images, batch.instances[index], truth, visible)
+        return counted
 
     def summarise(self, scenes: list[dict[str, Any]]) -> dict[str, float]:
         """Return AP, AP50, AP25 (`agnostic_`, `oracle_`, `head_` ... before it where it applies) and per class."""
         views = [scene['num_views'] for scene in scenes]
-        self.views_per_scene = views_words(views)
+        self.views_per_scene = f'{min(views)}-{max(views)}, mean {np.mean(views):.1f}' if views else 'no scene scored'
         sources = sorted({scene['source'] for scene in scenes} - {'mesh'})
         self.truth = {'ground_truth': ' and '.join(sources)} if sources else {}
-        numbers = {'scenes': float(len(scenes))}
+        numbers = {'scenes': float(len(scenes)), **self._numbers(scenes)}
+        self.by_rule = [self._row(OWN, self.transfer, numbers)] if self.beside else []
+        for rule in self.beside:
+            counted = [scene['rules'][rule.name] for scene in scenes]
+            reasons = [one.reason for one in counted if isinstance(one, Unmeasured)]
+            found = {} if reasons else self._numbers(counted)
+            self.by_rule.append(self._row(rule.name, rule.transfer, found, *reasons[:1]))
+            numbers |= {f'{RULE}{rule.name}/{name}': value for name, value in found.items() if not name.startswith(CLASS)}
+        return numbers
+
+    def _row(self, rule: str, transfer: Any, numbers: Mapping[str, float], reason: str = '') -> dict[str, Any]:
+        """Return a row of `by_rule`: which metric and rule, in words, its means, and why there are none."""
+        means = {name: value for name, value in numbers.items() if not name.startswith(CLASS)}
+        return {'metric': self.prefix, 'rule': rule, 'transfer': transfer.describe(), 'numbers': means,
+                **({'not_measured': reason} if reason else {})}
+
+    def _numbers(self, counted: list[dict[str, SceneMatches]]) -> dict[str, float]:
+        """Return the numbers of one rule over all scenes."""
+        numbers = {}
         if self.class_aware:
-            numbers |= _flatten(self._evaluate([scene['matches'] for scene in scenes]))
+            numbers |= _flatten(self._evaluate([scene['matches'] for scene in counted]))
         if self.class_agnostic:
-            merged = self._evaluate([scene['agnostic'] for scene in scenes], class_agnostic=True)
+            merged = self._evaluate([scene['agnostic'] for scene in counted], class_agnostic=True)
             numbers |= {f'agnostic_{name}': value for name, value in merged.means.items()}
-        oracles = [scene['oracle'] for scene in scenes if 'oracle' in scene]
+        oracles = [scene['oracle'] for scene in counted if 'oracle' in scene]
         if oracles:
             numbers |= {f'oracle_{name}': value for name, value in self._evaluate(oracles).means.items()}
             merged = self._evaluate(oracles, class_agnostic=True)
@@ -193,8 +237,9 @@ class InstanceAPMetric(SceneMetric):
     def _evaluate(self, scenes: list[SceneMatches], class_agnostic: bool = False) -> AveragePrecision:
         return evaluate(scenes, self.benchmark, class_agnostic, self.include_095)
 
-    def _oracle(self, instance_ids: Tensor, table: InstanceTable, truth: SceneGroundTruth, visible: Any) -> SceneMatches:
-        packed = self.transfer.lift_ids(instance_ids, table.ids, truth, visible)
+    def _oracle(self, transfer: Any, instance_ids: Tensor, table: InstanceTable, truth: SceneGroundTruth,
+                visible: Any) -> SceneMatches:
+        packed = transfer.lift_ids(instance_ids, table.ids, truth, visible)
         labels = self._class_ids(table.labels.cpu().numpy(), truth)
         return assign(truth.vertex_ids, packed, labels, np.ones(len(packed)), self.benchmark, truth.excluded)
 

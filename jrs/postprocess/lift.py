@@ -6,15 +6,17 @@ depth (`PosedTransfer`), in `unposed.py` through the model's own geometry. How t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
-from jrs.errors import ConfigError, DataError, did_you_mean
+from jrs.errors import ConfigError, DataError, NotMeasured, did_you_mean
 from jrs.geometry.projection import project_points
 from jrs.masks import mask_logits
 from jrs.registry import POSTPROCESSORS
@@ -23,6 +25,7 @@ from jrs.structures import Instances, Reconstruction, SceneGroundTruth
 NEAREST_M = 0.05                                   # vertices closer to a camera than this are not seen
 VOTES = ('majority', 'any', 'mean_prob')
 ROUNDINGS = ('nearest', 'floor')
+TOLERANCES_M = (0.05, 0.10, 0.20)                  # ours and of others: evaluation.md section 7, step 2
 SUPERPOINT_VOTES = ('all_points', 'observed', 'mode', None)
 
 
@@ -65,7 +68,14 @@ class MaskTransfer:
             (of its points that any view sees), 'mode' (each point first goes to the best-scored query whose mask has it,
             then each superpoint to the query that most of its points went to), or None. Without superpoints in the ground
             truth nothing is voted.
+
+    Attributes:
+        voting: arguments that `visible_pixels` does not depend on.
+        alternatives: arguments of other rules, for ``rules=['all']`` of `InstanceAPMetric`; a part keeps them as attributes.
     """
+
+    voting = ('vote', 'superpoint_vote')
+    alternatives = (*({'vote': vote} for vote in VOTES), *({'superpoint_vote': vote} for vote in SUPERPOINT_VOTES))
 
     def __init__(self, vote: str, superpoint_vote: str | None) -> None:
         self._check_choice('vote', vote, VOTES)
@@ -96,7 +106,8 @@ class MaskTransfer:
         `features` (V, D, h, w) are those of the reconstruction; the vote 'mean_prob' reads them.
 
         Raises:
-            DataError: masks and ground truth are of other views, or 'mean_prob' has no logits to read.
+            DataError: masks and ground truth are of other views.
+            NotMeasured: 'mean_prob' has no logits to read.
         """
         if instances.packed.shape[1:] != visible.mask_shape:
             raise DataError(f'{scene.scene_name}: masks are {instances.packed.shape}, but the ground truth is '
@@ -129,14 +140,22 @@ class MaskTransfer:
     def _probabilities(self, instances: Instances, scene: SceneGroundTruth, features: Tensor | None) -> Iterator[Tensor]:
         """Yield the mask probabilities (V, h, w) of each instance."""
         if instances.embedding is None or features is None:
-            raise DataError(f"{scene.scene_name}: vote='mean_prob' reads mask probabilities, and these instances have not "
-                            "the embeddings and features that give them. Use vote='majority'.")
+            raise NotMeasured("vote='mean_prob' reads mask probabilities, and the instances of this model have not the "
+                              "embeddings and features that give them: use vote='majority'")
         return (mask_logits(embedding[None], features)[0].sigmoid() for embedding in instances.embedding)
 
     def _check_choice(self, name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
         if value not in allowed:
             raise ConfigError(f'{type(self).__name__} has no {name} {value!r}.'
                               f'{did_you_mean(str(value), map(str, allowed))}')
+
+    def _check_numbers(self, at_least: float | None = None, **values: float) -> None:
+        """Refuse what is no number above 0, or of at least `at_least`."""
+        for name, value in values.items():
+            wrong = isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)
+            if wrong or (value <= 0 if at_least is None else value < at_least):
+                least = 'above 0' if at_least is None else f'of at least {at_least:g}'
+                raise ConfigError(f'{type(self).__name__}: {name} must be a number {least}, got {value!r}.')
 
     def _transfer(self, inside: Iterable[Tensor], device: torch.device, scene: SceneGroundTruth, visible: VisiblePixels,
                   owners: list[int]) -> np.ndarray:
@@ -186,11 +205,17 @@ class PosedTransfer(MaskTransfer):
             None = depth edges count like all other pixels.
     """
 
+    alternatives = (
+        *MaskTransfer.alternatives, *({'depth_tolerance_m': tolerance} for tolerance in TOLERANCES_M),
+        {'depth_tolerance_m': 0.05, 'relative_tolerance': 0.02}, *({'rounding': rounding} for rounding in ROUNDINGS))
+
     def __init__(self, depth_tolerance_m: float = 0.10, relative_tolerance: float = 0.0, vote: str = 'majority',
                  rounding: str = 'nearest', superpoint_vote: str | None = 'all_points',
                  edge_m: float | None = None) -> None:
         super().__init__(vote, superpoint_vote)
         self._check_choice('rounding', rounding, ROUNDINGS)
+        self._check_numbers(depth_tolerance_m=depth_tolerance_m, edge_m=1 if edge_m is None else edge_m)
+        self._check_numbers(relative_tolerance=relative_tolerance, at_least=0)
         self.depth_tolerance_m = depth_tolerance_m
         self.relative_tolerance = relative_tolerance
         self.rounding = rounding

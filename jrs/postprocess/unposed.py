@@ -18,7 +18,7 @@ from jrs.errors import ConfigError, DataError, JrsError, NotMeasured
 from jrs.geometry.alignment import COINCIDENT, COLLINEAR, Similarity, fit_similarity, nearest_rotation, spread
 from jrs.geometry.cloud import nearest_index
 from jrs.geometry.projection import unproject_depth
-from jrs.postprocess.lift import MaskTransfer, PosedTransfer, VisiblePixels, check_views
+from jrs.postprocess.lift import TOLERANCES_M, MaskTransfer, PosedTransfer, VisiblePixels, check_views
 from jrs.registry import POSTPROCESSORS
 from jrs.structures import Reconstruction, SceneGroundTruth
 
@@ -51,15 +51,22 @@ class UnposedTransfer(MaskTransfer):
         icp_points: so many points of the reconstruction take part at most, as many of each view, a fixed random choice.
     """
 
+    alternatives = (*MaskTransfer.alternatives, *({'depth_tolerance_m': tolerance} for tolerance in TOLERANCES_M),
+                    *({'pairing': pairing} for pairing in PAIRINGS))
+
     def __init__(self, depth_tolerance_m: float = 0.10, pairing: str = 'vertex', vote: str = 'majority',
                  superpoint_vote: str | None = 'all_points', drop_percent: float = 0.0,
                  icp_radii_m: Sequence[float] = (0.3, 0.1), icp_points: int = 200000) -> None:
         super().__init__(vote, superpoint_vote)
         self._check_choice('pairing', pairing, PAIRINGS)
-        if min([depth_tolerance_m, *icp_radii_m]) <= 0 or not 0 <= drop_percent < 100 or icp_points < FEWEST_ICP_POINTS:
-            raise ConfigError(f'UnposedTransfer: distances must be positive, drop_percent in [0, 100) and icp_points at '
-                              f'least {FEWEST_ICP_POINTS}, got depth_tolerance_m {depth_tolerance_m}, icp_radii_m '
-                              f'{tuple(icp_radii_m)}, drop_percent {drop_percent} and icp_points {icp_points}.')
+        self._check_numbers(depth_tolerance_m=depth_tolerance_m, icp_points=icp_points)
+        self._check_numbers(drop_percent=drop_percent, at_least=0)
+        if not isinstance(icp_radii_m, (list, tuple)):
+            raise ConfigError(f'UnposedTransfer: icp_radii_m must be a list of distances, () for none, got {icp_radii_m!r}.')
+        self._check_numbers(**{f'icp_radii_m[{place}]': radius for place, radius in enumerate(icp_radii_m)})
+        if drop_percent >= 100 or icp_points < FEWEST_ICP_POINTS:
+            raise ConfigError(f'UnposedTransfer: drop_percent must be below 100 and icp_points at least '
+                              f'{FEWEST_ICP_POINTS}, got drop_percent {drop_percent} and icp_points {icp_points}.')
         self.depth_tolerance_m = depth_tolerance_m
         self.pairing = pairing
         self.drop_percent = drop_percent

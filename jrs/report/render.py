@@ -14,6 +14,7 @@ from jrs.io.atomic import atomic_write
 from jrs.report.claims import Verdict, judge
 from jrs.report.results import Entry, Number
 from jrs.report.tables import Column, Table
+from jrs.report.transfer_rules import LEGEND, mean_rows, own_rules, rule_table
 from jrs.visualization.html import Raw, page
 from jrs.visualization.html import table as html_table
 
@@ -80,6 +81,9 @@ def table_lines(sheet: Sheet) -> list[str]:
     if sheet.verdicts:
         lines += [*pipes(('claim of the paper', 'ours', 'numbers'), _claims(sheet)), '']
     lines += [*pipes(COSTS, [_costs(entry) for entry in sheet.entries]), '']
+    for name, rows in _by_rule(sheet):
+        lines += [f'{name}, by rule of transfer ({"; ".join(own_rules(rows))}):', '', *pipes(*rule_table(rows)), '', LEGEND,
+                  '']
     for entry in sheet.entries:
         lines += [f'{_name(entry)}:', '', *(f'    {command}' for command in entry.commands), ''] if entry.commands else []
     return lines
@@ -127,6 +131,8 @@ def web_page(filled: list[Sheet], facts: dict[str, object], notice: str) -> str:
                                                                 for claim, status, numbers in _claims(sheet)])]
         costs = [[*_costs(entry)[:-1], _wrapped(entry.notes)] for entry in sheet.entries]
         commands = ''.join(f'<h3>{escape(_name(entry))}</h3>{_code(entry.commands)}' for entry in sheet.entries)
+        parts += [f'<h3>{escape(name)}, by rule of transfer</h3>{html_table(*rule_table(rows))}<p class="soft">'
+                  f'{escape("; ".join(own_rules(rows)))}. {escape(LEGEND)}</p>' for name, rows in _by_rule(sheet)]
         rules = ''.join(f'<li>{escape(name)}: {escape(value)}</li>' for name, value in _rules(sheet).items())
         parts += [f'<h3>Runs</h3>{html_table(COSTS, costs)}', f'<details><summary>commands</summary>{commands}</details>',
                   f'<details><summary>how it was scored</summary><ul>{rules}</ul></details>' if rules else '']
@@ -164,6 +170,12 @@ def _costs(entry: Entry) -> list[str]:
 def _claims(sheet: Sheet) -> list[list[str]]:
     return [[f'{verdict.text} ({name})' if name else verdict.text, verdict.status, verdict.numbers or '–']
             for name, verdict in sheet.verdicts]
+
+
+def _by_rule(sheet: Sheet) -> list[tuple[str, list[dict]]]:
+    """Return which row, and on which benchmark, was scored by several rules of transfer, with the means over its seeds."""
+    return [(', '.join(filter(None, (_name(entry), benchmark))), mean_rows(runs))
+            for entry in sheet.entries for benchmark, runs in entry.by_rule.items()]
 
 
 def _rules(sheet: Sheet) -> dict[str, str]:

@@ -78,6 +78,7 @@ class Entry:
         commits: code that the numbers are of.
         hours, memory_gb: of a training with its scorings, mean and peak over seeds; None where unknown.
         rules: by which the numbers were scored.
+        by_rule: benchmark -> of each seed the `transfer_rules` of its results, where it was scored by several.
     """
 
     table: Table
@@ -90,6 +91,7 @@ class Entry:
     hours: float | None = None
     memory_gb: float | None = None
     rules: dict[str, str] = field(default_factory=dict)
+    by_rule: dict[str, list[list[dict]]] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -128,6 +130,8 @@ def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool)
             _note(entry, cell, *(f'made by other {part}' for part in work.state(any_code)[1]))
             _note(entry, cell, *filter(None, [getattr(getattr(work, 'training', None), 'note', '')]))
             _add_costs(entry, work)
+            if isinstance(work, Scoring) and (rows := read_json(work.folder / RESULTS).get('transfer_rules')):
+                entry.by_rule.setdefault(cell.benchmark, []).append(rows)
             hours.extend([spent] if (spent := _hours(work)) else [])
         _add_commands(entry, work)
     if hours:

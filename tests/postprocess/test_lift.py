@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jrs.benchmarks import get_benchmark
-from jrs.errors import ConfigError, DataError
+from jrs.errors import ConfigError, DataError, NotMeasured
 from jrs.evaluation.instance_ap import assign, evaluate
 from jrs.postprocess.lift import PosedTransfer
 from jrs.structures import Instances, SceneGroundTruth
@@ -56,7 +56,7 @@ def test_sure_views_outvote_unsure_ones_when_probabilities_are_averaged():
     assert np.unpackbits(majority.lift(instances, scene, visible), axis=1, count=1).tolist() == [[0], [1]]
     assert np.array_equal(transfer.lift_ids(torch.ones(3, 4, 6, dtype=torch.int64), torch.tensor([1]), scene, visible),
                           majority.lift_ids(torch.ones(3, 4, 6, dtype=torch.int64), torch.tensor([1]), scene, visible))
-    with pytest.raises(DataError, match="vote='mean_prob' reads mask probabilities"):
+    with pytest.raises(NotMeasured, match="vote='mean_prob' reads mask probabilities"):
         transfer.lift(instances, scene, visible)
 
 

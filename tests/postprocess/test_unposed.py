@@ -139,8 +139,12 @@ def test_what_is_not_sure_or_has_no_depth_shows_nothing():
 def test_wrong_options_and_reconstructions_are_explained():
     with pytest.raises(ConfigError, match="UnposedTransfer has no pairing 'vertices'. Did you mean 'vertex'"):
         UnposedTransfer(pairing='vertices')
-    with pytest.raises(ConfigError, match='distances must be positive'):
-        UnposedTransfer(icp_radii_m=(0.3, 0.0))
+    for name, value, said in (('icp_radii_m', (0.3, 0.0), r'icp_radii_m\[1\] must be a number above 0, got 0.0'),
+                              ('icp_radii_m', 0.3, 'icp_radii_m must be a list'),
+                              ('depth_tolerance_m', 'narrow', "depth_tolerance_m must be a number above 0, got 'narrow'"),
+                              ('drop_percent', 100, 'drop_percent must be below 100')):
+        with pytest.raises(ConfigError, match=said):
+            UnposedTransfer(**{name: value})
     batch = make_batch(BENCHMARK, num_views=2)
     truth, scene = batch.ground_truth[0], reconstruct(batch)
     with pytest.raises(DataError, match='box: UnposedTransfer needs a reconstruction of 2 views, got none'):

@@ -37,6 +37,17 @@ def test_markdown_shows_paper_ours_and_difference(sheet):
     assert 'failed: WeightsError: broken <file> & more' in text and 'does not hold' not in text.split('claim')[0]
 
 
+def test_a_row_that_was_scored_by_several_rules_shows_them_with_the_oracle(sheet):
+    def row(rule, score, oracle):
+        return dict(metric='instance', rule=rule, transfer=dict(vote='majority'), numbers=dict(AP=score, oracle_AP=oracle))
+    sheet.entries[3].by_rule['scannet200'] = [[row('as configured', 0.2, 0.6), row('vote=any', 0.3, None)],
+                                              [row('as configured', 0.4, 0.8), row('vote=any', 0.5, 0.9)]]
+    for text in (markdown([sheet], {}, ''), web_page([sheet], {}, '')):
+        assert 'SegVGGT (unified), scannet200, by rule of transfer' in text
+        assert 'instance, as configured: vote majority' in text
+        assert '30.0 (70.0)' in text and '40.0 (90.0)' in text and text.count('by rule of transfer') == 1
+
+
 def test_csv_keeps_full_numbers(sheet):
     rows = list(csv.DictReader(io.StringIO(comma_separated(sheet))))
     assert float(rows[0]['map ours']) == 12.0 and float(rows[0]['map std']) == 2.0 and rows[0]['map seeds'] == '3'
