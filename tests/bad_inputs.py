@@ -335,6 +335,9 @@ PHOTOS = {
     'output that is a file': (lambda s: s.infer(s.photos(), '--out', s.write('file')), ['file', 'folder']),
     'photos in a folder that results replace': (
         lambda s: s.infer(s.photos().rename(s.tmp / 'masks'), '--out', s.tmp), ['masks', 'written anew', '--out']),
+    'photos in the pictures of an earlier export': (
+        lambda s: s.infer(s.photos().rename(s.write('colmap/x').parent / 'images') / 'sound.jpg', '--out', s.tmp),
+        ['images', 'written anew', '--out']),
     'photo of a name that no file can have': (lambda s: s.infer('x' * 300), ['File name too long']),
     'output of a name that no folder can have': (lambda s: s.infer(s.photos(), '--out', s.tmp / ('x' * 300)),
                                                  ['File name too long']),

@@ -1,8 +1,9 @@
 """A wall at depth 2 seen by three cameras that step to the right: every answer is known."""
 
+import numpy as np
 import torch
 
-from jrs.io.images import LoadedPhotos, resize_map
+from jrs.io.images import LoadedPhotos, Original, resize_map
 from jrs.structures import Instances, InstanceTargets, Reconstruction
 
 VIEWS, HEIGHT, WIDTH, STEP, DEPTH, FOCAL = 3, 16, 24, 0.5, 2.0, 20.0
@@ -32,6 +33,7 @@ def small_photos(scene):
     photos.original_sizes = [(2 * HEIGHT + 8, 2 * WIDTH)] * VIEWS
     photos.input_from_original = torch.from_numpy(resize_map(0.5, 0.5, 0, 0)).repeat(VIEWS, 1, 1)
     photos.valid[2, :, :8] = False
+    photos.originals = [Original(lambda: np.zeros((2 * HEIGHT + 8, 2 * WIDTH, 3), np.uint8))] * VIEWS
     return photos
 
 

@@ -28,7 +28,8 @@ EXAMPLES = """examples:
   python tools/infer.py walk.mp4 --out outputs/walk --stream 16 --checkpoint work_dirs/stream_vggt_fada/weights.safetensors
 
 written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
-masks/NAME.png (16-bit instance ids at the original size) and report.html, which needs nothing else.
+masks/NAME.png (16-bit instance ids at the original size) and report.html, which needs nothing else. NAME is that of the
+photo without suffix; bytes that are no text become %XX, equal names get -2, -3, …: cameras.json has the file of each.
 """
 
 
@@ -70,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--min-score', type=float, default=0.2, help='leave out instances below this score (default 0.2)')
     result.add_argument('--agnostic', action='store_true', help='objects of any kind, without classes')
     result.add_argument('--keep-all', action='store_true', help="every instance that the config's own ranking keeps")
-    result.add_argument('--colmap', action='store_true', help="also COLMAP's text model, in colmap/")
+    result.add_argument('--colmap', action='store_true', help="also COLMAP's text model with upright pictures, in "
+                        'colmap/images and colmap/sparse/0, as trainers of splats read it')
     result.add_argument('--no-glb', action='store_true', help='leave out scene.glb (which needs trimesh)')
     options.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:N, mps')
     return options

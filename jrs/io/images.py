@@ -11,8 +11,8 @@ import io
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mmcv
@@ -24,7 +24,7 @@ from torch import Tensor
 from jrs.errors import DataError
 from jrs.io.names import distinct_names, expanded, readable
 from jrs.io.png import BROKEN_PICTURE
-from jrs.io.video import VideoFrames, open_video
+from jrs.io.video import RepeatedFrames, open_video
 
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')     # no others are tried: PIL runs programs for some (EPS)
@@ -33,6 +33,27 @@ AREA = 255000                                  # pixels of a view of Pi3 as rele
 VIDEO_VIEWS = 24                               # frames taken from a video when nobody says how many
 
 Resize = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Original:
+    """The picture that a view was made from.
+
+    Attributes:
+        read: returns it, upright, (h, w, 3) uint8 RGB, from its file.
+        path: of the file; None for network input that has none.
+        frame: its number in a video; None for a photo.
+    """
+
+    read: Callable[[], np.ndarray]
+    path: Path | None = None
+    frame: int | None = None
+
+    @property
+    def record(self) -> dict[str, str | int]:
+        """What results say of it: the file's name, and the frame."""
+        said = {'file': None if self.path is None else readable(self.path.name), 'frame': self.frame}
+        return {key: value for key, value in said.items() if value is not None}
 
 
 @dataclass
@@ -46,6 +67,7 @@ class LoadedPhotos:
         original_sizes: V pairs (height, width) in pixels, after EXIF rotation.
         input_from_original: (V, 3, 3) float64, maps original pixels (u, v, 1) to pixels of `images`; both with pixel
             centres at integers.
+        originals: V pictures that the views were made from.
     """
 
     images: Tensor
@@ -53,13 +75,15 @@ class LoadedPhotos:
     names: list[str]
     original_sizes: list[tuple[int, int]]
     input_from_original: Tensor
+    originals: list[Original]
 
     @classmethod
     def together(cls, parts: Sequence[LoadedPhotos]) -> LoadedPhotos:
         """Return views that were loaded apart, all of one input size, as one."""
         tensors = {name: torch.cat([getattr(part, name) for part in parts])
                    for name in ('images', 'valid', 'input_from_original')}
-        lists = {name: [value for part in parts for value in getattr(part, name)] for name in ('names', 'original_sizes')}
+        lists = {name: [value for part in parts for value in getattr(part, name)]
+                 for name in ('names', 'original_sizes', 'originals')}
         return cls(**tensors, **lists)
 
     @classmethod
@@ -68,7 +92,8 @@ class LoadedPhotos:
         views, _, height, width = images.shape
         identity = torch.eye(3, dtype=torch.float64).expand(views, 3, 3)
         valid = torch.ones(views, height, width, dtype=torch.bool)
-        return cls(images, valid, list(names), [(height, width)] * views, identity)
+        originals = [Original(partial(_to_picture, image)) for image in images]
+        return cls(images, valid, list(names), [(height, width)] * views, identity, originals)
 
 
 def load_photos(source: str | Path | Sequence[str | Path], width: int = 518, patch_size: int = 14,
@@ -107,8 +132,8 @@ def each_photo(source: str | Path | Sequence[str | Path], width: int = 518, patc
         DataError: as `load_photos`; or a view has another size than the first, which are not brought together here.
     """
     shape = None
-    for name, picture in _pictures(source, width, patch_size, max_views, every, None):
-        view = _assemble([(name, picture)], width, patch_size, resize or resize_lanczos)
+    for name, original in _pictures(source, width, patch_size, max_views, every, None):
+        view = _assemble([(name, original)], width, patch_size, resize or resize_lanczos)
         found = tuple(view.images.shape[-2:])
         shape = shape or found
         if found != shape:
@@ -118,8 +143,8 @@ def each_photo(source: str | Path | Sequence[str | Path], width: int = 518, patc
 
 
 def _pictures(source: str | Path | Sequence[str | Path], width: int, patch_size: int, max_views: int | None, every: int,
-              video_views: int | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Return names and pictures (h, w, 3) of `source`, each read when it is asked for; of a video `video_views` at most."""
+              video_views: int | None) -> list[tuple[str, Original]]:
+    """Return names and pictures of `source`, not read yet; of a video `video_views` at most."""
     if width < patch_size or width % patch_size:
         raise DataError(f'The input width must be a positive multiple of the patch size {patch_size}, got {width}.')
     if every < 1 or (max_views is not None and max_views < 1):
@@ -128,8 +153,8 @@ def _pictures(source: str | Path | Sequence[str | Path], width: int, patch_size:
     if video is not None:
         return _frames(video, max_views or video_views, every)
     files = list_photos(source)
-    named = _pick(list(zip(distinct_names(files), files, strict=True))[::every], max_views)
-    return ((name, read_photo(path)) for name, path in named)
+    named = zip(distinct_names(files), (Original(partial(read_photo, path), path) for path in files), strict=True)
+    return _pick(list(named)[::every], max_views)
 
 
 def list_photos(source: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -318,11 +343,12 @@ def natural_key(name: str) -> list:
     return [(0, int(part), '') if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r'(\d+)', name) if part]
 
 
-def _assemble(pictures: Iterable[tuple[str, np.ndarray]], width: int, patch_size: int, resize: Resize) -> LoadedPhotos:
-    """Resize each picture as it comes, with its name, and centre all of them at the common size."""
-    names, resized, maps, sizes = [], [], [], []
-    for name, picture in pictures:
-        names.append(name)
+def _assemble(named: Sequence[tuple[str, Original]], width: int, patch_size: int, resize: Resize) -> LoadedPhotos:
+    """Read and resize one picture after the other, and centre all of them at the common size."""
+    names, originals = map(list, zip(*named, strict=True))
+    resized, maps, sizes = [], [], []
+    for original in originals:
+        picture = original.read()
         small, to_input = resize(picture, width, patch_size)
         resized.append(small)
         maps.append(to_input)
@@ -334,12 +360,17 @@ def _assemble(pictures: Iterable[tuple[str, np.ndarray]], width: int, patch_size
         valid[index, top:top + small.shape[0], left:left + small.shape[1]] = True
         maps[index] = resize_map(1, 1, left, top) @ maps[index]
     images = torch.stack([_to_tensor(picture) for picture in resized])
-    return LoadedPhotos(images, valid, names, sizes, torch.from_numpy(np.stack(maps)))
+    return LoadedPhotos(images, valid, names, sizes, torch.from_numpy(np.stack(maps)), originals)
 
 
 def _to_tensor(picture: np.ndarray) -> Tensor:
     """(h, w, 3) uint8 -> (3, h, w) float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(torch.float32).div(255)
+
+
+def _to_picture(image: Tensor) -> np.ndarray:
+    """(3, h, w) float32 in [0, 1] -> (h, w, 3) uint8."""
+    return image.permute(1, 2, 0).mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def _bicubic(picture: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -377,8 +408,8 @@ def _pick(items: Sequence, count: int | None) -> list:
     return [items[round(position)] for position in np.linspace(0, len(items) - 1, count)]
 
 
-def _frames(path: Path, max_views: int | None, every: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Return names and (h, w, 3) uint8 RGB pictures of evenly spaced frames, each decoded when it is asked for."""
+def _frames(path: Path, max_views: int | None, every: int) -> list[tuple[str, Original]]:
+    """Return names and pictures of evenly spaced frames."""
     if not path.exists():
         raise DataError(f'There is no video {path}.')
     wanted = _pick(range(0, count_frames(path), every), max_views)
@@ -386,14 +417,8 @@ def _frames(path: Path, max_views: int | None, every: int) -> Iterator[tuple[str
         raise DataError(f'No frame of the video {path} can be decoded: it is empty, damaged, or of a codec that OpenCV '
                         f'cannot read. Extract frames (ffmpeg -i {shlex.quote(path.name)} frames/%05d.jpg) and give '
                         'their folder.')
-    return _decoded(path, wanted)
-
-
-def _decoded(path: Path, wanted: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the `wanted` frames, in rising order."""
-    with closing(VideoFrames(path)) as video:
-        for index in wanted:
-            yield f'frame_{index:06d}', video.frame(index)
+    frames = RepeatedFrames(path)
+    return [(f'frame_{index:06d}', Original(partial(frames.frame, index), path, index)) for index in wanted]
 
 
 def count_frames(path: Path) -> int:

@@ -39,23 +39,23 @@ def view_name(stem: str) -> str:
 
 def distinct_names(files: Iterable[str | os.PathLike]) -> list[str]:
     """Return one name per file, its `view_name`, with `-2`, `-3`, … where several share one (see `distinct`)."""
-    return distinct([view_name(Path(file).stem) for file in files])
+    stems = [Path(file).stem for file in files]
+    return distinct([view_name(stem) for stem in stems], stems)
 
 
-def distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str], given: Sequence[str]) -> list[str]:
     """Return `names` with `-2`, `-3`, … where they are equal, or are so for a file system that ignores case or normal form.
 
-    The first of equal ones keeps its name, and so does whoever is called `a-2` already.
+    Of equal ones the first that was `given` so keeps its name, else the first; who is called `a-2` already is left alone.
     """
     wanted, used, counts = {_folded(name) for name in names}, set(), defaultdict(lambda: 1)
-    found = []
-    for name in names:
-        candidate, key = name, _folded(name)
-        while _folded(candidate) in used or (candidate != name and _folded(candidate) in wanted):
+    found = list(names)
+    for index in sorted(range(len(names)), key=lambda index: names[index] != given[index]):
+        name, key = names[index], _folded(names[index])
+        while _folded(found[index]) in used or (found[index] != name and _folded(found[index]) in wanted):
             counts[key] += 1
-            candidate = _fitted(name, f'-{counts[key]}')
-        used.add(_folded(candidate))
-        found.append(candidate)
+            found[index] = _fitted(name, f'-{counts[key]}')
+        used.add(_folded(found[index]))
     return found
 
 

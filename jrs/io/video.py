@@ -43,6 +43,23 @@ class VideoFrames:
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
+class RepeatedFrames:
+    """The same in any order, fastest in a rising one: the file is opened when a frame is asked for, and again to go back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._frames, self._last = None, -1
+
+    def frame(self, index: int) -> np.ndarray:
+        """Return frame `index`, (H, W, 3) uint8 RGB."""
+        if self._frames is None or index <= self._last:
+            if self._frames is not None:
+                self._frames.close()
+            self._frames = VideoFrames(self.path)
+        self._last = index
+        return self._frames.frame(index)
+
+
 def open_video(path: str | os.PathLike) -> cv2.VideoCapture:
     """Return OpenCV's reader of a file.
 

@@ -1,4 +1,4 @@
-"""A reconstruction as files that other programs read: PLY, GLB, COLMAP text, JSON, mask images.
+"""A reconstruction as files that other programs read: PLY, GLB, COLMAP's model, JSON, mask images.
 
 Every file appears whole or not at all, and nothing is written from depth or cameras that are not finite.
 """
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from jrs.benchmarks import class_name
 from jrs.errors import DataError, JrsError
-from jrs.geometry.camera import quaternion_from_rotation
 from jrs.geometry.cloud import (
     FRUSTUM_EDGES,
     PointCloud,
@@ -31,6 +30,7 @@ from jrs.io.images import LoadedPhotos
 from jrs.io.known_geometry import unit_in_words
 from jrs.io.ply import write_ply
 from jrs.io.png import write_png16
+from jrs.postprocess.colmap import write_colmap
 from jrs.structures import Reconstruction, pack_bits
 
 CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinates: p_cam = cam_from_world @ [p_world, 1]. '
@@ -53,7 +53,7 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
         palette: (M, 3) uint8, one colour per instance.
         weights: what is known of the weights, repeated in instances.json.
         glb: also scene.glb (needs trimesh).
-        colmap: also COLMAP's text model in `colmap/`.
+        colmap: also COLMAP's text model and its pictures in `colmap/` (`jrs.postprocess.colmap`).
 
     Raises:
         DataError: depth or cameras are not finite. JrsError: trimesh is not installed.
@@ -73,7 +73,7 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
     if glb and cloud is not None:
         written.append(write_glb(folder / 'scene.glb', scene, cloud))
     if colmap and cloud is not None:
-        written.append(write_colmap(folder / 'colmap', scene, photos, cloud))
+        written.append(write_colmap(folder / 'colmap', scene, photos, original_intrinsics(scene, photos), cloud))
     return written
 
 
@@ -135,7 +135,7 @@ def cameras_record(scene: Reconstruction, photos: LoadedPhotos) -> dict:
     cameras = []
     for view, intrinsics in enumerate(original_intrinsics(scene, photos)):
         height, width = photos.original_sizes[view]
-        cameras.append({'name': scene.view_names[view], 'width': width, 'height': height,
+        cameras.append({'name': scene.view_names[view], **photos.originals[view].record, 'width': width, 'height': height,
                         'intrinsics': intrinsics.tolist(), 'cam_from_world': scene.cam_from_world[view].tolist()})
     world = 'that of the given cameras' if 'cameras' in scene.given else 'the frame of the first camera'
     return {'convention': CONVENTION.format(world=world), 'scale': unit_in_words(scene.scale),
@@ -196,27 +196,6 @@ def write_glb(path: Path, scene: Reconstruction, cloud: PointCloud) -> Path:
     with atomic_write(path, 'wb') as file:
         file.write(world.export(file_type='glb'))
     return path
-
-
-def write_colmap(folder: Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud) -> Path:
-    """Write cameras.txt, images.txt and points3D.txt (PINHOLE, original sizes, pixel centres at .5, no tracks)."""
-    unit = f'unit: {unit_in_words(scene.scale)}'
-    cameras = ['# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy']
-    images = [f'# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, {unit}']
-    quaternions = quaternion_from_rotation(scene.cam_from_world[:, :3, :3].cpu().double())   # (V, 4), x y z w
-    for view, (k, (x, y, z, w)) in enumerate(zip(original_intrinsics(scene, photos), quaternions.tolist(), strict=True)):
-        height, width = photos.original_sizes[view]
-        lens = ' '.join(f'{float(value):.9g}' for value in (k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5))
-        cameras.append(f'{view + 1} PINHOLE {width} {height} {lens}')
-        pose = ' '.join(f'{value:.9g}' for value in (w, x, y, z, *scene.cam_from_world[view, :3, 3].tolist()))
-        images += [f'{view + 1} {pose} {view + 1} {scene.view_names[view]}', '']
-    points = [f'# POINT3D_ID X Y Z R G B ERROR TRACK[], {unit}']
-    points += [f'{index + 1} {x:.6g} {y:.6g} {z:.6g} {r} {g} {b} 0' for index, ((x, y, z), (r, g, b)) in
-               enumerate(zip(cloud.points.tolist(), cloud.colours.tolist(), strict=True))]
-    for name, lines in (('cameras.txt', cameras), ('images.txt', images), ('points3D.txt', points)):
-        with atomic_write(folder / name, 'w') as file:
-            file.write('\n'.join(lines) + '\n')
-    return folder
 
 
 def _write_json(path: Path, record: dict) -> Path:

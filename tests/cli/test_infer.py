@@ -105,5 +105,5 @@ def test_the_command_brings_a_reconstruction_to_metres_and_says_from_what(capsys
     words = [photo, '--out', tmp_path / 'out', '--scale-from', 'depth=2.5@photo:20,15', '--colmap']
     assert run(main, [str(word) for word in words]) == 0
     assert 'scale: metres, from a known depth of 2.5 m; depth and translations were multiplied by' in capsys.readouterr().out
-    for name in ('cameras.json', 'instances.json', 'report.html', 'cloud.ply', 'colmap/images.txt', 'scene.glb'):
+    for name in ('cameras.json', 'instances.json', 'report.html', 'cloud.ply', 'colmap/sparse/0/images.txt', 'scene.glb'):
         assert b'from a known depth of 2.5 m' in (tmp_path / 'out' / name).read_bytes(), name

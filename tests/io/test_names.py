@@ -40,13 +40,15 @@ def test_names_of_views_are_stems_apart_for_every_file_system():
     decomposed = unicodedata.normalize('NFD', 'é')
     assert distinct_names(['x/a b.jpg', 'x/a.b.png', 'y/a b.jpg', 'A B.JPG']) == ['a b', 'a.b', 'a b-2', 'A B-3']
     assert distinct_names(['é.jpg', f'{decomposed}.jpg']) == ['é', f'{decomposed}-2']
-    assert distinct_names(['a\nb.jpg', 'a%0Ab.jpg']) == ['a%0Ab', 'a%0Ab-2']
+    assert distinct_names(['a\nb.jpg', 'a%0Ab.jpg', 'a%0Ab.png']) == ['a%0Ab-3', 'a%0Ab', 'a%0Ab-2']
     assert view_name('a\\b') == 'a%5Cb'
 
 
 def test_who_has_a_numbered_name_of_its_own_keeps_it():
-    assert distinct(['a', 'a', 'a-2', 'A-3', 'a']) == ['a', 'a-4', 'a-2', 'A-3', 'a-5']
-    assert distinct(['a'] * 4000)[-1] == 'a-4000'
+    names = ['a', 'a', 'a-2', 'A-3', 'a']
+    assert distinct(names, names) == ['a', 'a-4', 'a-2', 'A-3', 'a-5']
+    assert distinct(['a_b', 'a_b', 'a_b'], ['a b', 'a_b', 'a#b']) == ['a_b-2', 'a_b', 'a_b-3']
+    assert distinct(['a'] * 4000, ['a'] * 4000)[-1] == 'a-4000'
 
 
 def test_names_that_are_too_long_are_cut_and_stay_apart():

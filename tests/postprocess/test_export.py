@@ -17,10 +17,9 @@ from jrs.postprocess.export import (
     instances_record,
     original_ids,
     without_padding,
-    write_colmap,
     write_glb,
 )
-from tests.small_scene import HEIGHT, STEP, VIEWS, WIDTH, small_photos, small_scene
+from tests.small_scene import HEIGHT, VIEWS, WIDTH, small_photos, small_scene
 
 NAMES = ('chair', 'table')
 PALETTE = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
@@ -135,18 +134,6 @@ def test_missing_trimesh_says_what_to_install(tmp_path, monkeypatch):
     scene = small_scene()
     with pytest.raises(JrsError, match='pip install'):
         write_glb(tmp_path / 'scene.glb', scene, point_cloud(scene))
-
-
-def test_colmap_model_has_its_own_pixel_centres(tmp_path):
-    scene = small_scene()
-    photos = small_photos(scene)
-    write_colmap(tmp_path, scene, photos, point_cloud(scene, max_points=10))
-    camera = (tmp_path / 'cameras.txt').read_text().splitlines()[1].split()
-    assert camera[:4] == ['1', 'PINHOLE', str(2 * WIDTH), str(2 * HEIGHT + 8)]
-    assert float(camera[6]) == pytest.approx(2 * (WIDTH / 2) + 0.5 + 0.5)
-    image = (tmp_path / 'images.txt').read_text().splitlines()[3].split()
-    assert [float(value) for value in image[1:8]] == pytest.approx([1, 0, 0, 0, -STEP, 0, 0])
-    assert len((tmp_path / 'points3D.txt').read_text().splitlines()) == 11
 
 
 @pytest.mark.parametrize('field', ['depth', 'cam_from_world', 'intrinsics'])

@@ -92,7 +92,7 @@ def test_files_say_the_unit_and_what_it_is_from_and_are_read_as_metric(tmp_path)
         export_scene(tmp_path / 'out', one, photos, cloud, ('x', 'y'), palette, colmap=True, glb=False)
         assert words in (tmp_path / 'out' / 'cloud.ply').read_bytes()[:400].decode('ascii', 'replace')
         assert json.loads((tmp_path / 'out' / 'instances.json').read_text())['scale'] == words
-        assert f', unit: {words}' in (tmp_path / 'out' / 'colmap' / 'points3D.txt').read_text()
+        assert f', unit: {words}' in (tmp_path / 'out' / 'colmap/sparse/0/points3D.txt').read_text()
 
 
 def test_two_of_the_cameras_are_enough_and_approximate_ones_say_so(tmp_path):
