@@ -20,7 +20,7 @@ from mmengine.config import Config
 from jrs.benchmarks import class_name
 from jrs.cli.options import add_config_options, config_from
 from jrs.cli.test import UNTRAINED
-from jrs.errors import ConfigError, DataError, WeightsError
+from jrs.errors import ConfigError, DataError, WeightsError, find_named
 
 if TYPE_CHECKING:                               # torch takes seconds, and --help should not
     from torch import nn
@@ -33,9 +33,12 @@ EXAMPLES = """examples:
       --profile rooms --out outputs/attention
   python tools/attention.py configs/segvggt/all24_fada.py untrained --profile debug --scene scene0007_00 --instance 3 \\
       --layers 0 3 --out outputs/attention
+  python tools/attention.py ... --class window chair --query score          best-scored predictions of a window and a chair
 
-The query of an instance is the one that the matcher of the checkpoint's own training assigns to it: a checkpoint with a
-config.py beside it is built from the model in there, others from CONFIG. Data come from CONFIG.
+The query of an instance is the one that the matcher of the checkpoint's own training assigns to it, or with --query score
+the one of the best-scored prediction whose mask overlaps this instance more than any other. A checkpoint with a config.py
+beside it is built from the model in there, others from CONFIG. Data come from CONFIG. The paper does not say which query
+its Figures 3 and 4 show.
 
 written to OUT: attention.html, which needs nothing else; attention.json and attention.csv with the numbers per layer, and in
 attention.json their slopes over depth (the change from the first inserted layer to the last of a straight line); maps/ with
@@ -48,9 +51,12 @@ NUMBERS = {                                     # heading of a chart -> the mean
 LINES = ('#d9480f', '#1971c2', '#2f9e44', '#9c36b5', '#e8a200', '#0c8599', '#c2255c', '#5f3dc4')
 EVEN = '#868e96'
 MAX_ROWS = 12                                   # views in a picture; more are shown evenly spaced
-NOTE = ('Attention of the query that the training matcher assigns to each true instance, mean over heads; means over all '
-        'matched instances, which are all true ones unless a scene has more of them than there are queries. A patch spreads '
-        'its mass evenly over its pixels. "Even" is attention that gives every token the same weight.')
+NOTES = dict(
+    matcher='Attention of the query that the training matcher assigns to each true instance, mean over heads; means over '
+            'all matched instances, which are all true ones unless a scene has more of them than there are queries.',
+    score='Attention of the query of the best-scored prediction of each true instance, mean over heads; means over the '
+          'instances that a prediction is of: the one whose mask it overlaps most.')
+NOTE = ('A patch spreads its mass evenly over its pixels. "Even" is attention that gives every token the same weight.')
 MAPS_NOTE = ('The outline is the true mask; the number in a cell is the share of the attention that falls on that view. '
              'Colours of a column mean the same in all its rows: black is none.')
 
@@ -84,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--scene', help='scene of the pictures; default: the first of the test split')
     options.add_argument('--instance', type=int, nargs='+', metavar='ID', help='ids of instances of that scene; default: a '
                          'large one that at most half of the views show')
+    options.add_argument('--class', dest='classes', nargs='+', metavar='NAME', help='or of these classes: a large '
+                         'instance of each, of --scene or of the first scene of the test split that shows one')
+    options.add_argument('--query', choices=('matcher', 'score'), default='matcher', help='whose attention an instance has: '
+                         'of the query that the training matcher assigns (default), or of the best-scored prediction')
     options.add_argument('--layers', type=int, nargs='+', metavar='LAYER', help='layers of the pictures, counted from 0; '
                          "default: those that stand where the paper's 14, 22 and 23 of 24 do")
     options.add_argument('--heads', action='store_true', help='also a picture per layer with a column for each head')
@@ -112,13 +122,13 @@ def compare(args: argparse.Namespace) -> None:
     ready = check_ready(cfg, 'test_dataset')
     say_data(cfg, ready)
     dataset = ready['test_dataset']
-    show = chosen(dataset, args.scene, args.instance)
+    names = class_names(cfg, {})
+    show = chosen(dataset, args.scene, args.instance, args.classes or (), names)
     found = []
     for checkpoint in checkpoints:
         print(f'{checkpoint.label}: {checkpoint.file}, {len(dataset)} scenes', flush=True)
         found.append(look(checkpoint, scoring_loader(dataset, cfg.train.workers), show, args))
-    facts = dict(config=args.config, profile=args.profile, split=dataset.split, scenes=len(dataset))
-    names = class_names(cfg, {})
+    facts = dict(config=args.config, profile=args.profile, split=dataset.split, scenes=len(dataset), query=args.query)
     write_numbers(args.out, found, facts)
     pictures = write_pictures(args.out, found, names)
     page = write_page(args.out, found, facts, pictures)
@@ -157,18 +167,44 @@ def default_label(file: str) -> str:
     return path.resolve().parent.name if path.name == 'weights.safetensors' else path.stem
 
 
-def chosen(dataset, scene: str | None, instances: Sequence[int] | None) -> dict[str, list[int]]:
+def chosen(dataset, scene: str | None, instances: Sequence[int] | None, classes: Sequence[str] = (),
+           class_names: Sequence[str] = ()) -> dict[str, list[int]]:
     """Return scene -> ids of the instances to draw.
 
+    Args:
+        dataset: the test split.
+        scene: one of it; None = the first, or the first that shows an instance of a class.
+        instances: ids.
+        classes: names of which an instance each is drawn.
+        class_names: all names by class index.
+
     Raises:
-        DataError: the split has no such scene, or the scene no true instances.
+        DataError: the split has no such scene, or the scene no true instances. ConfigError: no such class.
     """
     from jrs.engine.attention import telling_instance
     names = dataset.metainfo['scene_names']
-    scene = scene or names[0]
-    if scene not in names:
+    if scene is not None and scene not in names:
         raise DataError(f'--scene {scene} is not in the test split, which has: {", ".join(names[:40])}.')
-    return {scene: list(dict.fromkeys(instances or [telling_instance(dataset[names.index(scene)])]))}
+    first = scene or names[0]
+    show: dict[str, list[int]] = {first: list(instances or ())}
+    for name in classes:
+        label = find_named({known: index for index, known in enumerate(class_names)}, name, 'class')
+        place, number = of_class(dataset, [scene] if scene else names, label, name)
+        show.setdefault(place, []).append(number)
+    if not instances and not classes:
+        show[first].append(telling_instance(dataset[names.index(first)]))
+    return {place: list(dict.fromkeys(numbers)) for place, numbers in show.items() if numbers}
+
+
+def of_class(dataset, scenes: Sequence[str], label: int, name: str) -> tuple[str, int]:
+    """Return the first of `scenes` that shows an instance of the class with index `label`, and the id of one."""
+    from jrs.engine.attention import telling_instances
+    names = dataset.metainfo['scene_names']
+    for scene in scenes:
+        batch = dataset[names.index(scene)]
+        if batch.instances is not None and (found := telling_instances(batch, label)):
+            return scene, found[0]
+    raise DataError(f'--class {name}: no view of {scenes[0] if len(scenes) == 1 else "the test split"} shows one.')
 
 
 def look(checkpoint: Checkpoint, scenes, show: dict[str, list[int]], args: argparse.Namespace) -> Evidence:
@@ -186,7 +222,7 @@ def look(checkpoint: Checkpoint, scenes, show: dict[str, list[int]], args: argpa
     if absent:
         raise ConfigError(f'--layers: the queries of {checkpoint.label} do not read at the layers {absent}; they read at '
                           f'{list(inserted)}.')
-    return Evidence(checkpoint, *study(model, scenes, show, layers, args.heads))
+    return Evidence(checkpoint, *study(model, scenes, show, layers, args.heads, args.query))
 
 
 def load(checkpoint: Checkpoint, device: str) -> nn.Module:
@@ -330,7 +366,8 @@ def write_page(out: Path, found: Sequence[Evidence], facts: dict, pictures: dict
     rows = [row for evidence in found for row in rows_of(evidence)]
     models = [[item.checkpoint.label, item.checkpoint.file, ', '.join(costs_of(item.checkpoint))] for item in found]
     cells = [['–' if value is None else value for value in row.values()] for row in rows]
-    sections = [f'<p>{escape(NOTE)}</p>', html.table(['checkpoint', 'weights', 'costs of its matcher'], models),
+    sections = [f'<p>{escape(NOTES[facts["query"]])} {escape(NOTE)}</p>',
+                html.table(['checkpoint', 'weights', 'costs of its matcher'], models),
                 charts(found), f'<h2>Maps</h2><p class="soft">{escape(MAPS_NOTE)}</p>',
                 *(side_by_side(caption, columns) for caption, columns in pictures.items()),
                 '<h2>Numbers</h2>', html.table([name.replace('_', ' ') for name in rows[0]], cells)]

@@ -25,7 +25,7 @@ class ShownInstance:
         scene: name.
         instance: id as in the id images.
         label: class index.
-        query: the query that the matcher gives it.
+        query: the query that belongs to it.
         images: (V, 3, H, W) in [0, 1].
         view_names: V names.
         mask: (V, h, w) bool, the true one.
@@ -58,25 +58,36 @@ def paper_layers(inserted: Sequence[int], depth: int) -> tuple[int, ...]:
 
 
 def telling_instance(batch: SceneBatch) -> int:
+    """Return the first of the `telling_instances` of one scene; DataError where no view shows an instance."""
+    found = telling_instances(batch)
+    if not found:
+        raise DataError(f'{batch.scene_names[0]}: no view shows an instance; choose another --scene.')
+    return found[0]
+
+
+def telling_instances(batch: SceneBatch, label: int | None = None) -> list[int]:
     """Return the id of the instance of a scene whose picture says most: large, and not in too many of the views.
 
     The largest of those that at most half of the views show; where there is none, of those that not all show; else of all.
+    In a list, which is empty where no view shows any.
 
-    Raises:
-        DataError: no view shows an instance.
+    Args:
+        batch: of one scene.
+        label: class index of those that count; None = all.
     """
-    ids = batch.instances[0].ids
+    table = batch.instances[0]
+    ids = table.ids if label is None else table.ids[table.labels == label]
     pixels = (batch.instance_ids[0] == ids[:, None, None, None]).flatten(2).sum(-1)         # (G, V)
     shown = (pixels > 0).float().mean(-1)                                                   # (G,)
     for most in (0.5, 0.999, 1.0):
         size = pixels.sum(-1) * (shown > 0) * (shown <= most)
         if len(size) and size.max() > 0:
-            return int(ids[size.argmax()])
-    raise DataError(f'{batch.scene_names[0]}: no view shows an instance; choose another --scene.')
+            return [int(ids[size.argmax()])]
+    return []
 
 
 def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collection[int]], layers: Collection[int],
-          per_head: bool = False) -> tuple[AttentionSums, list[ShownInstance]]:
+          per_head: bool = False, by: str = 'matcher') -> tuple[AttentionSums, list[ShownInstance]]:
     """Return the sums over the matched instances of all scenes, and maps of the chosen ones.
 
     The sums are those of `view_sums`, with `pixel_mass` and `special_mass` (on tokens that are no patches) beside them.
@@ -87,6 +98,7 @@ def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collec
         show: scene name -> ids of the instances whose maps are kept.
         layers: inserted layers whose maps are kept.
         per_head: keep the maps of each head.
+        by: which query belongs to an instance: 'matcher' or 'score', see `matched_attention`.
 
     Raises:
         ConfigError: the model has no matcher or cannot show its attention. DataError: a chosen instance has no query.
@@ -96,8 +108,9 @@ def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collec
     for batch in scenes:
         batch = batch.to(device).unpacked()
         with torch.no_grad():
-            queries = model.forward_images(batch.images, track_views=True).queries
-        matched = matched_attention(model, queries, batch)[0]
+            predictions = model.forward_images(batch.images, track_views=True)
+            found = [scene.instances for scene in model.reconstructed(batch, predictions)] if by == 'score' else None
+        matched = matched_attention(model, predictions.queries, batch, found)[0]
         kept = [_shown(batch, matched, number) for number in show.get(batch.scene_names[0], ())]
         sums.append(_scene_sums(model, batch, matched, kept, layers, per_head))
         shown += kept

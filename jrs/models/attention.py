@@ -10,30 +10,53 @@ from torch import Tensor, nn
 from jrs.alignment.cost import required_attention
 from jrs.errors import ConfigError
 from jrs.models.targets import instance_targets
-from jrs.structures import LayerState, MatchedAttention, QueryPredictions, SceneBatch
+from jrs.structures import Instances, InstanceTargets, LayerState, Match, MatchedAttention, QueryPredictions, SceneBatch
 
 
 @torch.no_grad()
-def matched_attention(model: nn.Module, queries: QueryPredictions | None, batch: SceneBatch) -> list[MatchedAttention]:
-    """Return the view attention of the queries that the training matcher assigns to the true instances, per scene.
+def matched_attention(model: nn.Module, queries: QueryPredictions | None, batch: SceneBatch,
+                      instances: list[Instances] | None = None) -> list[MatchedAttention]:
+    """Return the view attention of the queries that belong to the true instances, per scene.
 
     Args:
         model: a SegVGGT with a matcher.
         queries: its predictions for `batch`, made with `track_views`.
         batch: B scenes with true instances.
+        instances: of B scenes what was found in them: queries belong to instances by `best_scored`. None = the training
+            matcher assigns them.
 
     Raises:
         ConfigError: the model has no queries or no matcher, or its queries do not report view attention.
         DataError: the batch has no true instances.
     """
-    if queries is None or model.matcher is None:
+    if queries is None or model.matcher is None and instances is None:
         raise ConfigError('model.queries or model.matcher is None: no query belongs to a true instance.')
     required_attention(queries, 'The comparison of attention with true instances')
     targets = instance_targets(batch, queries.features.shape[-2:], model.min_target_pixels)
-    matches, layers = model.match(queries, targets), inserted_layers(model)
+    matches = model.match(queries, targets) if instances is None else list(map(best_scored, instances, targets))
+    layers = inserted_layers(model)
     return [MatchedAttention(layers, match.queries, target.select(match.instances),
                              queries.view_attention[:, index, match.queries])
             for index, (target, match) in enumerate(zip(targets, matches, strict=True))]
+
+
+def best_scored(found: Instances, target: InstanceTargets) -> Match:
+    """Return for the true instances of one scene the queries of the best-scored predictions that are of them.
+
+    A prediction is of the instance with which its mask has the largest IoU. An instance that no prediction is of has no
+    query; the query of a mask has one instance.
+    """
+    true = target.flat_masks.float()                                                # (G, V*h*w)
+    of_instance: dict[int, int] = {}                                                # instance -> query
+    for query, mask in zip(found.queries.tolist(), found.packed, strict=True) if len(true) else ():     # best first
+        predicted = mask.flatten().float()
+        overlap = true @ predicted                                                  # (G,)
+        share = overlap / (true.sum(1) + predicted.sum() - overlap).clamp_min(1)
+        if share.max() > 0 and query not in of_instance.values():
+            of_instance.setdefault(int(share.argmax()), query)
+    pairs = sorted((query, instance) for instance, query in of_instance.items())
+    queries, instances = torch.tensor(pairs, dtype=torch.int64, device=true.device).reshape(-1, 2).T
+    return Match(queries, instances)
 
 
 def inserted_layers(model: nn.Module) -> tuple[int, ...]:

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from jrs.cli.attention import chosen
 from jrs.config import load_config, parse_override
 from jrs.engine.attention import paper_layers, study, telling_instance
 from jrs.engine.build import build_dataset, build_model, build_runner
-from jrs.errors import DataError
+from jrs.errors import ConfigError, DataError
+from jrs.models.attention import best_scored
+from jrs.structures import Instances, InstanceTargets
 from tests._data import MAIN, command, forget_runs, random_batch
 
 OFF = ('hooks.pictures=None', 'metrics.instances=None', 'metrics.depth=None', 'metrics.cameras=None')
@@ -65,6 +68,46 @@ def test_a_study_has_the_numbers_of_the_metric_and_maps_that_add_up(model, scene
     assert (sums.per_layer['special_mass'] > 0).all()
     tokens = grid[0] * grid[1]
     assert sums.uniform['special_mass'] == pytest.approx(sums.instances * 5 / (5 + tokens))
+
+
+def test_a_study_may_take_the_queries_of_the_best_scored_predictions(model, scene):
+    model.reports_matches = True
+    found = model(scene, mode='predict')[0]
+    model.reports_matches = False
+    match = best_scored(found.instances, found.matched.target)       # all instances have a query of the matcher
+    number = int(found.matched.target.ids[match.instances[0]])
+    sums, (shown,) = study(model, [scene], {scene.scene_names[0]: [number]}, (1,), by='score')
+    assert sums.instances == len(match.queries) and shown.query == match.queries[0]
+    _, (matched,) = study(model, [scene], {scene.scene_names[0]: [number]}, (1,))
+    assert matched.query != shown.query
+
+
+def test_the_query_by_score_is_the_best_one_whose_mask_is_most_of_that_instance():
+    masks = torch.zeros(3, 1, 2, 4, dtype=torch.bool)               # instances: left half, right half, one that nobody finds
+    masks[0, ..., :2], masks[1, 0, :, 2:] = True, True
+    masks[2, 0, 0, 0] = True
+    target = InstanceTargets(torch.zeros(3, dtype=torch.int64), masks, torch.ones(3, 1))
+    predicted = torch.zeros(4, 1, 2, 4, dtype=torch.bool)
+    predicted[0, ..., :3], predicted[1, ..., :2], predicted[2, ..., 1:] = True, True, True         # the last is empty
+    found = Instances(predicted, torch.zeros(4, dtype=torch.int64), torch.tensor([0.9, 0.8, 0.7, 0.6]),
+                      torch.tensor([7, 5, 2, 1]))
+    match = best_scored(found, target)
+    assert (match.queries.tolist(), match.instances.tolist()) == ([2, 7], [1, 0])
+    assert best_scored(found, target.select(torch.zeros(0, dtype=torch.int64))).queries.numel() == 0
+
+
+def test_instances_are_chosen_by_the_name_of_their_class(cfg, scene):
+    dataset = build_dataset(cfg, 'test_dataset')
+    names = [str(index) for index in range(198)]
+    number = telling_instance(scene)
+    label = int(scene.instances[0].labels[scene.instances[0].ids == number])
+    assert chosen(dataset, None, None, [names[label]], names) == {scene.scene_names[0]: [number]}
+    assert chosen(dataset, scene.scene_names[0], [number], [names[label]], names) == {scene.scene_names[0]: [number]}
+    absent = next(name for index, name in enumerate(names) if index not in scene.instances[0].labels)
+    with pytest.raises(DataError, match=f'--class {absent}: no view of {scene.scene_names[0]} shows one'):
+        chosen(dataset, scene.scene_names[0], None, [absent], names)
+    with pytest.raises(ConfigError, match="no class 'chiar'.*'chair'"):
+        chosen(dataset, None, None, ['chiar'], ['chair'])
 
 
 def test_even_attention_has_the_uniform_pixel_mass(model, scene):
