@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
@@ -18,6 +18,7 @@ from jrs.io.names import check_names, expanded, readable
 
 if TYPE_CHECKING:                              # torch is imported when there is work
     from jrs.engine.inference import Reconstructor, Scene
+    from jrs.io.images import LoadedPhotos
 
 STREAM_WINDOW = 16                             # views
 EXAMPLES = """examples:
@@ -112,6 +113,8 @@ def infer(args: argparse.Namespace) -> None:
     height, width = photos.images.shape[-2:]
     say(f'{len(photos.names)} views, network input {width} x {height}')
     check_names(args.out, [f'{name}.png' for name in photos.names])
+    for remark in photos.remarks:
+        say(remark)
     if source is not None:
         check_scale_source(source, photos)
     known = None
@@ -137,7 +140,7 @@ def infer_stream(args: argparse.Namespace, reconstruct: Reconstructor, say: Call
     from jrs.io.atomic import atomic_write
     views = reconstruct.each_view(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
     records = []
-    for window in stream_windows(reconstruct, views, args.stream, say):
+    for window in stream_windows(reconstruct, _remarked(views, say), args.stream, say):
         written = _save(args, window.scene, args.out / f'window_{window.number:04d}')
         records.append(window.record())
         with atomic_write(args.out / 'stream.json', 'w') as file:
@@ -146,6 +149,17 @@ def infer_stream(args: argparse.Namespace, reconstruct: Reconstructor, say: Call
             f'{_found(window.scene)}; written: {written[-1]}')
         del window                                                              # its memory is given back before the next
     print(f'\n{advice(reconstruct.weights)}\n\nLook at: {written[-1]}')
+
+
+def _remarked(views: Iterable[LoadedPhotos], say: Callable[[str], None]) -> Iterator[LoadedPhotos]:
+    """Yield views that come one at a time; say what people should know of them, each thing once."""
+    said = set()
+    for view in views:
+        for remark in view.remarks:
+            if remark not in said:
+                say(remark)
+                said.add(remark)
+        yield view
 
 
 def _found(scene: Scene) -> str:

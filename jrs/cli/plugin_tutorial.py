@@ -93,7 +93,7 @@ writes 65535). Instances are `SceneInstance(id, label, {})` with ids 1 .. 999, t
 list are background. A benchmark of your own says which labels are classes: those spelled as one, or those in its `labels`,
 `dict(couch='sofa')`; for a published one give class ids, `SceneInstance(id, label, {'scannet200': 7})`. Without a mesh the
 depth of the views is what is scored against; without depth there is nothing to score instances and depth on, and training
-needs a pre-trained teacher. `jrs.io.images.read_photo(path)` reads a picture as (H, W, 3) uint8, `jrs.io.png.read_png16` a
+needs a pre-trained teacher. `jrs.io.photo.read_photo(path)` reads a picture as (H, W, 3) uint8, `jrs.io.png.read_png16` a
 16-bit one as (H, W) uint16, to be divided by the factor of the files. The first lines of a run say which data it reads.
 No score shows poses that were not inverted or a factor that is a little wrong: look at the points of two views together.
 

@@ -44,8 +44,8 @@ import numpy as np
 
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
-from jrs.io.images import read_photo
 from jrs.io.names import MAX_NAME, hidden_beside
+from jrs.io.photo import read_photo
 from jrs.io.ply import read_ply, write_ply
 from jrs.io.png import MAX_PIXELS, read_png16, write_png8, write_png16
 from jrs.io.text import read_json, read_text

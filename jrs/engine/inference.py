@@ -33,6 +33,7 @@ from jrs.io.images import RESIZES, LoadedPhotos, each_photo, load_photos
 from jrs.io.known_geometry import UNITS, unit_in_words
 from jrs.io.known_scale import ScaleSource
 from jrs.io.names import readable
+from jrs.io.photo_files import reasons, remarks_on
 from jrs.io.weights import build_with_weights, read_metadata
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
@@ -130,7 +131,10 @@ class Scene:
         section = scene_section(self.reconstruction, self.class_names, cloud=cloud, valid=self.photos.valid)
         card = {name.replace('_', ' '): self.weights[name] for name in ('trained_on', 'licence') if name in self.weights}
         facts = {**self.facts, 'points': 'none' if cloud is None else f'{len(cloud.points):,}',
-                 **({'left out': self.left_out} if self.left_out else {}), 'weights': self.weights['file'], **card}
+                 **({'left out': self.left_out} if self.left_out else {}),
+                 **({'not read': reasons(self.photos.left_out, shown=None)} if self.photos.left_out else {}),
+                 **({'how it was read': '; '.join(remarks_on(self.photos.notes, None))} if self.photos.notes else {}),
+                 'weights': self.weights['file'], **card}
         written.append(write_report(out / 'report.html', title, [section], facts, advice(self.weights),
                                     f'made by jrs {__version__}; scale {self.scale}'))
         return written

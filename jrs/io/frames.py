@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Sequence
@@ -10,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jrs.errors import DataError
-from jrs.io.images import PHOTO_FORMATS, resize_map
-from jrs.io.png import BROKEN_PICTURE, read_png16, read_png_header
+from jrs.io.images import resize_map
+from jrs.io.photo import photo_size
+from jrs.io.png import read_png16
 from jrs.io.scannet import read_matrix
 
 COLOR_SUFFIXES = ('.jpg', '.png')
@@ -53,7 +52,7 @@ class ExportedFrames:
     @cached_property
     def color_size(self) -> tuple[int, int]:
         """(H, W) of the colour images."""
-        return _picture_size(self._colors[self.indices[0]])
+        return photo_size(self._colors[self.indices[0]])
 
     @cached_property
     def depth_size(self) -> tuple[int, int]:
@@ -83,8 +82,8 @@ class ExportedFrames:
     def color(self, index: int) -> tuple[bytes, str]:
         """Return the bytes of a colour image and their suffix, '.jpg' or '.png'."""
         path = self._colors[index]
-        if _picture_size(path) != self.color_size:
-            raise DataError(f'{path}: is {_picture_size(path)}, the first frame is {self.color_size} (height, width).')
+        if (size := photo_size(path)) != self.color_size:
+            raise DataError(f'{path}: is {size}, the first frame is {self.color_size} (height, width).')
         return path.read_bytes(), path.suffix.lower()
 
     def depth_mm(self, index: int) -> np.ndarray:
@@ -121,15 +120,3 @@ def _numbered(folder: Path, suffixes: Sequence[str]) -> dict[int, Path]:
     """Return number -> file of the files whose stem is a number."""
     files = folder.iterdir() if folder.is_dir() else ()
     return {int(path.stem): path for path in files if path.suffix.lower() in suffixes and path.stem.isdecimal()}
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    """Return (H, W) of a picture from its header."""
-    try:
-        if path.suffix.lower() == '.png':
-            with open(path, 'rb') as file:
-                return read_png_header(file.read(64), str(path))[:2]
-        with Image.open(io.BytesIO(path.read_bytes()), formats=PHOTO_FORMATS) as picture:
-            return picture.size[::-1]
-    except BROKEN_PICTURE as error:
-        raise DataError(f'{path}: not a readable picture ({error}).') from error

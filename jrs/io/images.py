@@ -7,28 +7,26 @@ pixel went: a 3 x 3 affine map of (u, v, 1), pixel centres at integers, so that 
 
 from __future__ import annotations
 
-import io
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import mmcv
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from jrs.errors import DataError
 from jrs.io.names import distinct_names, expanded, readable
-from jrs.io.png import BROKEN_PICTURE
+from jrs.io.photo import LARGE, Photo, common_bits, open_photo, over_white
+from jrs.io.photo_files import PHOTO_SUFFIXES, VIDEO_SUFFIXES, is_video, not_read, reasons, remarks_on, why_not_read
 from jrs.io.video import RepeatedFrames, open_video
 
-PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
-PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')     # no others are tried: PIL runs programs for some (EPS)
-VIDEO_SUFFIXES = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v')
 AREA = 255000                                  # pixels of a view of Pi3 as released
 VIDEO_VIEWS = 24                               # frames taken from a video when nobody says how many
 
@@ -68,6 +66,8 @@ class LoadedPhotos:
         input_from_original: (V, 3, 3) float64, maps original pixels (u, v, 1) to pixels of `images`; both with pixel
             centres at integers.
         originals: V pictures that the views were made from.
+        left_out: name of a file of the source that is no view -> why.
+        notes: (file, what of it was not read, or how it was understood); file '' is the source itself.
     """
 
     images: Tensor
@@ -76,6 +76,13 @@ class LoadedPhotos:
     original_sizes: list[tuple[int, int]]
     input_from_original: Tensor
     originals: list[Original]
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What people should know of the source, line by line: files that were not read, and how others were."""
+        return [line for line in (not_read(self.left_out), *remarks_on(self.notes)) if line]
 
     @classmethod
     def together(cls, parts: Sequence[LoadedPhotos]) -> LoadedPhotos:
@@ -84,7 +91,9 @@ class LoadedPhotos:
                    for name in ('images', 'valid', 'input_from_original')}
         lists = {name: [value for part in parts for value in getattr(part, name)]
                  for name in ('names', 'original_sizes', 'originals')}
-        return cls(**tensors, **lists)
+        notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+        left_out = {name: why for part in parts for name, why in part.left_out.items()}
+        return cls(**tensors, **lists, left_out=left_out, notes=notes)
 
     @classmethod
     def of_input(cls, images: Tensor, names: Sequence[str]) -> LoadedPhotos:
@@ -100,12 +109,11 @@ def load_photos(source: str | Path | Sequence[str | Path], width: int = 518, pat
                 max_views: int | None = None, every: int = 1, resize: Resize | None = None) -> LoadedPhotos:
     """Load the views of one scene.
 
-    Photos are turned as EXIF says, alpha is laid over white, grey and 16-bit pictures become 8-bit RGB. Each is resized
-    by `resize`; views that end with different heights are centred on white at the largest (vggt.md section 12) and
-    `valid` marks the padding.
+    Photos become upright 8-bit RGB (`jrs.io.photo.open_photo`). Each is resized by `resize`; views that end with different
+    heights are centred on white at the largest (vggt.md section 12) and `valid` marks the padding.
 
     Args:
-        source: a folder of photos (sorted as people count: 2 before 10; videos and other files in it are ignored), a scene
+        source: a folder of photos (sorted as people count: 2 before 10; what else is in it is named in `left_out`), a scene
             folder (its colour images), one photo, a list of photos, or one video.
         width: width of the network input, a multiple of `patch_size`.
         patch_size: heights are rounded to multiples of it.
@@ -116,8 +124,8 @@ def load_photos(source: str | Path | Sequence[str | Path], width: int = 518, pat
     Raises:
         DataError: nothing there, unknown kind of file, or a file that cannot be read; names it.
     """
-    pictures = _pictures(source, width, patch_size, max_views, every, VIDEO_VIEWS)
-    return _assemble(pictures, width, patch_size, resize or resize_lanczos)
+    return _assemble(_read_source(source, width, patch_size, max_views, every, VIDEO_VIEWS), width, patch_size,
+                     resize or resize_lanczos)
 
 
 def each_photo(source: str | Path | Sequence[str | Path], width: int = 518, patch_size: int = 14,
@@ -131,20 +139,43 @@ def each_photo(source: str | Path | Sequence[str | Path], width: int = 518, patc
     Raises:
         DataError: as `load_photos`; or a view has another size than the first, which are not brought together here.
     """
-    shape = None
-    for name, original in _pictures(source, width, patch_size, max_views, every, None):
-        view = _assemble([(name, original)], width, patch_size, resize or resize_lanczos)
+    shape, whole = None, _read_source(source, width, patch_size, max_views, every, None)
+    for place in whole.views:
+        view = _assemble(replace(whole, views=[place]), width, patch_size, resize or resize_lanczos)
         found = tuple(view.images.shape[-2:])
         shape = shape or found
         if found != shape:
-            raise DataError(f'{name} becomes {found[0]} x {found[1]} pixels and the first view {shape[0]} x {shape[1]}: '
-                            'views that come one at a time are of one shape. Leave it out, or load all views at once.')
+            raise DataError(f'{place.name} becomes {found[0]} x {found[1]} pixels and the first view {shape[0]} x {shape[1]}'
+                            ': views that come one at a time are of one shape. Leave it out, or load all at once.')
         yield view
 
 
-def _pictures(source: str | Path | Sequence[str | Path], width: int, patch_size: int, max_views: int | None, every: int,
-              video_views: int | None) -> list[tuple[str, Original]]:
-    """Return names and pictures of `source`, not read yet; of a video `video_views` at most."""
+class _View(NamedTuple):
+    """A view of a source, not read yet."""
+
+    name: str
+    open: Callable[[], Photo]
+    path: Path
+    frame: int | None = None
+
+    @property
+    def original(self) -> Original:
+        """The picture that it is made from."""
+        return Original(lambda: self.open().pixels, self.path, self.frame)
+
+
+@dataclass
+class _Source:
+    """What a source gives: its views, and what else is to be said of it (`LoadedPhotos`)."""
+
+    views: list[_View]
+    left_out: dict[str, str]
+    notes: list[tuple[str, str]]
+
+
+def _read_source(source: str | Path | Sequence[str | Path], width: int, patch_size: int, max_views: int | None, every: int,
+                 video_views: int | None) -> _Source:
+    """Return what `source` gives; of a video `video_views` at most."""
     if width < patch_size or width % patch_size:
         raise DataError(f'The input width must be a positive multiple of the patch size {patch_size}, got {width}.')
     if every < 1 or (max_views is not None and max_views < 1):
@@ -152,63 +183,63 @@ def _pictures(source: str | Path | Sequence[str | Path], width: int, patch_size:
     video = as_video(source)
     if video is not None:
         return _frames(video, max_views or video_views, every)
-    files = list_photos(source)
-    named = zip(distinct_names(files), (Original(partial(read_photo, path), path) for path in files), strict=True)
-    return _pick(list(named)[::every], max_views)
+    found, left_out = find_photos(source)
+    named = _pick(list(zip(distinct_names(found), found, strict=True))[::every], max_views)
+    files = [path for _, path in named]
+    bits = common_bits(files)
+    return _Source([_View(name, partial(open_photo, path, bits), path) for name, path in named],
+                   left_out | not_chosen(found, files, every, max_views), [])
+
+
+def read_together(files: Sequence[Path], most: int = LARGE) -> Iterator[Photo]:
+    """Yield the photos of one scene, each read when it is asked for, of at most `most` pixels."""
+    bits = common_bits(files)
+    for path in files:
+        yield open_photo(path, bits, most)
+
+
+def not_chosen(found: Sequence[Path], chosen: Sequence[Path], every: int, max_views: int | None) -> dict[str, str]:
+    """Return name -> why of the photos that were found and are no views."""
+    why = f'not chosen: {chosen_by(every, max_views, "photo")}'
+    return {readable(path.name): why for path in found if path not in {*chosen}}
+
+
+def chosen_by(every: int, max_views: int | None, what: str) -> str:
+    """Say by which rule views are chosen of photos or frames."""
+    rules = [f'one {what} in {every}' if every > 1 else '', f'at most {max_views}, evenly spaced' if max_views else '']
+    return ', '.join(rule for rule in rules if rule)
 
 
 def list_photos(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the photo files that `source` means (`find_photos`)."""
+    return find_photos(source)[0]
+
+
+def find_photos(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], dict[str, str]]:
     """Return the photo files that `source` (folder, file or list of files) means, a folder's in natural order.
 
+    Returns:
+        The files; and name -> why of what else a folder holds.
+
     Raises:
-        DataError: a path does not exist, has an unknown suffix, or the folder or list holds no photo.
+        DataError: a path does not exist or is no photo, or the folder or list holds none.
     """
     if not isinstance(source, (str, Path)):
-        return _checked_list([expanded(item) for item in source])
+        return _checked_list([expanded(item) for item in source]), {}
     source = expanded(source)
     if not source.is_dir():
-        return _checked_list([source])
+        return _checked_list([source]), {}
     if (source / 'scene.json').is_file() and (source / 'color').is_dir():   # a scene folder: its colour images
         source = source / 'color'
-    files = sorted(filter(_is_photo, source.iterdir()), key=_place)
+    there = sorted(source.iterdir(), key=_place)
+    why = {path: 'hidden' if path.name.startswith('.') else why_not_read(path) for path in there}
+    left_out = {readable(path.name) + '/' * path.is_dir(): reason for path, reason in why.items() if reason}
+    files = [path for path, reason in why.items() if not reason]
     if not files:
-        there = sorted(path.name for path in source.iterdir())
-        held = f'It holds {", ".join(there[:5])}{", …" if len(there) > 5 else ""}.' if there else 'It is empty.'
+        held = f'It holds {reasons(left_out)}.' if left_out else 'It is empty.'
         raise DataError(f'No photos in the folder {source}. {held} Photos end in {", ".join(PHOTO_SUFFIXES)}; '
                         f'a video is given as a file, not as its folder.')
-    return files
-
-
-def read_photo(path: str | Path) -> np.ndarray:
-    """Return the picture in `path`, upright, as (h, w, 3) uint8 RGB; alpha over white, 16-bit scaled to 8.
-
-    Raises:
-        DataError: the file is missing, empty, truncated, or no picture.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f'There is no photo {path}.')
-    if path.is_file() and path.stat().st_size == 0:
-        raise DataError(f'The photo {path} is an empty file (0 bytes); remove it or copy it again.')
-    try:
-        data = io.BytesIO(path.read_bytes())                # of a file PIL would reserve as many bytes as a chunk announces
-        with Image.open(data, formats=PHOTO_FORMATS) as picture:
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
-    except BROKEN_PICTURE as error:
-        raise DataError(f'The photo {path} cannot be read ({error}); remove it or copy it again.') from error
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert any PIL mode to 8-bit RGB; transparent parts become white (PIL's 8-bit alpha_composite)."""
-    if picture.mode == 'F':
-        raise ValueError('32-bit float pictures have no agreed range')
-    if picture.mode.startswith('I'):
-        wide = np.asarray(picture).astype(np.float64)
-        return Image.fromarray(np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8)).convert('RGB')
-    if 'A' in picture.mode or 'transparency' in picture.info:
-        picture = picture.convert('RGBA')
-        return Image.alpha_composite(Image.new('RGBA', picture.size, (255, 255, 255, 255)), picture).convert('RGB')
-    return picture.convert('RGB')
+    return files, left_out
 
 
 def resize_lanczos(picture: np.ndarray, width: int = 518, patch_size: int = 14) -> tuple[np.ndarray, np.ndarray]:
@@ -313,7 +344,7 @@ def load_vggt(pictures: Iterable[np.ndarray], rule: Resize = resize_bicubic, wid
     Mixed sizes are centred on white at the largest height and width (vggt.md section 12); four channels are laid over
     white.
     """
-    resized = [rule(np.asarray(_to_rgb(Image.fromarray(picture))), width, patch_size)[0] for picture in pictures]
+    resized = [rule(np.asarray(over_white(Image.fromarray(picture))), width, patch_size)[0] for picture in pictures]
     height, width = max(p.shape[0] for p in resized), max(p.shape[1] for p in resized)
     return torch.stack([_to_tensor(centre_on_white(picture, height, width)[0]) for picture in resized])
 
@@ -343,16 +374,17 @@ def natural_key(name: str) -> list:
     return [(0, int(part), '') if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r'(\d+)', name) if part]
 
 
-def _assemble(named: Sequence[tuple[str, Original]], width: int, patch_size: int, resize: Resize) -> LoadedPhotos:
+def _assemble(source: _Source, width: int, patch_size: int, resize: Resize) -> LoadedPhotos:
     """Read and resize one picture after the other, and centre all of them at the common size."""
-    names, originals = map(list, zip(*named, strict=True))
-    resized, maps, sizes = [], [], []
-    for original in originals:
-        picture = original.read()
-        small, to_input = resize(picture, width, patch_size)
+    resized, maps, sizes, notes = [], [], [], list(source.notes)
+    for view in source.views:
+        photo = view.open()
+        small, to_input = resize(photo.pixels, width, patch_size)
         resized.append(small)
-        maps.append(to_input)
-        sizes.append(picture.shape[:2])
+        scales = [read / whole for read, whole in zip(photo.pixels.shape[:2], photo.size, strict=True)]
+        maps.append(to_input @ resize_map(scales[1], scales[0], 0, 0))
+        sizes.append(photo.size)
+        notes += [(photo.file, note) for note in photo.notes]
     height, width = max(p.shape[0] for p in resized), max(p.shape[1] for p in resized)
     valid = torch.zeros(len(resized), height, width, dtype=torch.bool)
     for index, small in enumerate(resized):
@@ -360,7 +392,8 @@ def _assemble(named: Sequence[tuple[str, Original]], width: int, patch_size: int
         valid[index, top:top + small.shape[0], left:left + small.shape[1]] = True
         maps[index] = resize_map(1, 1, left, top) @ maps[index]
     images = torch.stack([_to_tensor(picture) for picture in resized])
-    return LoadedPhotos(images, valid, names, sizes, torch.from_numpy(np.stack(maps)), originals)
+    return LoadedPhotos(images, valid, [view.name for view in source.views], sizes, torch.from_numpy(np.stack(maps)),
+                        [view.original for view in source.views], dict(source.left_out), notes)
 
 
 def _to_tensor(picture: np.ndarray) -> Tensor:
@@ -377,16 +410,12 @@ def _bicubic(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _is_photo(path: Path) -> bool:
-    return path.suffix.lower() in PHOTO_SUFFIXES and path.is_file() and not path.name.startswith('.')
-
-
 def as_video(source: str | Path | Sequence[str | Path]) -> Path | None:
     """Return the path when `source` names one video file, else None."""
     if not isinstance(source, (str, Path)):
         source = source[0] if len(source) == 1 else ''
     path = expanded(source)
-    return path if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() else None
+    return path if is_video(path) else None
 
 
 def _checked_list(files: list[Path]) -> list[Path]:
@@ -395,9 +424,9 @@ def _checked_list(files: list[Path]) -> list[Path]:
     for path in files:
         if not path.exists():
             raise DataError(f'There is no file or folder {path}.')
-        if not _is_photo(path):
-            raise DataError(f'{path} is not a photo that can be read: allowed are {", ".join(PHOTO_SUFFIXES)}, one '
-                            f'video ({", ".join(VIDEO_SUFFIXES)}), or a folder of photos. Convert other kinds first.')
+        if reason := why_not_read(path):
+            raise DataError(f'{path} is not a photo that can be read: {reason}. Allowed are {", ".join(PHOTO_SUFFIXES)}, '
+                            f'one video ({", ".join(VIDEO_SUFFIXES)}), or one folder of photos. Convert other kinds first.')
     return files
 
 
@@ -408,17 +437,31 @@ def _pick(items: Sequence, count: int | None) -> list:
     return [items[round(position)] for position in np.linspace(0, len(items) - 1, count)]
 
 
-def _frames(path: Path, max_views: int | None, every: int) -> list[tuple[str, Original]]:
-    """Return names and pictures of evenly spaced frames."""
+def _frames(path: Path, max_views: int | None, every: int) -> _Source:
+    """Return evenly spaced frames."""
     if not path.exists():
         raise DataError(f'There is no video {path}.')
-    wanted = _pick(range(0, count_frames(path), every), max_views)
+    count = count_frames(path)
+    wanted = _pick(range(0, count, every), max_views)
     if not wanted:
         raise DataError(f'No frame of the video {path} can be decoded: it is empty, damaged, or of a codec that OpenCV '
                         f'cannot read. Extract frames (ffmpeg -i {shlex.quote(path.name)} frames/%05d.jpg) and give '
                         'their folder.')
     frames = RepeatedFrames(path)
-    return [(f'frame_{index:06d}', Original(partial(frames.frame, index), path, index)) for index in wanted]
+    views = [_View(f'frame_{index:06d}', partial(_frame, frames, index), path, index) for index in wanted]
+    return _Source(views, {}, frames_chosen(path, len(wanted), count, every, max_views))
+
+
+def frames_chosen(video: Path, chosen: int, count: int, every: int, max_views: int | None) -> list[tuple[str, str]]:
+    """Return the note that says how many frames of a video are views, where not all are."""
+    if chosen == count:
+        return []
+    return [(readable(video.name), f'{chosen} of {count} frames read ({chosen_by(every, max_views, "frame")})')]
+
+
+def _frame(frames: RepeatedFrames, index: int) -> Photo:
+    picture = frames.frame(index)
+    return Photo(picture, picture.shape[:2])
 
 
 def count_frames(path: Path) -> int:

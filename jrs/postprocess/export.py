@@ -28,6 +28,7 @@ from jrs.geometry.cloud import (
 from jrs.io.atomic import atomic_write
 from jrs.io.images import LoadedPhotos
 from jrs.io.known_geometry import unit_in_words
+from jrs.io.photo_files import remarks_on
 from jrs.io.ply import write_ply
 from jrs.io.png import write_png16
 from jrs.postprocess.colmap import write_colmap
@@ -140,7 +141,9 @@ def cameras_record(scene: Reconstruction, photos: LoadedPhotos) -> dict:
     world = 'that of the given cameras' if 'cameras' in scene.given else 'the frame of the first camera'
     return {'convention': CONVENTION.format(world=world), 'scale': unit_in_words(scene.scale),
             'source': {part: 'given' if part in scene.given else 'predicted' for part in ('cameras', 'depth')},
-            'network_input': list(photos.images.shape[-2:]), 'cameras': cameras}
+            'network_input': list(photos.images.shape[-2:]), 'cameras': cameras,
+            'not_read': [{'file': name, 'why': why} for name, why in photos.left_out.items()],
+            'notes': remarks_on(photos.notes, shown=None)}
 
 
 def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_names: Sequence[str], palette: np.ndarray,

@@ -103,7 +103,8 @@ def test_turned_photos_and_other_sizes_are_understood(photos, tmp_path):
     check_scene(scene.path)
     sizes = {frame.name: scene.camera(frame).color_size for frame in scene.frames}
     assert sizes == {'1': (30, 40), '2': (30, 40), '3': (40, 30), '10': (30, 40), 'webp': (10, 10)}
-    assert scene.record.notes == ['pictures of 3 sizes'] and scene.color_path(scene.frames[-1]).suffix == '.png'
+    assert scene.record.notes == ['1 file was not read: note.txt (no picture)', 'pictures of 3 sizes']
+    assert scene.color_path(scene.frames[-1]).suffix == '.png'
 
 
 def test_faults_are_named(photos, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from jrs.datasets.scene import Camera, Frame, Scene, SceneInstance
 from jrs.engine.data import data_line
 from jrs.engine.inference import Reconstructor, class_names, weights_card
 from jrs.errors import ConfigError, DataError, PluginError
-from jrs.io.images import read_photo
+from jrs.io.photo import read_photo
 from jrs.plugins import NAMESPACE, load_plugins, manager
 from jrs.registry import DATASETS
 from jrs.report.identity import data_digest

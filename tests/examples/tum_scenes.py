@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from jrs.datasets.dataset import SceneDataset
 from jrs.datasets.scene import Camera, Frame, Scene, SceneInstance
 from jrs.errors import DataError
-from jrs.io.images import read_photo
+from jrs.io.photo import read_photo
 from jrs.io.png import read_png16
 from jrs.registry import DATASETS
 

@@ -39,9 +39,10 @@ from jrs.datasets.scene import (
 from jrs.io import scannet
 from jrs.io.colmap import read_lenses, read_poses
 from jrs.io.frames import ExportedFrames
-from jrs.io.images import count_frames, read_photo
+from jrs.io.images import count_frames
 from jrs.io.instance_zip import InstanceZip
 from jrs.io.lidar_depth import LidarDepth
+from jrs.io.photo import read_photo
 from jrs.io.ply import read_ply, write_ply
 from jrs.io.png import SIGNATURE, decode_png16, encode_jpeg, encode_png8, write_png16
 from jrs.io.scannetpp import read_label_map, read_transforms
@@ -58,6 +59,7 @@ from jrs.io.submission import (
 )
 from jrs.io.tensor_file import write_tensors
 from jrs.io.weights import encode_metadata, read_metadata, read_state
+from tests.io._tiff import write_png, write_tiff
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 DEPTH = np.arange(24, dtype=np.uint16).reshape(4, 6) * 400
@@ -364,7 +366,10 @@ READERS = {
                                     lambda folder: [_png_parts(16, 0), _png_parts(8, 0)], pack=chunked),
     'photo': Reader('photo.jpg', read_photo, written(
         _photo('PNG'), _photo('PNG', 'RGBA'), _photo('PNG', 'P'), _photo('JPEG', exif=_exif()), _photo('JPEG', 'CMYK'),
-        _photo('WEBP'), _photo('BMP'), _photo('TIFF'), _photo('TIFF', 'L', compression='tiff_lzw'), _photo('GIF', 'P'))),
+        _photo('WEBP'), _photo('BMP'), _photo('TIFF'), _photo('TIFF', 'L', compression='tiff_lzw'), _photo('GIF', 'P'),
+        lambda path: write_tiff(path, PICTURE.astype(np.uint16) * 257, 2),
+        lambda path: write_tiff(path, np.float32(PICTURE[..., 0]) / 255),
+        lambda path: write_png(path, PICTURE.astype(np.uint16) * 257))),
     'picture of an exported frame': Reader('color/0.jpg', _read_color, written(_photo('JPEG'), _photo('PNG'))),
     'video': Reader('walk.avi', count_frames, written(_video)),
     'lidar depth': Reader('depth.bin', _read_lidar, written(

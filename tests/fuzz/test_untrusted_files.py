@@ -20,9 +20,9 @@ from jrs.cli.convert import read_key_list
 from jrs.datasets.scene import SceneFolder, read_split
 from jrs.errors import JrsError
 from jrs.io.colmap import read_lenses
-from jrs.io.images import read_photo
 from jrs.io.instance_zip import InstanceZip
 from jrs.io.lidar_depth import LidarDepth
+from jrs.io.photo import read_photo
 from jrs.io.ply import read_ply
 from jrs.io.png import read_png16
 from jrs.io.sens import SensReader

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from jrs.errors import DataError
-from jrs.io.images import list_photos, load_photos, read_photo, resize_lanczos, resize_to_area
+from jrs.io.images import list_photos, load_photos, resize_lanczos, resize_to_area
+from jrs.io.photo import read_photo
 
 
 def picture(height=60, width=80, seed=0):

@@ -12,9 +12,10 @@ from jrs.benchmarks import PREPARED_EVERY
 from jrs.datasets.prepare.undistort import VALID
 from jrs.errors import DataError
 from jrs.io.colmap import Lens, is_model, read_lenses, read_poses
-from jrs.io.images import natural_key, read_photo, resize_map
+from jrs.io.images import natural_key, resize_map
 from jrs.io.lidar_depth import SIZE as LIDAR_SIZE
 from jrs.io.lidar_depth import LidarDepth
+from jrs.io.photo import read_photo
 from jrs.io.png import read_png16
 from jrs.io.scannetpp import read_transforms
 from jrs.io.video import VideoFrames

@@ -12,29 +12,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from jrs.datasets.prepare.driver import Summary, Task, prepare_scenes, write_splits
 from jrs.datasets.sampling import spread_views
-from jrs.datasets.scene import COLOR_SUFFIXES, Camera, Frame, SceneRecord, SceneWriter
+from jrs.datasets.scene import Camera, Frame, SceneRecord, SceneWriter
 from jrs.errors import DataError
-from jrs.io.images import PHOTO_FORMATS, VIDEO_VIEWS, as_video, count_frames, list_photos, read_photo
+from jrs.io.images import VIDEO_VIEWS, as_video, count_frames, find_photos, frames_chosen, not_chosen, read_together
 from jrs.io.names import MAX_NAME, distinct_names, expanded, readable
-from jrs.io.png import encode_jpeg, encode_png8
+from jrs.io.photo import Photo, sniff
+from jrs.io.photo_files import not_read, remarks_on
+from jrs.io.png import MAX_PIXELS, encode_jpeg, encode_png8
 from jrs.io.video import VideoFrames
+from jrs.io.wide import read_samples
 
 LOG = logging.getLogger('jrs')
 SOURCE = 'images'
 BYTES_PER_PIXEL = 0.7                   # of a JPEG that we make of a video's frame
+COPIED = {'JPEG': '.jpg', 'PNG': '.png'}
 
 
 def prepare_images(sources: Sequence[str | Path], out: Path, name: str | None = None, every: int = 1,
                    max_views: int | None = None, progress: Callable[[str], None] = LOG.info) -> Summary:
     """Write one scene folder of photos or of a video, and the list `all` of what `out` holds.
 
-    JPEG and PNG files are copied byte for byte, other pictures become PNG, frames of a video JPEG.
+    JPEG and PNG files of 8 bits are copied byte for byte, other pictures become PNG, frames of a video JPEG. What is not
+    read is named, to `progress` and in the scene's notes.
 
     Args:
         sources: a folder of photos, photos, or one video.
@@ -58,35 +63,53 @@ def prepare_images(sources: Sequence[str | Path], out: Path, name: str | None = 
     video = as_video(source)
     if video is not None and not video.is_file():
         raise DataError(f'There is no video {video}.')
-    listed = list_photos(source) if video is None else [video]
+    listed, left_out = find_photos(source) if video is None else ([video], {})
     sizes = [[readable(path.name), path.stat().st_size] for path in listed]
     settings = {'every': every, 'max_views': max_views, 'sources': sizes}
     if video is None:
         files = _chosen(list(zip(distinct_names(listed), listed, strict=True)), every, max_views)
-        size = partial(_total_bytes, [path for _, (_, path) in files])
-        write = partial(_write_scene, out, name, settings, partial(_photos, files))
+        paths = [path for _, (_, path) in files]
+        left_out |= not_chosen(listed, paths, every, max_views)
+        size, pictures = partial(_total_bytes, paths), partial(_photos, files)
     else:
-        size = partial(_video_bytes, video, max_views or VIDEO_VIEWS)
-        write = partial(_write_scene, out, name, settings, partial(_frames, video, every, max_views or VIDEO_VIEWS))
+        most = max_views or VIDEO_VIEWS
+        size, pictures = partial(_video_bytes, video, most), partial(_frames, video, every, most)
+    if left_out:
+        progress(not_read(left_out))
+    write = partial(_write_scene, out, name, settings, pictures, [not_read(left_out, shown=None)] if left_out else [])
     summary = prepare_scenes([Task(name, settings, size, write)], out, 1, progress)
     scenes = sorted(path.parent.name for path in out.glob('*/scene.json'))
     write_splits(out, {}, scenes, 'Reconstruct one with tools/infer.py.', progress)
     return summary
 
 
-Picture = tuple[str, int, tuple[int, int], bytes, str]              # name, number, (H, W) upright, encoded, suffix
+class Picture(NamedTuple):
+    """A picture of the scene: (H, W) upright, encoded with its suffix, and (file, remark) on how it was read."""
+
+    name: str
+    index: int
+    size: tuple[int, int]
+    encoded: bytes
+    suffix: str
+    remarks: list[tuple[str, str]]
 
 
-def _write_scene(out: Path, name: str, settings: dict, pictures: Callable[[], Iterator[Picture]]) -> list[str]:
-    """Write the scene; pictures of each size share a camera of which nothing but the size is known."""
-    frames, sizes = [], {}
+def _write_scene(out: Path, name: str, settings: dict, pictures: Callable[[], Iterator[Picture]],
+                 known: list[str]) -> list[str]:
+    """Write the scene; pictures of each size share a camera of which nothing but the size is known.
+
+    Returns notes for people; `known` ones, which they have read already, stand in the scene too.
+    """
+    frames, sizes, remarks = [], {}, {}
     with SceneWriter(out, name) as writer:
-        for stem, index, size, encoded, suffix in pictures():
-            writer.color(stem, encoded, suffix)
-            frames.append(Frame(stem, index, sizes.setdefault(size, len(sizes)), None))
+        for picture in pictures():
+            writer.color(picture.name, picture.encoded, picture.suffix)
+            frames.append(Frame(picture.name, picture.index, sizes.setdefault(picture.size, len(sizes)), None))
+            remarks |= dict.fromkeys(picture.remarks)
         cameras = [Camera(size, None, None, None) for size in sizes]
         notes = [f'pictures of {len(sizes)} sizes'] if len(sizes) > 1 else []
-        writer.finish(SceneRecord(name, SOURCE, cameras, frames, None, settings, notes))
+        notes += remarks_on(remarks)
+        writer.finish(SceneRecord(name, SOURCE, cameras, frames, None, settings, [*known, *notes]))
     return notes
 
 
@@ -97,28 +120,31 @@ def _own_name(source: Path) -> str:
 
 def _photos(files: list[tuple[int, tuple[str, Path]]]) -> Iterator[Picture]:
     """Yield photos; each is decoded once, so that a broken one is found now."""
-    for index, (stem, path) in files:
-        picture = read_photo(path)
-        suffix = path.suffix.lower().replace('.jpeg', '.jpg')
-        encoded = path.read_bytes() if suffix in COLOR_SUFFIXES and _is_plain(path) else None
-        yield (stem, index, picture.shape[:2], encoded or encode_png8(picture), suffix if encoded else '.png')
+    paths = [path for _, (_, path) in files]
+    for (index, (stem, path)), photo in zip(files, read_together(paths, MAX_PIXELS), strict=True):
+        encoded, suffix = _as_it_is(path, photo)
+        remarks = [(photo.file, note) for note in photo.notes]
+        yield Picture(stem, index, photo.pixels.shape[:2], encoded or encode_png8(photo.pixels), suffix, remarks)
 
 
-def _is_plain(path: Path) -> bool:
-    """Whether a file is in the format of its suffix: phones rename other kinds to .jpg."""
-    with Image.open(path, formats=PHOTO_FORMATS) as picture:
-        return picture.format == {'.png': 'PNG'}.get(path.suffix.lower(), 'JPEG')
+def _as_it_is(path: Path, photo: Photo) -> tuple[bytes | None, str]:
+    """Return the bytes of a file that a scene can hold as it is, and its suffix by its content; else None and '.png'."""
+    data = path.read_bytes()
+    kind = sniff(data)
+    plain = kind in COPIED and photo.pixels.shape[:2] == photo.size and read_samples(data, kind) is None
+    return (data, COPIED[kind]) if plain else (None, '.png')
 
 
 def _frames(video: Path, every: int, max_views: int) -> Iterator[Picture]:
-    chosen = _chosen(range(count_frames(video)), every, max_views)
+    count = count_frames(video)
+    chosen = _chosen(range(count), every, max_views)
     if not chosen:
         raise DataError(f'{video}: no frame can be decoded. Extract its frames (ffmpeg -i {shlex.quote(video.name)} '
                         'frames/%05d.jpg) and give their folder.')
     with closing(VideoFrames(video)) as frames:
         for index, _ in chosen:
-            picture = frames.frame(index)
-            yield f'frame_{index:06d}', index, picture.shape[:2], encode_jpeg(picture), '.jpg'
+            picture, remarks = frames.frame(index), frames_chosen(video, len(chosen), count, every, max_views)
+            yield Picture(f'frame_{index:06d}', index, picture.shape[:2], encode_jpeg(picture), '.jpg', remarks)
 
 
 def _chosen(items: Sequence, every: int, max_views: int | None) -> list[tuple[int, object]]:
