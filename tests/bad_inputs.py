@@ -105,6 +105,10 @@ class Site:
         return command('evaluate', '--predictions', self.tmp / 'found', '--ground-truth', self.tmp / 'truth',
                        '--benchmark', benchmark)
 
+    def export(self, out: Path, *words, data: Path | None = None) -> int:
+        return command('evaluate', 'export-ground-truth', '--scenes', (data or self.sound) / 'rooms' / 'debug', '--split',
+                       'train', '--benchmark', 'scannet200', '--out', out, *words)
+
     def attention(self, *words) -> int:
         return command('attention', MAIN, *words, '--profile', 'debug', '--device', 'cpu', '--out', self.tmp / 'out',
                        '--cfg-options', f'data_root={self.sound}')
@@ -375,6 +379,25 @@ PREDICTIONS = {
                                 ['.txt:1', 'mask-file class-id confidence']),
     'class that the benchmark has not': (lambda s: s.evaluate('predicted_masks/0.txt chair 0.9\n'), [SCENE, 'chair']),
     'ground truth that is no number': (lambda s: s.evaluate('', truth='a\nb\n'), [SCENE]),
+    'ground truth of another benchmark': (
+        lambda s: (s.write('truth/ground_truth.json', '{"benchmark": "scannet200"}'), command(
+            'evaluate', '--predictions', s.tmp, '--ground-truth', s.tmp / 'truth', '--benchmark', 'scannet20'))[1],
+        ["the ground truth of 'scannet200'", "'scannet20'"]),
+    'ground truth into a folder that is not empty': (
+        lambda s: s.export(s.write('out/old.txt').parent), ['out', 'not empty (old.txt)', 'Name a folder that is new']),
+    'ground truth of a split that is not there': (lambda s: s.export(s.tmp / 'out', '--split', 'vla'),
+                                                  ['vla.txt', 'The splits there are: train, val']),
+    'ground truth of classes that no object has': (lambda s: s.export(s.tmp / 'out', '--benchmark', 'scannetpp'),
+                                                   ["no object is of a class of the benchmark 'scannetpp'"]),
+    'ground truth of a scene that is missing': (
+        lambda s: s.export(s.tmp / 'out', data=s.damaged(lambda d: shutil.rmtree(d / SCENE))), ['train.txt', SCENE]),
+    'ground truth of nothing': (lambda s: command('evaluate', 'export-ground-truth', '--out', s.tmp / 'out'),
+                                ['--scenes DIR', '--config FILE', 'neither']),
+    'predictions into a folder that is not empty': (
+        lambda s: s.test(s.weights, flags=('--save-predictions', s.write('own/old.txt').parent)),
+        ['--save-predictions', 'own', 'not empty (old.txt)']),
+    'predictions into a file': (lambda s: s.test(s.weights, flags=('--save-predictions', s.write('own'))),
+                                ['--save-predictions', 'own is a file']),
     'predictions that are not given': (lambda s: command('evaluate', '--benchmark', 'scannet20'), ['--predictions']),
 }
 PREPARE = {

@@ -1,4 +1,8 @@
-"""Score anybody's prediction files against ground-truth files, as the benchmark's own program does."""
+"""Score anybody's prediction files against ground-truth files, as the benchmark's own program does.
+
+`evaluate export-ground-truth --help` says how ground-truth files are made from prepared scenes, and `test --help` how
+predictions of a checkpoint are saved as such files (--save-predictions).
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,30 @@ import csv
 import io
 import json
 import math
+import sys
 from pathlib import Path
 
 from jrs.benchmarks import BENCHMARKS, Benchmark, get_benchmark, threshold_words
+from jrs.cli.ground_truth import COMMAND as EXPORT
+from jrs.cli.ground_truth import MESH_MASK, check_benchmark
+from jrs.cli.ground_truth import main as export_ground_truth
 from jrs.errors import ConfigError, DataError
 from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMatches, assign, evaluate
 from jrs.io.atomic import atomic_write
 from jrs.io.submission import read_submission, read_vertex_numbers, submission_format
 
 NUMBERS = ('AP', 'AP50', 'AP25')
-MESH_MASK = 'scans/mesh_aligned_0.05_mask.txt'
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``tools/evaluate.py``; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [EXPORT]:
+        return export_ground_truth(argv[1:])
     args = _parser().parse_args(argv)
     name, plugins = load(args)
     benchmark = get_benchmark(name)
+    check_benchmark(args.ground_truth, name)
     names = scene_names(args.predictions, args.ground_truth)
     scenes = [_read_scene(name, args.predictions, args.ground_truth, args.data, benchmark) for name in names]
     result = evaluate(scenes, benchmark, args.class_agnostic, args.include_095)
@@ -64,7 +75,8 @@ def scene_names(predictions: Path, ground_truth: Path) -> list[str]:
     expected = {path.stem for path in ground_truth.glob('*.txt')}
     given = {path.stem for path in predictions.glob('*.txt')}
     if not expected:
-        raise DataError(f'{ground_truth} holds no <scene>.txt ground-truth files.')
+        raise DataError(f'{ground_truth} holds no <scene>.txt ground-truth files. From prepared scenes they are made by: '
+                        'python tools/evaluate.py export-ground-truth --scenes DIR --split NAME --benchmark NAME --out DIR')
     for lacking, folder, advice in (
             (expected - given, predictions, 'write an empty file for a scene without instances'),
             (given - expected, ground_truth, 'remove the prediction files that are not to be scored')):
@@ -116,7 +128,8 @@ def _read_scene(name: str, predictions: Path, ground_truth: Path, data: Path | N
     truth = read_vertex_numbers(ground_truth / f'{name}.txt')
     layout = submission_format(benchmark.submission_format)
     found = read_submission(predictions, name, layout, len(truth))
-    excluded = None if data is None else read_vertex_numbers(data / name / MESH_MASK)
+    listed = (data or ground_truth) / name / MESH_MASK
+    excluded = read_vertex_numbers(listed) if data is not None or listed.is_file() else None
     try:
         return assign(truth, found.masks, found.labels, found.scores, benchmark, excluded)
     except DataError as error:
@@ -138,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--include-095', action='store_true',
                         help='average also over IoU 0.95, which the official programs leave out')
     parser.add_argument('--data', type=Path, metavar='DIR',
-                        help=f'ScanNet++: folder of scenes whose {MESH_MASK} names vertices to leave out')
+                        help=f'ScanNet++: folder of scenes whose {MESH_MASK} names vertices to leave out; default: that '
+                        'of --ground-truth, where it has such files')
     parser.add_argument('--out', type=Path, metavar='DIR', help='write instance_ap.json and instance_ap.csv here')
     return parser
 

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from mmengine.config import Config
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   python tools/test.py configs/segvggt/all24_fada.py untrained --profile rooms        the same model before training
   python tools/test.py CONFIG WEIGHTS --transfer-rules all               one set of predictions, several rules of transfer
   python tools/test.py CONFIG WEIGHTS --transfer-rules vote=any vote=any+superpoint_vote=None depth_tolerance_m=0.05
+  python tools/test.py CONFIG WEIGHTS --save-predictions DIR             as files that any evaluation of the benchmark reads
 """
 UNTRAINED = 'untrained'
 CLASS = 'class/'                                # in the names of per-class metrics
@@ -37,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
                          'and the oracle, by further rules that bring masks to the mesh: `all` that the transfer offers, or '
                          'what a rule changes of it, argument=value joined by `+`; printed as a table, and `transfer_rules` '
                          'in results.json')
+    options.add_argument('--save-predictions', type=Path, metavar='DIR', help='also write what is scored as files of the '
+                         "benchmark's format into DIR, a new or empty folder, and each query once into DIR/class_agnostic: "
+                         'tools/evaluate.py scores them to the same numbers')
     add_launcher_option(options)
     return options
 
@@ -59,12 +64,18 @@ def main(argv: list[str] | None = None) -> None:
                   command=sys.argv if argv is None else ['tools/test.py', *argv])
     if args.transfer_rules:
         score_by_rules(cfg, args.transfer_rules)
+    if args.save_predictions:
+        save_to(cfg, args.save_predictions)
     start_processes(args.launcher, cfg.train.timeout)
-    with one_writer(out, origin['command']):
+    saved = one_writer(args.save_predictions, origin['command']) if args.save_predictions else nullcontext()
+    with one_writer(out, origin['command']), saved:
         metrics, facts, record = score(cfg, checkpoint, out, args.launcher)
         if get_rank() == 0:
             facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
             write_results(out, metrics, facts, record | origin)
+            if args.save_predictions:
+                write_origin(args.save_predictions, dict(facts=facts, scenes=record['scenes'], **origin))
+                print(f'written: {args.save_predictions}: predictions of {len(record["scenes"])} scenes')
             print(format_results(metrics, facts))
             if record['transfer_rules']:
                 print('\n'.join(['', *text_lines(record['transfer_rules']), '']))
@@ -89,6 +100,22 @@ def score_by_rules(cfg: Config, rules: list[str]) -> None:
     for name, metric in instance_metrics(cfg, '--transfer-rules').items():
         metric.rules = [*metric.get('rules', ()), *rules]
         build(METRICS, metric, f'metrics.{name}')              # a wrong rule is refused before the weights are read
+
+
+def save_to(cfg: Config, folder: Path) -> None:
+    """Let the metric of `cfg` that scores instances save the predictions in `folder`.
+
+    Raises:
+        ConfigError: no metric does, or several. DataError: the folder is not empty.
+    """
+    from jrs.io.atomic import refuse_filled
+    found = instance_metrics(cfg, '--save-predictions')
+    if len(found) > 1:
+        names = ', '.join(f'metrics.{name}' for name in found)
+        raise ConfigError(f'--save-predictions: {names} would save theirs in one folder; leave one of them, for example '
+                          f'--cfg-options metrics.{list(found)[-1]}=None.')
+    refuse_filled(folder, '--save-predictions')
+    next(iter(found.values())).predictions = str(folder)
 
 
 def instance_metrics(cfg: Config, option: str) -> dict[str, Config]:
@@ -173,6 +200,13 @@ def write_results(out: Path, metrics: dict[str, float], facts: dict, record: dic
         writer = csv.writer(file)
         writer.writerow(['metric', 'value', *facts])
         writer.writerows([name, value, *facts.values()] for name, value in plain.items())
+
+
+def write_origin(folder: Path, origin: dict) -> None:
+    """Write `predictions.json` beside saved predictions: what made them, and that all of them are there."""
+    from jrs.io.atomic import atomic_write
+    with atomic_write(folder / 'predictions.json', 'w') as file:
+        json.dump(origin, file, indent=1)
 
 
 def format_results(metrics: dict[str, float], facts: dict) -> str:

@@ -105,7 +105,8 @@ class SceneDataset:
         scenes = self.open_scenes()
         check_scenes(scenes, f'{self.root}, split {split!r},')
         self.scenes = scenes[:limit_scenes]
-        self._check_labels()
+        if mode == 'train' and 'instance_ids' in self.maps:
+            self.check_labels()
         self._check_view_choice()
 
     def open_scenes(self) -> list[Scene]:
@@ -180,10 +181,8 @@ class SceneDataset:
             for scene in {scene.name: scene for scene in (*self.scenes[:1], *self.scenes[-1:])}.values():
                 self.view_choice.check(scene, self.frames(scene))
 
-    def _check_labels(self) -> None:
-        """Refuse to train on annotated scenes of which none has an object of the benchmark's classes."""
-        if self.mode != 'train' or 'instance_ids' not in self.maps:
-            return
+    def check_labels(self) -> None:
+        """Raise a ConfigError where all scenes are annotated and none has an object of the benchmark's classes."""
         if any(scene.instances is None or self._class_index(scene) for scene in self.scenes):   # ends at the first scene
             return
         name, names = self.benchmark.name, self.benchmark.class_names
@@ -299,7 +298,21 @@ class SceneDataset:
         return SceneGroundTruth(
             scene_name=scene.name, vertices=mesh.vertices, vertex_ids=self._vertex_ids(scene, mesh),
             superpoints=mesh.superpoints if self.benchmark.has_superpoints else None, depth_m=depth_m, **cameras,
-            excluded=None if mesh.excluded is None else np.flatnonzero(mesh.excluded))
+            excluded=_excluded(mesh))
+
+    def vertex_truth(self, scene: Scene) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what each vertex of the scene's mesh is (N,): class id * 1000 + instance number; and what is left out.
+
+        That is the vertices (E,) which do not exist for scoring, None where all do.
+
+        Raises:
+            DataError: the scene has no mesh.
+        """
+        mesh = scene.mesh()
+        if mesh is None:
+            raise DataError(f'{scene.path}: the scene has no mesh, and is scored on the depth of the views that are used: '
+                            'there is no ground truth of vertices.')
+        return self._vertex_ids(scene, mesh), _excluded(mesh)
 
     def _class_ids(self, scene: Scene) -> dict[int, int]:
         """Return instance id -> class id, of the benchmark's label set."""
@@ -335,6 +348,10 @@ def how_to_get(root: Path) -> str:
     command = 'scannetpp --raw DIR' if 'scannetpp' in root.name else 'scannet --raw DIR'
     return (f'Prepare it from the raw scans: python tools/prepare.py {command} --out {root}. '
             'Without the data, `--profile rooms` runs the same experiment on the built-in rooms.')
+
+
+def _excluded(mesh: Mesh) -> np.ndarray | None:
+    return None if mesh.excluded is None else np.flatnonzero(mesh.excluded)
 
 
 def _ids_at_depth(scene: Scene, frames: list[Frame], depth_m: np.ndarray) -> np.ndarray | None:

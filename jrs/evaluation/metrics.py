@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from jrs.evaluation.cameras import camera_scores
 from jrs.evaluation.depth import SCALES, depth_errors, scale_estimator
 from jrs.evaluation.instance_ap import AveragePrecision, SceneMatches, assign, evaluate
 from jrs.evaluation.rules import OWN, build_rules
+from jrs.evaluation.saving import ONCE, check_names, save_predictions
 from jrs.registry import METRICS, POSTPROCESSORS, build
 from jrs.structures import InstanceTable, Reconstruction, SceneBatch, SceneGroundTruth
 
@@ -108,6 +110,8 @@ class InstanceAPMetric(SceneMetric):
         include_095: average also over IoU 0.95 (the official programs do not).
         rules: further transfers that the same predictions and the oracle are scored by: what each changes of `transfer`, as
             'vote=any+superpoint_vote=None', or 'all' (`jrs.evaluation.rules`). Their numbers are called `rule/<rule>/...`.
+        predictions: folder that gets what is scored by `transfer` as files of the benchmark's format, which
+            `tools/evaluate.py` scores alike; `class_agnostic/` in it has each query once. None = nothing is written.
         collect_device: 'cpu' or 'gpu', where processes exchange results.
         prefix: put before the name of every number.
 
@@ -119,7 +123,7 @@ class InstanceAPMetric(SceneMetric):
 
     def __init__(self, benchmark: str, transfer: Mapping | None = None, class_aware: bool = True,
                  class_agnostic: bool = True, oracle: bool = True, include_095: bool = False, rules: Sequence[str] = (),
-                 collect_device: str = 'cpu', prefix: str | None = None) -> None:
+                 predictions: str | None = None, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not class_aware and not class_agnostic:
             raise ConfigError('InstanceAPMetric needs class_aware or class_agnostic; both are off.')
@@ -131,6 +135,7 @@ class InstanceAPMetric(SceneMetric):
         self.class_agnostic = class_agnostic
         self.oracle = oracle
         self.include_095 = include_095
+        self.predictions = None if predictions is None else Path(predictions)
         self.reads_maps = ('instance_ids',) if oracle else ()
         self.views_per_scene, self.truth, self.by_rule = 'no scene scored yet', {}, []
 
@@ -140,6 +145,7 @@ class InstanceAPMetric(SceneMetric):
 
         Raises:
             ConfigError: it has the vertices of another benchmark, whose ids would be read as other classes.
+            DataError: predictions are to be saved, and a scene has a name that their format cannot hold.
         """
         return self._dataset_meta
 
@@ -151,6 +157,8 @@ class InstanceAPMetric(SceneMetric):
             raise ConfigError(f'InstanceAPMetric scores the {len(self.benchmark.class_names)} classes of '
                               f'{self.benchmark.name!r}, and the data set has those of {given!r}: set '
                               'metrics.<name>.benchmark and *_dataset.benchmark to the same.')
+        if self.predictions is not None:
+            check_names((meta or {}).get('scene_names', ()))
         self._dataset_meta = meta
 
     def describe(self) -> dict[str, str]:
@@ -169,7 +177,7 @@ class InstanceAPMetric(SceneMetric):
         truth = _required(batch.ground_truth, 'ground_truth', batch, index)
         input_size = tuple(batch.images.shape[-2:])
         visible = self.transfer.visible_pixels(truth, input_size, mask_size, reconstruction)
-        scored = self._count(self.transfer, visible, batch, index, reconstruction)
+        scored = self._count(self.transfer, visible, batch, index, reconstruction, self.predictions)
         by_rule = {}
         for rule in self.beside:                               # one after another: a scene's masks on the mesh are large
             try:
@@ -181,21 +189,32 @@ class InstanceAPMetric(SceneMetric):
         scored |= {'rules': by_rule} if by_rule else {}
         return scored | {'num_views': len(truth.depth_m), 'source': truth.source}
 
-    def _count(self, transfer: Any, visible: Any, batch: SceneBatch, index: int,
-               reconstruction: Reconstruction) -> dict[str, SceneMatches]:
-        """Count overlaps of predictions, of each query once, and of the oracle, by one rule."""
+    def _count(self, transfer: Any, visible: Any, batch: SceneBatch, index: int, reconstruction: Reconstruction,
+               predictions: Path | None = None) -> dict[str, SceneMatches]:
+        """Count overlaps of predictions, of each query once, and of the oracle, by one rule; save the predictions there."""
         instances, truth = reconstruction.instances, batch.ground_truth[index]
         packed = transfer.lift(instances, truth, visible, reconstruction.features)
         labels = instances.labels.cpu().numpy() if self.class_aware else np.zeros(len(packed), dtype=np.int64)
-        matches = assign(truth.vertex_ids, packed, self._class_ids(labels, truth), instances.scores.cpu().numpy(),
-                         self.benchmark, truth.excluded)
-        counted = {'matches': matches}
+        found = packed, self._class_ids(labels, truth), instances.scores.cpu().numpy()
+        counted = {'matches': assign(truth.vertex_ids, *found, self.benchmark, truth.excluded)}
         if self.class_agnostic:
-            counted['agnostic'] = matches.keep_rows(best_row_per_query(instances.queries, instances.scores))
+            once = best_row_per_query(instances.queries, instances.scores)
+            counted['agnostic'] = counted['matches'].keep_rows(once)
+        if predictions is not None:
+            self._save(predictions, truth, found, counted)
         if self.oracle and batch.instance_ids is not None and batch.instances is not None:
             images = resize_nearest(batch.instance_ids[index], instances.packed.size)               # (V, h, w)
             counted['oracle'] = self._oracle(transfer, images, batch.instances[index], truth, visible)
         return counted
+
+    def _save(self, folder: Path, truth: SceneGroundTruth, found: tuple[np.ndarray, np.ndarray, np.ndarray],
+              counted: dict[str, SceneMatches]) -> None:
+        """Write predictions as they are scored with their classes, and each query once; the one alone that is scored."""
+        if self.class_aware:
+            save_predictions(folder, self.benchmark, truth, *found, counted['matches'])
+        if self.class_agnostic:
+            once = folder / ONCE if self.class_aware else folder
+            save_predictions(once, self.benchmark, truth, *found, counted['agnostic'])
 
     def summarise(self, scenes: list[dict[str, Any]]) -> dict[str, float]:
         """Return AP, AP50, AP25 (`agnostic_`, `oracle_`, `head_` ... before it where it applies) and per class."""

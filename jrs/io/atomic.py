@@ -1,14 +1,16 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from jrs.errors import DataError
 from jrs.io.names import short
 
 
@@ -34,6 +36,36 @@ def atomic_write(path: str | os.PathLike, mode: str = 'wb') -> Iterator[IO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a folder beside `path` to fill; it becomes `path` when the block ends, and is deleted when the block raises.
+
+    Raises:
+        DataError: `path` is there by then, and not an empty folder.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix='.', suffix='.part'))
+    try:
+        yield folder
+        refuse_filled(path, 'the folder')
+        os.chmod(folder, 0o777 & ~_umask())
+        os.replace(folder, path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def refuse_filled(folder: Path, what: str) -> None:
+    """Raise a DataError where `folder`, which the message calls `what`, is a file, or holds anything."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f'{what} {folder} is a file: name a folder that is new, or empty.')
+    if folder.is_dir() and (there := sorted(path.name for path in folder.iterdir())):
+        shown = ', '.join(there[:3]) + (', …' if len(there) > 3 else '')
+        raise DataError(f'{what} {folder} is not empty ({shown}): what lies there would be taken for part of what is '
+                        'written now. Name a folder that is new, or remove it.')
 
 
 def _umask() -> int:
