@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from jrs.errors import DataError
 from jrs.evaluation.attention import AttentionSums, patch_coverage, pixel_mass, pooled, view_sums
+from jrs.finite import refuse_nonfinite
 from jrs.models.attention import matched_attention, patch_maps, watch_tokens
+from jrs.models.segvggt import BROKEN, check_predictions
 from jrs.structures import LayerState, MatchedAttention, SceneBatch
 
 PAPER_LAYERS, PAPER_DEPTH = (14, 22, 23), 24    # the 15th, the 23rd and the last of 24 (Figure 4)
@@ -102,6 +104,7 @@ def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collec
 
     Raises:
         ConfigError: the model has no matcher or cannot show its attention. DataError: a chosen instance has no query.
+        NonFiniteError: what it predicts, or an attention map, is not finite.
     """
     sums, shown = [], []
     device = next(model.parameters()).device
@@ -109,6 +112,7 @@ def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collec
         batch = batch.to(device).unpacked()
         with torch.no_grad():
             predictions = model.forward_images(batch.images, track_views=True)
+            check_predictions(predictions, batch)
             found = [scene.instances for scene in model.reconstructed(batch, predictions)] if by == 'score' else None
         matched = matched_attention(model, predictions.queries, batch, found)[0]
         kept = [_shown(batch, matched, number) for number in show.get(batch.scene_names[0], ())]
@@ -137,6 +141,7 @@ def _scene_sums(model: nn.Module, batch: SceneBatch, matched: MatchedAttention, 
     mass, special, uniform = {}, {}, {}
 
     def see(layer: LayerState, maps: Tensor) -> None:
+        refuse_nonfinite({f'attention map of layer {layer.index}': maps}, batch.scene_names[0], BROKEN)
         every = patch_maps(maps, layer, grid)                                               # (heads, n, V, h_p, w_p)
         mean = every.mean(dim=0)
         mass[layer.index] = pixel_mass(mean, coverage).double().sum().item()

@@ -11,6 +11,7 @@ from statistics import mean, median
 import torch
 from torch import nn
 
+from jrs.models.segvggt import check_predictions
 from jrs.structures import InstanceTable, SceneBatch
 
 Seconds = dict[str, float]
@@ -50,6 +51,7 @@ def stage_seconds(model: nn.Module, batch: SceneBatch) -> Seconds:
     if model.postprocessor is not None:
         model.reconstructed(batch, predictions)
     marks.append(now(device))
+    check_predictions(predictions, batch)                               # what is not finite takes no time to rank
     aggregator, heads, postprocess = (after - before for before, after in zip(marks, marks[1:], strict=False))
     return dict(aggregator_s=aggregator, heads_s=heads, inference_s=aggregator + heads, postprocess_s=postprocess,
                 total_s=marks[-1] - marks[0])

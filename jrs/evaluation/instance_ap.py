@@ -110,12 +110,12 @@ def assign(vertex_ids: np.ndarray, masks: np.ndarray, labels: np.ndarray, scores
         vertex_ids: (N,) integers, class id * 1000 + instance number; 0 = void.
         masks: (P, N) bool, or (P, ceil(N / 8)) uint8 as `np.packbits(masks, axis=1)` makes them.
         labels: (P,) class ids of the data set; ids that are no instance class count class-agnostically only.
-        scores: (P,) any range, not NaN; compared as float64.
+        scores: (P,) any range, finite; compared as float64.
         benchmark: classes and minimum region.
         excluded: indices of vertices that do not exist for scoring (ScanNet++'s mesh mask).
 
     Raises:
-        DataError: lengths that do not fit, or a score that is NaN.
+        DataError: lengths that do not fit, or a score that is not finite.
     """
     vertex_ids = np.asarray(vertex_ids)
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
@@ -170,8 +170,10 @@ def _check_scene(vertex_ids, masks, labels, scores, excluded) -> None:
                         f'{num_points} vertices of the ground truth, got {masks.shape} {masks.dtype}.')
     if not len(masks) == len(labels) == len(scores):
         raise DataError(f'{len(masks)} masks, {len(labels)} labels and {len(scores)} scores: these must be as many.')
-    if np.isnan(scores).any():
-        raise DataError(f'score of prediction {int(np.isnan(scores).argmax())} is NaN; scores must be comparable.')
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if len(wrong):
+        raise DataError(f'{len(wrong)} of {len(scores)} scores are not finite, the first {scores[wrong[0]]} of prediction '
+                        f'{wrong[0]}: what is NaN ranks nowhere. Scores must be numbers that can be compared.')
     if excluded is not None and len(excluded) and not 0 <= np.min(excluded) <= np.max(excluded) < num_points:
         raise DataError(f'the mesh mask names vertices {np.min(excluded)} .. {np.max(excluded)}, but the scene has '
                         f'vertices 0 .. {num_points - 1}: it belongs to another mesh.')

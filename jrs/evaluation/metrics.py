@@ -25,6 +25,7 @@ from jrs.evaluation.depth import SCALES, depth_errors, scale_estimator
 from jrs.evaluation.instance_ap import AveragePrecision, SceneMatches, assign, evaluate
 from jrs.evaluation.rules import OWN, build_rules
 from jrs.evaluation.saving import ONCE, check_names, save_predictions
+from jrs.finite import refuse_nonfinite
 from jrs.registry import METRICS, POSTPROCESSORS, build
 from jrs.structures import InstanceTable, Reconstruction, SceneBatch, SceneGroundTruth
 
@@ -301,7 +302,7 @@ class DepthMetric(SceneMetric):
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, float]:
         """Return the errors of one scene."""
-        predicted = _predicted(reconstruction.depth, 'depth head').float().cpu().numpy()
+        predicted = _finite(_predicted(reconstruction.depth, 'depth head'), 'depth', batch, index).float().cpu().numpy()
         true_m = _required(batch.depth_m, 'depth_m', batch, index).cpu().numpy()
         scored = depth_errors(predicted, true_m, self.scale, self.max_depth_m)
         for scale in SCALES:
@@ -338,7 +339,7 @@ class CameraMetric(SceneMetric):
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, float]:
         """Return the scores of one scene."""
-        predicted = _predicted(reconstruction.cam_from_world, 'camera head')
+        predicted = _finite(_predicted(reconstruction.cam_from_world, 'camera head'), 'cam_from_world', batch, index)
         true = _required(batch.cam_from_world, 'cam_from_world', batch, index)
         return camera_scores(predicted.double().cpu().numpy(), true.double().cpu().numpy(), self.thresholds)
 
@@ -394,6 +395,13 @@ def _required(value: Any, what: str, batch: SceneBatch, index: int) -> Any:
         raise DataError(f'{batch.scene_names[index]}: this metric needs {what}, which is not there; '
                         'remove the metric from the config or add it to the data.')
     return value[index]
+
+
+def _finite(values: Tensor, name: str, batch: SceneBatch, index: int) -> Tensor:
+    """Return predicted `values` (...); a NonFiniteError where they are not all finite: errors of NaN compare as none."""
+    refuse_nonfinite({name: values}, f'what the model predicts for {batch.scene_names[index]}', 'Its weights are broken or '
+                     'of another model; the scene is not scored.')
+    return values
 
 
 def _predicted(value: Any, part: str) -> Any:

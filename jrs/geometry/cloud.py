@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from jrs.errors import DataError, NotMeasured
+from jrs.finite import nonfinite
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.projection import unproject_depth
 from jrs.structures import PackedMasks, Reconstruction
 
+OF_VIEWS = ('depth', 'depth_conf', 'intrinsics', 'cam_from_world')                    # of a Reconstruction
 FRUSTUM_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))      # of `camera_corners`
 
 
@@ -114,15 +116,15 @@ def surface_normals(cam_points: Tensor, step: int = 2) -> Tensor:
     return torch.where((normals * cam_points).sum(-1, keepdim=True) > 0, -normals, normals)
 
 
-def check_finite(scene: Reconstruction) -> None:
-    """Raise a DataError that names the first view whose depth or camera is not finite."""
-    for what in ('depth', 'depth_conf', 'intrinsics', 'cam_from_world'):
-        values = getattr(scene, what)
-        finite = torch.ones(1, dtype=torch.bool) if values is None else torch.isfinite(values).flatten(1).all(1)
-        if not finite.all():
-            view = scene.view_names[int((~finite).nonzero()[0])]
-            raise DataError(f'{what} of view {view!r} is not finite (NaN or infinite): nothing is written. '
-                            f'The weights are probably broken or of another model.')
+def check_finite(scene: Reconstruction, consequence: str = 'nothing is written') -> None:
+    """Raise a DataError where depth, cameras or scores are not finite; names tensor, count, first view and `consequence`."""
+    parts = {name: getattr(scene, name) for name in OF_VIEWS}
+    parts |= {} if scene.instances is None else {'scores of instances': scene.instances.scores}
+    for name, found in nonfinite(parts).items():
+        views = (~parts[name].isfinite()).flatten(1).any(1).nonzero() if name in OF_VIEWS else ()
+        view = f' of view {scene.view_names[int(views[0])]!r}' if len(views) else ''
+        raise DataError(f'{name}{view} is not finite, {found}: {consequence}. The weights are probably broken or of another '
+                        'model.')
 
 
 def _instances_of_pixels(scene: Reconstruction, keep: Tensor) -> tuple[Tensor, Tensor]:

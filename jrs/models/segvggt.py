@@ -11,6 +11,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from jrs.errors import ConfigError, NonFiniteError, PluginError
+from jrs.finite import refuse_nonfinite
 from jrs.geometry.camera import in_first_frame, predicted_cameras, relative_to_first
 from jrs.masks import mask_logits
 from jrs.models.attention import matched_attention
@@ -46,6 +47,11 @@ from jrs.structures import (
 # In the order in which they run: a part may read what one before it leaves.
 PARTS_IN_ORDER = ('geometry_head', 'camera_head', 'depth_head', 'point_head', 'scale_head', 'feature_head', 'queries',
                   'class_head')
+# What of predictions is ranked, matched, scored or exported, and must be finite for that.
+READ_OF_VIEWS = ('intrinsics', 'depth', 'depth_conf', 'points', 'points_conf', 'features')
+READ_OF_QUERIES = ('class_logits', 'embedding', 'class_embedding', 'scores', 'mask_logits', 'view_attention')
+BROKEN = ('The weights are broken, of another model, or too large for the precision (model.autocast=None is float32): '
+          'nothing is ranked, scored or written.')
 
 
 @MODELS.register_module()
@@ -284,10 +290,14 @@ class SegVGGT(BaseModel):
             batch: of which only the images are read.
             track_views: also `view_attention`.
             priors: what is known of the geometry of these views, for a backbone that `takes_priors`.
+
+        Raises:
+            NonFiniteError: something of it is NaN or infinite (`check_predictions`).
         """
         batch = batch.unpacked()
         reports_matches = self.reports_matches and self.queries is not None and self.matcher is not None
         predictions = self.forward_images(batch.images, track_views or reports_matches, priors)
+        check_predictions(predictions, batch)
         matched = matched_attention(self, predictions.queries, batch) if reports_matches else None
         return self.reconstructed(batch, predictions, matched)
 
@@ -304,10 +314,13 @@ class SegVGGT(BaseModel):
         def own(values):
             return None if values is None else values[index]
         seen = self.context(batch, predictions, cameras, index)
+        instances = None if self.postprocessor is None else self.postprocessor(seen)
+        refuse_nonfinite({'cam_from_world': seen.cam_from_world, 'intrinsics': seen.intrinsics,
+                          'scores of instances': None if instances is None else instances.scores},
+                         f'the reconstruction of {batch.scene_names[index]}', BROKEN)
         return Reconstruction(images=batch.images[index], depth=seen.depth, depth_conf=seen.depth_conf,
                               intrinsics=seen.intrinsics, cam_from_world=seen.cam_from_world, features=seen.features,
-                              instances=None if self.postprocessor is None else self.postprocessor(seen),
-                              view_names=batch.view_names[index],
+                              instances=instances, view_names=batch.view_names[index],
                               view_attention=None if seen.queries is None else seen.queries.view_attention,
                               matched=own(matched), scale=predictions.scale,
                               extras={name: value[index] for name, value in predictions.extras.items()})
@@ -357,6 +370,18 @@ def _check_layers(backbone: nn.Module, passed: list[int]) -> None:
     if passed != list(range(backbone.num_query_layers)):
         raise PluginError(f'model.backbone: {type(backbone).__name__} has num_query_layers {backbone.num_query_layers} and '
                           f'handed over the layers {passed}; these must be 0 .. {backbone.num_query_layers - 1}, in order.')
+
+
+def check_predictions(predictions: Predictions, batch: SceneBatch) -> None:
+    """Raise a NonFiniteError where predictions for a batch are NaN or infinite, before anything is ranked or matched.
+
+    What is not finite compares as False: the scene would have no instances, and an average precision of 0.
+    """
+    parts = dict(cameras=predictions.pose_encodings[-1] if predictions.pose_encodings else None)
+    parts |= {name: getattr(predictions, name) for name in READ_OF_VIEWS}
+    if predictions.queries is not None:
+        parts |= {name: getattr(predictions.queries, name) for name in READ_OF_QUERIES}
+    refuse_nonfinite(parts, f'what the model predicts for {", ".join(batch.scene_names)}', BROKEN)
 
 
 def _check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jrs.errors import ConfigError
-from jrs.models.segvggt import SegVGGT
+from jrs.models.segvggt import SegVGGT, check_predictions
 from jrs.structures import FeatureTaps, LayerState, Predictions, QueryPredictions, Reconstruction, SceneBatch, unit_images
 
 READY = 'such as plugins/stream_vggt/configs/stream_vggt_fada.py'
@@ -99,6 +99,7 @@ class SceneStream:
         if self.model.queries is not None:
             predictions.queries = self._finish([view.taps for view in views], predictions.features)
         batch = SceneBatch(torch.cat([view.image for view in views], dim=1), ['stream'], [[view.name for view in views]])
+        check_predictions(predictions, batch)
         return self.model.reconstructed(batch, predictions)[0]
 
     def _finish(self, taps: list[FeatureTaps], features: Tensor) -> QueryPredictions:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, NonFiniteError
+from jrs.finite import all_finite, nonfinite, refuse_nonfinite
 from jrs.masks import mask_logits
 from jrs.registry import POSTPROCESSORS, build
 from jrs.structures import Instances, PackedMasks, QueryPredictions, SceneContext, count_bits, pack_above
 
 CACHED_LOGITS = 2 ** 19                        # a CPU works on so many at a time: they stay in its cache
+BROKEN = 'What is not finite ranks nowhere, so that nothing would be found: the weights are broken or of another model.'
 
 
 @POSTPROCESSORS.register_module()
@@ -45,6 +48,9 @@ class QueryMasks:
                  suppression: dict | None = None, path: str = 'model.postprocessor') -> None:
         if mode not in RANKINGS:
             raise ConfigError(f'QueryMasks.mode must be one of {", ".join(map(repr, RANKINGS))}, got {mode!r}')
+        if not math.isfinite(mask_threshold + min_score + min_pixels):
+            raise ConfigError(f'QueryMasks: thresholds must be finite numbers, got mask_threshold {mask_threshold}, '
+                              f'min_score {min_score} and min_pixels {min_pixels}.')
         self.rank = RANKINGS[mode]
         self.top_pairs = top_pairs
         self.mask_threshold = mask_threshold
@@ -63,10 +69,12 @@ class QueryMasks:
 
         Raises:
             ValueError: neither mask logits nor features are given.
+            NonFiniteError: class or mask logits are not finite.
         """
         queries, features = scene.queries, scene.features
         if queries.mask_logits is None and features is None:
             raise ValueError('QueryMasks needs mask logits in the predictions or instance features, got neither')
+        refuse_nonfinite({'class_logits': queries.class_logits, 'scores': queries.scores}, 'QueryMasks', BROKEN)
         probability, query, label = self.rank(*queries.class_probabilities())                   # (n,) each
         if queries.scores is not None:
             probability = probability * queries.scores.float()[query]
@@ -94,9 +102,11 @@ class QueryMasks:
         positive, pixels = torch.zeros_like(query), torch.zeros_like(query)
         bits = torch.empty(len(query), num_views, -(-size[0] * size[1] // 8), dtype=torch.uint8, device=query.device)
         scratch = torch.empty(2, 0, device=query.device)                                        # made once: chunks are many
+        finite = [torch.ones((), dtype=torch.bool, device=query.device)]
         for rows, views, logits in source.chunks(query):                                        # (r, v, h*w)
             if scratch.shape[1] < logits.numel():
                 scratch = scratch.new_empty(2, logits.numel())
+            finite.append(all_finite(logits))
             probability, above = (values[:logits.numel()].view(logits.shape) for values in scratch)
             torch.sigmoid(logits, out=probability)
             bits[rows, views] = packed = pack_above(probability, self.mask_threshold)           # (r, v, bytes)
@@ -105,6 +115,8 @@ class QueryMasks:
             torch.gt(logits, 0, out=above)                                  # as 0.0 and 1.0: bool is slow on a CPU
             positive[rows] += above.sum(dim=(1, 2)).long()
             probability_sum[rows] += above.mul_(probability).sum(dim=(1, 2))
+        if not torch.stack(finite).all():
+            source.refuse(query)
         return probability_sum / (positive + 1e-6), pixels, bits, tuple(size)
 
 
@@ -145,6 +157,18 @@ class _MaskLogits:
             logits = mask_logits(self.embedding[query], self.features[views]).flatten(2)        # (n, v, h*w)
             for rows in _slices(len(query), max(1, piece // max(1, logits.shape[1] * pixels))):
                 yield rows, views, logits[rows]
+
+    def refuse(self, query: Tensor) -> None:
+        """Raise a NonFiniteError that says how many logits of the queries (n,) are not finite, and of which query."""
+        count, total, queries = 0, 0, set()
+        for rows, _, logits in self.chunks(query):
+            found = nonfinite({'logits': logits}).get('logits')
+            total += logits.numel()
+            if found:
+                count += found.count
+                queries.update(query[rows][(~logits.isfinite()).flatten(1).any(1)].tolist())
+        raise NonFiniteError(f'QueryMasks: not finite: mask_logits {count} of {total} values, of {len(queries)} queries, '
+                             f'the first of them {min(queries, default=None)}. {BROKEN}')
 
 
 def _slices(count: int, step: int) -> Iterator[slice]:

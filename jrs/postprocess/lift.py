@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from jrs.errors import ConfigError, DataError, NotMeasured, did_you_mean
+from jrs.finite import refuse_nonfinite
 from jrs.geometry.projection import project_points
 from jrs.masks import mask_logits
 from jrs.registry import POSTPROCESSORS
@@ -142,6 +143,8 @@ class MaskTransfer:
         if instances.embedding is None or features is None:
             raise NotMeasured("vote='mean_prob' reads mask probabilities, and the instances of this model have not the "
                               "embeddings and features that give them: use vote='majority'")
+        refuse_nonfinite({'embedding': instances.embedding, 'features': features}, scene.scene_name,
+                         'They give no mask probabilities: the weights are broken or of another model.')
         return (mask_logits(embedding[None], features)[0].sigmoid() for embedding in instances.embedding)
 
     def _check_choice(self, name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from jrs.errors import ConfigError, DataError, JrsError, NotMeasured
 from jrs.geometry.alignment import COINCIDENT, COLLINEAR, Similarity, fit_similarity, nearest_rotation, spread
-from jrs.geometry.cloud import nearest_index
+from jrs.geometry.cloud import check_finite, nearest_index
 from jrs.geometry.projection import unproject_depth
 from jrs.postprocess.lift import TOLERANCES_M, MaskTransfer, PosedTransfer, VisiblePixels, check_views
 from jrs.registry import POSTPROCESSORS
@@ -133,11 +133,11 @@ class UnposedTransfer(MaskTransfer):
         depth, intrinsics, cam_from_world = (
             tensor.detach().cpu().double().numpy() for tensor in
             (reconstruction.depth, reconstruction.intrinsics, reconstruction.cam_from_world))
-        keep = np.isfinite(depth) & (depth > 0)                                                      # (V, H, W)
-        if not keep.any() or not np.isfinite(intrinsics).all() or not np.isfinite(cam_from_world).all():
-            raise DataError(f'{scene.scene_name}: the reconstruction has cameras that are not finite, or no finite depth '
-                            'above 0: its own geometry cannot carry masks. The weights are probably broken or of another '
-                            'model.')
+        check_finite(reconstruction, f'{scene.scene_name}: its own geometry cannot carry masks')
+        keep = depth > 0                                                                             # (V, H, W)
+        if not keep.any():
+            raise DataError(f'{scene.scene_name}: the reconstruction has no depth above 0: its own geometry cannot carry '
+                            'masks. The weights are probably broken or of another model.')
         if self.drop_percent and reconstruction.depth_conf is not None:
             conf = reconstruction.depth_conf.detach().cpu().double().numpy()
             keep &= conf >= np.percentile(conf[keep], self.drop_percent)

@@ -177,7 +177,8 @@ def test_nothing_at_all_is_nan_not_zero():
     ({'masks': np.zeros((2, 300), dtype=bool)}, r'masks must be \(P, 301\) bool'),
     ({'masks': np.zeros((2, 301), dtype=np.float32)}, 'float32'),
     ({'labels': np.array([5])}, '2 masks, 1 labels and 2 scores'),
-    ({'scores': np.array([0.5, np.nan])}, 'score of prediction 1 is NaN'),
+    ({'scores': np.array([0.5, np.nan])}, '1 of 2 scores are not finite, the first nan of prediction 1'),
+    ({'scores': np.array([np.inf, 0.5])}, '1 of 2 scores are not finite, the first inf of prediction 0'),
     ({'excluded': np.array([301])}, 'belongs to another mesh'),
 ])
 def test_input_that_does_not_fit_is_refused(change, message):

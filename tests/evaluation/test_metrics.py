@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from jrs.benchmarks import get_benchmark
-from jrs.errors import ConfigError, DataError
+from jrs.errors import ConfigError, DataError, NonFiniteError
 from jrs.evaluation.metrics import best_row_per_query, resize_nearest
 from jrs.registry import METRICS, build
 from jrs.structures import Instances
@@ -249,3 +249,20 @@ def test_a_data_set_of_another_benchmark_is_refused_before_anything_is_scored():
     metric.dataset_meta = dict(benchmark='scannet20', classes=())
     with pytest.raises(ConfigError, match="scores the 18 classes of 'scannet20', .* those of 'scannet200'"):
         metric.dataset_meta = dict(benchmark='scannet200', classes=())
+
+
+@pytest.mark.parametrize(('metric', 'name'), [('DepthMetric', 'depth'), ('CameraMetric', 'cam_from_world')])
+def test_geometry_that_is_not_finite_is_refused_and_no_error_of_0(metric, name):
+    batch = make_batch(BENCHMARK)
+    scene = make_reconstruction(batch, 0, true_instances(batch, 0))
+    getattr(scene, name).view(-1)[:3] = float('nan')
+    with pytest.raises(NonFiniteError, match=rf'not finite: {name} 3 of \d+ values \(3 NaN\)'):
+        build(METRICS, {'type': metric}, 'metric').process(batch, [scene])
+
+
+def test_scores_that_are_not_finite_are_refused_and_no_average_precision_of_0():
+    batch = make_batch(BENCHMARK)
+    instances = true_instances(batch, 0)
+    instances.scores[1] = float('nan')
+    with pytest.raises(DataError, match='1 of 4 scores are not finite, the first nan of prediction 1'):
+        _process(_metric(), batch, lambda batch, index: instances)

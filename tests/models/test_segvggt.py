@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from jrs.config import load_config
+from jrs.errors import NonFiniteError
 from jrs.layers import block
 from jrs.registry import MODELS, build
-from jrs.structures import SceneBatch
+from jrs.structures import Instances, SceneBatch
 from tests._data import random_batch
 
 CONFIG = 'configs/segvggt/all24_fada.py'
@@ -79,3 +80,24 @@ def test_packed_and_unpacked_batches_give_the_same_numbers_through_every_door():
         scenes = [model(one, mode='predict')[0] for one in (packed, batch)]
         assert torch.equal(scenes[0].images, scenes[1].images) and torch.equal(scenes[0].depth, scenes[1].depth)
         assert torch.equal(model(packed).depth, model.forward_images(packed.images).depth)
+
+
+@pytest.mark.parametrize('name', ['cameras', 'depth', 'depth_conf', 'features', 'class_logits', 'embedding'])
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_predictions_that_are_not_finite_are_refused_before_they_are_ranked(model, batch, monkeypatch, name, bad):
+    predictions = model.forward_images(batch.images)
+    owner = predictions.queries if name in ('class_logits', 'embedding') else predictions
+    values = owner.pose_encodings[-1] if name == 'cameras' else getattr(owner, name)
+    values[(0,) * (values.ndim - 1)][:2] = bad
+    monkeypatch.setattr(model, 'forward_images', lambda *arguments: predictions)
+    monkeypatch.setattr(model, 'postprocessor', None)                            # nothing is ranked
+    with pytest.raises(NonFiniteError, match=rf'model predicts for scene: not finite: {name} 2 of {values.numel()} values'):
+        model(batch, mode='predict')
+
+
+def test_scores_of_a_postprocessor_that_are_not_finite_are_refused(model, batch, monkeypatch):
+    found = Instances(torch.ones(2, 3, 4, 4, dtype=torch.bool), torch.zeros(2, dtype=torch.int64),
+                      torch.tensor([0.5, float('nan')]), torch.arange(2))
+    monkeypatch.setattr(model, 'postprocessor', lambda *arguments: found)
+    with pytest.raises(NonFiniteError, match='reconstruction of scene: not finite: scores of instances 1 of 2 values'):
+        model(batch, mode='predict')

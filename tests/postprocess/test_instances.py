@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, NonFiniteError
 from jrs.masks import mask_logits
 from jrs.postprocess import instances as instances_module
 from jrs.registry import POSTPROCESSORS, build
@@ -189,3 +189,30 @@ def test_classes_that_know_nothing_of_each_other_are_ranked_by_their_own_probabi
         torch.testing.assert_close(found.scores, torch.tensor(expected).sigmoid())
     assert found.labels.tolist() == [0, 0]
     assert _postprocess(mode='best_class')(SceneContext(queries)).labels.tolist() == [0, 1]
+
+
+def test_logits_that_are_not_finite_are_refused_and_counted():
+    queries, features = _scene()
+    queries.class_logits[3, 1] = float('nan')
+    with pytest.raises(NonFiniteError, match=r'not finite: class_logits 1 of 45 values \(1 NaN\)'):
+        _postprocess()(SceneContext(queries, features))
+    for value in (float('nan'), float('inf'), -float('inf')):
+        logits = torch.zeros(2, 2, 3)
+        logits[1, 0, 1] = value
+        with pytest.raises(NonFiniteError, match='mask_logits 1 of 12 values, of 1 queries, the first of them 0'):
+            _postprocess()(SceneContext(_one_mask(logits)))
+
+
+@pytest.mark.parametrize('max_logits', [24, 2 ** 20])
+def test_finite_embeddings_whose_masks_overflow_are_refused(max_logits):
+    queries, features = _scene()
+    queries.embedding[4:6] *= 1e30
+    with pytest.raises(NonFiniteError, match=r'mask_logits \d+ of 1080 values, of 2 queries, the first of them 4'):
+        _postprocess(max_logits=max_logits)(
+            SceneContext(queries, features * 1e20))
+
+
+@pytest.mark.parametrize('name', ['mask_threshold', 'min_score', 'min_pixels'])
+def test_a_threshold_that_nothing_compares_with_is_refused(name):
+    with pytest.raises(ConfigError, match=f'thresholds must be finite numbers.*{name} nan'):
+        _postprocess(**{name: float('nan')})
