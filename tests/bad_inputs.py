@@ -162,6 +162,30 @@ def untrained(path: Path) -> Path:
     return path
 
 
+def changed_weights(site: Site, name: str = 'w.safetensors', prefix: str = '', **values: float) -> Path:
+    """Write the site's weights with the first three numbers of some tensors replaced (`a__b` is a.b), or other names."""
+    from safetensors.torch import load_file, save_file
+    state = load_file(site.weights)
+    for key, value in values.items():
+        state[key.replace('__', '.')].view(-1)[:3] = value
+    save_file({prefix + key: value for key, value in state.items()}, site.tmp / name)
+    return site.tmp / name
+
+
+def poisoned(site: Site) -> Path:
+    return changed_weights(site, queries__tokens=float('nan'))
+
+
+def overflowing(site: Site) -> Path:
+    """Finite weights whose depth and class logits are not."""
+    return changed_weights(site, depth_head__scratch__output_conv2__2__bias=1e4, class_head__2__bias=3e38,
+                           class_head__2__weight=3e38)
+
+
+def index_of(site: Site) -> Path:
+    return site.write('w.safetensors.index.json', '{"weight_map": {"a": "w-00001-of-00002.safetensors"}}')
+
+
 def edited(**changes) -> Callable[[bytes], bytes]:
     return lambda content: json.dumps(json.loads(content) | changes).encode()
 
@@ -309,6 +333,30 @@ WEIGHTS = {
                         ['w.safetensors']),
     'weights of another width': (lambda s: s.train(f'weights={s.weights}', 'model.queries.num_queries=9'),
                                  ['another size', '(1, 12, 32)', '(1, 9, 32)']),
+    **{f'weights that are not finite, to {name}': (
+        action, ['w.safetensors holds broken weights', 'queries.tokens 3 of 384 values (3 NaN)', 'earlier checkpoint'])
+       for name, action in {
+           'train': lambda s: s.train(f'weights={poisoned(s)}'), 'test': lambda s: s.test(poisoned(s)),
+           'infer': lambda s: s.infer(s.photos(), checkpoint=poisoned(s)), 'attention': lambda s: s.attention(poisoned(s)),
+           'convert': lambda s: command('convert', poisoned(s), '--out', s.tmp / 'o.safetensors', '--profile', 'debug'),
+       }.items()},
+    **{f'weights whose predictions are not finite, to {name}': (action, ['what the model predicts for', 'not finite: depth ',
+                                                                         'infinite', 'class_logits', 'nothing is ranked'])
+       for name, action in {
+           'test': lambda s: s.test(overflowing(s)), 'infer': lambda s: s.infer(s.photos(), checkpoint=overflowing(s)),
+           'attention': lambda s: s.attention(overflowing(s))}.items()},
+    'weights of another model': (lambda s: s.test(changed_weights(s, prefix='resnet50.layer1.conv.bn.')),
+                                 ['of another model (0 used', 'resnet50. (470)', 'backbone. (148)']),
+    'weights of which a part has another name': (
+        lambda s: s.test(s.write('w.safetensors', s.weights.read_bytes().replace(b'queries.tokens', b'queries.token5'))),
+        ['1 missing', 'queries.tokens (missing) and queries.token5 (left over)']),
+    'weights that are a web page, named safetensors': (
+        lambda s: s.test(s.write('w.safetensors', '<!DOCTYPE html><html>log in</html>')), ['w.safetensors', 'web page']),
+    'weights in two parts, one of them lost': (lambda s: s.test(index_of(s)),
+                                               ['index.json', 'w-00001-of-00002', 'not there']),
+    'weights that are a folder': (lambda s: s.test(poisoned(s).parent), ['is a folder', 'w.safetensors']),
+    'a copy of the model that is not in the checkpoint': (lambda s: s.test(s.weights, flags=('--copy', 'ema')),
+                                                          ["no copy 'ema'"]),
     'resume without a run': (lambda s: s.train(flags=('--resume',)), ['--resume', 'run', 'no checkpoint']),
     'resume with nothing that loads': (lambda s: (s.write('run/iter_1.pth', 'x'), s.train(flags=('--resume',)))[1],
                                        ['none of the 1 checkpoints', 'run']),
@@ -349,6 +397,7 @@ PHOTOS = {
     'width of photos that no patch divides': (lambda s: s.infer(s.photos(), '--width', 60), ['60', '14']),
     'device that is not there': (lambda s: s.infer(s.photos(), '--device', 'cuda:77'), ['cuda:77']),
     'device of no kind': (lambda s: s.infer(s.photos(), '--device', 'gpu'), ['gpu']),
+    'a score that nothing is compared with': (lambda s: s.infer(s.photos(), '--min-score', 'nan'), ['--min-score', 'nan']),
     'every zeroth photo': (lambda s: s.infer(s.photos(), '--every', 0), ['--every']),
 }
 RAW = {
@@ -374,6 +423,8 @@ PREDICTIONS = {
     'mask of another length': (lambda s: s.evaluate('predicted_masks/0.txt 2 0.9\n', mask='1\n0\n'), ['0.txt', '2', '3']),
     'mask lost': (lambda s: s.evaluate('predicted_masks/7.txt 2 0.9\n'), ['7.txt']),
     'confidence that is no number': (lambda s: s.evaluate('predicted_masks/0.txt 2 high\n'), [SCENE, 'high']),
+    'confidence that is infinite': (lambda s: s.evaluate('predicted_masks/0.txt 2 inf\n'), [SCENE, 'inf']),
+    'mask of nan': (lambda s: s.evaluate('predicted_masks/0.txt 2 0.9\n', mask='1\nnan\n1\n'), ['0.txt', 'integer']),
     'confidence that is nan': (lambda s: s.evaluate('predicted_masks/0.txt 2 nan\n'), [SCENE, 'nan']),
     'line with too few words': (lambda s: s.evaluate('predicted_masks/0.txt 2\n'),
                                 ['.txt:1', 'mask-file class-id confidence']),
@@ -464,6 +515,9 @@ RUNS = {
     'checkpoint to convert that is a web page': (
         lambda s: command('convert', s.write('w.pt', '<html>log in</html>'), '--out', s.tmp / 'o.safetensors'),
         ['w.pt', 'web page']),
+    'alpha that is no number': (
+        lambda s: command('convert', s.weights, '--out', s.tmp / 'o.safetensors', '--lora-alpha', 'nan'),
+        ['--lora-alpha', 'nan']),
     'key list that is none': (lambda s: command('convert', '--keys', s.write('k.txt', 'hello\n'), MAIN),
                               ['k.txt, line 1', 'name shape']),
     'plugin to check that is not there': (lambda s: command('plugins', 'check', 'mask_decodr'), ["'mask_decoder'"]),

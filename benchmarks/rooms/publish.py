@@ -77,7 +77,7 @@ def publish_weights(run: Path, out: Path) -> Path:
     card = read_metadata(run / 'weights.safetensors') | dict(
         command=' '.join(['python', *record['command']]), hours=record['hours'], machine=record['device'],
         metrics={name: value for name, value in metrics.items() if 'class/' not in name and name.count('/') == 1})
-    save_weights(read_state(run / 'weights.safetensors'), out / 'weights.safetensors', card)
+    save_weights(read_state(run / 'weights.safetensors').ours, out / 'weights.safetensors', card)
     with atomic_write(out / 'config.py', 'w') as file:
         file.write((run / 'config.py').read_text(encoding='utf-8'))
     return out / 'weights.safetensors'

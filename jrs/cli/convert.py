@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import operator
 import re
 from collections.abc import Mapping
@@ -15,20 +16,24 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from jrs import __version__
+from jrs.cli.options import add_copy_option
 from jrs.config import REPOSITORY, load_config, parse_override
 from jrs.engine.build import FRESH
 from jrs.errors import ConfigError, WeightsError
+from jrs.finite import refuse_nonfinite
 from jrs.io.lean_build import build_on_meta
 from jrs.io.tensor_file import write_tensors
 from jrs.io.weights import (
+    BROKEN,
     LOW_RANK,
+    WeightsState,
     compare_keys,
     encode_metadata,
     first_of,
     in_our_names,
+    our_names,
     read_metadata,
     read_state,
-    same_tensor,
 )
 from jrs.layers.lora import merged_weight
 from jrs.registry import MODELS, build
@@ -92,7 +97,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = argparse.ArgumentParser(prog='tools/convert.py', description=__doc__, epilog=EXAMPLES,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument('file', nargs='?', type=Path, metavar='IN', help='a checkpoint: .pt, .pth or .safetensors')
+    options.add_argument('file', nargs='?', type=Path, metavar='IN', help='a checkpoint: safetensors, a file of torch.save, '
+                         'or the .index.json of several')
+    add_copy_option(options)
     options.add_argument('--out', type=Path, metavar='FILE.safetensors', help='the file to write')
     options.add_argument('--origin', help='where the weights come from; known for the official files')
     options.add_argument('--licence', help='terms of the weights; known for the official files')
@@ -113,6 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     """Convert a file, or compare a key list; returns the exit code."""
     args = parser().parse_args(argv)
     overrides = dict(parse_override(item) for item in args.cfg_options)
+    if not math.isfinite(args.lora_alpha or 0):
+        raise ConfigError(f'--lora-alpha must be a finite number, got {args.lora_alpha}.')
     if args.keys:
         return check_keys(Path(args.keys[0]), load_config(args.keys[1], args.profile, overrides))
     if args.file is None or args.out is None:
@@ -125,10 +134,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def convert(args: argparse.Namespace, cfg: Config) -> None:
     """Write `args.out` from `args.file`, which must hold the architecture of `cfg`."""
-    contents, state = look_into(read_state(args.file))
+    known = build_on_meta(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'))[0].state_dict()
+    found = read_state(args.file, known, args.copy)
+    contents, state = look_into(found)
     check_against(state, contents, cfg, args.file)
     print(f'{args.file} is a {contents.kind}')
-    card = make_card(args, contents, cfg)
+    refuse_nonfinite(state, f'{args.file} holds broken weights', BROKEN, WeightsError)
+    card = make_card(args, contents, cfg) | (dict(copy=found.copy) if found.copy else {})
     low_rank = {}
     if args.merge_lora and contents.rank:
         low_rank = {key: state.pop(key) for key in list(state) if key.endswith(LOW_RANK)}
@@ -140,21 +152,24 @@ def convert(args: argparse.Namespace, cfg: Config) -> None:
         tensor, adapted = state[name], name.removesuffix('.weight')
         if f'{adapted}.lora_a' in low_rank:
             tensor = merged_weight(tensor, low_rank[f'{adapted}.lora_a'], low_rank[f'{adapted}.lora_b'], scale)
-        return tensor.to(announcement.dtype)
+        stored = tensor.to(announcement.dtype)
+        refuse_nonfinite({name: stored}, f'{args.file} as {announcement.dtype}', 'Its values are too large for this type, '
+                         'or for --lora-alpha: nothing is written.', WeightsError)
+        return stored
 
     write_tensors(args.out, announced, encode_metadata(card), finish)
     print(f'written: {args.out}, {len(state)} tensors, {args.out.stat().st_size / 1e9:.2f} GB; licence: {card["licence"]}')
 
 
-def look_into(released: Mapping[str, Tensor]) -> tuple[Contents, dict[str, Tensor]]:
+def look_into(found: WeightsState) -> tuple[Contents, dict[str, Tensor]]:
     """Return what the tensors of a file are, and the tensors under our names without the track head.
 
     Args:
-        released: name in the file -> weight of any shape. Read off are K from `class_head.2.bias` (K + 1,), Q from
+        found: its tensors, of any shape. Read off are K from `class_head.2.bias` (K + 1,), Q from
             `queries.tokens` (1, Q, C) and the rank from the first `*.lora_a` (rank, C); what is absent is 0.
     """
-    ours = in_our_names(released, 'of the file', same_tensor)
-    state = {name: tensor for name, tensor in ours.items() if not name.startswith(TRACK_HEAD)}
+    released = found.released
+    state = {name: tensor for name, tensor in found.ours.items() if not name.startswith(TRACK_HEAD)}
     classes, queries = state.get('class_head.2.bias'), state.get('queries.tokens')
     low_rank = [key for key in state if key.endswith('.lora_a')]
     contents = Contents(
@@ -270,7 +285,7 @@ def read_key_list(path: Path) -> dict[str, list[tuple[int, ...]]]:
             listed.update(dict.fromkeys(expand(line.split()[0]), allowed))
         except (ValueError, OverflowError) as error:
             raise WeightsError(f'{path}, line {number}: {error}.') from error
-    return in_our_names(listed, path, operator.eq)
+    return in_our_names(listed, our_names(listed), path, operator.eq)
 
 
 def expand(pattern: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from jrs.cli.options import add_copy_option
 from jrs.errors import DataError, JrsError
 from jrs.io.known_scale import FORMS
 from jrs.io.names import check_names, expanded, readable
@@ -41,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('source', nargs='+', metavar='PHOTOS_OR_VIDEO', help='a folder of photos, photos, or one video')
     options.add_argument('--out', type=Path, required=True, help='folder for the results')
     options.add_argument('--config', help='experiment of the weights; default: config.py beside the checkpoint')
+    add_copy_option(options)
     options.add_argument('--checkpoint', help='weights; default: the file that comes with the project, '
                          'weights/rooms_tiny_all24_fada/weights.safetensors of the repository, from any working folder')
     options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms_small, rooms, debug')
@@ -69,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--confidence', type=_percent, default=20.0, metavar='PERCENT',
                         help='leave out so many percent of the points, the least sure ones (default 20)')
     result.add_argument('--max-points', type=_positive, default=500_000, help='points in the cloud (default 500000)')
-    result.add_argument('--min-score', type=float, default=0.2, help='leave out instances below this score (default 0.2)')
+    result.add_argument('--min-score', type=_finite, default=0.2, help='leave out instances below this score (default 0.2)')
     result.add_argument('--agnostic', action='store_true', help='objects of any kind, without classes')
     result.add_argument('--keep-all', action='store_true', help="every instance that the config's own ranking keeps")
     result.add_argument('--colmap', action='store_true', help="also COLMAP's text model with upright pictures, in "
@@ -104,7 +107,7 @@ def infer(args: argparse.Namespace) -> None:
         print(f'[{time.perf_counter() - start:6.1f} s] {words}', flush=True)
 
     reconstruct = Reconstructor(args.config, args.checkpoint, args.profile, args.device, args.width, args.agnostic,
-                                args.min_score, args.keep_all)
+                                args.min_score, args.keep_all, args.copy)
     say(f'weights: {reconstruct.weights["file"]} ({reconstruct.weights["origin"]})')
     if args.stream:
         infer_stream(args, reconstruct, say)
@@ -213,6 +216,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f'must be at least 1, got {text}')
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'must be a finite number, got {text}')
     return value
 
 

@@ -21,6 +21,13 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
                         'not have is refused')
 
 
+def add_copy_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add --copy, for checkpoints that hold several copies of a model."""
+    parser.add_argument('--copy', metavar='NAME', help='of a checkpoint that holds several copies of the model take the one '
+                        'under this name, such as ema; default: the model itself, or a copy where there is no other. Which '
+                        'one is taken, and which there are, is printed')
+
+
 def config_from(args: argparse.Namespace) -> Config:
     """Return the checked experiment that the options describe."""
     return load_config(args.config, args.profile, overrides_of(args))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.cli.options import add_config_options, config_from, say_notes
+from jrs.cli.options import add_config_options, add_copy_option, config_from, say_notes
 from jrs.errors import ConfigError
 from jrs.launch import add_launcher_option
 
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(options)
     options.add_argument('checkpoint', help=f'weights (.safetensors, .pth), or the word {UNTRAINED!r}')
+    add_copy_option(options)
     options.add_argument('--out', type=Path, help='folder for results.json and results.csv; default: beside the checkpoint')
     options.add_argument('--transfer-rules', nargs='+', default=[], metavar='RULE', help='score the same predictions, '
                          'and the oracle, by further rules that bring masks to the mesh: `all` that the transfer offers, or '
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     from jrs.engine.writer import one_writer
     from jrs.report.identity import scoring_identity
     from jrs.report.transfer_rules import text_lines
-    origin = dict(identity=scoring_identity(cfg, checkpoint), **git_state(),
+    origin = dict(identity=scoring_identity(cfg, checkpoint, args.copy), **git_state(),
                   command=sys.argv if argv is None else ['tools/test.py', *argv])
     if args.transfer_rules:
         score_by_rules(cfg, args.transfer_rules)
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     start_processes(args.launcher, cfg.train.timeout)
     saved = one_writer(args.save_predictions, origin['command']) if args.save_predictions else nullcontext()
     with one_writer(out, origin['command']), saved:
-        metrics, facts, record = score(cfg, checkpoint, out, args.launcher)
+        metrics, facts, record = score(cfg, checkpoint, out, args.launcher, args.copy)
         if get_rank() == 0:
             facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
             write_results(out, metrics, facts, record | origin)
@@ -133,8 +134,9 @@ def instance_metrics(cfg: Config, option: str) -> dict[str, Config]:
     return found
 
 
-def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None = None) -> tuple[dict, dict, dict]:
-    """Score a checkpoint (None: the untrained model) on `cfg.test_dataset`.
+def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None = None,
+          copy: str | None = None) -> tuple[dict, dict, dict]:
+    """Score a checkpoint (None: the untrained model), or a `copy` in it, on `cfg.test_dataset`.
 
     Returns:
         The metrics; by which rules they were made; which scenes they are of, and the hours and memory that they took.
@@ -166,7 +168,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     import torch
     start = time.monotonic()
     torch.manual_seed(cfg.seed)
-    model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint)
+    model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint, copy)
     evaluator = build_evaluator(cfg.metrics)
     dataset = build_dataset(cfg, 'test_dataset', maps_of_run(model, evaluator.metrics), patch_size_of(model))
     out.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,9 @@ from jrs.engine.disk import check_space, checkpoint_bytes, explaining_full_disks
 from jrs.engine.sharding import spread_states, whole_states
 from jrs.engine.update import update_of
 from jrs.errors import WeightsError
+from jrs.finite import refuse_nonfinite
 from jrs.io.atomic import atomic_write
-from jrs.io.weights import UNREADABLE
+from jrs.io.weights_file import UNREADABLE
 from jrs.registry import HOOKS
 
 POINTER = 'last_checkpoint'
@@ -75,9 +76,11 @@ class PlainCheckpoint(Hook):
         """Build the buffers again, and say what differs from the run that saved.
 
         Raises:
-            WeightsError: the checkpoint is of another model.
+            WeightsError: the checkpoint is of another model, or holds weights that are not finite.
         """
         check_same_model(_plain_model(runner), checkpoint)
+        refuse_nonfinite(checkpoint['state_dict'], f'{runner._load_from} holds broken weights',
+                         'Remove it: --resume then takes the checkpoint before it.', WeightsError)
         hub = checkpoint.get('message_hub', {})
         hub['log_scalars'] = {key: HistoryBuffer(*map(np.asarray, data), max_length=self.buffer_length)
                               for key, data in hub.get('log_scalars', {}).items()}

@@ -153,6 +153,7 @@ class Reconstructor:
         agnostic: objects of any kind, without classes.
         min_score: instances below it are left out.
         keep_all: keep every scored instance of the config's own postprocessor, several per object included.
+        copy: which copy of the model in the checkpoint, by its name there; None = the model itself where it is there.
 
     Raises:
         WeightsError, ConfigError: what is missing or does not fit, and how to get it.
@@ -160,7 +161,7 @@ class Reconstructor:
 
     def __init__(self, config: str | Path | None = None, checkpoint: str | Path | None = None, profile: str = 'paper',
                  device: str = 'auto', width: int | None = None, agnostic: bool = False, min_score: float = 0.2,
-                 keep_all: bool = False) -> None:
+                 keep_all: bool = False, copy: str | None = None) -> None:
         if config is not None and checkpoint is None:
             raise WeightsError(f'The config {config} needs weights: name them with --checkpoint.')
         checkpoint = Path(checkpoint) if checkpoint is not None else default_weights()
@@ -169,7 +170,7 @@ class Reconstructor:
         if self.device.type == 'cpu':
             lean_allocations()
         _choose_ranking(self.cfg, agnostic, keep_all)
-        self.model = load_model(self.cfg, checkpoint).to(self.device)
+        self.model = load_model(self.cfg, checkpoint, copy).to(self.device)
         self.weights = weights_card(checkpoint)
         self.width = width or self.cfg.test_dataset.get('width') or nearest_multiple(WIDTH, self.model.backbone.patch_size)
         self.agnostic, self.min_score, self.keep_all = agnostic, min_score, keep_all
@@ -259,15 +260,16 @@ class Reconstructor:
             return self.model.reconstruct(batch.to(self.device), **options)[0].to('cpu')
 
 
-def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
+def load_model(cfg: Config, checkpoint: str | Path, copy: str | None = None) -> nn.Module:
     """Return the model of `cfg` in eval mode with every parameter from `checkpoint`; needs no teacher and no data.
 
-    A checkpoint whose LoRA is merged fits a config with LoRA too: low-rank factors that start fresh change nothing.
+    A checkpoint whose LoRA is merged fits a config with LoRA too: low-rank factors that start fresh change nothing. Of
+    several copies in it `copy` names the one to take.
 
     Raises:
         WeightsError: the file is missing or broken, or does not fit; says what was used, missing and left over.
     """
-    model = build_with_weights(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'), checkpoint, MERGED)
+    model = build_with_weights(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'), checkpoint, MERGED, copy)
     return model.eval().narrow() if hasattr(model, 'narrow') else model.eval()
 
 

@@ -18,7 +18,8 @@ from jrs.engine.sharding import whole
 from jrs.engine.step import FaultElsewhereError
 from jrs.errors import DataError, JrsError, NonFiniteError
 from jrs.io.atomic import atomic_write
-from jrs.io.weights import UNREADABLE, save_weights
+from jrs.io.weights import save_weights
+from jrs.io.weights_file import UNREADABLE
 from jrs.structures import InstanceTable, SceneBatch
 
 FOLDER = 'nonfinite'                           # of a run folder

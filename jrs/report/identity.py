@@ -18,6 +18,7 @@ from jrs.datasets.splits import split_names
 from jrs.discovery import plugin_name
 from jrs.engine.update import update_of
 from jrs.io.atomic import atomic_write
+from jrs.io.weights_file import parts_of
 from jrs.plugins import manager
 
 Identity = dict[str, Any]
@@ -48,10 +49,14 @@ def training_identity(cfg: Mapping) -> Identity:
                 data=data_digest(cfg, 'train_dataset'), seed=cfg['seed'])
 
 
-def scoring_identity(cfg: Mapping, checkpoint: str | Path | None) -> Identity:
-    """Return the identity of scoring a file of weights (None: an untrained model) on ``cfg['test_dataset']``."""
+def scoring_identity(cfg: Mapping, checkpoint: str | Path | None, copy: str | None = None) -> Identity:
+    """Return the identity of scoring a file of weights (None: an untrained model) on ``cfg['test_dataset']``.
+
+    `copy` is which copy of the model in the file, None its default.
+    """
+    weights = weights_digest(checkpoint)
     return dict(config=digest(_sections(cfg, SCORING_SECTIONS, NOT_OF_SCORING)), code=own_code(NO_NUMBERS),
-                plugins=plugins_digest(cfg.get('plugins') or ()), weights=weights_digest(checkpoint),
+                plugins=plugins_digest(cfg.get('plugins') or ()), weights=weights if copy is None else f'{weights} {copy}',
                 data=data_digest(cfg, 'test_dataset'), seed=cfg['seed'])
 
 
@@ -120,12 +125,14 @@ def data_digest(cfg: Mapping, name: str) -> str:
 def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file's contents, 'absent' where there is none.
 
-    That of a large file is kept in ``$XDG_CACHE_HOME/jrs/digests.json`` (``~/.cache``) and made again when its size or time
-    changes.
+    Of an index of weights in several parts it is that of their digests. That of a large file is kept in
+    ``$XDG_CACHE_HOME/jrs/digests.json`` (``~/.cache``) and made again when its size or time changes.
     """
     path = Path(path)
     if not path.is_file():
         return ABSENT
+    if (parts := parts_of(path)) != [path]:
+        return hashlib.sha256('\n'.join(map(file_digest, parts)).encode()).hexdigest()
     facts = path.stat()
     if facts.st_size <= WHOLE_FILE:
         return _sha256(path)

@@ -8,7 +8,7 @@ from jrs_plugins.depth_anything_3 import backbone, geometry  # noqa: F401
 
 from jrs.plugins import hook
 
-ROOTS = ('model.da3.', 'model.')               # nested models hold the any-view one beside a metric one
+ROOTS = ('model.da3.', 'da3.', 'model.', '')   # nested models hold the any-view one beside a metric one
 MARK = 'backbone.pretrained.camera_token'
 # A released key behind its root, and our name; the first that fits decides. None: known, and not built here.
 NAMES = ((r'backbone\.pretrained\.(.*)', r'backbone.\1'),
@@ -28,7 +28,7 @@ def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
 def our_name(key: str, root: str) -> str | None:
     """Return our name of a released key; None for what is known and not built here."""
     if not key.startswith(root):
-        return None if root == ROOTS[0] and key.startswith('model.da3_metric.') else key
+        return None if key.startswith(root.replace('da3.', 'da3_metric.')) else key
     own = key.removeprefix(root)
     for pattern, name in NAMES:
         found = re.fullmatch(pattern, own)

@@ -107,6 +107,16 @@ def test_resuming_another_model_is_refused_with_both_shapes(copy, debug_data, ca
     assert 'queries.tokens' in message and '(1, 12, 32)' in message and '(1, 13, 32)' in message
 
 
+def test_resuming_broken_weights_is_refused_and_the_checkpoint_before_them_is_named(copy, debug_data, capsys):
+    path = copy / f'iter_{STEPS}.pth'
+    content = torch.load(path, weights_only=True)
+    content['state_dict']['queries.tokens'][0, :2, 0] = float('nan')
+    torch.save(content, path)
+    assert command('train', *words(debug_data, copy, flags=('--resume',))) == 2
+    message = capsys.readouterr().err
+    assert f'{path} holds broken weights: not finite: queries.tokens 2 of 384 values (2 NaN). Remove it: --resume' in message
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_scenes(debug_data, tmp_path, monkeypatch, capsys):
     from jrs.losses.camera import CameraLoss
     healthy, calls = CameraLoss.__call__, []

@@ -285,7 +285,7 @@ CARD = {'origin': 'a test', 'licence': 'Apache-2.0', 'lora': {'rank': 4, 'alpha'
 
 
 def _read_weights(path: Path) -> None:
-    sum(tensor.numel() for tensor in read_state(path).values())
+    sum(tensor.numel() for tensor in read_state(path).ours.values())
     read_metadata(path)
 
 

@@ -82,8 +82,73 @@ def test_weights_of_another_size_are_refused_with_both_shapes(model, tmp_path):
 
 def test_weights_of_something_else_are_refused_even_where_parts_may_lack(model, tmp_path):
     save_file({'resnet.conv1.weight': torch.ones(3)}, str(tmp_path / 'w.safetensors'))
-    with pytest.raises(WeightsError, match='0 used.*resnet.conv1.weight'):
+    with pytest.raises(WeightsError, match='of another model .0 used.*resnet.conv1.weight.*those of the model with queries'):
         load_weights(model, tmp_path / 'w.safetensors', fresh=FRESH)
+
+
+@pytest.mark.parametrize(('change', 'said'), [
+    (lambda s: {name.replace('class_head.0', 'class_heads.0'): value for name, value in s.items()},
+     r'Names that are close: class_head.0.weight \(missing\) and class_heads.0.weight \(left over\)'),
+    (lambda s: {name: value for name, value in s.items() if name.startswith(('backbone', 'camera', 'depth'))},
+     'The file has no queries, as VGGT-1B: training starts there'),
+    (lambda s: s | {'class_head.2.weight': torch.zeros(19, 32)}, 'Only the class head differs.*another benchmark'),
+    (lambda s: s | {'class_head.2.weight': s['class_head.2.weight'].to(torch.int8)},
+     'numbers of another kind.*quantised weights: class_head.2.weight is torch.int8')])
+def test_what_does_not_fit_is_told_with_what_is_near(model, tmp_path, change, said):
+    torch.save(change(dict(model.state_dict())), tmp_path / 'w.pt')
+    with pytest.raises(WeightsError, match=said):
+        load_weights(tiny(), tmp_path / 'w.pt')
+
+
+def test_one_part_of_several_says_that_there_is_an_index(model, tmp_path):
+    torch.save({'class_head.0.weight': model.state_dict()['class_head.0.weight']}, tmp_path / 'w-00002-of-00003.bin')
+    with pytest.raises(WeightsError, match=r'It is one of 3 parts: name their index, w.bin.index.json'):
+        load_weights(model, tmp_path / 'w-00002-of-00003.bin')
+
+
+def poison(state, **values):
+    """Return a copy of a state in which the first numbers of some tensors are others."""
+    state = {name: value.clone() for name, value in state.items()}
+    for name, numbers in values.items():
+        flat = state[name.replace('__', '.')].view(-1)
+        flat[:len(numbers)] = torch.tensor(numbers, dtype=flat.dtype)
+    return state
+
+
+NAN, INF = float('nan'), float('inf')
+
+
+@pytest.mark.parametrize('load', [load_weights, lambda model, path: build_with_weights(tiny, path)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_values_that_are_not_finite_are_refused_with_tensors_and_counts(model, tmp_path, load, dtype):
+    state = {name: value.to(dtype) for name, value in model.state_dict().items()}
+    torch.save(poison(state, queries__tokens=[NAN, INF, NAN], class_head__2__bias=[-INF]), tmp_path / 'w.pt')
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=r'w.pt holds broken weights: not finite: queries.tokens 3 of 384 values \(2 NaN, '
+                       r'1 infinite\); class_head.2.bias 1 of 199 values \(1 infinite\); 4 values in all'):
+        load(model, tmp_path / 'w.pt')
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_values_too_large_for_the_model_are_refused_and_those_of_other_heads_do_not_matter(model, tmp_path):
+    wide = {name: value.double() for name, value in model.state_dict().items()}
+    torch.save(poison(wide, queries__tokens=[1e300]) | {'track_head.x': torch.full((2,), NAN)}, tmp_path / 'w.pt')
+    for load in (load_weights, lambda model, path: build_with_weights(tiny, path)):
+        with pytest.raises(WeightsError, match=r'queries.tokens 1 of 384 values \(1 infinite\)\. They'):
+            load(model, tmp_path / 'w.pt')
+
+
+def test_what_was_taken_off_and_how_it_is_stored_is_said(model, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('jrs.io.weights.print_log', lambda words, *rest: said.append(words))
+    state = {f'model._orig_mod.{name}': value.bfloat16() for name, value in model.state_dict().items()}
+    copy = {f'model_ema.{name}': value + 1 for name, value in model.state_dict().items()}
+    torch.save({'state_dict': state | copy}, tmp_path / 'w.ckpt')
+    load_weights(tiny(), tmp_path / 'w.ckpt')
+    assert 'taken off the names: state_dict., model., _orig_mod.; taken: the model itself; the file also holds ' \
+        'state_dict.model_ema' in said[0] and '; stored as bfloat16 (470), held as float32' in said[1]
+    other = build_with_weights(tiny, tmp_path / 'w.ckpt', copy='model_ema').state_dict()
+    assert all(torch.equal(other[name], value + 1) for name, value in model.state_dict().items())
 
 
 def test_a_failed_load_leaves_the_model_as_it_was(tmp_path):

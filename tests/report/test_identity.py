@@ -53,6 +53,18 @@ def test_weights_are_known_by_their_contents_wherever_they_lie(tmp_path):
     assert first == same and other_parts(first, other) == ['weights']
 
 
+def test_weights_in_parts_are_known_by_their_parts_and_a_copy_by_its_name(tmp_path):
+    index, part = tmp_path / 'w.safetensors.index.json', tmp_path / 'w-00001-of-00001.safetensors'
+    index.write_text('{"weight_map": {"a": "w-00001-of-00001.safetensors"}}')
+    part.write_bytes(b'one')
+    before = identity.weights_digest(index)
+    part.write_bytes(b'two')
+    assert identity.weights_digest(index) != before and identity.weights_digest(part) != identity.weights_digest(index)
+    cfg = load_config(MAIN, 'debug')
+    own, copy = (scoring_identity(cfg, part, name)['weights'] for name in (None, 'ema'))
+    assert copy == f'{own} ema'
+
+
 def test_a_large_file_is_read_again_only_when_its_size_or_time_changes(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.setattr(identity, 'WHOLE_FILE', 3)

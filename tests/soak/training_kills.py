@@ -164,7 +164,7 @@ class Run:
         import torch
 
         from jrs.engine.checkpoint import POINTER, checkpoints
-        from jrs.io.weights import UNREADABLE
+        from jrs.io.weights_file import UNREADABLE
         work_dir, loads, broken = self.folder / 'disturbed', 0, 0
         for path in checkpoints(work_dir):
             try:
