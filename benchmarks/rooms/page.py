@@ -34,6 +34,7 @@ LOOSELY = (3, 4, 7, 8)                          # also judged by the score that 
 BY_LENGTH = ('all24_fada', 'all24_no_fada')
 BY_DEPTH = {'none': 'FADA', 'none, 2400': 'FADA, 2400'}               # studies without and with FADA of one length
 STAGES = ('pretrain_rooms_neighbours', 'pretrain_rooms_wide', 'pretrain_rooms')
+METRES = ('segvggt_geometry_only_rooms_seed0', 'vggt_metric_rooms_seed0')
 PROFILE = Variant('rooms', (), '')
 PARTS = Path(__file__).resolve().parent / 'words'                     # the prose between the numbers
 
@@ -100,8 +101,8 @@ def page_lines() -> Iterator[str]:
     """Yield the lines of the page: words from `words/<part>.md`, each before its tables."""
     yield from ('<!-- Written by `python benchmarks/rooms/page.py` from benchmarks/results/rooms/; change words in '
                 'benchmarks/rooms/words/. -->', '')
-    for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('instances', instances), ('demo', demo),
-                          ('tables', tables), ('fada', fada), ('small', lambda: ())):
+    for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
+                          ('demo', demo), ('tables', tables), ('fada', fada), ('small', lambda: ())):
         yield from (PARTS / f'{name}.md').read_text(encoding='utf-8').splitlines()
         yield ''
         yield from numbers()
@@ -189,6 +190,15 @@ def geometry() -> Iterator[str]:
             [row['run'], row['what'], row['views'], str(row['iterations']), str(row['cpu_seconds']),
              *(f'{error:.1f} / {identity:.1f}' for error, identity in (row['one_step'], row['two_steps'])),
              f'{row["abs_rel"]:.3f}'] for row in lab['rows']])
+
+
+def metres() -> Iterator[str]:
+    """Depth in metres and after one scale per scene, with and without a head for the scale."""
+    keys = ('depth/metric/abs_rel', 'depth/metric/delta_1.25', 'depth/median/abs_rel', 'depth/median/delta_1.25')
+    yield from pipes(('run', 'iterations', 'CPU-min', 'as predicted: Abs Rel', 'δ < 1.25', 'one scale per scene: Abs Rel',
+                      'δ < 1.25', 'command'), [
+        [one.name, str(one.iterations), f'{one.cpu_minutes:.0f}', *(f'{one.score(key):.3f}' for key in keys),
+         f'`{command(one.record["command"])}`'] for one in map(run, METRES) if one])
 
 
 def instances() -> Iterator[str]:
