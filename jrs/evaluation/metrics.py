@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
@@ -26,6 +25,7 @@ from jrs.evaluation.instance_ap import AveragePrecision, SceneMatches, assign, e
 from jrs.evaluation.rules import OWN, build_rules
 from jrs.evaluation.saving import ONCE, check_names, save_predictions
 from jrs.finite import refuse_nonfinite
+from jrs.geometry.pixels import at_centres
 from jrs.registry import METRICS, POSTPROCESSORS, build
 from jrs.structures import InstanceTable, Reconstruction, SceneBatch, SceneGroundTruth
 
@@ -204,7 +204,7 @@ class InstanceAPMetric(SceneMetric):
         if predictions is not None:
             self._save(predictions, truth, found, counted)
         if self.oracle and batch.instance_ids is not None and batch.instances is not None:
-            images = resize_nearest(batch.instance_ids[index], instances.packed.size)               # (V, h, w)
+            images = at_centres(batch.instance_ids[index], instances.packed.size)                   # (V, h, w)
             counted['oracle'] = self._oracle(transfer, images, batch.instances[index], truth, visible)
         return counted
 
@@ -366,13 +366,6 @@ def best_row_per_query(queries: Tensor, scores: Tensor) -> np.ndarray:
     order = np.argsort(-scores, kind='stable')
     _, first = np.unique(queries[order], return_index=True)
     return np.sort(order[first])
-
-
-def resize_nearest(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return images (V, H, W) of numbers at `size` (h, w): each pixel takes the number at its centre."""
-    rows, columns = (((torch.arange(new, device=images.device) + 0.5) * old / new).long()
-                     for old, new in zip(images.shape[-2:], size, strict=True))
-    return images[:, rows[:, None], columns]                                                         # (V, h, w)
 
 
 def _flatten(result: AveragePrecision) -> dict[str, float]:

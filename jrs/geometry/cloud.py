@@ -11,6 +11,7 @@ from torch import Tensor
 from jrs.errors import DataError, NotMeasured
 from jrs.finite import nonfinite
 from jrs.geometry.camera import invert_rigid
+from jrs.geometry.pixels import at_centres
 from jrs.geometry.projection import unproject_depth
 from jrs.structures import PackedMasks, Reconstruction
 
@@ -133,16 +134,9 @@ def _instances_of_pixels(scene: Reconstruction, keep: Tensor) -> tuple[Tensor, T
     if scene.instances is None or len(scene.instances) == 0:
         none = torch.zeros(count, dtype=torch.int32, device=keep.device)
         return none, none - 1
-    ids = instance_map(scene.instances.packed)                                       # (V, h, w)
-    rows, columns = (nearest_index(keep.shape[axis], ids.shape[axis], keep.device) for axis in (1, 2))
-    ids = ids[:, rows][:, :, columns][keep]                                         # (N,)
+    ids = at_centres(instance_map(scene.instances.packed), tuple(keep.shape[1:]))[keep]              # (N,)
     labels = torch.cat([scene.instances.labels.new_tensor([-1]), scene.instances.labels])
     return ids.int(), labels[ids].int()
-
-
-def nearest_index(length: int, other: int, device: torch.device) -> Tensor:
-    """Return for each of `length` pixels the one, of `other` along the same edge, that holds its centre; int64."""
-    return (torch.arange(length, device=device) * 2 + 1) * other // (2 * length)
 
 
 def frustum_size(cloud: PointCloud) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jrs.alignment.visibility import view_visibility
 from jrs.errors import DataError
+from jrs.geometry.pixels import at_centres
 from jrs.structures import InstanceTable, InstanceTargets, SceneBatch
 
 IGNORE = -1                                    # pixels of which neither instance nor background is known
@@ -15,8 +16,7 @@ IGNORE = -1                                    # pixels of which neither instanc
 def instance_targets(batch: SceneBatch, mask_size: tuple[int, int], min_pixels: int = 1) -> list[InstanceTargets]:
     """Return the true instances of each scene that its sampled views show.
 
-    Id images are subsampled without interpolation: row i of h is row floor(i H / h) of H, so that at half resolution
-    every second row and column is read.
+    Id images are read at the centres of mask pixels, as the oracle and the transfer to vertices do (`at_centres`).
 
     Args:
         batch: with `instance_ids` (B, V, H, W) and B tables in `instances`.
@@ -37,15 +37,8 @@ def instance_targets(batch: SceneBatch, mask_size: tuple[int, int], min_pixels: 
     if mask_size[0] > height or mask_size[1] > width or min_pixels < 1:
         raise ValueError(f'masks must be at most as large as the images and min_pixels at least 1, got masks '
                          f'{mask_size} for images {(height, width)} and min_pixels {min_pixels}')
-    ids = subsample(batch.instance_ids, mask_size)
+    ids = at_centres(batch.instance_ids, mask_size)
     return [_scene_targets(scene_ids, table, min_pixels) for scene_ids, table in zip(ids, batch.instances, strict=True)]
-
-
-def subsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return `maps` (..., H, W) at `size` (h, w), each row i being row floor(i H / h), columns likewise."""
-    rows, columns = (torch.arange(small, device=maps.device) * full // small
-                     for small, full in zip(size, maps.shape[-2:], strict=True))
-    return maps[..., rows[:, None], columns]                            # (..., h, w)
 
 
 def _scene_targets(ids: Tensor, table: InstanceTable, min_pixels: int) -> InstanceTargets:

@@ -23,8 +23,8 @@ from jrs.geometry.cloud import (
     check_finite,
     frustum_size,
     instance_map,
-    nearest_index,
 )
+from jrs.geometry.pixels import at_centres, nearest_index
 from jrs.io.atomic import atomic_write
 from jrs.io.images import LoadedPhotos
 from jrs.io.known_geometry import unit_in_words
@@ -83,10 +83,7 @@ def without_padding(scene: Reconstruction, photos: LoadedPhotos) -> Reconstructi
     if scene.instances is None or bool(photos.valid.all()):
         return scene
     found = scene.instances
-    height, width = found.packed.size
-    rows, columns = (nearest_index(small, full, photos.valid.device)
-                     for small, full in zip((height, width), photos.valid.shape[1:], strict=True))
-    valid = pack_bits(photos.valid[:, rows][:, :, columns].flatten(1).to(found.scores.device))     # (V, bytes)
+    valid = pack_bits(at_centres(photos.valid, found.packed.size).flatten(1).to(found.scores.device))     # (V, bytes)
     cleared = dataclasses.replace(found, packed=dataclasses.replace(found.packed, bits=found.packed.bits & valid))
     kept = cleared.packed.pixels().any(1).nonzero()[:, 0]
     return dataclasses.replace(scene, instances=cleared.select(kept))

@@ -16,7 +16,8 @@ from scipy.spatial import cKDTree
 
 from jrs.errors import ConfigError, DataError, JrsError, NotMeasured
 from jrs.geometry.alignment import COINCIDENT, COLLINEAR, Similarity, fit_similarity, nearest_rotation, spread
-from jrs.geometry.cloud import check_finite, nearest_index
+from jrs.geometry.cloud import check_finite
+from jrs.geometry.pixels import nearest_index
 from jrs.geometry.projection import unproject_depth
 from jrs.postprocess.lift import TOLERANCES_M, MaskTransfer, PosedTransfer, VisiblePixels, check_views
 from jrs.registry import POSTPROCESSORS

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from jrs.benchmarks import get_benchmark
 from jrs.errors import ConfigError, DataError, NonFiniteError
-from jrs.evaluation.metrics import best_row_per_query, resize_nearest
+from jrs.evaluation.metrics import best_row_per_query
 from jrs.registry import METRICS, build
 from jrs.structures import Instances
 from tests.postprocess.box_scene import INPUT_SIZE, _intrinsics, make_batch, make_reconstruction, true_instances
@@ -236,12 +236,6 @@ def test_single_view_has_no_pair_of_cameras():
 def test_best_row_of_each_query_is_its_first_highest():
     queries, scores = torch.tensor([3, 1, 3, 1, 7]), torch.tensor([0.5, 0.2, 0.9, 0.2, 0.1])
     assert best_row_per_query(queries, scores).tolist() == [1, 2, 4]
-
-
-def test_nearest_resize_takes_centres():
-    images = torch.arange(6).view(1, 1, 6)
-    assert resize_nearest(images, (1, 3)).tolist() == [[[1, 3, 5]]]
-    assert resize_nearest(images, (2, 6)).tolist() == [[[0, 1, 2, 3, 4, 5]] * 2]
 
 
 def test_a_data_set_of_another_benchmark_is_refused_before_anything_is_scored():

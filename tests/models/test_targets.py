@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jrs.errors import DataError
-from jrs.models.targets import instance_targets, subsample
+from jrs.models.targets import instance_targets
 from jrs.structures import InstanceTable, SceneBatch
 
 
@@ -21,21 +21,14 @@ def table(**labels_of):
 
 def test_masks_labels_and_visibility_of_the_instances_that_are_seen():
     ids = torch.zeros(1, 3, 4, 6, dtype=torch.int64)
-    ids[0, 0, :, :3], ids[0, 2, :2, :3] = 7, 7                      # 2 x 2 and 1 x 2 pixels at half resolution
-    ids[0, 1, 0, 0] = 2
+    ids[0, 0, :, :4], ids[0, 2, :2, :4] = 7, 7                      # 2 x 2 and 1 x 2 pixels at half resolution
+    ids[0, 1, 1, 1] = 2
     target, = instance_targets(batch_of(ids, [table(i7=3, i5=1, i2=0)]), (2, 3))
     assert target.labels.tolist() == [3, 0]
     assert target.masks.shape == (2, 3, 2, 3) and target.masks.dtype == torch.bool
     assert target.masks[0, 0].tolist() == [[True, True, False]] * 2
     assert target.view_visibility.tolist() == [[pytest.approx(2 / 3), 0, pytest.approx(1 / 3)], [0, 1, 0]]
     assert target.valid is None
-
-
-def test_half_resolution_reads_every_second_pixel_and_other_sizes_round_down():
-    maps = torch.arange(4 * 6).reshape(4, 6)
-    assert subsample(maps, (2, 3)).tolist() == maps[::2, ::2].tolist()
-    assert subsample(maps, (4, 6)).tolist() == maps.tolist()
-    assert subsample(maps, (3, 4)).tolist() == maps[[0, 1, 2]][:, [0, 1, 3, 4]].tolist()
 
 
 def test_ignored_pixels_are_not_valid_and_belong_to_nobody():
@@ -49,7 +42,7 @@ def test_small_instances_are_left_out_by_their_mask_pixels_over_all_views():
     ids = torch.zeros(1, 2, 4, 4, dtype=torch.int64)
     ids[0, :, :2, :2] = 1                                           # 1 mask pixel in each of 2 views
     ids[0, 0, 2:, 2:] = 2                                           # 1 mask pixel
-    ids[0, 0, 1, 3] = 3                                             # seen, but between the mask pixels
+    ids[0, 0, 0, 3] = 3                                             # seen, but at no centre of a mask pixel
     batch = batch_of(ids, [table(i1=0, i2=1, i3=2)])
     assert instance_targets(batch, (2, 2))[0].labels.tolist() == [0, 1]
     assert instance_targets(batch, (2, 2), min_pixels=2)[0].labels.tolist() == [0]
