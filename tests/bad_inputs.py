@@ -109,6 +109,10 @@ class Site:
         return command('evaluate', 'export-ground-truth', '--scenes', (data or self.sound) / 'rooms' / 'debug', '--split',
                        'train', '--benchmark', 'scannet200', '--out', out, *words)
 
+    def timings(self, entry: str) -> int:
+        file = self.write('times.yaml', f'timings: [{{{entry}}}]')
+        return command('reproduce', '--table', 6, '--dry-run', '--timings', file)
+
     def attention(self, *words) -> int:
         return command('attention', MAIN, *words, '--profile', 'debug', '--device', 'cpu', '--out', self.tmp / 'out',
                        '--cfg-options', f'data_root={self.sound}')
@@ -502,6 +506,16 @@ RUNS = {
     'row that a table has not': (lambda s: command('reproduce', '--table', 3, '--rows', 'FADDA', '--dry-run'), ["'FADDA'"]),
     'row of a config that is not there': (lambda s: command('reproduce', '--configs', 'all24_fda', '--dry-run'),
                                           ["'all24_fda'", "'all24_fada'"]),
+    'times of a row that a table has not': (
+        lambda s: s.timings('table: 6, method: IGTG, source: me, hardware: A100, total_s: 3'),
+        ['times.yaml, entry 1', "no row 'IGTG'", "'IGGT'", 'new_row: true']),
+    'times without their machine': (lambda s: s.timings('table: 6, method: IGGT, source: me, total_s: 3'),
+                                    ['times.yaml, entry 1', 'needs hardware']),
+    'times that are no numbers': (lambda s: s.timings('table: 6, method: IGGT, source: me, hardware: A100, total_s: 3s'),
+                                  ['total_s', "'3s'"]),
+    'times of a table that was not asked for': (
+        lambda s: s.timings('table: 5, input_frames: 100, source: me, hardware: A100, total_s: 3'),
+        ['--timings', 'table 5']),
     'values to vary without a name': (lambda s: command('reproduce', '--table', 3, '--vary', 'seed', '--dry-run'), ['seed']),
     'benchmark of a table that has no times': (lambda s: command('benchmark', '--table', 3), ['--table', '3']),
     'config to print that is not there': (lambda s: command('print_config', 'gone.py'), ["'gone.py'"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from jrs.report.plan import Plan, Planner, Settings
     from jrs.report.runner import Runner
     from jrs.report.tables import Row, Table
+    from jrs.report.timings import GivenTiming
     from jrs.report.work import Work
 
 EXAMPLES = """examples:
@@ -26,6 +28,7 @@ EXAMPLES = """examples:
   python tools/reproduce.py --table 3 --launcher slurm --processes 8           writes batch scripts, prints sbatch lines;
                                             a job that is requeued, or submitted again after scancel, goes on where it was
   python tools/reproduce.py --table 3 --profile rooms --configs my_row.py      a row of your own in the table
+  python tools/reproduce.py --table 6 --timings iggt.yaml                      times measured elsewhere, labelled so
   python tools/reproduce.py --configs my_row.py --profile rooms --vary train.iterations=500,1000,2000
 
 A run that is finished is not run again: it is known by its settings, code, plugins, weights, data and seed (identity.json in
@@ -61,7 +64,10 @@ def parser() -> argparse.ArgumentParser:
                      'default: 1 where sinfo lists any GPU or is not there, else 0')
     how.add_argument('--work-dirs', type=Path, default=Path('work_dirs'), help='root of the run folders')
     how.add_argument('--predictions', type=Path, default=Path('predictions'), help="other methods' prediction files: "
-                     '<method>/<benchmark>/<scene>.txt, and ground_truth/<benchmark>/<scene>.txt')
+                     '<method>/<benchmark>/<scene>.txt, and ground_truth/<benchmark>/<scene>.txt, which '
+                     'tools/evaluate.py export-ground-truth writes')
+    how.add_argument('--timings', type=Path, nargs='+', default=[], metavar='FILE', help="times of Tables 5 and 6 that were "
+                     'measured elsewhere, as YAML: see jrs/report/timings.py')
     how.add_argument('--out', type=Path, help='folder of the report; default outputs/reproduce/<tables>_<profile>')
     how.add_argument('--scene-list', type=Path, metavar='FILE', help='write a list of ten scenes, <split>_random10.txt '
                      'beside <split>.txt, and stop')
@@ -78,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.scene_list is not None:
         print(f'{args.scene_list}: {", ".join(write_subset(args.scene_list))}')
         return 0
-    settings, tables = settings_from(args), tables_from(args)
+    settings = settings_from(args)
+    tables = tables_from(args, settings.timings)
     plan = Planner(settings).plan(tables)
     if args.dry_run:
         print('\n'.join(dry_run_lines(plan, args)))
@@ -101,20 +108,22 @@ def settings_from(args: argparse.Namespace) -> Settings:
     import torch
 
     from jrs.report.plan import Settings, variants
+    from jrs.report.timings import read_timings
     return Settings(seeds=tuple(dict.fromkeys(args.seeds)), work_dirs=args.work_dirs, predictions=args.predictions,
                     variants=variants(args.profile, args.cfg_options, args.vary), jobs=args.jobs,
-                    accelerator=torch.cuda.is_available())
+                    accelerator=torch.cuda.is_available(), timings=read_timings(args.timings))
 
 
-def tables_from(args: argparse.Namespace) -> list[Table]:
-    """Return the tables with the rows that were asked for.
+def tables_from(args: argparse.Namespace, timings: Mapping[tuple[int, str], GivenTiming]) -> list[Table]:
+    """Return the tables with the rows that were asked for, and those that only `timings` have.
 
     Raises:
-        ConfigError: no such table, config or row.
+        ConfigError: no such table, config or row, or no table that shows any of the times.
     """
     from jrs.config import read_config
     from jrs.plugins import hook_of, load_plugins
     from jrs.report.tables import extra_row, load_tables, sweep_table
+    from jrs.report.timings import with_new_rows
     if args.configs and 5 in args.table:
         raise ConfigError('Table 5 is of one experiment. For another: tools/benchmark.py --table 5 --config FILE; or a row '
                           'of Table 6: --table 6 --configs FILE.')
@@ -122,7 +131,12 @@ def tables_from(args: argparse.Namespace) -> list[Table]:
     roots, rows_of = (hook_of(name, args.plugins) for name in ('jrs_config_roots', 'jrs_table_rows'))
     files = [find_config(name, [Path(root) for folders in roots() for root in folders]) for name in args.configs]
     tables = load_tables(args.table) or [sweep_table([])]
+    shown = {table for table, _ in timings}
+    if timings and not shown & set(args.table):
+        raise ConfigError(f'--timings: the files are of table {", ".join(map(str, sorted(shown)))}, which is not among '
+                          '--table.')
     for table in tables:
+        table.rows = with_new_rows(table, timings.values())
         found = [] if table.id is None else [row for rows in rows_of(table=table.id) for row in rows]
         named = [(Path(file).stem, file) for file in files] + [(row['name'], row['config']) for row in found]
         table.rows += [extra_row(table, name, file, read_config(file).test_dataset.benchmark) for name, file in named]

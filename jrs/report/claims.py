@@ -281,6 +281,10 @@ class Sums(Claim):
     check: str
     PARTS: ClassVar = (('aggregator_s', 'heads_s', 'inference_s'), ('inference_s', 'postprocess_s', 'total_s'))
 
+    def places(self) -> list[Place]:
+        """See `Claim`; cells are compared within their rows only."""
+        return []
+
     def judge(self, cells: Cells) -> tuple[str, str]:
         """See `Claim`."""
         measured = {number: {name: cell.mean for name, cell in entry.numbers.items()} for number, entry in cells.rows.items()
@@ -316,7 +320,17 @@ def judge(entries: Iterable[Entry]) -> list[Verdict]:
     """Return the claims about one table, in one variant, judged on the means."""
     cells = Cells(entries)
     entries = next(iter(cells.rows.values())).table.claims if cells.rows else []
-    return [Verdict(f'{claim.text} ({claim.source})', *claim.judge(cells)) for claim in map(claim_from, entries)]
+    return [Verdict(f'{claim.text} ({claim.source})', *_on_one_machine(claim, cells, *claim.judge(cells)))
+            for claim in map(claim_from, entries)]
+
+
+def _on_one_machine(claim: Claim, cells: Cells, status: str, text: str) -> tuple[str, str]:
+    """Return status and numbers; times of different machines decide nothing."""
+    devices = dict.fromkeys(cells.rows[row].rules['device'] for row, column in claim.places()
+                            if cells.get((row, column)) is not None and 'device' in cells.rows[row].rules)
+    if len(devices) < 2:
+        return status, text
+    return (UNKNOWN if status == UNKNOWN else OPEN), f'{text}; measured on different machines: {", ".join(devices)}'
 
 
 def _holds(so: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -20,7 +20,8 @@ from jrs.io.atomic import atomic_write
 from jrs.report.identity import NO_NUMBERS, digest, own_code, scoring_identity, training_identity
 from jrs.report.naming import default_work_dir
 from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row, Table
-from jrs.report.work import Preparation, Scoring, Submission, Timing, Training, Work, shown, slug
+from jrs.report.timings import GivenTiming
+from jrs.report.work import Given, Preparation, Scoring, Submission, Timing, Training, Work, shown, slug
 from jrs.synth import PRESETS, read_mark
 
 TIMINGS = Path('benchmarks/results')
@@ -65,6 +66,7 @@ class Settings:
         variants: scales and values of a sweep.
         accelerator: whether full-size timings can run here.
         jobs: processes that generate rooms.
+        timings: rows of Tables 5 and 6 that were measured elsewhere, by table and name of the row.
     """
 
     seeds: tuple[int, ...]
@@ -73,6 +75,7 @@ class Settings:
     variants: tuple[Variant, ...]
     accelerator: bool
     jobs: int
+    timings: Mapping[tuple[int, str], GivenTiming] = field(default_factory=dict)
 
 
 @dataclass
@@ -141,12 +144,25 @@ class Planner:
     def plan(self, tables: list[Table]) -> Plan:
         """Return the work for `tables`."""
         cells = [self._cell(table, row, benchmark, variant) for table in tables for row in table.rows
-                 for variant in self.settings.variants for benchmark in row.configs]
+                 for variant in self._variants_of(table, row) for benchmark in row.configs]
         rooms_first = sorted(self.preparations.values(), key=lambda preparation: preparation.command[0] != 'prepare')
         return Plan(cells, rooms_first)
 
+    def _given(self, table: Table, row: Row) -> GivenTiming | None:
+        """Return the times of a row that were measured elsewhere, None where none were."""
+        return self.settings.timings.get((table.id, row.cells[0]))
+
+    def _variants_of(self, table: Table, row: Row) -> tuple[Variant, ...]:
+        """Return the variants of a row: times from elsewhere are of no scale of ours and stand once, with the first."""
+        given = self._given(table, row)
+        return self.settings.variants[:1] if given is not None and given.new else self.settings.variants
+
     def _cell(self, table: Table, row: Row, benchmark: str, variant: Variant) -> Cell:
         cell = Cell(table, row, benchmark, variant)
+        given = self._given(table, row)
+        if given is not None and variant == self.settings.variants[0]:
+            cell.work = {0: Given(title=f'{row.label} of Table {table.id}, {given.origin}', folder=given.file, timing=given)}
+            return cell
         config = config_path(row.configs[benchmark])
         try:
             if table.id in TIMING_TABLES:

@@ -12,6 +12,7 @@ from jrs.report.work import (
     FINISHED,
     OTHER,
     RESULTS,
+    Given,
     Scoring,
     Submission,
     Timing,
@@ -78,6 +79,7 @@ class Entry:
         commits: code that the numbers are of.
         hours, memory_gb: of a training with its scorings, mean and peak over seeds; None where unknown.
         rules: by which the numbers were scored.
+        origin: who measured the numbers elsewhere, on what; '' for numbers of ours.
         by_rule: benchmark -> of each seed the `transfer_rules` of its results, where it was scored by several.
     """
 
@@ -91,13 +93,15 @@ class Entry:
     hours: float | None = None
     memory_gb: float | None = None
     rules: dict[str, str] = field(default_factory=dict)
+    origin: str = ''
     by_rule: dict[str, list[list[dict]]] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The cells that say what the row is, the variant behind the first."""
+        """The cells that say what the row is, behind the first the variant, or where else it was measured."""
         first, *rest = self.row.cells
-        return (f'{first} ({self.variant.name})' if self.variant.name else first, *rest)
+        behind = self.origin or self.variant.name
+        return (f'{first} ({behind})' if behind else first, *rest)
 
 
 def collect(plan: Plan, failures: Mapping[int, str], any_code: bool) -> list[Entry]:
@@ -168,6 +172,8 @@ def _values(work: Work, cell: Cell) -> dict[str, float | None]:
         result = read_json(work.folder / 'instance_ap.json')
         return {column.measure.key: result[column.measure.key.rpartition('/')[2].removeprefix('agnostic_')]
                 for column in cell.table.columns}
+    if isinstance(work, Given):
+        return work.timing.numbers
     frames = int(cell.row.cells[0]) if cell.table.id == 5 else 100
     return next(row['ours'] for row in work.record()['rows'] if row['input_frames'] == frames)
 
@@ -186,6 +192,10 @@ def _add_costs(entry: Entry, work: Work) -> None:
                             if name not in ('config', 'profile', 'checkpoint', 'seed')})
         if entry.table.subset and record.get('scenes'):
             entry.rules['scenes'] = ', '.join(record['scenes'])
+    if isinstance(work, Given):
+        entry.origin = work.timing.origin
+        entry.notes.append(entry.origin)
+        entry.rules['device'] = work.timing.hardware
     if isinstance(work, Timing):
         record = work.record()
         entry.rules.update({'device': record['device'], 'torch': record['torch'], 'record': shown(record['path'])})
@@ -201,6 +211,6 @@ def _hours(work: Work) -> float:
 
 def _add_commands(entry: Entry, work: Work) -> None:
     for one in (getattr(work, 'training', None), work):
-        if one is not None:
+        if one is not None and not isinstance(one, Given):
             text = as_typed(command_line([word for word in one.words() if word != '--resume']))
             entry.commands.extend([text] if text not in entry.commands else [])

@@ -12,6 +12,7 @@ from pathlib import Path
 from jrs.config import REPOSITORY
 from jrs.engine.update import Update
 from jrs.report.identity import Identity, other_parts, read_identity, weights_digest
+from jrs.report.timings import GivenTiming
 
 NEW, CUT_OFF, FINISHED, OTHER = 'not run', 'cut off', 'finished', 'by other'
 CODE = {'code', 'plugins'}                     # the parts of an identity that `--any-code` overlooks
@@ -189,6 +190,21 @@ class Timing(Work):
         return (Path(record.get('config', '')).stem == Path(self.config).stem and record.get('profile') == self.profile
                 and list(self.overrides) == options[:len(self.overrides)] and bool(options) == bool(self.overrides)
                 and frames >= set(self.frames))
+
+
+@dataclass(kw_only=True)
+class Given(Work):
+    """A row that somebody measured elsewhere: there is nothing to do."""
+
+    timing: GivenTiming
+
+    def state(self, any_code: bool = False) -> tuple[str, list[str]]:
+        """See `Work`."""
+        return FINISHED, []
+
+    def words(self, any_code: bool = False) -> list[str]:
+        """See `Work`; nobody calls it."""
+        return []
 
 
 @dataclass(kw_only=True)
