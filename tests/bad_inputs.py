@@ -361,6 +361,9 @@ WEIGHTS = {
     'weights that are a folder': (lambda s: s.test(poisoned(s).parent), ['is a folder', 'w.safetensors']),
     'a copy of the model that is not in the checkpoint': (lambda s: s.test(s.weights, flags=('--copy', 'ema')),
                                                           ["no copy 'ema'"]),
+    'run in a folder whose name is bytes': (lambda s: s.train(flags=('--work-dir', s.tmp / os.fsdecode(b'\xff'))),
+                                            ['--work-dir', 'no text']),
+    'data in a folder whose name is bytes': (lambda s: s.train(os.fsdecode(b'data_root=\xff')), ['data_root=', 'no text']),
     'resume without a run': (lambda s: s.train(flags=('--resume',)), ['--resume', 'run', 'no checkpoint']),
     'resume with nothing that loads': (lambda s: (s.write('run/iter_1.pth', 'x'), s.train(flags=('--resume',)))[1],
                                        ['none of the 1 checkpoints', 'run']),
@@ -475,9 +478,9 @@ PREPARE = {
         lambda s: command('prepare', 'images', s.photos(), '--out', s.tmp / 'o', '--name', '../x'), ["'../x'", '--name']),
     'scene of photos that is named by bytes': (
         lambda s: command('prepare', 'images', s.photos(), '--out', s.tmp / 'o', '--name', os.fsdecode(b'\xff')),
-        ['bytes of text', '--name']),
-    'scene of photos with a name of 252 bytes': (
-        lambda s: command('prepare', 'images', s.photos(), '--out', s.tmp / 'o', '--name', 'x' * 252), ['251 bytes']),
+        ['bytes of text', "'\\udcff'"]),
+    'scene of photos with a name of 201 bytes': (
+        lambda s: command('prepare', 'images', s.photos(), '--out', s.tmp / 'o', '--name', 'x' * 201), ['200 bytes']),
     'frame that is named like a path': (
         lambda s: s.train(data=s.in_every_scene('scene.json', lambda text: text.replace(b'"name": "0"', b'"name": "../0"'))),
         ['scene.json', "'../0' cannot name a file"]),

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from jrs.errors import JrsError, PluginError, did_you_mean
-from jrs.io.names import is_about_a_name, readable
+from jrs.io.names import is_about_a_name, print_any_name, readable
 from jrs.launch import refuse_several_processes
 
 COMMANDS = {
@@ -47,9 +47,7 @@ def run(command: Callable[[list[str] | None], int | None], argv: list[str] | Non
 
     A plugin that fails shows its own traceback: its author is the one who can act.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'):     # a name need not be text, nor a text one in the terminal's code
-            stream.reconfigure(errors='backslashreplace')
+    print_any_name()
     try:
         name = command.__module__.rpartition('.')[2]
         if name not in LAUNCHED:

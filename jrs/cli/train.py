@@ -12,6 +12,7 @@ from mmengine.config import Config
 from jrs.cli.options import add_config_options, config_from, notes_of, overrides_of, say_notes
 from jrs.config import bases_of, resolve_config
 from jrs.errors import DataError
+from jrs.io.names import is_text
 from jrs.launch import add_launcher_option, refuse_several_processes
 from jrs.report.differences import difference_lines
 from jrs.report.naming import default_work_dir
@@ -70,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         refuse_several_processes('tools/train.py --replay')
         return replay_step(cfg, args.replay)
     work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
+    refuse_bytes(args, work_dir)
     command = sys.argv if argv is None else ['tools/train.py', *argv]
     from jrs.engine.disk import explaining_full_disks
     from jrs.engine.processes import end_processes, start_processes
@@ -79,6 +81,15 @@ def main(argv: list[str] | None = None) -> int:
         code = train(args, cfg, work_dir, command)
     end_processes()
     return code
+
+
+def refuse_bytes(args: argparse.Namespace, work_dir: Path) -> None:
+    """Raise a DataError where a path of the run has bytes that are no text: its config and TensorBoard's files hold text."""
+    options = [('--cfg-options', item) for item in args.cfg_options]
+    for what, given in (('--work-dir', str(work_dir.resolve())), ('CONFIG', args.config), *options):
+        if not is_text(given):
+            raise DataError(f'{what} {given!r} has bytes that are no text (UTF-8), which no file of a run can hold. Rename '
+                            'the folder, or name it by a link.')
 
 
 def train(args: argparse.Namespace, cfg: Config, work_dir: Path, command: list[str]) -> int:

@@ -44,13 +44,14 @@ import numpy as np
 
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
-from jrs.io.names import MAX_NAME, hidden_beside
+from jrs.io.names import MAX_NAME, hidden_beside, readable
 from jrs.io.photo import read_photo
 from jrs.io.ply import read_ply, write_ply
 from jrs.io.png import MAX_PIXELS, read_png16, write_png8, write_png16
 from jrs.io.text import read_json, read_text
 
 FORMAT = 1
+MAX_SCENE_NAME = 200                            # bytes; files of predictions are called by it, with a number and a suffix
 IGNORE_PIXEL = 65535                            # in the PNG files; -1 in arrays
 MAX_ID = 999                                    # instance numbers share an integer with the class id, data.md 4.3
 COLOR_SUFFIXES = ('.jpg', '.png')
@@ -457,6 +458,14 @@ class SceneWriter:
         if self.final.exists():
             os.replace(self.final, self.replaced)                           # a kill now leaves the scene absent
         os.replace(self.folder, self.final)
+
+
+def check_scene_name(name: str, advice: str) -> None:
+    """Raise a DataError, which ends in `advice`, where a scene of that name could not stand in a list of scenes."""
+    if not name or name.startswith('.') or set(name) & set('/\\') or any(character.isspace() for character in name) \
+            or readable(name) != name or len(name.encode()) > MAX_SCENE_NAME:
+        raise DataError(f'A scene cannot be named {name!r}: a name is at most {MAX_SCENE_NAME} bytes of text, without '
+                        f'spaces and slashes. {advice}')
 
 
 def read_split(root: str | os.PathLike, split: str) -> list[str] | None:

@@ -20,12 +20,12 @@ def atomic_write(path: str | os.PathLike, mode: str = 'wb') -> Iterator[IO]:
 
     Args:
         path: the file to write; its folder is created.
-        mode: 'w' (UTF-8, line ends as written) or 'wb'; 'w+b' lets the block seek back.
+        mode: 'w' (UTF-8, names of files as their bytes, line ends as written) or 'wb'; 'w+b' lets the block seek back.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{short(path.name)}.', suffix='.part')
-    text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
+    text = {} if 'b' in mode else {'encoding': 'utf-8', 'errors': 'surrogateescape', 'newline': ''}
     try:
         with os.fdopen(handle, mode, **text) as file:
             yield file

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import os
 import re
+import sys
 import tempfile
 import unicodedata
 from collections import defaultdict
@@ -17,6 +19,7 @@ from jrs.errors import DataError
 
 MAX_NAME = 251                                  # bytes of a name, of the 255 that file systems allow: '.png' fits behind it
 MAX_SHORT = 64                                  # bytes of a name of something temporary
+PRINTED = 'jrs.printed'                         # how a terminal shows what its code has not
 # What no text, no terminal and no line of a list takes: control characters, line ends, turns of the writing direction, and
 # the surrogates by which Python passes on bytes that are not UTF-8.
 UNREADABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
@@ -27,6 +30,11 @@ NOT_PLAIN = re.compile(r'[\s\\/:*?"<>|#%&\'`$;]')
 def readable(name: str | os.PathLike) -> str:
     """Return a name or path as text that every file and terminal takes: bytes that are no text become %XX, as in URLs."""
     return UNREADABLE.sub(_percent, os.fspath(name))
+
+
+def is_text(name: str | os.PathLike) -> bool:
+    """Return whether a name or path is UTF-8, so that files of text can hold it."""
+    return not re.search('[\ud800-\udfff]', os.fspath(name))
 
 
 def view_name(stem: str) -> str:
@@ -103,18 +111,29 @@ def expanded(path: str | os.PathLike) -> Path:
 @contextmanager
 def openable(path: str | os.PathLike) -> Iterator[str]:
     """Yield a name by which libraries that take only text open a file, whatever bytes its own name has."""
-    try:
-        os.fspath(path).encode()
-    except UnicodeEncodeError:
-        with open(path, 'rb') as file:
-            yield f'/dev/fd/{file.fileno()}'
-    else:
+    if is_text(path):
         yield os.fspath(path)
+        return
+    with open(path, 'rb') as file:
+        yield f'/dev/fd/{file.fileno()}'
 
 
 def is_about_a_name(error: OSError) -> bool:
     """Return whether the system says that no file can have the name that it was given."""
     return error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP)
+
+
+def print_any_name() -> None:
+    """Let standard output and error take every name: what their code or no code has becomes %XX or \\u...."""
+    codecs.register_error(PRINTED, _printed)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors=PRINTED)
+
+
+def _printed(error: UnicodeError) -> tuple[str, int]:
+    shown = readable(error.object[error.start:error.end])
+    return shown.encode('ascii', 'backslashreplace').decode(), error.end
 
 
 def _percent(match: re.Match) -> str:

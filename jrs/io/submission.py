@@ -149,7 +149,7 @@ def read_submission(folder: str | os.PathLike, scene_name: str, layout: Submissi
         DataError: names the file and line that is wrong.
     """
     path = Path(folder) / f'{scene_name}.txt'
-    lines = read_bytes(path).decode('utf-8', errors='replace').splitlines()
+    lines = read_bytes(path).split(b'\n')                  # bytes: a name of a mask need not be text
     entries = dict(_parse_line(line, f'{path}:{number}', layout)
                    for number, line in enumerate(lines, start=1) if line.strip())
     masks = np.zeros((len(entries), -(-num_points // 8)), dtype=np.uint8)
@@ -170,18 +170,19 @@ def write_submission(folder: str | os.PathLike, scene_name: str, layout: Submiss
     for index, (label, score) in enumerate(zip(submission.labels.tolist(), submission.scores.tolist(), strict=True)):
         name = f'{layout.mask_folder}/{scene_name}_{index:03d}{layout.mask_suffix}'
         line = f'{name} {label} {score!r}'
-        _parse_line(line, f'prediction {index} of {scene_name}', layout)
+        _parse_line(os.fsencode(line), f'prediction {index} of {scene_name}', layout)
         lines.append(line)
         layout.write_mask(Path(folder) / name, submission.unpack(index))
     with atomic_write(Path(folder) / f'{scene_name}.txt', 'w') as file:
         file.write(''.join(f'{line}\n' for line in lines))
 
 
-def _parse_line(line: str, where: str, layout: SubmissionFormat) -> tuple[str, tuple[int, float]]:
+def _parse_line(line: bytes, where: str, layout: SubmissionFormat) -> tuple[str, tuple[int, float]]:
     """Return mask path and (class id, score) of one line."""
-    fields = line.split()
+    fields = [*map(os.fsdecode, line.split())]              # at ASCII's white space only
     if len(fields) != 3:
-        raise DataError(f'{where}: {line!r} must be `mask-file class-id confidence`, and no name may hold a space.')
+        raise DataError(f'{where}: {os.fsdecode(line.strip())!r} must be `mask-file class-id confidence`, and no name may '
+                        'hold a space.')
     name = PurePosixPath(fields[0])
     if name.is_absolute() or '..' in name.parts:
         raise DataError(f'{where}: mask file {fields[0]!r} must be a path inside the folder of predictions.')

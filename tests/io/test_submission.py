@@ -1,6 +1,7 @@
 """Wrong prediction files are refused with the file and line; ours survive a round trip."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -115,3 +116,10 @@ def test_writer_refuses_what_the_reader_would(tmp_path):
 def test_missing_scene_is_named(tmp_path):
     with pytest.raises(DataError, match='no file .*scene.txt'):
         read_submission(tmp_path, 'scene', SCANNET, 2)
+
+
+def test_a_mask_is_found_whatever_bytes_its_name_has(tmp_path):
+    for name in (b'\xff.txt', 'a\u00a0b.txt'.encode(), b'#%.txt'):
+        (tmp_path / os.fsdecode(name)).write_text('1\n0\n')
+        (tmp_path / 's.txt').write_bytes(name + b' 3 0.5\r\n')
+        assert read_submission(tmp_path, 's', SCANNET, 2).labels.tolist() == [3]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 
-from jrs.datasets.scene import SceneFolder
+from jrs.datasets.scene import SceneFolder, check_scene_name
 from jrs.errors import DataError
 from jrs.io.scannet import read_list, write_list
 
@@ -66,6 +66,8 @@ def prepare_scenes(tasks: Sequence[Task], out: Path, jobs: int, progress: Callab
     """
     if jobs < 1:
         raise DataError(f'--jobs must be at least 1, got {jobs}.')
+    for task in tasks:
+        check_scene_name(task.name, 'Rename the folder of the scan.')
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         _clear_leftovers(out)

@@ -18,10 +18,10 @@ import numpy as np
 
 from jrs.datasets.prepare.driver import Summary, Task, prepare_scenes, write_splits
 from jrs.datasets.sampling import spread_views
-from jrs.datasets.scene import Camera, Frame, SceneRecord, SceneWriter
+from jrs.datasets.scene import Camera, Frame, SceneRecord, SceneWriter, check_scene_name
 from jrs.errors import DataError
 from jrs.io.images import VIDEO_VIEWS, as_video, count_frames, find_photos, frames_chosen, not_chosen, read_together
-from jrs.io.names import MAX_NAME, distinct_names, expanded, readable
+from jrs.io.names import distinct_names, expanded, readable
 from jrs.io.photo import Photo, sniff
 from jrs.io.photo_files import not_read, remarks_on
 from jrs.io.png import MAX_PIXELS, encode_jpeg, encode_png8
@@ -56,10 +56,7 @@ def prepare_images(sources: Sequence[str | Path], out: Path, name: str | None = 
         raise DataError(f'--every and --max-views must be at least 1, got {every} and {max_views}.')
     out, source = Path(out), sources[0] if len(sources) == 1 else list(sources)
     name = _own_name(expanded(sources[0]).resolve()) if name is None else name
-    if not name or name.startswith('.') or set(name) & set('/\\') or any(char.isspace() for char in name) \
-            or readable(name) != name or len(name.encode()) > MAX_NAME:
-        raise DataError(f'The scene cannot be named {name!r}: give it a name of at most {MAX_NAME} bytes of text, without '
-                        'spaces and slashes, with --name.')
+    check_scene_name(name, 'Give it another one with --name.')
     video = as_video(source)
     if video is not None and not video.is_file():
         raise DataError(f'There is no video {video}.')
