@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from jrs.errors import DataError
-from jrs.io.names import distinct_names, expanded, readable
+from jrs.io.names import distinct_files, distinct_names, expanded, readable
 from jrs.io.photo import LARGE, Photo, common_bits, open_photo, over_white
 from jrs.io.photo_files import PHOTO_SUFFIXES, VIDEO_SUFFIXES, is_video, not_read, reasons, remarks_on, why_not_read
 from jrs.io.video import RepeatedFrames, open_video
@@ -201,7 +201,8 @@ def read_together(files: Sequence[Path], most: int = LARGE) -> Iterator[Photo]:
 def not_chosen(found: Sequence[Path], chosen: Sequence[Path], every: int, max_views: int | None) -> dict[str, str]:
     """Return name -> why of the photos that were found and are no views."""
     why = f'not chosen: {chosen_by(every, max_views, "photo")}'
-    return {readable(path.name): why for path in found if path not in {*chosen}}
+    taken = {*chosen}
+    return {name: why for name, path in zip(distinct_files(found), found, strict=True) if path not in taken}
 
 
 def chosen_by(every: int, max_views: int | None, what: str) -> str:
@@ -233,7 +234,8 @@ def find_photos(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], 
         source = source / 'color'
     there = sorted(source.iterdir(), key=_place)
     why = {path: 'hidden' if path.name.startswith('.') else why_not_read(path) for path in there}
-    left_out = {readable(path.name) + '/' * path.is_dir(): reason for path, reason in why.items() if reason}
+    others = {path: reason for path, reason in why.items() if reason}
+    left_out = dict(zip(distinct_files(others), others.values(), strict=True))
     files = [path for path, reason in why.items() if not reason]
     if not files:
         held = f'It holds {reasons(left_out)}.' if left_out else 'It is empty.'

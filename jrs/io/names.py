@@ -51,6 +51,12 @@ def distinct_names(files: Iterable[str | os.PathLike]) -> list[str]:
     return distinct([view_name(stem) for stem in stems], stems)
 
 
+def distinct_files(files: Iterable[Path]) -> list[str]:
+    """Return the readable name of each file or, with a slash behind it, folder, apart as those of `distinct`."""
+    names = [path.name + '/' * path.is_dir() for path in files]
+    return distinct([readable(name) for name in names], names)
+
+
 def distinct(names: Sequence[str], given: Sequence[str]) -> list[str]:
     """Return `names` with `-2`, `-3`, … where they are equal, or are so for a file system that ignores case or normal form.
 

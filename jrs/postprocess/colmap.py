@@ -11,13 +11,12 @@ The centre of COLMAP's first pixel is (0.5, 0.5), that of ours (0, 0): places in
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from torch import Tensor
 
 from jrs.errors import DataError
@@ -29,16 +28,17 @@ from jrs.io.colmap import read_poses
 from jrs.io.images import LoadedPhotos, Original, resize_map
 from jrs.io.known_geometry import unit_in_words
 from jrs.io.names import distinct, plain_name
-from jrs.io.png import BROKEN_PICTURE, SIGNATURE, encode_jpeg, encode_png8, read_png_header
+from jrs.io.photo import HEAD, LARGE, opened, sniff
+from jrs.io.png import encode_jpeg, encode_png8
 from jrs.io.text import read_bytes
+from jrs.io.wide import read_samples
 from jrs.structures import Reconstruction
 
 HALF = 0.5                                      # by which COLMAP's pixel coordinates exceed ours
 QUALITY = 95                                    # of a JPEG that is made anew
 LONGEST = 255                                   # bytes of a file's name
 SUFFIXES = {'JPEG': ('.jpg', '.jpeg'), 'PNG': ('.png',)}                                # of what is copied
-SIGNS = {b'\xff\xd8\xff': 'JPEG', SIGNATURE: 'PNG'}
-BOX = b'ftyp'                                   # at byte 4: HEIF and AVIF, which lose as a JPEG does
+LOSSY = ('JPEG', 'HEIF', 'AVIF')                # kinds of photos that are written anew as JPEG; others as PNG, without loss
 TURNED = range(2, 9)                            # EXIF's orientations but for "upright"
 # What other programs make of an earlier export of ours, and read in the place of the new one.
 DERIVED = ('cameras.bin', 'images.bin', 'points3D.bin', 'rigs.bin', 'frames.bin', 'rigs.txt', 'frames.txt', 'points3D.ply')
@@ -78,34 +78,30 @@ def upright_file(original: Original, size: tuple[int, int]) -> tuple[bytes, str,
 
     The bytes of the file itself where they are that; its size is another only where the picture was read reduced.
     """
-    data = b'' if original.path is None or original.frame is not None else read_bytes(original.path)
-    kind = _kind(data)
-    if kind in SUFFIXES and _serves(data, kind, size):
+    photo = original.path is not None and original.frame is None
+    data = read_bytes(original.path) if photo else b''
+    kind = sniff(data[:HEAD])
+    if kind in SUFFIXES and _serves(original.path, data, kind, size):
         suffix = original.path.suffix
         return data, suffix if suffix.lower() in SUFFIXES[kind] else SUFFIXES[kind][0], size
     picture = original.read()
     height, width = picture.shape[:2]
-    if abs(height * size[1] - width * size[0]) > max(size):                                 # no reduction to whole pixels
+    if abs(height * size[1] - width * size[0]) > 2 * max(size):                             # no reduction to whole pixels
         raise DataError(f'{original.path or "a view"} has {width} x {height} pixels, and had {size[1]} x {size[0]} when it '
                         'was read: leave photos as they are while they are reconstructed.')
-    lossy = original.frame is not None or kind in ('JPEG', 'HEIF')
+    lossy = original.frame is not None or kind in LOSSY
     return encode_jpeg(picture, QUALITY) if lossy else encode_png8(picture), '.jpg' if lossy else '.png', (height, width)
 
 
-def _kind(data: bytes) -> str:
-    """Return the format of a photo by its first bytes: 'JPEG', 'PNG', 'HEIF', or '' for any other."""
-    return 'HEIF' if data[4:8] == BOX else next((kind for sign, kind in SIGNS.items() if data.startswith(sign)), '')
-
-
-def _serves(data: bytes, kind: str, size: tuple[int, int]) -> bool:
-    """Return whether a JPEG or PNG is upright 8-bit RGB of `size` (H, W) as it is."""
+def _serves(path: Path, data: bytes, kind: str, size: tuple[int, int]) -> bool:
+    """Return whether the photo in `path`, of these bytes, is upright 8-bit RGB of `size` (H, W) as it is."""
     try:
-        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+        with opened(path) as picture:
+            upright = picture.getexif().get(ExifTags.Base.Orientation) not in TURNED
             plain = picture.mode == 'RGB' and picture.size == size[::-1] and 'transparency' not in picture.info
-            plain = plain and picture.getexif().get(ExifTags.Base.Orientation) not in TURNED
-    except BROKEN_PICTURE:                      # or one that other readers than ours refuse, for its size
+    except DataError:                           # its EXIF data are broken, say: others may stumble over them
         return False
-    return plain and (kind != 'PNG' or read_png_header(data, 'PNG')[2] == 8)
+    return plain and upright and size[0] * size[1] <= LARGE and read_samples(data, kind) is None
 
 
 def _write_pictures(folder: Path, views: Sequence[str], photos: LoadedPhotos) -> tuple[list[str], list[tuple[int, int]]]:
