@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jrs.errors import WeightsError, did_you_mean
+from jrs.io.names import openable
 
 # What torch.load raises on broken files: its unpickler checks neither stack nor arguments.
 UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
@@ -146,7 +147,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _opened(path: Path):
     try:
-        return safe_open(str(path), framework='pt')
+        with openable(path) as name:
+            return safe_open(name, framework='pt')
     except (SafetensorError, OSError) as error:
         raise WeightsError(f'{path} is no readable safetensors file ({error}). {_lacking(path)}') from error
 
@@ -172,7 +174,8 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             with path.open('rb') as file:
                 content = torch.load(file, map_location='cpu', weights_only=True)
         else:
-            content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+            with openable(path) as name:
+                content = torch.load(name, map_location='cpu', weights_only=True, mmap=True)
     except UnpicklingError as error:
         raise WeightsError(
             f'{path} holds Python objects other than tensors, which could run code: refused, nothing of it was executed '

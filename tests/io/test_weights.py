@@ -1,5 +1,6 @@
 """Weights files: what is written comes back; released names are understood; what does not fit is named."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from jrs.engine.build import FRESH, build_model
 from jrs.errors import WeightsError
 from jrs.io.released_keys import released_key
 from jrs.io.weights import build_with_weights, compare_keys, load_weights, read_metadata, save_weights
+from jrs.io.weights_file import read_tensors
 from jrs.plugins import hook, manager
 from tests._data import MAIN
 
@@ -46,6 +48,17 @@ def test_weights_and_their_card_come_back_as_they_were_saved(model, tmp_path):
     report = load_weights(other, path)
     assert same(model, other) and str(report) == f'{len(model.state_dict())} used, 0 missing, 0 left over'
     assert [file.name for file in tmp_path.iterdir()] == ['weights.safetensors']
+
+
+@pytest.mark.parametrize('name', [b'\xff.safetensors', b'\xff.pt', 'w' * 243 + '.safetensors', '照 #%\n.pt'])
+def test_a_file_of_any_name_is_read(tmp_path, name):
+    path, state = tmp_path / os.fsdecode(name), {'part.weight': torch.arange(6.0)}
+    if path.suffix == '.pt':
+        torch.save(state, path)
+    else:
+        save_weights(state, path, {'licence': 'MIT'})
+    assert read_tensors(path)['part.weight'].equal(state['part.weight'])
+    assert read_metadata(path) == ({} if path.suffix == '.pt' else {'licence': 'MIT'})
 
 
 @pytest.mark.parametrize('wrapping', ['model', 'state_dict', None])
