@@ -27,6 +27,7 @@ from jrs.report.plan import Variant  # noqa: E402
 from jrs.report.render import pipes, sheets, table_lines  # noqa: E402
 from jrs.report.results import Entry, Number  # noqa: E402
 from jrs.report.tables import AGNOSTIC, SCORING, Row, Table, load_tables  # noqa: E402
+from jrs.report.transfer_rules import LEGEND, own_rules, rule_table  # noqa: E402
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
@@ -102,7 +103,8 @@ def page_lines() -> Iterator[str]:
     yield from ('<!-- Written by `python benchmarks/rooms/page.py` from benchmarks/results/rooms/; change words in '
                 'benchmarks/rooms/words/. -->', '')
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
-                          ('demo', demo), ('tables', tables), ('fada', fada), ('small', lambda: ())):
+                          ('transfer', transfer), ('demo', demo), ('tables', tables), ('fada', fada),
+                          ('small', lambda: ())):
         yield from (PARTS / f'{name}.md').read_text(encoding='utf-8').splitlines()
         yield ''
         yield from numbers()
@@ -207,6 +209,15 @@ def instances() -> Iterator[str]:
     yield from pipes(heads, [
         [one.name, str(one.iterations), f'{one.cpu_minutes:.1f}', _pair(one, 'instance/agnostic_'), _pair(one, 'instance/'),
          f'{one.score("depth/abs_rel"):.3f}', f'`{command(one.record["command"])}`'] for one in segmenting('*_rooms_*')])
+
+
+def transfer() -> Iterator[str]:
+    """The committed weights by every rule of transfer, the oracle beside each."""
+    found = run('all24_fada_rooms_full')
+    result = found and found.tests.get('test_rules')
+    if result:
+        yield from pipes(*rule_table(result['transfer_rules']))
+        yield from ('', f'`{command(result["command"])}`; {"; ".join(own_rules(result["transfer_rules"]))}. {LEGEND}')
 
 
 def demo() -> Iterator[str]:
