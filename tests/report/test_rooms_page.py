@@ -51,7 +51,7 @@ def test_published_weights_say_how_they_were_made(finished, tmp_path):
     card = read_metadata(path)
     assert card['licence'] == 'Apache-2.0' and card['command'] == 'python tools/train.py x.py' and card['hours'] == 0.1
     assert card['metrics'] == {'instance/agnostic_AP25': 0.25, 'instance/agnostic_AP50': 0.125, 'instance/AP25': 0.125}
-    assert torch.equal(read_state(path)['queries.token'], torch.ones(2)) and (path.parent / 'config.py').is_file()
+    assert torch.equal(read_state(path).ours['queries.token'], torch.ones(2)) and (path.parent / 'config.py').is_file()
 
 
 def test_rows_are_filled_by_runs_and_the_others_say_so(finished, tmp_path, monkeypatch):
