@@ -6,7 +6,9 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 
+from jrs.cli.output import while_read
 from jrs.errors import JrsError, PluginError, did_you_mean
 from jrs.io.names import is_about_a_name, print_any_name, readable
 from jrs.launch import refuse_several_processes
@@ -33,9 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``jrs COMMAND ...``; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ('-h', '--help'):
-        lines = [f'  {name:13} {text}' for name, text in COMMANDS.items()]
-        print('usage: jrs COMMAND ...\n\n' + '\n'.join(lines) + '\n\n`jrs COMMAND --help` says more.')
-        return 0 if argv else 2
+        return while_read(partial(_say_usage, 0 if argv else 2))
     if argv[0] not in COMMANDS:
         print(f'jrs has no command {argv[0]!r}.{did_you_mean(argv[0], COMMANDS)}', file=sys.stderr)
         return 2
@@ -45,8 +45,19 @@ def main(argv: list[str] | None = None) -> int:
 def run(command: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
     """Run a command's `main`; an error that a user can act on is printed without traceback, exit code 2.
 
-    A plugin that fails shows its own traceback: its author is the one who can act.
+    A plugin that fails shows its own traceback: its author is the one who can act. A reader of the output that leaves early
+    ends the command (`while_read`).
     """
+    return while_read(partial(_run, command, argv))
+
+
+def _say_usage(code: int) -> int:
+    lines = [f'  {name:13} {text}' for name, text in COMMANDS.items()]
+    print('usage: jrs COMMAND ...\n\n' + '\n'.join(lines) + '\n\n`jrs COMMAND --help` says more.')
+    return code
+
+
+def _run(command: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
     print_any_name()
     try:
         name = command.__module__.rpartition('.')[2]

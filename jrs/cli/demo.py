@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from jrs.cli.output import READER_LEFT
 from jrs.config import load_config
 from jrs.errors import JrsError
 
@@ -188,6 +189,8 @@ def _tool(name: str, *words: str) -> None:
 
 def _run(command: list[str]) -> None:
     code = subprocess.run(command, env=_environment()).returncode
+    if code == READER_LEFT:
+        raise BrokenPipeError
     if code != 0:
         raise JrsError(f'this step failed with exit code {code}; what went wrong stands above. The command was:\n  '
                        + ' '.join(command))

@@ -72,6 +72,7 @@ class Runner:
             self.stop.set()
             if isinstance(error, SystemExit):
                 self.say(f'SIGTERM: passed on to {len(self.children)} running commands; the same command goes on later')
+            if isinstance(error, (SystemExit, BrokenPipeError)):
                 for process in list(self.children):
                     process.terminate()
             pool.shutdown(cancel_futures=True)
@@ -136,10 +137,18 @@ class Runner:
                 last = line.strip() or last
                 error = line.strip() if ERROR.match(line) else error
                 if time.monotonic() - shown_at > QUIET_SECONDS:
-                    self.say(f'      {work.title}: {last.rpartition("INFO - ")[2][:90]}')
+                    self._show(f'      {work.title}: {last.rpartition("INFO - ")[2][:90]}', process)
                     shown_at = time.monotonic()
         self.children.discard(process)
         return process.returncode, error or last or NOTHING
+
+    def _show(self, line: str, process: subprocess.Popen) -> None:
+        """Show a line of a command that runs; where nobody reads on, it is ended."""
+        try:
+            self.say(line)
+        except BrokenPipeError:
+            process.terminate()
+            raise
 
     def _environment(self) -> dict[str, str]:
         threads = {'OMP_NUM_THREADS': '1'} if self.one_thread else {}
