@@ -295,11 +295,32 @@ def _results(table: Table, config: str) -> Iterator[tuple[int, Run, dict]]:
 def fada() -> Iterator[str]:
     """Attention per layer with and without FADA, and the sensitivity of scores to its weight and kind."""
     yield from attention_lines([load(path.name) for path in sorted(RESULTS.glob('attention*.json'))])
-    heads = ('run', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50')
-    yield from pipes(heads, [[one.name, str(one.iterations), _term(one, 0), _term(one, -1), _pair(one, 'instance/agnostic_')]
-                             for one in segmenting('all24*fada*_rooms_seed0*')])
+    heads = ('run', 'weight of what', 'iterations', 'FADA term, first 20 iterations', 'last 20', 'agnostic AP25 / AP50')
+    yield from pipes(heads, [[one.name, _weighed(one), str(one.iterations), _term(one, 0), _term(one, -1),
+                              _pair(one, 'instance/agnostic_')] for one in segmenting('all24*fada*_rooms_seed0*')])
+    yield from readings()
     yield from ('', 'By length of training, class-agnostic AP25 / AP50, and of how many seeds:', '')
     yield from pipes(('iterations', *BY_LENGTH), _lengths())
+
+
+def readings() -> Iterator[str]:
+    """Yield how loud FADA is in each reading of its lost formula, and how many pairs its cost moves."""
+    if record := load('gradients.json'):
+        yield ''
+        yield from pipes(('loss over pairs', 'divided by views', 'gradient on the queries over that of the mask terms'), [
+            [one['reduction'], 'yes' if one['per_view'] else 'no', f'{one["to_masks"]:.4f} = 1 / {1 / one["to_masks"]:.0f}']
+            for one in record['readings']])
+        yield ''
+        yield from pipes(('weight of the cost', 'divided by views', 'instances with another query than without it'), [
+            [f'{one["weight"]:g}', 'yes' if one['per_view'] else 'no', f'{one["elsewhere"]:.1%}']
+            for one in record['costs']])
+        yield from ('', f'`{command(record["command"])}`: {record["batches"]} batches, {record["pairs"]} instances.')
+
+
+def _weighed(one: Run) -> str:
+    """Return what a run's own weight of FADA is the weight of, '–' where it has none."""
+    kinds = {'model.weights.fada': 'loss and cost', 'model.losses.fada.weight': 'loss alone'}
+    return next((kinds[path] for word in one.record['command'] if (path := word.partition('=')[0]) in kinds), '–')
 
 
 def _lengths() -> Iterator[list[str]]:

@@ -6,9 +6,12 @@ import json
 import pytest
 import torch
 
-from benchmarks.rooms import page, publish
+from benchmarks.rooms import gradients, page, publish
+from jrs.config import load_config
 from jrs.errors import DataError
 from jrs.io.weights import read_metadata, read_state, save_weights
+from jrs.registry import MODELS, build
+from tests._data import MAIN, random_batch
 
 
 @pytest.fixture
@@ -73,6 +76,36 @@ def test_a_table_takes_the_test_that_is_its_own(finished, tmp_path, monkeypatch)
     text = '\n'.join(page.tables())
     assert '12.5 (n=1)' in text[text.index('## Table 3'):text.index('## Table 4')] and text.count('75.0 (n=1)') == 1
     assert '75.0 (n=1)' in text[text.index('## Table 2'):]
+
+
+def test_readings_of_fada_differ_by_pairs_and_views_and_the_page_says_how_loud_each_is(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = build(MODELS, load_config(MAIN, 'debug', {'model.teacher': None}).model, 'model')
+    found = gradients.of_batch(model, random_batch(3))                     # one scene
+    losses, views = found['losses'], 3
+    assert found['pairs'] > 1 and losses['mean', True] > 0
+    for per_view in (True, False):
+        assert losses['sum', per_view] == pytest.approx(found['pairs'] * losses['mean', per_view], rel=1e-4)
+    for reduction in ('mean', 'sum'):
+        assert losses[reduction, False] == pytest.approx(views * losses[reduction, True], rel=1e-4)
+    assert found['elsewhere'][True, 1] <= found['pairs'] and model.matcher.costs['fada'].weight == 0.5
+    monkeypatch.setattr(page, 'RESULTS', tmp_path)
+    record = dict(command=['x.py'], batches=1, pairs=40, costs=[dict(per_view=False, weight=5.0, elsewhere=0.25)],
+                  readings=[dict(reduction='sum', per_view=True, weight=0.5, to_masks=0.05)])
+    (tmp_path / 'gradients.json').write_text(json.dumps(record))
+    text = '\n'.join(page.readings())
+    assert '| sum | yes | 0.0500 = 1 / 20 |' in text and '| 5 | no | 25.0% |' in text and '1 batches, 40 instances' in text
+
+
+def test_runs_say_whether_the_weight_of_fada_was_the_cost_s_too(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, 'RESULTS', tmp_path / 'out')
+    record = json.loads((finished / 'run.json').read_text())
+    for name, override in (('a', 'model.weights.fada=5'), ('b', 'model.losses.fada.weight=5'), ('c', 'seed=0')):
+        (finished / 'run.json').write_text(json.dumps(record | dict(command=['x.py', '--cfg-options', override])))
+        publish.publish(finished, tmp_path / 'out' / f'all24_fada_rooms_seed0_{name}')
+    text = '\n'.join(page.fada())
+    for name, words in (('a', 'loss and cost'), ('b', 'loss alone'), ('c', '–')):
+        assert f'| all24_fada_rooms_seed0_{name} | {words} | 50 |' in text
 
 
 def test_scores_stand_by_length_with_and_without_fada(finished, tmp_path, monkeypatch):
