@@ -1,4 +1,6 @@
-"""Shared memory that one worker of a training loader holds, in batches of 2 scenes x 24 views of 518 x 518 (max_images=48).
+"""Memory that one worker of a training loader holds, in batches of 2 scenes x 24 views of 518 x 518 (max_images=48).
+
+Shared: of /dev/shm. Own: what the worker does not share with the process that started it, at most.
 
 python benchmarks/batches.py            what a pre-trained teacher needs, what the data set's own geometry needs
 """
@@ -27,8 +29,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_scenes(Path(folder) / 'scenes', ('a', 'b'))
         for name, maps in NEEDS.items():
-            peak, sent = measure(folder, maps, args.batches)
-            print(f'{name:28} {sent / 1e6:6.1f} MB a batch, at most {peak / 1e6:6.1f} MB of /dev/shm', flush=True)
+            peak, own, sent = measure(folder, maps, args.batches)
+            print(f'{name:28} {sent / 1e6:6.1f} MB a batch, at most {peak / 1e6:6.1f} MB of /dev/shm and {own / 1e6:.0f} MB '
+                  'of its own', flush=True)
 
 
 def write_scenes(root: Path, names: tuple[str, ...]) -> None:
@@ -50,8 +53,8 @@ def write_scenes(root: Path, names: tuple[str, ...]) -> None:
     (root / 'train.txt').write_text('\n'.join(names) + '\n')
 
 
-def measure(folder: str, maps: tuple[str, ...], batches: int) -> tuple[int, int]:
-    """Return the peak of /dev/shm beyond what others hold, and the bytes of tensors in a batch."""
+def measure(folder: str, maps: tuple[str, ...], batches: int) -> tuple[int, int, int]:
+    """Return the peaks of /dev/shm beyond what others hold and of the worker's own memory, and the bytes of a batch."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -59,7 +62,7 @@ def measure(folder: str, maps: tuple[str, ...], batches: int) -> tuple[int, int]
     from jrs.datasets.sampling import ViewBatchSampler
     data = SceneDataset('scenes', 'train', 'scannet20', 518, data_root=folder, view_spacing=(1, 1), maps=maps)
     sampler = ViewBatchSampler(num_scenes=2, seed=0, max_images=2 * VIEWS, views=(VIEWS, VIEWS), aspect_ratio=(1.0, 1.0))
-    before, peak, sent = used(), 0, 0
+    before, peak, own, sent = used(), 0, 0, 0
     loader = iter(DataLoader(data, batch_sampler=sampler, num_workers=1, collate_fn=collate_scenes,
                              worker_init_fn=limit_worker_threads))
     for _ in range(batches):
@@ -70,14 +73,20 @@ def measure(folder: str, maps: tuple[str, ...], batches: int) -> tuple[int, int]
             time.sleep(0.05)
             if used() != level:
                 level, since = used(), time.monotonic()
-            peak = max(peak, level - before)
-    return peak, sent
+            peak, own = max(peak, level - before), max(own, private(loader._workers[0].pid))
+    return peak, own, sent
 
 
 def used() -> int:
     """Return the bytes of /dev/shm that are in use."""
     state = os.statvfs('/dev/shm')
     return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+
+def private(process: int) -> int:
+    """Return the bytes of a process that no other one shares."""
+    lines = Path(f'/proc/{process}/smaps_rollup').read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith('Private_'))
 
 
 if __name__ == '__main__':

@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   torchrun --nproc_per_node 2 tools/train.py configs/segvggt/all24_fada.py --profile debug
   torchrun --nproc_per_node 8 tools/train.py ... --cfg-options train.sharding=fully_shard
                                                                   weights, gradients and moments in parts; DDP without it
+  python tools/train.py configs/segvggt/all24_fada.py --needs                      what that takes, before anything is there
   python tools/train.py work_dirs/RUN/config.py --replay work_dirs/RUN/nonfinite/iter_12_0.pt
                                                                   the step that met NaN, alone
 
@@ -55,6 +56,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--replay', type=Path, metavar='FILE', help='repeat one step that training kept because something '
                          'was not finite, instead of training; CONFIG is config.py of that run')
     add_launcher_option(options)
+    needs = options.add_argument_group('what a run needs')
+    needs.add_argument('--needs', action='store_true', help='say what this training needs in memory, disk, data and hours, '
+                       'and how each is known, instead of training; neither data nor weights need be there')
+    needs.add_argument('--processes', type=int, metavar='N', help='that would train together on one machine, a card each; '
+                       'default: one per slot of an update')
+    needs.add_argument('--step-seconds', type=float, metavar='S', help='of one slot, as tools/benchmark.py --train measured '
+                       'them')
     return options
 
 
@@ -67,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     cfg = config_from(args)
     say_notes(args)
+    if args.needs:
+        return say_needs(args, cfg)
     if args.replay:
         refuse_several_processes('tools/train.py --replay')
         return replay_step(cfg, args.replay)
@@ -129,6 +139,17 @@ def say_how_to_go_on(runner, command: list[str]) -> int:
         print(f'stopped by {signal.Signals(number).name} after iteration {runner.iter} of {runner.max_iters}; {state}:\n'
               f'  {resume_command(command, saved=bool(runner.iter))}', file=sys.stderr)
     return 128 + number
+
+
+def say_needs(args: argparse.Namespace, cfg: Config) -> int:
+    """Print what the training needs, as Markdown."""
+    from jrs.engine.needs import needs_of, needs_page
+    from jrs.engine.update import update_of
+    processes = args.processes or update_of(cfg).slots
+    number = '1 process' if processes == 1 else f'{processes} processes'
+    words = f'`{args.config}`, profile `{args.profile}`, {number} on one machine:'
+    print(needs_page(words, needs_of(cfg, processes, args.step_seconds)), end='')
+    return 0
 
 
 def replay_step(cfg: Config, file: Path) -> int:

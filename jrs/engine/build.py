@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
+from mmengine.device import get_device
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
@@ -19,6 +20,7 @@ from jrs.engine.console import JrsRunner, RunConfig
 from jrs.engine.data import say_data
 from jrs.engine.disk import check_folder
 from jrs.engine.loading import PatientLoader, collation_of
+from jrs.engine.needs import memory_words
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.engine.processes import start_processes
 from jrs.engine.sharding import shard
@@ -182,6 +184,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     say_data(cfg, ready if validate else {'train_dataset': ready['train_dataset']})
     torch.manual_seed(cfg.seed)
     model = shard(build_model(cfg)) if sharded else build_model(cfg)
+    print_log(memory_words(model, cfg, torch.device(get_device()), processes), 'current')
     hooks = [build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None]
     evaluator = build_evaluator(cfg.metrics) if validate else None
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm,

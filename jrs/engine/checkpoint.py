@@ -24,6 +24,7 @@ from jrs.io.weights_file import UNREADABLE
 from jrs.registry import HOOKS
 
 POINTER = 'last_checkpoint'
+KEPT = 2                                       # checkpoints of a run that stay
 SAME_UPDATE = '. Losses go on as before, up to rounding (1e-5): all processes together make the same updates'
 OLD = ('its iterations count batches of one process, not updates of the weights, so that neither its samples nor its '
        'learning rates go on here. Start the run again in another folder, from these weights if you like: --cfg-options '
@@ -124,7 +125,7 @@ class SafeCheckpoint(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, interval: int, keep: int = 2) -> None:
+    def __init__(self, interval: int, keep: int = KEPT) -> None:
         self.interval, self.keep = interval, keep
         self.whole: dict[str, dict] = {}
 

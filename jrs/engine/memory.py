@@ -93,10 +93,16 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
 
 
 def training_memory(model: nn.Module, views: int, size: tuple[int, int], device: torch.device,
-                    teacher_bytes: float = 0.0) -> MemoryEstimate | None:
+                    teacher_bytes: float = 0.0, processes: int = 1, sharded: bool = False) -> MemoryEstimate | None:
     """Return the estimate of training with AdamW and `views` images in a slot (scenes times views); slots take turns.
 
     Gradients and both moments are float32, of trainable parameters only. None as for `inference_memory`.
+
+    Args:
+        teacher_bytes: of the teacher's weights.
+        processes: that train together; DDP holds the gradients a second time, in its buckets.
+        sharded: each process keeps its part of weights, gradients and moments instead; what it gathers for a moment is not
+            counted.
     """
     if without_estimate(model):
         return None
@@ -120,7 +126,9 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
             kept += needs.saved
         else:
             chunk = max(chunk, needs.saved * needs.recomputed_views)
-    fixed = parameter_bytes(model) + 12.0 * trainable + teacher_bytes + RUNTIME.get(device.type, 0.0)
+    own = parameter_bytes(model) + 12.0 * trainable
+    own = own / processes if sharded else own + 4.0 * trainable * (processes > 1)
+    fixed = own + teacher_bytes + RUNTIME.get(device.type, 0.0)
     if chunk > recomputed * views:                 # after the heads' chunk, never beside it
         return MemoryEstimate(fixed + chunk, kept, views)
     return MemoryEstimate(fixed, kept + recomputed, views)

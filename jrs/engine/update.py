@@ -75,20 +75,14 @@ def update_of(cfg: Mapping) -> Update:
     Raises:
         ConfigError: the number of slots is no whole number of at least 1.
     """
-    slots = _setting(cfg['batches'], 'slots')
+    slots = sampler_setting(cfg['batches'], 'slots')
     slots = 1 if slots is None else slots
     if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
         raise ConfigError(f'batches.slots must be a whole number of at least 1, got {slots!r}.')
-    return Update(slots, _setting(cfg['batches'], 'max_images'))
+    return Update(slots, sampler_setting(cfg['batches'], 'max_images'))
 
 
-def split_of(cfg: Mapping, processes: int) -> dict[str, object]:
-    """Return what `run.json` says: `update` in words, its `slots`, and the `processes` and `accumulation` that make it."""
-    update = update_of(cfg)
-    return dict(update=str(update), slots=update.slots, processes=processes, accumulation=update.accumulation(processes))
-
-
-def _setting(batches: Mapping, name: str) -> Any:
+def sampler_setting(batches: Mapping, name: str) -> Any:
     """Return an argument of the sampler as config or class says; None where the sampler has no such argument."""
     if name in batches:
         return batches[name]
@@ -100,6 +94,12 @@ def _setting(batches: Mapping, name: str) -> Any:
         if all(argument.kind is not argument.VAR_KEYWORD for argument in arguments.values()):
             return None                                                # else the parent takes what `**options` holds
     return None
+
+
+def split_of(cfg: Mapping, processes: int) -> dict[str, object]:
+    """Return what `run.json` says: `update` in words, its `slots`, and the `processes` and `accumulation` that make it."""
+    update = update_of(cfg)
+    return dict(update=str(update), slots=update.slots, processes=processes, accumulation=update.accumulation(processes))
 
 
 def _either(numbers: list[int]) -> str:

@@ -12,6 +12,7 @@ from jrs.errors import ConfigError, DataError
 from jrs.geometry.camera import encode_cameras, predicted_cameras
 from jrs.geometry.normalisation import normalise_scene
 from jrs.geometry.projection import unproject_depth
+from jrs.io.lean_build import build_on_meta
 from jrs.io.weights import build_with_weights
 from jrs.registry import MODELS, TEACHERS, build
 from jrs.structures import GeometryTargets, Predictions, SceneBatch, unit_images
@@ -139,15 +140,24 @@ class PretrainedTeacher:
             return cam_from_world, intrinsics, depth * metres[:, None, None, None], torch.ones_like(measured)
         return cam_from_world, intrinsics, batch.depth_m, measured
 
+    def weight_bytes(self) -> int:
+        """Return the bytes of its weights as it holds them, before it is loaded, too."""
+        model = _narrow(build_on_meta(self._make)[0]) if self.model is None else self.model
+        return sum(value.numel() * value.element_size() for value in model.parameters())
+
+    def _make(self) -> nn.Module:
+        return build(MODELS, self.config, 'model.teacher.model', autocast=self.autocast)
+
     def _ready(self, device: torch.device) -> nn.Module:
         """Return the frozen model on `device`, building it once."""
         if self.model is None:
             print_log(f'the teacher, which is not trained, takes its weights from {self.checkpoint}', 'current')
-            model = build_with_weights(
-                lambda: build(MODELS, self.config, 'model.teacher.model', autocast=self.autocast), self.checkpoint)
-            model = model.narrow() if hasattr(model, 'narrow') else model
-            self.model = model.requires_grad_(False).eval()
+            self.model = _narrow(build_with_weights(self._make, self.checkpoint)).requires_grad_(False).eval()
         return self.model.to(device)
+
+
+def _narrow(model: nn.Module) -> nn.Module:
+    return model.narrow() if hasattr(model, 'narrow') else model
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import accumulate
 
 import pytest
 import torch
@@ -32,16 +33,17 @@ def rooms_model(**options):
     return build(MODELS, dict(load_config('configs/segvggt/all24_fada.py', 'rooms').model, **options), 'model')
 
 
-def peak_bytes(function) -> int:
-    """Return the largest number of bytes that tensors take at a time, beside those that exist already."""
+def allocations(function) -> list[int]:
+    """Return the bytes that tensors take (above 0) and give back (below) while it runs, in order."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         function()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == '[memory]']
-    now = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+def peak_bytes(function) -> int:
+    """Return the largest number of bytes that tensors take at a time, beside those that exist already."""
+    return max(0, *accumulate(allocations(function)))
 
 
 def batch_of(views, size):

@@ -1,0 +1,124 @@
+"""What a run needs: the largest batch is the sampler's, memory counts what DDP adds, and docs/real_run.md says it."""
+
+import copy
+import json
+import re
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+
+from jrs.config import load_config
+from jrs.datasets.sampling import ViewBatchSampler
+from jrs.engine import needs
+from jrs.engine.memory import GB, inference_memory, training_memory
+from jrs.engine.needs import PREPARATION, Slot, largest_slot, memory_words, needs_of, needs_page, outline
+from jrs.registry import MODELS, build
+from tests._data import MAIN, ROOT
+from tests.engine.test_memory import allocations
+
+CPU = torch.device('cpu')
+PAPER = 'configs/segvggt/all24_fada.py'
+
+
+@pytest.fixture(scope='module')
+def cfg():
+    return load_config(MAIN, 'debug')
+
+
+@pytest.fixture(scope='module')
+def model(cfg):
+    return build(MODELS, cfg.model, 'model')
+
+
+@pytest.mark.parametrize('options', [{}, dict(max_images=16), dict(views=(5, 7)), dict(max_scenes=1),
+                                     dict(views=(3, 8), max_images=25)])
+def test_the_largest_slot_is_the_largest_that_the_sampler_draws(options):
+    batches = dict(type='ViewBatchSampler', **(dict(views=(2, 24), max_images=48, aspect_ratio=(0.33, 1.0)) | options))
+    slot = largest_slot(Config(dict(batches=batches, train_dataset=dict(width=518))), 14)
+    sampler = ViewBatchSampler(1000, 0, **{name: value for name, value in batches.items() if name != 'type'})
+    drawn = [sampler.batch(update, 0) for update in range(400)]
+    assert slot.images == max(len(batch) * batch[0].num_views for batch in drawn)
+    assert max(batch[0].aspect_ratio for batch in drawn) == 1.0 and slot.size == (518, 518)
+    assert str(Slot(2, (392, 518))) == '2 images of 518 x 392'
+
+
+def test_a_slot_of_unknown_size_has_no_estimate(model):
+    cfg = Config(dict(batches=dict(type='ViewBatchSampler'), train_dataset={}, train=dict(sharding=None)))
+    assert largest_slot(cfg, 14) is None
+    assert 'no estimate for this sampler, data set or model' in memory_words(model, cfg, CPU, 1)
+
+
+def test_several_processes_hold_the_gradients_twice_and_shards_hold_a_part(tmp_path):
+    """What DDP keeps is measured: its buckets are as large as the gradients."""
+    module = torch.nn.Sequential(*(torch.nn.Linear(200, 200) for _ in range(5)))
+    trainable = 4 * sum(value.numel() for value in module.parameters())
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        left = []
+        kept = sum(allocations(lambda: left.append(torch.nn.parallel.DistributedDataParallel(module))))
+    finally:
+        dist.destroy_process_group()
+    assert kept == pytest.approx(trainable, rel=0.02)
+
+
+def test_the_estimate_counts_buckets_or_shards(model):
+    alone, together, shards = (training_memory(model, 4, (56, 56), CPU, 1e6, processes, sharded)
+                               for processes, sharded in ((1, False), (4, False), (4, True)))
+    trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    weights = sum(value.numel() for value in model.parameters())
+    assert together.total - alone.total == 4 * trainable
+    assert alone.total - shards.total == pytest.approx((4 * weights + 12 * trainable) * 3 / 4)
+
+
+def test_a_start_says_what_it_will_take_and_what_does_not_fit(model, cfg, monkeypatch):
+    said = memory_words(model, cfg, CPU, 1)
+    assert said.startswith('memory of training: at most about 0.4 GB in each process (4 images of 56 x 56; an estimate), ')
+    assert 'too much' not in said
+    monkeypatch.setattr(needs, 'free_memory', lambda device: 0.36 * GB)
+    said = memory_words(model, cfg, CPU, 1)
+    assert '0.4 GB can be had: too much, about ' in said and 'batches.max_images' in said
+
+
+@pytest.fixture(scope='module')
+def paper():
+    """Config and outline of the paper's setting."""
+    cfg = load_config(ROOT / PAPER)
+    return cfg, outline(cfg)
+
+
+def test_what_a_real_run_needs_is_in_the_docs(paper, monkeypatch):
+    """docs/real_run.md cannot go stale."""
+    monkeypatch.setattr(needs, 'outline', lambda cfg: paper[1])
+    found = needs_of(paper[0], 8)
+    assert needs_page('', found) in (ROOT / 'docs' / 'real_run.md').read_text(encoding='utf-8'), (
+        f'put what `python tools/train.py {PAPER} --needs` prints into docs/real_run.md')
+    amounts = {need.what: need.amount for need in found}
+    assert amounts['images that a card holds, at most'] == '48 images of 518 x 518'
+    assert float(amounts['memory of a card'].split()[0]) > 48
+
+
+def test_the_table_of_the_readme_is_what_the_estimate_says(paper):
+    model, card = paper[1], torch.device('cuda')
+    teacher, narrow = needs.teacher_bytes(model), copy.deepcopy(model).eval().narrow()
+    rows = re.findall(r'^\| (?:training|inference).*', (ROOT / 'README.md').read_text(encoding='utf-8'), re.MULTILINE)
+    said = [[float(cell) for cell in row.split(' | ')[1:] if cell[0].isdigit()] for row in (row.strip('| ') for row in rows)]
+    views = (2, 10, 24, 48, 100, 200)
+    estimates = [[inference_memory(narrow, count, (392, 518), card) for count in views],
+                 [training_memory(model, count, (392, 518), card, teacher, 1) for count in views[:4]],
+                 [training_memory(model, count, (518, 518), card, teacher, 8) for count in views[:4]]]
+    assert said == [pytest.approx([one.total / GB for one in row], abs=0.051) for row in estimates]
+
+
+def test_hours_are_updates_times_turns_times_the_step(cfg):
+    hours = [need for need in needs_of(cfg, 1, step_seconds=9.0) if need.what == 'hours of training']
+    assert [need.amount for need in hours] == [f'{20 * 2 * 9 / 3600:.3g}'] and '9 s as given' in hours[0].known
+
+
+def test_the_cost_of_preparation_is_the_measured_one():
+    last = json.loads((ROOT / 'benchmarks/results/preparation_cpu.json').read_text(encoding='utf-8'))[-1]
+    assert PREPARATION.seconds_per_frame == pytest.approx(last['seconds_per_frame'], rel=0.02)
+    ratio = last['prepared_bytes_per_frame'] / last['raw_bytes_per_frame']
+    assert PREPARATION.prepared_over_raw == pytest.approx(ratio, rel=0.02)
+    assert PREPARATION.mesh_bytes == pytest.approx(last['mesh_bytes'], rel=0.02)

@@ -1,0 +1,74 @@
+"""README and the pages beside it say what is true: paths exist, options exist, rows without a config are named."""
+
+import argparse
+import importlib
+import re
+from itertools import product
+
+import pytest
+
+from jrs.report.tables import load_tables
+from tests._data import ROOT
+
+PLACES = ('README.md', 'docs/*.md', 'weights/*.md', 'plugins/**/README.md')
+PAGES = sorted(path.relative_to(ROOT).as_posix() for place in PLACES for path in ROOT.glob(place))
+FOLDERS = 'configs|tools|jrs|plugins|docs|benchmarks|tests|requirements|weights/rooms\\w*'
+PATH = re.compile(rf'(?<![\w/.-])(?:{FOLDERS})/[\w./{{}},*-]*[\w}}]')
+MADE = re.compile(r'plugins/my_|tests/plugins/test_$')                # by a reader, by `plugins.py new`
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+
+
+def expanded(text):
+    """Return what a shell makes of braces: a{b,c}d -> abd, acd."""
+    parts = re.split(r'\{([^}]*)\}', text)
+    choices = [part.split(',') if index % 2 else [part] for index, part in enumerate(parts)]
+    return [''.join(choice) for choice in product(*choices)]
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if page != 'docs/bad_inputs.md'])      # wrong ones are its subject
+def test_every_path_that_a_page_names_exists(page):
+    text = (ROOT / page).read_text(encoding='utf-8')
+    named = {path for found in PATH.findall(text) for path in expanded(found) if not MADE.match(path)}
+    missing = sorted(path for path in named if not any(ROOT.glob(path)))
+    assert not missing, missing
+
+
+def options_of(tool):
+    """Return the options of a command and of its subcommands."""
+    module = importlib.import_module(f'jrs.cli.{tool}')
+    parsers, found = [getattr(module, 'parser', None) or module._parser], set()
+    parsers = [parsers[0]()]
+    while parsers:
+        for action in parsers.pop()._actions:
+            found.update(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return found
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_every_option_of_a_command_exists(page):
+    text = (ROOT / page).read_text(encoding='utf-8').replace('\\\n', ' ')
+    unknown = []
+    for tool, rest in re.findall(r'python (?:\S*/)?tools/(\w+)\.py([^\n`|#]*)', text):
+        unknown += [f'{tool} {option}' for option in re.findall(r'(?<!\S)\[?(--[a-z][\w-]*)', rest)
+                    if option not in options_of(tool)]
+    assert not unknown, unknown
+
+
+def test_the_readme_says_which_rows_have_no_config():
+    rows = [row for number in range(1, 10) for row in load_tables([number])[0].rows]
+    external = [row for row in rows if row.kind == 'external']
+    lacking = [row for row in rows if row.kind == 'native' and not all(map(exists, row.configs.values()))]
+    sentence = f"Of the {len(rows)} rows of the paper's tables {len(rows) - len(lacking) - len(external)} have a config here"
+    if lacking:
+        names = sorted({row.method for row in lacking}, key=str.casefold)
+        sentence += f', {len(lacking)} not yet ({"; ".join(names)})'
+    sentence += f", and {len(external)} are filled by the methods' own code ({'; '.join(row.method for row in external)})."
+    assert sentence in ' '.join(README.split()), f'README must say: {sentence}'
+    assert not (lacking and 'very row of the paper is a config' in README)
+
+
+def exists(path):
+    """Return whether a path from the root of the project is there."""
+    return (ROOT / path).is_file()
