@@ -15,6 +15,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for place in PLACES for path in
 FOLDERS = 'configs|tools|jrs|plugins|docs|benchmarks|tests|requirements|weights/rooms\\w*'
 PATH = re.compile(rf'(?<![\w/.-])(?:{FOLDERS})/[\w./{{}},*-]*[\w}}]')
 MADE = re.compile(r'plugins/my_|tests/plugins/test_$')                # by a reader, by `plugins.py new`
+HANDS_OVER = dict(evaluate=['ground_truth'])                           # commands that another one's first word calls
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
@@ -35,9 +36,8 @@ def test_every_path_that_a_page_names_exists(page):
 
 def options_of(tool):
     """Return the options of a command and of its subcommands."""
-    module = importlib.import_module(f'jrs.cli.{tool}')
-    parsers, found = [getattr(module, 'parser', None) or module._parser], set()
-    parsers = [parsers[0]()]
+    modules = [importlib.import_module(f'jrs.cli.{name}') for name in (tool, *HANDS_OVER.get(tool, ()))]
+    parsers, found = [(getattr(module, 'parser', None) or module._parser)() for module in modules], set()
     while parsers:
         for action in parsers.pop()._actions:
             found.update(action.option_strings)
