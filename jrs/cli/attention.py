@@ -306,16 +306,20 @@ def _number(value: float | None) -> str:
 
 def write_pictures(out: Path, found: Sequence[Evidence], class_names: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """Write `maps/*.png`; return caption -> label of the checkpoint -> picture."""
+    from jrs.io.names import distinct
     from jrs.io.png import write_png8
     pictures: dict[str, dict[str, np.ndarray]] = {}
+    drawn: dict[str, np.ndarray] = {}
     for evidence in found:
         label = evidence.checkpoint.label
         for item in evidence.shown:
             name = class_name(class_names, item.label)
             for what, picture in pictures_of(item).items():
-                write_png8(out / 'maps' / f'{_word(f"{item.scene}_{item.instance}_{label}{what}")}.png', picture)
+                drawn[f'{item.scene}_{item.instance}_{label}{what}'] = picture
                 caption = f'{name}, instance {item.instance} of {item.scene}{what}'
                 pictures.setdefault(caption, {})[f'{label}: query {item.query}'] = picture
+    for name, picture in zip(distinct([*map(_word, drawn)], [*drawn]), drawn.values(), strict=True):
+        write_png8(out / 'maps' / f'{name}.png', picture)
     return pictures
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from jrs.cli.options import add_copy_option
 from jrs.errors import DataError, JrsError
 from jrs.io.known_scale import FORMS
-from jrs.io.names import check_names, expanded, readable
+from jrs.io.names import check_names, distinct_names, expanded, readable
 
 if TYPE_CHECKING:                              # torch is imported when there is work
     from jrs.engine.inference import Reconstructor, Scene
@@ -141,7 +141,11 @@ def infer_stream(args: argparse.Namespace, reconstruct: Reconstructor, say: Call
     from jrs.engine.inference import advice
     from jrs.engine.stream import stream_windows
     from jrs.io.atomic import atomic_write
-    views = reconstruct.each_view(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
+    from jrs.io.images import as_video, list_photos
+    source = args.source[0] if len(args.source) == 1 else args.source
+    if as_video(source) is None:
+        check_names(args.out, [f'{name}.png' for name in distinct_names(list_photos(source))])
+    views = reconstruct.each_view(source, args.max_views, args.every)
     records = []
     for window in stream_windows(reconstruct, _remarked(views, say), args.stream, say):
         written = _save(args, window.scene, args.out / f'window_{window.number:04d}')

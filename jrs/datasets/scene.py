@@ -44,14 +44,13 @@ import numpy as np
 
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
-from jrs.io.names import MAX_NAME, hidden_beside, readable
+from jrs.io.names import MAX_NAME, MAX_SCENE_NAME, hidden_beside, readable
 from jrs.io.photo import read_photo
 from jrs.io.ply import read_ply, write_ply
 from jrs.io.png import MAX_PIXELS, read_png16, write_png8, write_png16
 from jrs.io.text import read_json, read_text
 
 FORMAT = 1
-MAX_SCENE_NAME = 200                            # bytes; files of predictions are called by it, with a number and a suffix
 IGNORE_PIXEL = 65535                            # in the PNG files; -1 in arrays
 MAX_ID = 999                                    # instance numbers share an integer with the class id, data.md 4.3
 COLOR_SUFFIXES = ('.jpg', '.png')

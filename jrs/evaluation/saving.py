@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from jrs.benchmarks import Benchmark
 from jrs.errors import DataError
 from jrs.evaluation.instance_ap import SceneMatches
+from jrs.io.names import MAX_SCENE_NAME, is_text
 from jrs.io.submission import SceneSubmission, submission_format, write_submission
 from jrs.structures import SceneGroundTruth
 
@@ -19,9 +21,10 @@ ONCE = 'class_agnostic'                        # folder of the lists with each q
 def check_names(scene_names: Sequence[str]) -> None:
     """Raise a DataError for the first scene whose name cannot stand in a list of masks."""
     for name in scene_names:
-        if not name or name.split() != [name]:
-            raise DataError(f'predictions of scene {name!r} cannot be saved: the format separates words by spaces. Rename '
-                            'the folder of the scene, and the scene in its scene.json and split list.')
+        if not name or name.split() != [name] or len(os.fsencode(name)) > MAX_SCENE_NAME or not is_text(name):
+            raise DataError(f'predictions of scene {name!r} cannot be saved: files of masks are called by the scene, which '
+                            f'must be one word of text of at most {MAX_SCENE_NAME} bytes. Rename the folder of the scene, '
+                            'and the scene in its scene.json and split list.')
 
 
 def save_predictions(folder: Path, benchmark: Benchmark, truth: SceneGroundTruth, masks: np.ndarray, labels: np.ndarray,

@@ -18,6 +18,7 @@ from pathlib import Path
 from jrs.errors import DataError
 
 MAX_NAME = 251                                  # bytes of a name, of the 255 that file systems allow: '.png' fits behind it
+MAX_SCENE_NAME = 200                            # bytes; files of predictions are called by it, with a number and a suffix
 MAX_SHORT = 64                                  # bytes of a name of something temporary
 PRINTED = 'jrs.printed'                         # how a terminal shows what its code has not
 # What no text, no terminal and no line of a list takes: control characters, line ends, turns of the writing direction, and

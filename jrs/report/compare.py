@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jrs.engine.console import HEADLINE
 from jrs.io.atomic import atomic_write
+from jrs.io.names import distinct
 from jrs.report.differences import ABSENT, differences, value_text
 from jrs.report.runs import LAST, TRAINING, Run, Series
 from jrs.visualization import html
@@ -95,8 +96,9 @@ def write_scalars(runs: Sequence[Run], folder: Path) -> None:
     Event files that an earlier comparison left there are replaced.
     """
     from torch.utils.tensorboard import SummaryWriter
-    for run in runs:
-        own = folder / run.name.replace('/', '_')
+    words = [run.name.replace('/', '_') for run in runs]
+    for run, word in zip(runs, distinct(words, [run.name for run in runs]), strict=True):
+        own = folder / word
         for stale in own.glob('events.out.tfevents.*'):
             stale.unlink()
         with SummaryWriter(str(own)) as writer:

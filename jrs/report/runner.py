@@ -19,8 +19,9 @@ from pathlib import Path
 from statistics import mean
 
 from jrs.engine.writer import refuse_second_writer
-from jrs.errors import JrsError
+from jrs.errors import DataError, JrsError
 from jrs.io.atomic import atomic_write
+from jrs.io.names import distinct, plain_name, readable
 from jrs.report.identity import write_identity
 from jrs.report.work import OTHER, Scoring, Submission, Training, Work, command_line, shown
 
@@ -220,6 +221,9 @@ def write_slurm_jobs(chains: list[list[Work]], runner: Runner, folder: Path, gpu
         folder: for the scripts and the logs of the jobs.
         gpus: that a job asks for per task; a cluster without any refuses a job that asks.
     """
+    if readable(folder.absolute()) != str(folder.absolute()):
+        raise DataError(f'{str(folder.absolute())!r} has characters that no line of a script can hold: name another folder '
+                        'for the scripts.')
     scripts = []
     for works in map(runner.missing, chains):
         if not works:
@@ -233,11 +237,13 @@ def write_slurm_jobs(chains: list[list[Work]], runner: Runner, folder: Path, gpu
             resume = f' $(ls {shlex.quote(str(work.folder))}/iter_*.pth > /dev/null 2>&1 && echo --resume)'
             line = shlex.join(command_line(words, 'slurm', processes))
             lines.append(line.replace(' --launcher', f'{resume} --launcher', 1) if isinstance(work, Training) else line)
-        name = first.folder.name if isinstance(first, Training) else first.title.replace(' ', '_').replace('/', '_')
-        path = folder / f'{name}.sh'
+        name = plain_name(first.folder.name if isinstance(first, Training) else first.title)
+        names = [*(path.stem for path in scripts), name]
+        name = distinct(names, names)[-1]
+        path, output = folder / f'{name}.sh', str(folder.absolute() / name).replace('%', '%%')      # Slurm's %j is a number
         head = ['#!/bin/bash', f'#SBATCH --job-name={name}', f'#SBATCH --ntasks={processes}',
                 *([f'#SBATCH --gpus-per-task={gpus}'] if gpus else []), '#SBATCH --requeue', '#SBATCH --open-mode=append',
-                f'#SBATCH --signal=TERM@{GRACE}', f'#SBATCH --output={folder.absolute() / name}-%j.log',
+                f'#SBATCH --signal=TERM@{GRACE}', f'#SBATCH --output={shlex.quote(output + "-%j.log")}',
                 'set -e', 'export SLURM_KILL_BAD_EXIT=1',              # all tasks end with the first that fails
                 f'cd {shlex.quote(str(Path.cwd()))}']
         with atomic_write(path, 'w') as file:

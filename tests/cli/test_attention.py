@@ -3,11 +3,13 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from jrs.cli.attention import default_label, named_checkpoints
+from jrs.cli.attention import default_label, named_checkpoints, write_pictures
 from jrs.config import load_config
 from jrs.engine.build import build_model
 from jrs.errors import ConfigError
@@ -93,3 +95,11 @@ def test_checkpoints_are_named_by_label_or_run_and_built_from_their_own_config(r
         named_checkpoints(['untrained', 'untrained'], cfg)
     assert command('attention', MAIN, 'gone.safetensors', '--out', tmp_path / 'out') == 2
     assert 'no checkpoint gone.safetensors' in capsys.readouterr().err
+
+
+def test_maps_whose_labels_become_equal_as_file_names_are_all_written(tmp_path, monkeypatch):
+    monkeypatch.setattr('jrs.cli.attention.pictures_of', lambda item: {'': np.zeros((4, 4, 3), np.uint8)})
+    item = SimpleNamespace(scene='s', instance=1, query=0, label=0)
+    found = [SimpleNamespace(checkpoint=SimpleNamespace(label=label), shown=[item]) for label in ('a b', 'a/b', 'a-b')]
+    write_pictures(tmp_path, found, ('chair',))
+    assert sorted(path.name for path in (tmp_path / 'maps').iterdir()) == ['s_1_a-b-2.png', 's_1_a-b-3.png', 's_1_a-b.png']

@@ -1,13 +1,16 @@
 """The command stops early, with exit code 2 and a message that names what is wrong."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
 
 from jrs.cli import run
 from jrs.cli.infer import main
-from tests._data import forget_runs
+from tests._data import MAIN, forget_runs
+from tests.bad_inputs import untrained
+from tests.io.test_images import ODD_NAMES, odd_photos
 
 
 def refused(capsys, *argv):
@@ -98,6 +101,22 @@ def test_a_scale_from_a_view_that_is_not_there_is_refused_before_the_pass(capsys
     monkeypatch.setattr('jrs.engine.inference.Reconstructor.__call__', None)
     message = refused(capsys, photo, '--out', tmp_path / 'out', '--no-glb', '--scale-from', 'depth=2@door:3,4')
     assert "no view 'door'. There are: photo" in message
+
+
+def test_photos_of_any_name_are_reconstructed_and_every_view_is_written(capsys, tmp_path):
+    """From an OUT of such a name, to a terminal of ASCII: on the code before, each of several of these was a traceback."""
+    forget_runs()
+    out, weights = tmp_path / os.fsdecode(b'o u\xff#%t'), untrained(tmp_path / os.fsdecode(b'w\xff.safetensors'))
+    words = [odd_photos(tmp_path / os.fsdecode(b'in\xff')), '--out', out, '--colmap', '--no-glb', '--min-score', 0,
+             '--device', 'cpu', '--config', MAIN, '--profile', 'debug', '--checkpoint', weights, '--max-points', 2000]
+    assert run(main, [str(word) for word in words]) == 0
+    cameras = json.loads((out / 'cameras.json').read_text())['cameras']
+    names = {camera['name'] for camera in cameras}
+    assert len(names) == len({camera['file'] for camera in cameras}) == len(ODD_NAMES)
+    assert {path.stem for path in (out / 'masks').iterdir()} == names
+    assert len(list((out / 'colmap' / 'images').iterdir())) == len(names)
+    report = (out / 'report.html').read_bytes().decode()
+    assert 'Reconstruction of in%FF' in report and 'a%0Ab</td>' in report and '>it&#x27;s &quot;q&quot;<' in report
 
 
 def test_the_command_brings_a_reconstruction_to_metres_and_says_from_what(capsys, photo, tmp_path):

@@ -80,8 +80,9 @@ def test_where_labels_say_nothing_the_folder_has_each_query_once(tmp_path):
 
 def test_what_the_format_cannot_hold_is_refused(tmp_path):
     metric = build(METRICS, dict(type='InstanceAPMetric', benchmark='scannet20', predictions=str(tmp_path)), 'metric')
-    with pytest.raises(DataError, match="scene 'my room' cannot be saved"):
-        metric.dataset_meta = dict(benchmark='scannet20', scene_names=['a', 'my room'])
+    for name in ('my room', 'x' * 201, '\udcff'):
+        with pytest.raises(DataError, match=f'scene {name!r} cannot be saved'.replace('\\', r'\\')):
+            metric.dataset_meta = dict(benchmark='scannet20', scene_names=['a', name])
     batch = make_batch(get_benchmark('scannet20'), num_views=2)
     batch.ground_truth[0].source = 'true depth of the views'
     none = make_reconstruction(batch, 0, found_in(batch, 0).select(torch.tensor([0])))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from jrs.errors import DataError
 from jrs.io.known_geometry import UNITS, known_geometry, read_cameras
+from jrs.io.names import distinct_names
 from jrs.io.png import write_png8, write_png16
 from jrs.postprocess.export import cameras_record
 from tests.small_scene import HEIGHT, VIEWS, WIDTH, small_photos, small_scene
@@ -49,6 +52,23 @@ def test_more_cameras_than_views_in_any_order_are_matched_by_name(tmp_path):
     other = dict(whole['cameras'][0], name='not among the photos')
     found = known_geometry(PHOTOS, read_cameras(write(tmp_path, record(cameras=[other, *whole['cameras'][::-1]]))))
     torch.testing.assert_close(found.cam_from_world, SCENE.cam_from_world.double())
+
+
+def test_cameras_and_depth_of_photos_whose_names_are_no_text_are_found(tmp_path):
+    """By the photo's own name, as somebody else writes it, and by what results call it."""
+    stems = [os.fsdecode(b'\xff'), 'a\nb', '照 #%']
+    photos = dataclasses.replace(PHOTOS, names=distinct_names([f'{stem}.jpg' for stem in stems]))
+    (tmp_path / 'depth').mkdir()
+    for names in (stems, photos.names):
+        found = record()
+        for number, (name, camera) in enumerate(zip(names, found['cameras'], strict=True)):
+            camera['name'] = name
+            np.save(tmp_path / 'depth' / f'{name}.npy', np.full((40, 48), number + 1.0))
+        known = known_geometry(photos, read_cameras(write(tmp_path, found)), tmp_path / 'depth')
+        assert known.depth[:, 5, 10].tolist() == [1, 2, 3]
+        torch.testing.assert_close(known.cam_from_world, SCENE.cam_from_world.double())
+        for file in (tmp_path / 'depth').iterdir():
+            file.unlink()
 
 
 @pytest.mark.parametrize(('kind', 'shrink'), [('png', 1), ('png', 2), ('npy', 1), ('npy', 2)])

@@ -118,3 +118,10 @@ def test_tensorboard_gets_the_same_values_once_however_often_it_is_written(tmp_p
     assert [event.step for event in log.Scalars('terms/loss')] == [1, 2, 3, 4]
     np.testing.assert_allclose([event.value for event in log.Scalars('terms/loss')], FADA['loss'])
     assert {'training/lr_new', 'metrics/instance/AP'} <= set(log.Tags()['scalars'])
+
+
+def test_scalars_of_runs_whose_folders_would_share_a_name_are_apart(tmp_path):
+    for name in ('a/b', 'a_b'):
+        make_run(tmp_path / name, PLAIN)
+    write_scalars(read_runs(find_runs([str(tmp_path / 'a' / 'b'), str(tmp_path / 'a_b')])), tmp_path / 'logs')
+    assert {path.parent.name for path in (tmp_path / 'logs').rglob('events*')} == {'a_b-2', 'a_b'}

@@ -11,6 +11,7 @@ import pytest
 
 from jrs.engine.update import Update
 from jrs.engine.writer import one_writer
+from jrs.errors import DataError
 from jrs.report.identity import write_identity
 from jrs.report.runner import LOG, Runner, gpus_of_cluster, make_room, write_slurm_jobs
 from jrs.report.work import FINISHED, NEW, Scoring, Training, Work, command_line
@@ -158,6 +159,15 @@ def test_batch_scripts_resume_by_themselves(runner, tmp_path):
     assert 'gpu' not in text
     scripts = write_slurm_jobs([[one]], runner(launcher='slurm', processes=4), tmp_path / 'slurm', gpus=2)
     assert '#SBATCH --gpus-per-task=2\n' in scripts[0].read_text()
+
+
+def test_scripts_of_equal_names_are_apart_and_folders_of_any_name_are_quoted(runner, tmp_path):
+    jobs = [[training(tmp_path / name / 'my run')] for name in 'ab']
+    scripts = write_slurm_jobs(jobs, runner(launcher='slurm', processes=4), tmp_path / 'my 5%j', gpus=0)
+    assert [path.name for path in scripts] == ['my_run.sh', 'my_run-2.sh'] and 'a/my run' in scripts[0].read_text()
+    assert f"#SBATCH --output='{tmp_path}/my 5%%j/my_run-%j.log'\n" in scripts[0].read_text()
+    with pytest.raises(DataError, match='no line of a script'):
+        write_slurm_jobs(jobs, runner(launcher='slurm', processes=4), tmp_path / 'a\nb', gpus=0)
 
 
 @pytest.mark.parametrize(('answer', 'gpus'), [('(null)', 0), ('gpu:a100:8(S:0-1)', 1), ('(null)\ngpu:4', 1), (None, 1)])
