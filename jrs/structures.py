@@ -664,6 +664,8 @@ class Instances(Moves):
         queries: (M,) int64, the query each came from.
         embedding: (M, D), whose inner products with the instance features are the mask logits; None where masks have no
             logits, or these were given as they are.
+        ranking: what the scores are, in words; '' = class probability times mask quality.
+        rankings: other scores (M,) by name, which AP is given for too; empty where there is one way only.
     """
 
     packed: PackedMasks
@@ -671,6 +673,8 @@ class Instances(Moves):
     scores: Tensor
     queries: Tensor
     embedding: Tensor | None = None
+    ranking: str = ''
+    rankings: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.packed, Tensor):
@@ -692,7 +696,8 @@ class Instances(Moves):
     def select(self, index: list[int] | Tensor) -> Instances:
         """Return some of the M instances, in the order of `index`: numbers in 0 .. M - 1, or (n,) int64, or (M,) bool."""
         embedding = None if self.embedding is None else self.embedding[index]
-        return Instances(self.packed[index], self.labels[index], self.scores[index], self.queries[index], embedding)
+        return Instances(self.packed[index], self.labels[index], self.scores[index], self.queries[index], embedding,
+                         self.ranking, {name: scores[index] for name, scores in self.rankings.items()})
 
 
 @dataclass

@@ -65,6 +65,7 @@ TINY = {
                   Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),
                   DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE,
                   ScaleHead=dict(dim=8), TextClassHead=dict(text_dim=4, embedding_dim=D, vocabulary=[[1.0, 0, 0, 0]] * K),
+                  IGGTPointHead=DENSE, IGGTFeatures=dict(features=8, cross_heads=2, window_heads=2),
                   MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
                   VGGTOmegaGeometry=dict(DENSE, patch_size=8, num_heads=2, trunk_depth=1, text=dict(depth=1, num_heads=2))),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
@@ -72,11 +73,12 @@ TINY = {
     'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(
         class_=dict(type='ClassCost', weight=1.0), dice=dict(type='MaskDiceCost', weight=1.0)))),
     'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
-                   PointLoss={}, MetricScaleLoss={},
+                   PointLoss={}, MetricScaleLoss={}, PullPushLoss={},
                    Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
     'pretexts': dict(Correspondence=dict(matching_layers=[0], displacement_layers=[1])),
     'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),
-    'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}, UnposedTransfer={}),
+    'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}, UnposedTransfer={},
+                           ClusteredPixels=dict(min_samples=3, min_cluster_size=20)),
     'models': dict(SegVGGT=MODEL, ScenePreprocessor={}),
     'datasets': dict(SceneDataset=dict(folder='rooms/debug', benchmark='scannet200', width=SIZE)),
     'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0)),
@@ -217,6 +219,9 @@ def test_queries(name, views):
 def test_heads(name, views):
     head = tiny(slots.HEADS, name, dim_in=2 * C, num_classes=K)
     given = torch.randn(2, Q, D) if name.endswith('ClassHead') else taps(views)
+    shapes = head.map_shapes((GRID, GRID)) if hasattr(head, 'map_shapes') else {}
+    for read, shape in shapes.items():
+        given.maps[read] = torch.randn(1, views, *shape)
     assert_backpropagates(head, head(given))
 
 
@@ -279,6 +284,9 @@ def test_losses(name, views, instances):
         values = loss(Predictions([], queries=batch), [target], None, [match])
     elif loss.reads == 'geometry':
         values = loss(scene, geometry)
+    elif loss.reads == 'features':
+        features = torch.randn(views, D, *target.masks.shape[2:], requires_grad=True)
+        values = loss(features, target)
     else:
         values = loss(pred, target, match)
     if values is None:
@@ -288,7 +296,7 @@ def test_losses(name, views, instances):
     assert all(value.ndim == 0 and value.isfinite() for value in found)
     sum(found).backward()
     leaves = [pred.class_logits, pred.mask_logits, pred.view_attention, *scene.pose_encodings, scene.depth, scene.points,
-              *scene.extras.values()]
+              *scene.extras.values(), *([features] if loss.reads == 'features' else [])]
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 

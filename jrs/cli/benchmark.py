@@ -115,7 +115,7 @@ def build_for(cfg, teacher: dict | None):
 def default_size(cfg) -> tuple[int, int]:
     """Return (H, W) of 3:4 images at the width that the config tests with, in whole patches."""
     from jrs.config import backbone_patch_size
-    width, patch = cfg.test_dataset.width, backbone_patch_size(cfg) or 14
+    width, patch = cfg.test_dataset.width, cfg.test_dataset.get('patch_size') or backbone_patch_size(cfg) or 14
     return round(width * 0.75 / patch) * patch, width
 
 

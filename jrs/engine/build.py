@@ -33,7 +33,7 @@ from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, 
 from jrs.structures import MAPS, maps_read
 
 # What fine-tuning from VGGT-1B adds to it; each of these comes from the file as a whole, or starts fresh as a whole.
-FRESH = ('queries.*', 'feature_head.*', 'class_head.*', 'scale_head.*', '*.lora_[ab]')
+FRESH = ('queries.*', 'feature_head.*', 'class_head.*', 'point_head.*', 'scale_head.*', '*.lora_[ab]')
 OFFICIAL_VGGT = ('Put the official VGGT-1B there: model.pt (5.0 GB, non-commercial licence) from '
                  'https://huggingface.co/facebook/VGGT-1B. Or name your copy: --cfg-options weights=FILE '
                  'model.teacher.checkpoint=FILE; model.pt, model.safetensors and files of tools/convert.py load alike.')

@@ -172,7 +172,7 @@ class Reconstructor:
         _choose_ranking(self.cfg, agnostic, keep_all)
         self.model = load_model(self.cfg, checkpoint, copy).to(self.device)
         self.weights = weights_card(checkpoint)
-        self.width = width or self.cfg.test_dataset.get('width') or nearest_multiple(WIDTH, self.model.backbone.patch_size)
+        self.width = width or self.cfg.test_dataset.get('width') or nearest_multiple(WIDTH, self._size_unit)
         self.agnostic, self.min_score, self.keep_all = agnostic, min_score, keep_all
         self.class_names = class_names(self.cfg, self.weights, agnostic)
 
@@ -189,7 +189,12 @@ class Reconstructor:
         backbone = self.model.backbone
         resize = getattr(backbone, 'photo_resize', None) or find_named(
             RESIZES, self.cfg.test_dataset.get('resize') or 'lanczos', 'filter of test_dataset.resize')
-        return dict(patch_size=backbone.patch_size, resize=resize)
+        return dict(patch_size=self._size_unit, resize=resize)
+
+    @property
+    def _size_unit(self) -> int:
+        """What sides of images are multiples of: a patch, or what the config tests with."""
+        return self.cfg.test_dataset.get('patch_size') or self.model.backbone.patch_size
 
     def __call__(self, source: str | Path | Sequence[str | Path] | LoadedPhotos, max_views: int | None = None,
                  every: int = 1, known: KnownGeometry | None = None) -> Scene:
@@ -224,6 +229,7 @@ class Reconstructor:
             found = dataclasses.replace(found, instances=distinct_instances(found.instances, self.min_score))
         height, width = photos.images.shape[-2:]
         facts = {**facts, 'network input': f'{width} × {height}', 'device': str(self.device)}
+        facts |= {'scores': found.instances.ranking} if found.instances is not None and found.instances.ranking else {}
         return Scene(found, photos, self.class_names, self.weights, facts)
 
     @property
@@ -331,9 +337,10 @@ def advice(card: Mapping) -> str:
 def class_names(cfg: Config, card: Mapping, agnostic: bool = False) -> tuple[str, ...]:
     """Return the K class names that the weights state, else those of the benchmark of the weights, else of the config.
 
-    Empty where those are not as many as the model has classes: no name is better than another class's.
+    Empty where those are not as many as the model has classes: no name is better than another class's. A model without a
+    class head finds objects.
     """
-    if agnostic:
+    if agnostic or cfg.model.get('class_head') is None:
         return ('object',)
     benchmark = BENCHMARKS.get(card.get('benchmark') or cfg.train_dataset.get('benchmark'))
     names = tuple(card.get('class_names') or (benchmark.class_names if benchmark else ()))

@@ -50,6 +50,10 @@ class SceneMatches:
         return replace(self, object_class=np.zeros_like(self.object_class),
                        prediction_class=np.zeros_like(self.prediction_class))
 
+    def with_scores(self, scores: np.ndarray) -> SceneMatches:
+        """Return the scene with other scores (M,), one for each prediction of the input."""
+        return replace(self, score=np.asarray(scores, dtype=np.float64)[self.row])
+
     def keep_rows(self, rows: np.ndarray) -> SceneMatches:
         """Return the scene with only the predictions that stood at `rows` (n,), int64 in any order, of the input."""
         kept = np.isin(self.row, rows)

@@ -30,6 +30,7 @@ from jrs.registry import METRICS, POSTPROCESSORS, build
 from jrs.structures import InstanceTable, Reconstruction, SceneBatch, SceneGroundTruth
 
 CLASS, RULE = 'class/', 'rule/'                # in the names of numbers of one class, and of a rule beside the metric's own
+OTHERWISE = 'by_'                              # before the name of another ranking, of what is kept and of its numbers
 
 
 @dataclass
@@ -138,7 +139,7 @@ class InstanceAPMetric(SceneMetric):
         self.include_095 = include_095
         self.predictions = None if predictions is None else Path(predictions)
         self.reads_maps = ('instance_ids',) if oracle else ()
-        self.views_per_scene, self.truth, self.by_rule = 'no scene scored yet', {}, []
+        self.views_per_scene, self.truth, self.ranking, self.by_rule = 'no scene scored yet', {}, {}, []
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -170,13 +171,13 @@ class InstanceAPMetric(SceneMetric):
         return {'benchmark': f'{self.benchmark.name} ({self.benchmark.num_classes} classes)',
                 'overlaps': threshold_words(thresholds), 'min_region': str(self.benchmark.min_region),
                 'labels': '; '.join(settings), **self.transfer.describe(), 'views_per_scene': self.views_per_scene,
-                **self.truth}
+                **self.truth, **self.ranking}
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, Any]:
         """Move the instances of one scene to its mesh and count overlaps, by each rule."""
         mask_size = _predicted(reconstruction.instances, 'queries with a postprocessor').packed.size
         truth = _required(batch.ground_truth, 'ground_truth', batch, index)
-        input_size = tuple(batch.images.shape[-2:])
+        input_size = batch.input_size(index)
         visible = self.transfer.visible_pixels(truth, input_size, mask_size, reconstruction)
         scored = self._count(self.transfer, visible, batch, index, reconstruction, self.predictions)
         by_rule = {}
@@ -188,7 +189,8 @@ class InstanceAPMetric(SceneMetric):
             except NotMeasured as reason:
                 by_rule[rule.name] = Unmeasured(str(reason))
         scored |= {'rules': by_rule} if by_rule else {}
-        return scored | {'num_views': len(truth.depth_m), 'source': truth.source}
+        return scored | {'num_views': len(truth.depth_m), 'source': truth.source,
+                         'ranking': reconstruction.instances.ranking}
 
     def _count(self, transfer: Any, visible: Any, batch: SceneBatch, index: int, reconstruction: Reconstruction,
                predictions: Path | None = None) -> dict[str, SceneMatches]:
@@ -201,6 +203,8 @@ class InstanceAPMetric(SceneMetric):
         if self.class_agnostic:
             once = best_row_per_query(instances.queries, instances.scores)
             counted['agnostic'] = counted['matches'].keep_rows(once)
+            counted |= {f'{OTHERWISE}{name}': counted['agnostic'].with_scores(scores.cpu().numpy())
+                        for name, scores in instances.rankings.items()}
         if predictions is not None:
             self._save(predictions, truth, found, counted)
         if self.oracle and batch.instance_ids is not None and batch.instances is not None:
@@ -218,11 +222,13 @@ class InstanceAPMetric(SceneMetric):
             save_predictions(once, self.benchmark, truth, *found, counted['agnostic'])
 
     def summarise(self, scenes: list[dict[str, Any]]) -> dict[str, float]:
-        """Return AP, AP50, AP25 (`agnostic_`, `oracle_`, `head_` ... before it where it applies) and per class."""
+        """Return AP, AP50, AP25 and per class; before it `agnostic_`, `oracle_`, `head_`, `by_size_` ..."""
         views = [scene['num_views'] for scene in scenes]
-        self.views_per_scene = f'{min(views)}-{max(views)}, mean {np.mean(views):.1f}' if views else 'no scene scored'
+        self.views_per_scene = views_words(views)
         sources = sorted({scene['source'] for scene in scenes} - {'mesh'})
         self.truth = {'ground_truth': ' and '.join(sources)} if sources else {}
+        rankings = sorted({scene['ranking'] for scene in scenes} - {''})
+        self.ranking = {'ranking': ' and '.join(rankings)} if rankings else {}
         numbers = {'scenes': float(len(scenes)), **self._numbers(scenes)}
         self.by_rule = [self._row(OWN, self.transfer, numbers)] if self.beside else []
         for rule in self.beside:
@@ -247,6 +253,9 @@ class InstanceAPMetric(SceneMetric):
         if self.class_agnostic:
             merged = self._evaluate([scene['agnostic'] for scene in counted], class_agnostic=True)
             numbers |= {f'agnostic_{name}': value for name, value in merged.means.items()}
+            for way in sorted({key for scene in counted for key in scene if key.startswith(OTHERWISE)}):
+                merged = self._evaluate([scene[way] for scene in counted], class_agnostic=True)
+                numbers |= {f'{way}_agnostic_{name}': value for name, value in merged.means.items()}
         oracles = [scene['oracle'] for scene in counted if 'oracle' in scene]
         if oracles:
             numbers |= {f'oracle_{name}': value for name, value in self._evaluate(oracles).means.items()}

@@ -83,13 +83,15 @@ class DenseFusion(nn.Module):
         ])
         self.scratch = Scratch(features, out_channels, skip, growth, last_doubles)
 
-    def read(self, features: FeatureTaps, finish: Callable[[list[Tensor]], Tensor | tuple[Tensor, ...]]
+    def read(self, features: FeatureTaps, finish: Callable[..., Tensor | tuple[Tensor, ...]], beside: Sequence[Tensor] = ()
              ) -> Tensor | tuple[Tensor, ...]:
         """Return `finish` of the branches of all views, (B, V, ...), in float32 whatever the caller's autocast.
 
         Args:
             features: four taps (B, V, P, dim_in).
-            finish: four branches (n, out_channels[j], h_j, w_j) of n views, finest first -> (n, ...), or several of these.
+            finish: four branches (n, out_channels[j], h_j, w_j) of n views, finest first, and what is `beside` of the same
+                views -> (n, ...), or several of these.
+            beside: further maps (B, V, ...).
 
         Raises:
             ConfigError: another number of taps.
@@ -99,7 +101,7 @@ class DenseFusion(nn.Module):
                               f'{len(features.taps)}: give its features() and feature_layers {len(self.projects)} (a layer '
                               'may stand there twice), or use a head that is made for it.')
         num_scenes, num_views = features.taps[0].shape[:2]
-        taps = [tap.flatten(0, 1) for tap in features.taps]                     # (B*V, P, dim_in) each
+        taps = [tap.flatten(0, 1) for tap in (*features.taps, *beside)]         # (B*V, P, dim_in) each, (B*V, ...)
         finished = []
         with torch.autocast(taps[0].device.type, enabled=False):
             step = self.views_at_a_time(taps[0].device, features.image_size)
@@ -119,9 +121,10 @@ class DenseFusion(nn.Module):
         values = self.map_width() * image_size[0] * image_size[1]               # of one view's map
         return min(self.views_per_chunk, max(1, CPU_VALUES // values)) if device.type == 'cpu' else self.views_per_chunk
 
-    def _finish_chunk(self, taps: list[Tensor], features: FeatureTaps, finish: Callable) -> Tensor:
+    def _finish_chunk(self, taps: list[Tensor], features: FeatureTaps, finish: Callable) -> Tensor | tuple[Tensor, ...]:
         def run(*taps: Tensor) -> Tensor:
-            return finish(self._branches(taps, features))
+            count = len(features.taps)
+            return finish(self._branches(taps[:count], features), *taps[count:])
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(run, *taps, use_reentrant=False)
         return run(*taps)

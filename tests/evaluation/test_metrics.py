@@ -260,3 +260,19 @@ def test_scores_that_are_not_finite_are_refused_and_no_average_precision_of_0():
     instances.scores[1] = float('nan')
     with pytest.raises(DataError, match='1 of 4 scores are not finite, the first nan of prediction 1'):
         _process(_metric(), batch, lambda batch, index: instances)
+
+
+def test_other_rankings_of_the_same_masks_are_scored_too_and_the_ranking_is_said():
+    batch = make_batch(BENCHMARK)
+    right = true_instances(batch, 0)
+    halved, count = right.masks, len(right)
+    halved[:, :len(batch.images[0]) // 2] = False                           # seen in half of the views: small overlaps
+    both = Instances(torch.cat([right.masks, halved]), torch.zeros(2 * count, dtype=torch.int64),
+                     torch.linspace(1, 0.5, 2 * count), torch.arange(2 * count), ranking='cohesion: mean cosine',
+                     rankings={'size': torch.linspace(0.5, 1, 2 * count)})
+    metric = _metric(class_aware=False)
+    assert 'ranking' not in metric.describe()
+    metric.process(batch, [make_reconstruction(batch, 0, both)])
+    numbers = metric.evaluate(1)
+    assert numbers['instance/agnostic_AP'] > numbers['instance/by_size_agnostic_AP'] > 0
+    assert metric.describe()['ranking'] == 'cohesion: mean cosine'
