@@ -1,7 +1,7 @@
-"""Time and memory of IGGT's clusters on a built-in room with an embedding made of its true instances and noise.
+"""Time and memory of IGGT's clusters on a built-in room with an embedding made of true instances and noise.
 
-python benchmarks/clustering.py --data data                         20 views of 112 x 84, as configs/baselines/iggt.py does it
-python benchmarks/clustering.py --data data --max-clustered 200000  all pixels are clustered
+python benchmarks/clustering.py --data data                           20 views of 112 x 84, as the config has it
+python benchmarks/clustering.py --data data --max-clustered 200000    all pixels are clustered
 """
 
 from __future__ import annotations

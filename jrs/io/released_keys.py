@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 # Ours, released; the first that fits decides.
 PREFIXES = (
@@ -44,6 +44,12 @@ def our_key(released: str) -> str:
         return released
     ours, theirs = max(fitting, key=lambda pair: len(pair[1]))           # `aggregator.` begins several
     return ours + released[len(theirs):]
+
+
+def renamed(keys: Collection[str], marks: Collection[str],
+            our_name: Callable[[str], str | None]) -> dict[str, str | None] | None:
+    """Return ``our_name`` of each of the `keys` of a file; None for a file without one of the `marks`, which is another's."""
+    return {key: our_name(key) for key in keys} if set(marks) <= set(keys) else None
 
 
 def names_without_prefix(keys: Collection[str], marks: Collection[str], heads: tuple[str, ...]) -> dict[str, str] | None:

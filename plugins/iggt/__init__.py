@@ -4,7 +4,7 @@ import re
 
 from jrs_plugins.iggt import clusters, heads, loss  # noqa: F401
 
-from jrs.io.released_keys import our_key
+from jrs.io.released_keys import our_key, renamed
 from jrs.plugins import hook
 
 MARKS = {'part_head.window_self_atten.norm.weight', 'part_adaptor.norm.weight', 'aggregator.camera_token'}
@@ -19,7 +19,7 @@ TAIL = re.compile(r'(feature_head\.window_\w+)\.(norm|conv_\w+)\.')
 @hook
 def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
     """Return our names of the keys of a released IGGT; None for those that nothing reads (baselines.md section 4.4)."""
-    return {key: _our_name(key) for key in keys} if MARKS <= set(keys) else None
+    return renamed(keys, MARKS, _our_name)
 
 
 def _our_name(key: str) -> str | None:

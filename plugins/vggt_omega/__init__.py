@@ -2,6 +2,7 @@
 
 from jrs_plugins.vggt_omega import backbone, geometry  # noqa: F401
 
+from jrs.io.released_keys import renamed
 from jrs.plugins import hook
 
 BACKBONE, HEADS = 'aggregator.', ('camera_head.', 'dense_head.', 'text_alignment_head.')
@@ -12,7 +13,7 @@ DROPPED = ('.attn.qkv.bias_mask', '.mask_token')       # keys have no bias here;
 @hook
 def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
     """Return our names of the keys of a released VGGT-Omega, which have no prefix (backbones.md section 2)."""
-    return {key: _our_name(key) for key in keys} if MARKS <= set(keys) else None
+    return renamed(keys, MARKS, _our_name)
 
 
 def _our_name(key: str) -> str | None:

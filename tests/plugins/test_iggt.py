@@ -244,8 +244,8 @@ def test_a_stride_clusters_fewer_assigns_the_rest_and_says_how_many(monkeypatch)
     found = clusters(max_clustered=400, min_samples=20)(scene())
     assert overlap(found).min() > 0.8 and found.masks.sum(dim=0).eq(1).all()
     counts = re.fullmatch(r'clusters of wall: 384 of 1536 pixels clustered \(every 2. row and column, min_samples 5, '
-                          r'min_cluster_size 15\): (\d) clusters, (\d+) pixels of noise; (\d+) pixels assigned to the nearest',
-                          said[0])
+                          r'min_cluster_size 15\): (\d) clusters, (\d+) pixels of noise; (\d+) pixels assigned to the '
+                          r'nearest', said[0])
     assert int(counts[1]) == len(found) and int(counts[3]) == 1536 - 384 + int(counts[2])
     clusters()(scene())
     assert said[1].startswith('clusters of wall: 1536 of 1536 pixels clustered (min_samples 5, min_cluster_size 60): 3 ')
