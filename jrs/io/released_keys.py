@@ -48,7 +48,7 @@ def our_key(released: str) -> str:
 
 def renamed(keys: Collection[str], marks: Collection[str],
             our_name: Callable[[str], str | None]) -> dict[str, str | None] | None:
-    """Return ``our_name`` of each of the `keys` of a file; None for a file without one of the `marks`, which is another's."""
+    """Return `our_name` of each of the `keys` of a file; None for a file without one of `marks`, which is another's."""
     return {key: our_name(key) for key in keys} if set(marks) <= set(keys) else None
 
 
