@@ -172,7 +172,8 @@ class Reconstructor:
         _choose_ranking(self.cfg, agnostic, keep_all)
         self.model = load_model(self.cfg, checkpoint, copy).to(self.device)
         self.weights = weights_card(checkpoint)
-        self.width = width or self.cfg.test_dataset.get('width') or nearest_multiple(WIDTH, self._size_unit)
+        self.size_unit = self.cfg.test_dataset.get('patch_size') or self.model.backbone.patch_size
+        self.width = width or self.cfg.test_dataset.get('width') or nearest_multiple(WIDTH, self.size_unit)
         self.agnostic, self.min_score, self.keep_all = agnostic, min_score, keep_all
         self.class_names = class_names(self.cfg, self.weights, agnostic)
 
@@ -189,12 +190,7 @@ class Reconstructor:
         backbone = self.model.backbone
         resize = getattr(backbone, 'photo_resize', None) or find_named(
             RESIZES, self.cfg.test_dataset.get('resize') or 'lanczos', 'filter of test_dataset.resize')
-        return dict(patch_size=self._size_unit, resize=resize)
-
-    @property
-    def _size_unit(self) -> int:
-        """What sides of images are multiples of: a patch, or what the config tests with."""
-        return self.cfg.test_dataset.get('patch_size') or self.model.backbone.patch_size
+        return dict(patch_size=self.size_unit, resize=resize)
 
     def __call__(self, source: str | Path | Sequence[str | Path] | LoadedPhotos, max_views: int | None = None,
                  every: int = 1, known: KnownGeometry | None = None) -> Scene:

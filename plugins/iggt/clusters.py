@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from jrs.errors import ConfigError, JrsError
+from jrs.geometry.pixels import at_centres
 from jrs.geometry.projection import unproject_depth
 from jrs.registry import POSTPROCESSORS
 from jrs.structures import Instances, SceneContext
@@ -107,15 +108,10 @@ class ClusteredPixels:
 
 def seen_points(scene: SceneContext, size: tuple[int, int]) -> tuple[Tensor, np.ndarray]:
     """Return which pixels of masks of `size` (h, w) see a point, (V*h*w,) bool, and the points (n, 3) of these, world."""
-    height, width = scene.depth.shape[-2:]
-    rows, columns = ((torch.arange(small, device=scene.depth.device) * full // small)
-                     for small, full in zip(size, (height, width), strict=True))
     _, world = unproject_depth(scene.depth.double(), scene.intrinsics.double(), scene.cam_from_world.double())
     used = scene.depth.isfinite() & (scene.depth > 0) & world.isfinite().all(dim=-1)            # (V, H, W)
-    used = used if scene.valid is None else used & scene.valid
-    pick = (slice(None), rows[:, None], columns)
-    used = used[pick].flatten()
-    return used, world[pick].flatten(0, 2)[used].cpu().numpy()
+    used = at_centres(used if scene.valid is None else used & scene.valid, size).flatten()
+    return used, at_centres(world.movedim(-1, 0), size).flatten(1)[:, used].T.cpu().numpy()
 
 
 def neighbour_averages(embedding: np.ndarray, points: np.ndarray, count: int) -> np.ndarray:

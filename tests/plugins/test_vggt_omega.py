@@ -359,7 +359,7 @@ def test_infer_asks_the_backbone_for_the_size_of_photos(photo_sizes, size, tmp_p
     Image.fromarray(np.full((50, 90, 3), 90, np.uint8)).save(tmp_path / 'a.png')
     backbone = VGGTOmega(**{**TINY, 'patch_size': 16}, photo_sizes=photo_sizes)
     reconstruct = Reconstructor.__new__(Reconstructor)                          # neither config nor weights matter here
-    reconstruct.width, reconstruct.model = 64, SimpleNamespace(backbone=backbone)
+    reconstruct.width, reconstruct.size_unit, reconstruct.model = 64, 16, SimpleNamespace(backbone=backbone)
     photos = reconstruct.load(tmp_path)
     assert photos.images.shape == (1, 3, *size) and photo_sizes in backbone.size_rule
 
