@@ -60,7 +60,7 @@ def make_lens(model: str, size: tuple[int, int], parameters: list[float], where:
 def read_lenses(path: str | os.PathLike) -> dict[int, Lens]:
     """Return camera number -> lens of `cameras.txt`."""
     lenses = {}
-    for where, words in _lines(path):
+    for where, words in _lines(path, 12):
         if not words:
             continue
         try:
@@ -74,7 +74,7 @@ def read_lenses(path: str | os.PathLike) -> dict[int, Lens]:
 def read_poses(path: str | os.PathLike) -> list[PosedImage]:
     """Return the images of `images.txt` in file order; of the two lines of an image the second, its points, is skipped."""
     images, quaternions = [], []
-    for where, words in list(_lines(path))[0::2]:
+    for where, words in list(_lines(path, 9))[0::2]:
         if not words:
             continue
         try:
@@ -92,13 +92,13 @@ def read_poses(path: str | os.PathLike) -> list[PosedImage]:
     return images
 
 
-def _lines(path: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
-    """Yield (place, first ten words) of each line that is no comment; lines of points are long and not split further."""
+def _lines(path: str | os.PathLike, splits: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield (place, words) of each line that is no comment; it is split `splits` times, as the last word may be a name."""
     try:
         with open(path, encoding='utf-8') as file:
             for number, line in enumerate(file, start=1):
                 if not line.startswith('#'):
-                    yield f'{path}, line {number}', line.split(maxsplit=12)
+                    yield f'{path}, line {number}', line.strip().split(maxsplit=splits)
     except OSError as error:
         raise DataError(f'{path}: cannot be read ({error.strerror}).') from error
     except UnicodeDecodeError as error:

@@ -47,12 +47,6 @@ class Original:
     path: Path | None = None
     frame: int | None = None
 
-    @property
-    def record(self) -> dict[str, str | int]:
-        """What results say of it: the file's name, and the frame."""
-        said = {'file': None if self.path is None else readable(self.path.name), 'frame': self.frame}
-        return {key: value for key, value in said.items() if value is not None}
-
 
 @dataclass
 class LoadedPhotos:
@@ -78,6 +72,14 @@ class LoadedPhotos:
     originals: list[Original]
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[dict[str, str | int]]:
+        """What results say of where views come from: each one's `file`, and the `frame` in a video."""
+        paths = dict.fromkeys(original.path for original in self.originals if original.path is not None)
+        files = dict(zip(paths, distinct_files(paths), strict=True))
+        said = ({'file': files.get(original.path), 'frame': original.frame} for original in self.originals)
+        return [{key: value for key, value in entry.items() if value is not None} for entry in said]
 
     @property
     def remarks(self) -> list[str]:

@@ -53,8 +53,13 @@ def distinct_names(files: Iterable[str | os.PathLike]) -> list[str]:
 
 
 def distinct_files(files: Iterable[Path]) -> list[str]:
-    """Return the readable name of each file or, with a slash behind it, folder, apart as those of `distinct`."""
-    names = [path.name + '/' * path.is_dir() for path in files]
+    """Return for people which file each is, apart as `distinct` names are: what follows the folder that all share.
+
+    A slash stands behind a folder.
+    """
+    full = [Path(os.path.abspath(path)) for path in files]
+    shared = os.path.commonpath([path.parent for path in full]) if full else ''
+    names = [path.relative_to(shared).as_posix() + '/' * path.is_dir() for path in full]
     return distinct([readable(name) for name in names], names)
 
 

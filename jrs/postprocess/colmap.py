@@ -11,6 +11,7 @@ The centre of COLMAP's first pixel is (0.5, 0.5), that of ours (0, 0): places in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -172,4 +173,4 @@ def _earlier_names(path: Path) -> set[str]:
         names = {image.name for image in read_poses(path)} if path.is_file() else set()
     except DataError:
         return set()
-    return {name for name in names if Path(name).name == name}
+    return {os.fsdecode(name.encode()) for name in names if Path(name).name == name}        # images.txt is UTF-8 anywhere

@@ -130,10 +130,10 @@ def original_ids(ids: Tensor, photos: LoadedPhotos, view: int) -> Tensor:
 
 def cameras_record(scene: Reconstruction, photos: LoadedPhotos) -> dict:
     """Return what cameras.json holds."""
-    cameras = []
+    cameras, sources = [], photos.sources
     for view, intrinsics in enumerate(original_intrinsics(scene, photos)):
         height, width = photos.original_sizes[view]
-        cameras.append({'name': scene.view_names[view], **photos.originals[view].record, 'width': width, 'height': height,
+        cameras.append({'name': scene.view_names[view], **sources[view], 'width': width, 'height': height,
                         'intrinsics': intrinsics.tolist(), 'cam_from_world': scene.cam_from_world[view].tolist()})
     world = 'that of the given cameras' if 'cameras' in scene.given else 'the frame of the first camera'
     return {'convention': CONVENTION.format(world=world), 'scale': unit_in_words(scene.scale),

@@ -25,9 +25,9 @@ def test_lenses_have_pixel_centres_at_integers(tmp_path):
 
 def test_every_second_line_is_points_even_when_it_is_empty(tmp_path):
     text = f'# header\n# header\n5 {HALF} {HALF} 0 0 1 2 3 1 iphone/frame_000000.jpg\n\n' \
-           '6 1 0 0 0 4 5 6 1 frame_000010.jpg\n1 2 3 4 5 6\n7 nan 0 0 0 0 0 0 1 c.jpg\n\n'
+           '6 1 0 0 0 4 5 6 1 frame 10.jpg\n1 2 3 4 5 6\n7 nan 0 0 0 0 0 0 1 c.jpg\n\n'
     images = read_poses(_write(tmp_path, text) / 'images.txt')
-    assert [image.name for image in images] == ['iphone/frame_000000.jpg', 'frame_000010.jpg', 'c.jpg']
+    assert [image.name for image in images] == ['iphone/frame_000000.jpg', 'frame 10.jpg', 'c.jpg']
     np.testing.assert_allclose(images[0].cam_from_world, [[1, 0, 0, 1], [0, 0, -1, 2], [0, 1, 0, 3], [0, 0, 0, 1]],
                                atol=1e-12)                                  # a quarter turn about x
     np.testing.assert_allclose(images[1].cam_from_world[:3, 3], [4, 5, 6])

@@ -97,7 +97,8 @@ def test_one_photo_and_lists_with_equal_names_work(tmp_path):
     (tmp_path / 'other').mkdir()
     first, second = save(tmp_path / 'a.png', picture()), save(tmp_path / 'other' / 'a.jpg', picture())
     assert load_photos(first, width=56).images.shape[0] == 1
-    assert load_photos([first, str(second)], width=56).names == ['a', 'a-2']
+    both = load_photos([first, str(second)], width=56)
+    assert both.names == ['a', 'a-2'] and both.sources == [{'file': 'a.png'}, {'file': 'other/a.jpg'}]
 
 
 ODD_NAMES = (b'\xff\xfe.jpg', *(name.encode() for name in (
