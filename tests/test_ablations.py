@@ -82,7 +82,8 @@ def test_alignment_is_where_the_row_has_it_and_only_there(name, cost, loss):
 
 
 @pytest.mark.parametrize(('name', 'reduction', 'per_view'), [
-    ('all24_fada', 'mean', True), ('all24_fada_sum', 'sum', True), ('all24_fada_undivided', 'mean', False)])
+    ('all24_fada', 'mean', True), ('all24_fada_sum', 'sum', True), ('all24_fada_undivided', 'mean', False),
+    ('all24_fada_sum_undivided', 'sum', False)])
 def test_each_reading_of_the_lost_formula_is_what_its_row_says(name, reduction, per_view):
     model = debug_model(name)
     loss, cost = model.criterion.losses['fada'], model.matcher.costs['fada']

@@ -101,6 +101,23 @@ def test_a_leaf_is_short_and_differs_from_its_parent_only_in_the_keys_that_it_wr
     assert not unused, f'written without effect: {unused}'
 
 
+# What the paper leaves open and can move its numbers: file -> setting -> its value.
+OPEN = {
+    '_base_/runtime.py': dict(clip_by="'all'", decay_vectors='True'),
+    '_base_/scannet200.py': dict(resize="'area'", view_step='None', every='20', view_spacing='(10, 100)'),
+    'segvggt/all24_fada.py': dict(per_view='True', reduction="'mean'", rescale='True', weigh='False', min_target_pixels='1'),
+    'baselines/vggt_mask2former_6l.py': dict(levels="'sum'")}
+
+
+@pytest.mark.parametrize('file', OPEN)
+def test_every_open_choice_is_a_setting_that_says_where_its_value_is_from(file):
+    lines = (CONFIGS / file).read_text().splitlines()
+    for name, value in OPEN[file].items():
+        line = next(line for line in lines if re.search(rf'\b{name}={re.escape(value)}', line))
+        comment = line.partition('#')[2]
+        assert re.search(r"ours|recipe|release|[Pp]aper|\[[PRV]\]|\[S9\]", comment), line
+
+
 def test_a_gradient_that_is_missing_is_noticed(debug_data, tmp_path):
     """The test above can fail: a class head that no loss reads has no gradient."""
     from jrs.datasets.sampling import SampleRequest

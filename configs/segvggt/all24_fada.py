@@ -36,12 +36,12 @@ model = dict(
             classification=dict(type='ClassCost'),
             mask_bce=dict(type='MaskBCECost'),
             mask_dice=dict(type='MaskDiceCost', smooth=1.0),
-            fada=dict(type='ViewAttentionCost'))),  # [P] Sec. 3.4
+            fada=dict(type='ViewAttentionCost'))),  # [P] Sec. 3.4; per_view=True: divided by V [S9]
     losses=dict(
         classification=dict(type='ClassLoss', no_object_weight=0.1),                  # [S9]
         mask_bce=dict(type='MaskBCELoss'),
         mask_dice=dict(type='MaskDiceLoss', smooth=1.0),
-        fada=dict(type='ViewAttentionLoss'),        # [P] Eq. 9
+        fada=dict(type='ViewAttentionLoss'),        # [P] Eq. 9, lost; reduction='mean' of pairs is ours, per_view=True [S9]
         camera=dict(type='CameraLoss'),             # [V]
         depth=dict(type='DepthLoss')),              # [V]
     teacher=dict(                                   # [P] a frozen pre-trained VGGT supervises the geometry
