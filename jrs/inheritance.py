@@ -202,8 +202,23 @@ def _own_values(path: Path, tree: ast.Module, inherited: Mapping) -> dict[str, A
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f', line {lines[-1]},' if lines else ''
         raise ConfigError(f'{path}{where} cannot be read: {type(error).__name__}: {error}') from error
-    return {name: value for name, value in space.items() if name not in before and not name.startswith('__')
-            and not isinstance(value, (types.FunctionType, types.ModuleType))}
+    own = {name: value for name, value in space.items() if name not in before and not name.startswith('__')
+           and not isinstance(value, (types.FunctionType, types.ModuleType))
+           and not (isinstance(value, type) and name not in TOP_LEVEL)}
+    for here, value in _classes(own):
+        raise ConfigError(f'{path}: {here} is the class {value.__name__}; types are written as text: '
+                          f'{here.rpartition(".")[2]}={value.__name__!r}.')
+    return own
+
+
+def _classes(value: Any, path: str = '') -> Iterator[tuple[str, type]]:
+    """Yield the dotted paths of classes in nested containers: mmengine's newer configs import them and use them as types."""
+    if isinstance(value, type):
+        yield path, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _classes(item, joined(path, str(key)))
 
 
 def _written(own: Mapping, inherited: Any, path: str = '') -> Iterator[str]:
@@ -227,13 +242,33 @@ def _parse(path: Path) -> ast.Module:
         tree = parsed(re.sub(r'\{\{\s*(_base_\.[\w.]+)\s*\}\}', r'\1', text), str(path))
     except SyntaxError as error:
         raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
-    except (ValueError, RecursionError, MemoryError) as error:      # no UTF-8, a NUL, or nested without end
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8.') from error
+    except (ValueError, RecursionError, MemoryError) as error:      # a NUL, or nested without end
         raise ConfigError(f'{path} cannot be read as Python: {error or type(error).__name__}.') from error
-    for node in tree.body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.With) and 'read_base' in ast.unparse(node.items[0]):
             raise ConfigError(f'{path}, line {node.lineno}: the read_base() style is not supported: write '
-                              "_base_ = './FILE.py'.")
+                              f'{_as_base(node, path)} in the place of these lines, and types in quotes.')
     return tree
+
+
+def _as_base(node: ast.With, path: Path) -> str:
+    """Return the line that inherits from what the imports below ``with read_base()`` name."""
+    files = []
+    for line in ast.walk(node):
+        level = getattr(line, 'level', 0)
+        names = [line.module] if isinstance(line, ast.ImportFrom) and line.module else \
+            [alias.name for alias in line.names] if isinstance(line, (ast.ImportFrom, ast.Import)) else []
+        for name in names:
+            file = '/'.join(name.split('.')) + '.py'
+            if level:
+                files.append(f'{"./" if level == 1 else "../" * (level - 1)}{file}')
+            else:                                                      # of where Python was started, or of this project
+                places = [Path.cwd() / file, REPOSITORY / file]
+                files.append(str(next((place for place in places if place.is_file()), file)))
+    shown = files or ['./FILE.py']
+    return f'_base_ = {shown[0]!r}' if len(shown) == 1 else f'_base_ = {shown!r}'
 
 
 def _assigned(node: ast.stmt) -> str:

@@ -121,14 +121,33 @@ def test_styles_of_mmengine_and_editors_are_read_or_refused_in_words(tmp_path):
     assert load_config(tmp_path / 'bom.py').seed == 4
     marked = leaf(tmp_path, "weights = '{{ fileDirname }}/w.pt'\nseed = {{_base_.batches.max_images}}")
     assert load_config(marked).weights == f'{tmp_path}/w.pt' and load_config(marked).seed == 48
-    (tmp_path / 'new.py').write_text('from mmengine.config import read_base\nwith read_base():\n    from .bom import *\n')
-    with pytest.raises(ConfigError, match=r'read_base\(\) style is not supported: write _base_'):
-        read_config(tmp_path / 'new.py')
     for number in (1, 2):
         (tmp_path / f'piece{number}.py').write_text('seed = 1\n_own = dict(a=1)\n')
     (tmp_path / 'two.py').write_text("_base_ = ['piece1.py', 'piece2.py']\n")
     with pytest.raises(ConfigError, match="two of its bases have 'seed'"):
         read_config(tmp_path / 'two.py')
+
+
+@pytest.mark.parametrize(('lines', 'written'), [
+    ('from .bom import *', "'./bom.py'"), ('from ..a.b import model', "'../a/b.py'"),
+    ('from . import one, two', "['./one.py', './two.py']"),
+    ('from configs.segvggt.all24_fada import *', repr(str(MAIN))), ('import gone.x', "'gone/x.py'"),
+    ('from .a import *\n    from .b import *', "['./a.py', './b.py']"), ('pass', "'./FILE.py'")])
+def test_mmengines_newer_style_is_told_what_to_write(tmp_path, lines, written):
+    for head in ('', 'if True:\n  '):
+        (tmp_path / 'new.py').write_text(f'from mmengine.config import read_base\n{head}with read_base():\n    {lines}\n')
+        with pytest.raises(ConfigError, match=r'read_base\(\) style is not supported: write ') as error:
+            read_config(tmp_path / 'new.py')
+        assert f'write _base_ = {written} in the place of these lines' in str(error.value)
+
+
+def test_a_class_as_a_type_is_told_to_be_text(tmp_path):
+    head = 'import torch\nfrom jrs.backbones.vggt import VGGT\n'
+    with pytest.raises(ConfigError, match="optimizer.type is the class AdamW; types are written as text: type='AdamW'"):
+        read_config(leaf(tmp_path, f'{head}optimizer = dict(type=torch.optim.AdamW)'))
+    with pytest.raises(ConfigError, match="model.backbone.type is the class VGGT; .*type='VGGT'"):
+        read_config(leaf(tmp_path, f'{head}model = dict(backbone=dict(type=VGGT))'))
+    assert read_config(leaf(tmp_path, f"{head}seed = 7")).seed == 7
 
 
 ADJUST = '''"""A hook that is seen to run twice."""
