@@ -146,7 +146,7 @@ def threshold_words(thresholds: Sequence[float]) -> str:
 
 
 def _load(name: str, table: str, **properties) -> Benchmark:
-    with open(LABELS_DIR / table, encoding='utf-8', newline='') as file:
+    with open(LABELS_DIR / table, encoding='utf-8-sig', newline='') as file:
         rows = list(csv.DictReader(file, delimiter='\t'))
     scored = [row for row in rows if row['is_instance_class'] == '1']
 

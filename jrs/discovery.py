@@ -165,6 +165,6 @@ def _imported(path: Path, top: Path) -> Iterator[Path]:
 def _tree(path: Path, changed: int) -> ast.Module | None:
     """Return the tree of a file as it was at the time `changed`; None where it is no Python."""
     try:
-        return parsed(path.read_text(encoding='utf-8'))
+        return parsed(path.read_text(encoding='utf-8-sig'))
     except (SyntaxError, ValueError):
         return None

@@ -273,7 +273,7 @@ def read_key_list(path: Path) -> dict[str, list[tuple[int, ...]]]:
     if not path.is_file():
         raise WeightsError(f'There is no key list {path}.')
     listed = {}
-    for number, line in enumerate(path.read_text(encoding='utf-8', errors='replace').splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), start=1):
         if not line.strip() or line.startswith('#'):
             continue
         shapes = re.findall(r'[([]([\d, ]*)[])]', line)

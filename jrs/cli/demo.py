@@ -111,7 +111,7 @@ def write_demo_report(out: Path, run_dir: Path, cfg: Config, notice: str) -> Non
     from jrs.visualization.html import table
     from jrs.visualization.report import write_report
     scores = {name: read_scores(folder) for name, folder in score_folders(out, run_dir).items()}
-    summary = json.loads((run_dir / 'terms_summary.json').read_text())
+    summary = json.loads((run_dir / 'terms_summary.json').read_text(encoding='utf-8-sig'))
     rows = [[words, *(100 * scores[name][key] if 'AP' in words else scores[name][key] for name in scores)]
             for key, words in HEADLINES.items() if scores['trained'].get(key) is not None]
     terms = [[name, value['first'], value['last'], change_percent(value)]
@@ -120,7 +120,7 @@ def write_demo_report(out: Path, run_dir: Path, cfg: Config, notice: str) -> Non
     numbers = (f'<section><h2>Held-out rooms</h2>{table(["metric (AP in percent)", *scores], rows)}'
                f'<h2>Training</h2>{table(["term", "mean of first 20", "mean of last 20", "change in %"], terms)}'
                f'{weighted_terms(runs, default_window(runs))}</section>')
-    facts = json.loads((run_dir / 'test' / 'results.json').read_text())['facts']
+    facts = json.loads((run_dir / 'test' / 'results.json').read_text(encoding='utf-8-sig'))['facts']
     sections = [numbers, *room_sections(run_dir, cfg, count=2)]
     write_report(out / 'report.html', 'jrs demo: SegVGGT on built-in rooms', sections, facts, notice,
                  subtitle='all24_fada, profile rooms; every number is of held-out rooms')
@@ -152,7 +152,7 @@ def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
 def print_summary(out: Path, run_dir: Path) -> None:
     """Print the terms, first against last, and the scores, untrained against trained."""
     from jrs.engine.hooks import format_summary
-    print('\n' + format_summary(json.loads((run_dir / 'terms_summary.json').read_text())))
+    print('\n' + format_summary(json.loads((run_dir / 'terms_summary.json').read_text(encoding='utf-8-sig'))))
     untrained, trained = map(read_scores, score_folders(out, run_dir).values())
     print(f'\n{"held-out rooms":44} {"untrained":>10} {"trained":>10}')
     for key, words in HEADLINES.items():
@@ -167,7 +167,7 @@ def score_folders(out: Path, run_dir: Path) -> dict[str, Path]:
 
 def read_scores(folder: Path) -> dict:
     """Return the metrics of a `results.json`."""
-    return json.loads((folder / 'results.json').read_text())['metrics']
+    return json.loads((folder / 'results.json').read_text(encoding='utf-8-sig'))['metrics']
 
 
 def processes() -> int:

@@ -129,7 +129,7 @@ def _check_new(name: str, folder: Path) -> None:
     if not folder.parent.is_dir():
         raise PluginError(f'no folder {folder.parent} to write {name!r} into: make it, or name another with --into.')
     part = class_name(name)
-    mentioning = (path for path in PACKAGE.rglob('*.py') if f'class {part}' in path.read_text(encoding='utf-8'))
+    mentioning = (path for path in PACKAGE.rglob('*.py') if f'class {part}' in path.read_text(encoding='utf-8-sig'))
     if part in provided() or any(part in provides(path) for path in mentioning):      # parsing all of jrs takes a second
         raise PluginError(f'the part of {name!r} would be called {part!r}, which is taken: choose another name.')
 

@@ -34,7 +34,7 @@ def draw_scenes(names: Iterable[str]) -> list[str]:
 def published_draws() -> dict[str, list[str]]:
     """Return split -> its ten ScanNet scenes, for splits whose whole list is public."""
     draws: dict[str, list[str]] = {}
-    with open(LABELS_DIR / 'random10.tsv', encoding='utf-8', newline='') as file:
+    with open(LABELS_DIR / 'random10.tsv', encoding='utf-8-sig', newline='') as file:
         for row in csv.DictReader(file, delimiter='\t'):
             draws.setdefault(row['split'], []).append(row['scene'])
     return draws

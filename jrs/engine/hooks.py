@@ -92,7 +92,7 @@ def read_lines(path: Path) -> list[str]:
     """Return the complete lines of a text file that may end mid-line after a kill; none when it is absent."""
     if not path.is_file():
         return []
-    return [line for line in path.read_text(encoding='utf-8').splitlines(keepends=True) if line.endswith('\n')]
+    return [line for line in path.read_text(encoding='utf-8-sig').splitlines(keepends=True) if line.endswith('\n')]
 
 
 def term_summary(work_dir: Path, window: int) -> dict:

@@ -56,7 +56,7 @@ def finish_record(work_dir: Path) -> None:
 def read_record(work_dir: Path) -> dict:
     """Return what `run.json` says, empty where there is none."""
     path = work_dir / RECORD_FILE
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    return json.loads(path.read_text(encoding='utf-8-sig')) if path.is_file() else {}
 
 
 class RunRecord(Hook):

@@ -165,7 +165,7 @@ def _machine() -> str:
 def _process_start(pid: int) -> str:
     """Return when a process started, in ticks since the boot; '' for one that is over, '?' where the system does not say."""
     try:
-        state, *rest = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8', errors='replace').rpartition(')')[2].split()
+        state, *rest = Path(f'/proc/{pid}/stat').read_text(encoding='ascii', errors='replace').rpartition(')')[2].split()
         return '' if state in 'ZX' else rest[18]
     except OSError:
         if Path('/proc/self/stat').exists():
@@ -225,7 +225,7 @@ def _age(path: Path) -> float:
 def _read(path: Path) -> dict:
     """Return what a writer says of itself; empty where there is none, or it is about to write."""
     try:
-        record = json.loads(path.read_text(encoding='utf-8'))
+        record = json.loads(path.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -95,7 +95,7 @@ def read_poses(path: str | os.PathLike) -> list[PosedImage]:
 def _lines(path: str | os.PathLike, splits: int) -> Iterator[tuple[str, list[str]]]:
     """Yield (place, words) of each line that is no comment; it is split `splits` times, as the last word may be a name."""
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             for number, line in enumerate(file, start=1):
                 if not line.startswith('#'):
                     yield f'{path}, line {number}', line.strip().split(maxsplit=splits)

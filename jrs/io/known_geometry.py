@@ -60,7 +60,7 @@ def read_cameras(file: str | Path) -> KnownCameras:
     """
     file = Path(file)
     try:
-        record = json.loads(file.read_text(encoding='utf-8'))
+        record = json.loads(file.read_text(encoding='utf-8-sig'))
     except OSError as error:
         raise DataError(f'The cameras {file} cannot be read ({error.strerror}).') from error
     except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ def read_ply(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], np.ndarray
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = path.read_bytes().removeprefix(BOM_UTF8)
     except OSError as error:
         raise DataError(f'{path}: cannot be read ({error.strerror}).') from error
     order, elements, start = _parse_header(data, path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -53,7 +54,7 @@ def read_vertex_numbers(path: str | os.PathLike, num_points: int | None = None) 
     Raises:
         DataError: no such file, something that is no integer, or not `num_points` lines.
     """
-    data = read_bytes(path)
+    data = read_bytes(path).removeprefix(BOM_UTF8)
     numbers = _single_digits(data)
     if numbers is None:
         try:
@@ -149,7 +150,7 @@ def read_submission(folder: str | os.PathLike, scene_name: str, layout: Submissi
         DataError: names the file and line that is wrong.
     """
     path = Path(folder) / f'{scene_name}.txt'
-    lines = read_bytes(path).split(b'\n')                  # bytes: a name of a mask need not be text
+    lines = read_bytes(path).removeprefix(BOM_UTF8).split(b'\n')                  # bytes: a name of a mask need not be text
     entries = dict(_parse_line(line, f'{path}:{number}', layout)
                    for number, line in enumerate(lines, start=1) if line.strip())
     masks = np.zeros((len(entries), -(-num_points // 8)), dtype=np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """Return the text of a UTF-8 file; raises a DataError for any other."""
+    """Return the text of a UTF-8 file, with or without a byte-order mark; raises a DataError for any other."""
     try:
-        return Path(path).read_text(encoding='utf-8')
+        return Path(path).read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
-        raise DataError(f'{path}: not UTF-8 text ({error.reason} at byte {error.start}).') from error
+        hint = ' It begins as UTF-16 does: save it as UTF-8.' if error.object[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else ''
+        raise DataError(f'{path}: not UTF-8 text ({error.reason} at byte {error.start}).{hint}') from error
     except (OSError, ValueError) as error:
         raise DataError(f'{path}: cannot be read ({getattr(error, "strerror", None) or error}).') from error
 

@@ -70,7 +70,7 @@ def parts_of(path: Path) -> list[Path]:
     if path.suffix != '.json' or not path.is_file():
         return [path]
     try:
-        names = sorted(set(json.loads(path.read_text(encoding='utf-8'))['weight_map'].values()))
+        names = sorted(set(json.loads(path.read_text(encoding='utf-8-sig'))['weight_map'].values()))
         wrong = [name for name in names if PurePosixPath(name).is_absolute() or '..' in PurePosixPath(name).parts]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f'{path} is no index of weights: {{"weight_map": {{name: file}}}} ({type(error).__name__}).'

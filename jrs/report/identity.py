@@ -80,7 +80,7 @@ def write_identity(work_dir: Path, identity: Identity, resume: bool = False) -> 
 def read_identity(work_dir: Path) -> Identity | None:
     """Return what `identity.json` says, None where there is none."""
     path = work_dir / IDENTITY_FILE
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+    return json.loads(path.read_text(encoding='utf-8-sig')) if path.is_file() else None
 
 
 def code_digest(left_out: Collection[str] = (), root: Path = SOURCES) -> str:
@@ -115,7 +115,7 @@ def data_digest(cfg: Mapping, name: str) -> str:
     scenes = split_names(root, settings.get('split', ''))
     if scenes is None and (not root.is_dir() or any(root.glob('*/scene.json'))):
         return ABSENT
-    marks = [(path.name, path.read_text(encoding='utf-8')) for path in sorted(root.glob('*.json'))]
+    marks = [(path.name, path.read_text(encoding='utf-8-sig')) for path in sorted(root.glob('*.json'))]
     if scenes is None:
         return digest([marks, sorted(path.name for path in root.iterdir())])
     sizes = [(scene, [_size(root / scene / file) for file in ('scene.json', 'mesh.ply')]) for scene in scenes]
@@ -137,7 +137,7 @@ def file_digest(path: str | Path) -> str:
     if facts.st_size <= WHOLE_FILE:
         return _sha256(path)
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'jrs' / 'digests.json'
-    known = json.loads(cache.read_text(encoding='utf-8')) if cache.is_file() else {}
+    known = json.loads(cache.read_text(encoding='utf-8-sig')) if cache.is_file() else {}
     mark = [facts.st_size, facts.st_mtime_ns]
     if known.get(str(path.resolve()), [None])[:2] != mark:
         known[str(path.resolve())] = [*mark, _sha256(path)]

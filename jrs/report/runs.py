@@ -157,7 +157,7 @@ def _series(pairs: Sequence[tuple[int, float]]) -> Series:
 def _scores(path: Path, metrics: Mapping[str, Series]) -> tuple[dict[str, float], str]:
     """Return the final metrics and their origin: the test of the run's weights, else the last validation."""
     if (path / RESULTS).is_file():
-        found = json.loads((path / RESULTS).read_text(encoding='utf-8'))['metrics']
+        found = json.loads((path / RESULTS).read_text(encoding='utf-8-sig'))['metrics']
         return {name: value for name, value in found.items() if value is not None and CLASS not in name}, 'test'
     if not metrics:
         return {}, 'not scored'

@@ -150,7 +150,7 @@ def extra_row(table: Table, name: str, config: str, benchmark: str) -> Row:
 @cache
 def _data() -> dict:
     """Return the file, which is read once; nobody changes it."""
-    return yaml.safe_load(files('jrs.report').joinpath('paper_tables.yaml').read_text(encoding='utf-8'))
+    return yaml.safe_load(files('jrs.report').joinpath('paper_tables.yaml').read_text(encoding='utf-8-sig'))
 
 
 def _table(entry: dict, claims: list[dict]) -> Table:

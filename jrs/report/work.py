@@ -253,7 +253,7 @@ def slug(text: str) -> str:
 
 def read_json(path: Path) -> dict:
     """Return what a JSON file holds, empty where there is none."""
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    return json.loads(path.read_text(encoding='utf-8-sig')) if path.is_file() else {}
 
 
 def _counts(others: list[str], any_code: bool) -> bool:

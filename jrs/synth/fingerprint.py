@@ -62,7 +62,7 @@ def fingerprint(scene: Path) -> Fingerprint:
 
 def _digest(scene: Path) -> str:
     """Return a hash of the bytes of images and mesh, and of cameras, frames and objects of the record."""
-    record = json.loads((scene / 'scene.json').read_text(encoding='utf-8'))
+    record = json.loads((scene / 'scene.json').read_text(encoding='utf-8-sig'))
     kept = {name: record[name] for name in ('cameras', 'frames', 'instances')}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
     for path in sorted(path for path in scene.rglob('*') if path.is_file() and path.name != 'scene.json'):
@@ -103,7 +103,7 @@ def read_fingerprints(preset: str) -> tuple[dict[str, str], dict[str, Fingerprin
     if not path.is_file():
         known = ', '.join(sorted(file.stem for file in FOLDER.glob('*.json')))
         raise DataError(f'No fingerprints of the preset {preset!r} are kept; there are some of: {known}.')
-    kept = json.loads(path.read_text(encoding='utf-8'))
+    kept = json.loads(path.read_text(encoding='utf-8-sig'))
     if kept['generator_version'] != GENERATOR_VERSION:
         raise DataError(f'{path} is of generator version {kept["generator_version"]}, this is {GENERATOR_VERSION}: rooms '
                         'cannot be compared.')

@@ -77,7 +77,7 @@ def _claim(raw_folder: Path, preset: Preset, seed: int) -> None:
     manifest = raw_folder / MANIFEST
     if manifest.exists():
         try:
-            found = json.loads(manifest.read_text(encoding='utf-8'))
+            found = json.loads(manifest.read_text(encoding='utf-8-sig'))
         except ValueError as error:
             raise DataError(f'{manifest}: not JSON ({error}). Delete the folder or choose another.') from error
         if found != wanted:

@@ -20,4 +20,4 @@ def write_mark(folder: Path, rooms: dict[str, Any], complete: bool) -> None:
 def read_mark(folder: Path) -> dict[str, Any]:
     """Return what `write_mark` wrote, `complete` among it; empty for a folder without a mark: it is somebody's own."""
     mark = folder / ROOMS_MARK
-    return json.loads(mark.read_text(encoding='utf-8')) if mark.is_file() else {}
+    return json.loads(mark.read_text(encoding='utf-8-sig')) if mark.is_file() else {}

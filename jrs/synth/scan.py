@@ -33,7 +33,7 @@ DEPTH_STREAM, POSE_STREAM, STYLE_STREAM = 1, 2, 3           # of random numbers,
 
 def label_table() -> dict[str, LabelRow]:
     """Return raw category -> LabelRow for the 200 ScanNet200 names, of which the rooms use some forty."""
-    lines = (Path(jrs.__file__).parent / 'labels' / 'scannet200.tsv').read_text(encoding='utf-8').splitlines()
+    lines = (Path(jrs.__file__).parent / 'labels' / 'scannet200.tsv').read_text(encoding='utf-8-sig').splitlines()
     columns = lines[0].split('\t')
     rows = [dict(zip(columns, line.split('\t'), strict=True)) for line in lines[1:]]
     return {row['name']: LabelRow(int(row['id']), int(row['nyu40id']), row['nyu40class']) for row in rows}

@@ -23,7 +23,7 @@ MAX_VIEWER_POINTS = 80000
 def page(title: str, body: str, facts: Mapping[str, object], notice: str = '', subtitle: str = '') -> str:
     """Return a complete page. `body` is HTML; all other texts are escaped."""
     terms = ''.join(f'<div><dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd></div>' for name, value in facts.items())
-    style, script = ((_HERE / name).read_text(encoding='utf-8') for name in ('page.css', 'viewer.js'))
+    style, script = ((_HERE / name).read_text(encoding='utf-8-sig') for name in ('page.css', 'viewer.js'))
     text = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>\n'
             f'<body><main><h1>{escape(title)}</h1>' + (f'<p class="soft">{escape(subtitle)}</p>' if subtitle else '') +

@@ -81,7 +81,7 @@ def read_classes(raw: Path, progress: Callable[[str], None] = LOG.info) -> dict[
 
     Without the table the names of the classes themselves are known.
     """
-    with open(LABELS_DIR / 'scannetpp100.tsv', encoding='utf-8', newline='') as file:
+    with open(LABELS_DIR / 'scannetpp100.tsv', encoding='utf-8-sig', newline='') as file:
         classes = {row['name']: int(row['id']) for row in csv.DictReader(file, delimiter='\t')}
     path = raw / files.LABEL_MAP
     if not path.is_file():
