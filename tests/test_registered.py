@@ -84,7 +84,8 @@ TINY = {
     'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0)),
                      SpacedViews=dict(spacing=(1, 3)), CovisibleViews={}),
     'transforms': dict(TrainViews={}),
-    'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}, AttentionMetric={}),
+    'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}, AttentionMetric={},
+                    PanopticMetric=dict(benchmark='scannet200')),
     'hooks': dict.fromkeys(('EvaluationHook', 'Heartbeat', 'MetricNeeds', 'PlainCheckpoint', 'ProgressLog', 'ResourceLog',
                             'SafeCheckpoint', 'SceneImages', 'TermLog')),   # all in the run of test_a_run_has_every_hook
     'loops': dict(ResumableIterLoop=None),

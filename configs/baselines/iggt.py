@@ -33,7 +33,8 @@ batches = dict(views=(1, 12), max_images=24, slots=8, aspect_ratio=(0.5, 1.0))  
 train_dataset = dict(width=504, patch_size=28)      # [R] width; both sides in whole windows of the part head
 val_dataset = dict(width=504, patch_size=28)
 test_dataset = dict(width=504, patch_size=28)
-metrics = dict(instances=dict(class_aware=False))
+metrics = dict(
+    instances=dict(class_aware=False), panoptic=dict(type='PanopticMetric', benchmark='scannet200', class_aware=False))
 optimizer = dict(type='AdamW', weight_decay=0.05)   # [M], [V]
 parameter_groups = dict(
     new=dict(lr=1e-5, parameters=['feature_head.*', 'point_head.*', 'camera_head.*', 'depth_head.*']),      # [M] heads

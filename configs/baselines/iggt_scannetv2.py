@@ -4,5 +4,5 @@ _base_ = './iggt.py'
 train_dataset = dict(benchmark='scannet20')
 val_dataset = dict(benchmark='scannet20')
 test_dataset = dict(benchmark='scannet20')
-metrics = dict(instances=dict(benchmark='scannet20'))
+metrics = dict(instances=dict(benchmark='scannet20'), panoptic=dict(benchmark='scannet20'))
 experiment = dict(trained_on='ScanNetv2 training scenes')

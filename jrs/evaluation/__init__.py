@@ -1,1 +1,1 @@
-from jrs.evaluation import attention, metrics  # noqa: F401
+from jrs.evaluation import attention, metrics, panoptic_metric  # noqa: F401
