@@ -94,7 +94,7 @@ class Site:
         return command('prepare', 'scannet', '--raw', self.tmp / 'raw', '--out', self.tmp / 'prepared', '--every', 1)
 
     def evaluate(self, prediction: str | None, mask: str = '1\n0\n1\n', truth: str = '2001\n0\n2001\n',
-                 benchmark: str = 'scannet20') -> int:
+                 benchmark: str = 'scannet20', flags: tuple = ()) -> int:
         (self.tmp / 'truth').mkdir()
         (self.tmp / 'found').mkdir()
         if truth:
@@ -103,7 +103,7 @@ class Site:
             self.write(f'found/{SCENE}.txt', prediction)
         self.write('found/predicted_masks/0.txt', mask)
         return command('evaluate', '--predictions', self.tmp / 'found', '--ground-truth', self.tmp / 'truth',
-                       '--benchmark', benchmark)
+                       '--benchmark', benchmark, *flags)
 
     def export(self, out: Path, *words, data: Path | None = None) -> int:
         return command('evaluate', 'export-ground-truth', '--scenes', (data or self.sound) / 'rooms' / 'debug', '--split',
@@ -454,6 +454,10 @@ PREDICTIONS = {
     'predictions into a folder that is not empty': (
         lambda s: s.test(s.weights, flags=('--save-predictions', s.write('own/old.txt').parent)),
         ['--save-predictions', 'own', 'not empty (old.txt)']),
+    'ground truth into a folder that nobody may write to': (lambda s: s.export(Path('/proc/1/truth')),
+                                                            ['cannot write to the folder', '/proc/1']),
+    'scores into a folder that is a file': (
+        lambda s: s.evaluate('', flags=('--out', s.write('file'))), ['cannot write to the folder', 'file']),
     'predictions into a file': (lambda s: s.test(s.weights, flags=('--save-predictions', s.write('own'))),
                                 ['--save-predictions', 'own is a file']),
     'predictions that are not given': (lambda s: command('evaluate', '--benchmark', 'scannet20'), ['--predictions']),

@@ -20,7 +20,7 @@ from jrs.cli.ground_truth import MESH_MASK, check_benchmark
 from jrs.cli.ground_truth import main as export_ground_truth
 from jrs.errors import ConfigError, DataError
 from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMatches, assign, evaluate
-from jrs.io.atomic import atomic_write
+from jrs.io.atomic import atomic_write, check_folder
 from jrs.io.submission import read_submission, read_vertex_numbers, submission_format
 
 NUMBERS = ('AP', 'AP50', 'AP25')
@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     benchmark = get_benchmark(name)
     check_benchmark(args.ground_truth, name)
     names = scene_names(args.predictions, args.ground_truth)
+    if args.out is not None:
+        check_folder(args.out)
     scenes = [_read_scene(name, args.predictions, args.ground_truth, args.data, benchmark) for name in names]
     result = evaluate(scenes, benchmark, args.class_agnostic, args.include_095)
     print(format_table(result, len(scenes)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jrs.errors import ConfigError, DataError
-from jrs.io.atomic import atomic_folder, refuse_filled
+from jrs.io.atomic import atomic_folder, check_folder, refuse_filled, writing_to
 from jrs.io.submission import write_vertex_numbers
 from jrs.io.text import read_json
 
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     refuse_filled(args.out, '--out')
     dataset = dataset_of(args)
+    check_folder(args.out.parent)
     counted = export(dataset, args.out)
     print(f'written: {args.out}: {len(counted)} scenes of {dataset.root}, split {dataset.split!r}, with '
           f'{sum(counted.values())} objects of {dataset.benchmark.name}')
@@ -90,7 +91,7 @@ def export(dataset: SceneDataset, out: Path) -> dict[str, int]:
                         f'annotated, first {bare[0]}: there is no ground truth of them. Name a split that is annotated.')
     dataset.check_labels()
     counted = {}
-    with atomic_folder(out) as folder:
+    with writing_to(out), atomic_folder(out) as folder:
         for scene in dataset.scenes:
             ids, excluded = dataset.vertex_truth(scene)
             write_vertex_numbers(folder / f'{scene.name}.txt', ids)

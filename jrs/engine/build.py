@@ -18,7 +18,6 @@ from jrs.datasets.dataset import limit_worker_threads
 from jrs.engine.checkpoint import check_counts_updates, last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner, RunConfig
 from jrs.engine.data import say_data
-from jrs.engine.disk import check_folder
 from jrs.engine.loading import PatientLoader, collation_of
 from jrs.engine.needs import memory_words
 from jrs.engine.optim import build_optimizer, build_schedule
@@ -28,6 +27,7 @@ from jrs.engine.stop import leave_stopping_to_the_parent
 from jrs.engine.update import update_of
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.evaluation.evaluator import SceneEvaluator
+from jrs.io.atomic import check_folder
 from jrs.io.weights import build_with_weights
 from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
 from jrs.structures import MAPS, maps_read

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,21 +16,6 @@ from jrs.errors import DataError
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 FILL = 2**20                                   # bytes of a checkpoint beside its tensors, at least
 MOMENTS = 2                                    # of Adam: as large as the trained parameters, each
-
-
-def check_folder(folder: Path) -> None:
-    """Make `folder` and write a file there.
-
-    Raises:
-        DataError: it cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b'x')
-    except OSError as error:
-        raise DataError(f'cannot write to the folder {folder}: {error}. Choose another --work-dir, or make it '
-                        'writable.') from error
 
 
 def weights_bytes(model: nn.Module) -> int:

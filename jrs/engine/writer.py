@@ -22,9 +22,9 @@ from pathlib import Path
 
 from mmengine.dist import get_rank
 
-from jrs.engine.disk import check_folder
 from jrs.engine.processes import agree
 from jrs.errors import DataError, JrsError
+from jrs.io.atomic import check_folder
 
 WRITER_FILE = '.writer.json'
 BEAT = 20.0                                    # seconds between two signs of life

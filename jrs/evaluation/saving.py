@@ -11,6 +11,7 @@ import numpy as np
 from jrs.benchmarks import Benchmark
 from jrs.errors import DataError
 from jrs.evaluation.instance_ap import SceneMatches
+from jrs.io.atomic import writing_to
 from jrs.io.names import MAX_SCENE_NAME, is_text
 from jrs.io.submission import SceneSubmission, submission_format, write_submission
 from jrs.structures import SceneGroundTruth
@@ -48,4 +49,5 @@ def save_predictions(folder: Path, benchmark: Benchmark, truth: SceneGroundTruth
                         f'is scored on {truth.source}.')
     rows = counted.row
     found = SceneSubmission(masks[rows], labels[rows], scores[rows].astype(np.float64), len(truth.vertices))
-    write_submission(folder, truth.scene_name, submission_format(benchmark.submission_format), found)
+    with writing_to(folder):
+        write_submission(folder, truth.scene_name, submission_format(benchmark.submission_format), found)

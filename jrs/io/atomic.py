@@ -58,6 +58,28 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
+def check_folder(folder: Path) -> None:
+    """Make `folder` and write a file there.
+
+    Raises:
+        DataError: it cannot be written to.
+    """
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'x')
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn what the system says against writing to `folder`, of a full disk among others, into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f'cannot write to the folder {folder}: {error.strerror or error}. Choose another folder, make '
+                        'it writable, or make room.') from error
+
+
 def refuse_filled(folder: Path, what: str) -> None:
     """Raise a DataError where `folder`, which the message calls `what`, is a file, or holds anything."""
     if folder.exists() and not folder.is_dir():
