@@ -6,6 +6,8 @@ import sys
 import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
@@ -116,3 +118,12 @@ def test_a_name_that_is_too_long_is_no_traceback(capsys):
     from jrs.cli.infer import main
     assert run(main, ['x' * 300, '--out', 'o', '--no-glb']) == 2
     assert 'File name too long' in capsys.readouterr().err
+
+
+@given(st.lists(st.binary(min_size=1, max_size=255).filter(lambda name: not {*b'/\0'} & {*name}), max_size=12))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_names_of_any_bytes_become_text_that_fits_and_is_apart(names):
+    files = [os.fsdecode(name) for name in names]
+    for found in (distinct_names(files), distinct([plain_name(view_name(file)) for file in files], files)):
+        assert len({unicodedata.normalize('NFC', name).casefold() for name in found}) == len(files)
+        assert all(readable(name) == name and len(name.encode()) <= MAX_NAME and '/' not in name for name in found)
