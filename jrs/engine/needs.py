@@ -87,7 +87,7 @@ def largest_slot(cfg: Config, patch_size: int | None) -> Slot | None:
     """Return the largest slot that the sampler of `cfg` can draw; None where sampler or data set do not say so."""
     batches, width = cfg['batches'], cfg.train_dataset.get('width')
     views, most, ratio = (sampler_setting(batches, name) for name in ('views', 'max_images', 'aspect_ratio'))
-    if None in (views, most, ratio, width, patch_size):
+    if None in (views, most, ratio, width, patch_size) or views[0] > views[1]:             # which the sampler refuses
         return None
     scenes = sampler_setting(batches, 'max_scenes') or math.inf
     images = max(count * min(max(1, most // count), scenes) for count in range(views[0], views[1] + 1))
