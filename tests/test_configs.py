@@ -15,9 +15,9 @@ from mmengine.config import Config
 from jrs.benchmarks import PREPARED_EVERY
 from jrs.cli import prepare
 from jrs.config import bases_of, load_config, read_config
-from jrs.datasets.dataset import how_to_get
 from jrs.datasets.prepare.devices import Iphone
 from jrs.datasets.scene import SceneFolder
+from jrs.datasets.scenes import how_to_get
 from tests._data import ROOT, forget_runs
 from tests.datasets._raw_scan import write_raw
 

@@ -11,6 +11,7 @@ from jrs.contracts.page import ORDER, hook_text, slot_lines, slot_text, structur
 from jrs.datasets.dataset import SceneDataset
 from jrs.datasets.sampling import SampleRequest
 from jrs.datasets.scene import Camera, Frame, Scene, SceneInstance
+from jrs.datasets.scenes import ScenesOfSplit
 from jrs.datasets.transforms import ResizeCrop
 from jrs.layers.layout import Layout
 from jrs.masks import MaskLogits
@@ -19,8 +20,8 @@ STRUCTURES = (
     structures.SceneBatch, structures.InstanceTable, structures.SceneGroundTruth, structures.LayerState,
     structures.FeatureTaps, structures.Priors, Layout, structures.QueryPredictions, MaskLogits, structures.InstanceTargets,
     structures.Match, structures.Predictions, structures.GeometryTargets, structures.Instances, structures.PackedMasks,
-    structures.Reconstruction, structures.MatchedAttention, SampleRequest, SceneDataset, Scene, Frame, Camera,
-    SceneInstance, ResizeCrop, Benchmark)
+    structures.Reconstruction, structures.MatchedAttention, SampleRequest, SceneDataset, ScenesOfSplit, Scene, Frame,
+    Camera, SceneInstance, ResizeCrop, Benchmark)
 
 
 def page() -> str:

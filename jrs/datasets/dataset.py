@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from jrs.benchmarks import Benchmark, get_benchmark
-from jrs.datasets.checks import check_poses, check_scenes, color_of, depth_of, ids_of
+from jrs.datasets.checks import check_poses, color_of, depth_of, ids_of
 from jrs.datasets.ground_truth import ground_truth_of_views
 from jrs.datasets.pipeline import ViewPipeline
 from jrs.datasets.sampling import SampleRequest, frame_stride, spread_views, window_of_views
-from jrs.datasets.scene import MAX_ID, Frame, Mesh, Scene, SceneFolder
-from jrs.datasets.splits import split_names
+from jrs.datasets.scene import MAX_ID, Frame, Scene
+from jrs.datasets.scenes import ScenesOfSplit, excluded_vertices
 from jrs.datasets.transforms import ResizeCrop, crop_around_principal_point, height_for, sample_nearest
 from jrs.errors import ConfigError, DataError
 from jrs.io.images import RESIZES
 from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, build
 from jrs.structures import MAPS, InstanceTable, SceneBatch, SceneGroundTruth
-
-LOOKED_AT = 50                                  # scenes whose objects are looked through for the first lines of a run
 
 
 @dataclass
@@ -39,7 +35,7 @@ class _View:
 
 
 @DATASETS.register_module()
-class SceneDataset:
+class SceneDataset(ScenesOfSplit):
     """Scenes of a split; an item is a `SceneBatch` of one scene.
 
     In mode 'train' an item is what a `SampleRequest` asks for: V views at varying intervals, cropped to its aspect
@@ -79,8 +75,6 @@ class SceneDataset:
                  every: int | None = 1, view_spacing: tuple[int, int] = (10, 100), view_choice: dict | None = None,
                  max_views: int | None = None, limit_scenes: int | None = None,
                  maps: Collection[str] = MAPS, view_step: int | None = None, resize: str | None = None) -> None:
-        if mode not in ('train', 'test'):
-            raise ConfigError(f"SceneDataset: mode must be 'train' or 'test', got {mode!r}.")
         if resize not in (None, *RESIZES):
             raise ConfigError(f'SceneDataset: resize must be None or one of {", ".join(RESIZES)}, got {resize!r}.')
         if view_step is not None and (max_views is None or view_step < 1):
@@ -88,67 +82,19 @@ class SceneDataset:
                               f'got view_step={view_step}, max_views={max_views}.')
         if width < patch_size or width % patch_size:
             raise ConfigError(f'SceneDataset: width must be a multiple of patch_size {patch_size}, got {width}.')
-        self.root = Path(data_root) / folder
-        self.split = split
-        self.benchmark: Benchmark = get_benchmark(benchmark)
+        super().__init__(folder, split, benchmark, data_root, seed, mode, limit_scenes)
         self.width = width
         self.patch_size = patch_size
         self.transform = None if transform is None else ViewPipeline(transform, 'dataset.transform')
-        self.seed = seed
-        self.mode = mode
         self.every = self.benchmark.view_stride if every is None else every
         self.view_choice = build(SAMPLERS, dict(view_choice or dict(type='SpacedViews', spacing=view_spacing)),
                                  'dataset.view_choice')
         self.max_views, self.view_step = max_views, view_step
         self.resize = resize or ('area' if mode == 'train' else 'lanczos')
         self.maps = frozenset(maps)
-        scenes = self.open_scenes()
-        check_scenes(scenes, f'{self.root}, split {split!r},')
-        self.scenes = scenes[:limit_scenes]
         if mode == 'train' and 'instance_ids' in self.maps:
             self.check_labels()
         self._check_view_choice()
-
-    def open_scenes(self) -> list[Scene]:
-        """Return the scenes of `split` below `root`, always in the same order; here scene folders, named by a list.
-
-        A data set of another layout overrides this and returns scenes of its own (a subclass of `jrs.datasets.scene.Scene`);
-        all else stays. It may read `root`, `split`, `mode` and `benchmark`, and call `listed_names`.
-
-        Raises:
-            DataError: the data are not there; says how to get them.
-        """
-        return [SceneFolder(self.root / name) for name in self._scene_names()]
-
-    def listed_names(self) -> list[str]:
-        """Return the names in `<split>.txt` of `root`, one per line; without it '<base>_random10' as in `split_names`.
-
-        Raises:
-            DataError: no such list, or an empty one; names the lists there are.
-        """
-        names = split_names(self.root, self.split)
-        if not names:
-            fault = 'No split list' if names is None else 'No scene in the list'
-            lists = ', '.join(sorted(other.stem for other in self.root.glob('*.txt')))
-            there = f'The splits there are: {lists}.' if lists else 'There are no scenes yet.'
-            raise DataError(f'{fault} {self.root / self.split}.txt. {there}{self._advice()}')
-        return names
-
-    def classes_without_object(self) -> list[str]:
-        """Return the classes of a benchmark of one's own that no object of the first `LOOKED_AT` scenes has."""
-        if not self.benchmark.id_of_label:
-            return []                                                  # a published benchmark: many of its classes are rare
-        found = {index for scene in self.scenes[:LOOKED_AT] for index in self._class_index(scene).values()}
-        return [name for index, name in enumerate(self.benchmark.class_names) if index not in found]
-
-    @property
-    def metainfo(self) -> dict:
-        """What evaluators and visualizers need to know: benchmark, names of its classes, split, scene names."""
-        return {'benchmark': self.benchmark.name, 'classes': self.benchmark.class_names, 'split': self.split,
-                'scene_names': [scene.name for scene in self.scenes]}
-
-    def __len__(self) -> int:
-        return len(self.scenes)
 
     def __getitem__(self, request: SampleRequest | int) -> SceneBatch:
         """Return a batch of one scene.
@@ -180,18 +126,6 @@ class SceneDataset:
         if self.mode == 'train' and hasattr(self.view_choice, 'check'):
             for scene in {scene.name: scene for scene in (*self.scenes[:1], *self.scenes[-1:])}.values():
                 self.view_choice.check(scene, self.frames(scene))
-
-    def check_labels(self) -> None:
-        """Raise a ConfigError where all scenes are annotated and none has an object of the benchmark's classes."""
-        if any(scene.instances is None or self._class_index(scene) for scene in self.scenes):   # ends at the first scene
-            return
-        name, names = self.benchmark.name, self.benchmark.class_names
-        labels = sorted({str(item.label) for scene in self.scenes for item in scene.instances})
-        raise ConfigError(
-            f'{self.root}, split {self.split!r}: no object is of a class of the benchmark {name!r} ({_some(names)}). The '
-            f'labels of its objects: {_some(labels)}. A label counts where it is spelled as a class of a benchmark of your '
-            f'own, or in that one\'s labels=dict(label=\'class name\'); for a published benchmark let each SceneInstance '
-            f'say its class id, classes={{{name!r}: ID}}.')
 
     def _train_item(self, request: SampleRequest) -> SceneBatch:
         scene = self.scenes[request.index]
@@ -264,7 +198,7 @@ class SceneDataset:
     def _batch(self, scene: Scene, frames: list[Frame], views: list[_View]) -> SceneBatch:
         check_poses(scene, frames)
         images = np.stack([view.image for view in views]).transpose(0, 3, 1, 2)                 # (V, 3, H, W)
-        classes = self._class_index(scene)
+        classes = self.class_index(scene)
         return SceneBatch(
             images=_one_scene(images, torch.uint8), scene_names=[scene.name],
             view_names=[[frame.name for frame in frames]],
@@ -275,12 +209,6 @@ class SceneDataset:
             instances=[InstanceTable(torch.tensor(list(classes), dtype=torch.int64),
                                      torch.tensor(list(classes.values()), dtype=torch.int64))]
             if scene.instances is not None else None)
-
-    def _class_index(self, scene: Scene) -> dict[int, int]:
-        """Return instance id -> class index 0 .. K-1, instances of the benchmark's instance classes only."""
-        index_of_id = self.benchmark.class_index_of_id
-        return {number: index_of_id[class_id] for number, class_id in self._class_ids(scene).items()
-                if class_id in index_of_id}
 
     def _ground_truth(self, scene: Scene, frames: list[Frame], views: list[_View]) -> SceneGroundTruth:
         """Return what the scene is scored against: its mesh, or the depth of the views (`ground_truth_of_views`).
@@ -294,65 +222,11 @@ class SceneDataset:
             input_from_depth=np.stack([view.input_from_depth for view in views]))               # (V, 3, 3)
         if mesh is None:
             return ground_truth_of_views(scene.name, depth_m, _ids_at_depth(scene, frames, depth_m),
-                                         self._class_ids(scene), **cameras)
+                                         self.class_ids(scene), **cameras)
         return SceneGroundTruth(
-            scene_name=scene.name, vertices=mesh.vertices, vertex_ids=self._vertex_ids(scene, mesh),
+            scene_name=scene.name, vertices=mesh.vertices, vertex_ids=self.vertex_ids(scene, mesh),
             superpoints=mesh.superpoints if self.benchmark.has_superpoints else None, depth_m=depth_m, **cameras,
-            excluded=_excluded(mesh))
-
-    def vertex_truth(self, scene: Scene) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return what each vertex of the scene's mesh is (N,): class id * 1000 + instance number; and what is left out.
-
-        That is the vertices (E,) which do not exist for scoring, None where all do.
-
-        Raises:
-            DataError: the scene has no mesh.
-        """
-        mesh = scene.mesh()
-        if mesh is None:
-            raise DataError(f'{scene.path}: the scene has no mesh, and is scored on the depth of the views that are used: '
-                            'there is no ground truth of vertices.')
-        return self._vertex_ids(scene, mesh), _excluded(mesh)
-
-    def _class_ids(self, scene: Scene) -> dict[int, int]:
-        """Return instance id -> class id, of the benchmark's label set."""
-        found = {item.id: self.benchmark.class_id(item.classes, item.label) for item in scene.instances or ()}
-        return {number: class_id for number, class_id in found.items() if class_id in self.benchmark.all_ids}
-
-    def _vertex_ids(self, scene: Scene, mesh: Mesh) -> np.ndarray:
-        """Return class id * 1000 + instance number of each vertex (N,), 0 = void (data.md section 4.3)."""
-        if mesh.instances is None:
-            return np.zeros(len(mesh.vertices), np.int64)
-        table = np.zeros(MAX_ID + 1, np.int64)
-        for number, class_id in self._class_ids(scene).items():
-            table[number] = class_id * 1000 + number
-        return table[mesh.instances]                                                            # (N,)
-
-    def _scene_names(self) -> list[str]:
-        names = self.listed_names()
-        missing = [name for name in names if not SceneFolder(self.root / name).exists()]
-        if missing:
-            raise DataError(f'{self.root / self.split}.txt: {len(missing)} of {len(names)} scenes are missing, first '
-                            f'{missing[0]}.{self._advice()}')
-        return names
-
-    def _advice(self) -> str:
-        """Return how scene folders are made; nothing for another layout."""
-        return f' {how_to_get(self.root)}' if type(self).open_scenes is SceneDataset.open_scenes else ''
-
-
-def how_to_get(root: Path) -> str:
-    """Return the sentence that says how a data set is made, and what runs without it."""
-    if 'rooms' in root.parts:
-        return f'Generate the rooms: python tools/prepare.py rooms --preset {root.name} --out {root}'
-    command = 'scannetpp --raw DIR' if 'scannetpp' in root.name else 'scannet --raw DIR'
-    return (f'Prepare it from the raw scans: python tools/prepare.py {command} --out {root}. '
-            'Without the data, `--profile rooms` runs the same experiment on the built-in rooms.')
-
-
-def _excluded(mesh: Mesh) -> np.ndarray | None:
-    return None if mesh.excluded is None else np.flatnonzero(mesh.excluded)
-
+            excluded=excluded_vertices(mesh))
 
 def _ids_at_depth(scene: Scene, frames: list[Frame], depth_m: np.ndarray) -> np.ndarray | None:
     """Return the ids (V, Hd, Wd) that the pixels of the depth images see, nearest look-up; None without annotation."""
@@ -372,10 +246,6 @@ def _keep_ids(ids: np.ndarray | None, wanted: dict[int, int]) -> np.ndarray | No
     if wanted and not 0 < min(wanted) <= max(wanted) <= MAX_ID:
         raise DataError(f'Instance ids must be in 1..{MAX_ID}, got {min(wanted)} to {max(wanted)}.')
     return None if ids is None else np.where(np.isin(ids, [-1, *wanted]), ids, 0)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ', '.join(names[:12]) + (f' and {len(names) - 12} more' if len(names) > 12 else '') or 'none'
 
 
 def _one_scene(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:

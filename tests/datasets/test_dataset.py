@@ -93,7 +93,7 @@ def test_maps_that_nothing_reads_are_not_read_from_the_disk_and_scoring_keeps_th
 
 def test_ids_that_a_batch_cannot_carry_are_refused(prepared, monkeypatch):
     data = dataset(prepared)
-    monkeypatch.setattr(data, '_class_index', lambda scene: {1000: 0})
+    monkeypatch.setattr(data, 'class_index', lambda scene: {1000: 0})
     with pytest.raises(DataError, match='1..999, got 1000'):
         data[request()]
 
