@@ -39,6 +39,15 @@ def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
     """
 
 
+@spec(firstresult=True)
+def jrs_weight_values(state):
+    """Return the tensors of a weights file as our parts hold them, None for a file that is not of this plugin's parts.
+
+    `state` is key of the file -> tensor, before `jrs_weight_names`; the keys stay. For files that hold a tensor in another
+    layout, such as with its axes in another order. As for names, every loaded plugin is asked.
+    """
+
+
 @spec
 def jrs_training_step(iteration: int, total: float, terms: dict[str, float], parts: dict[str, float]):
     """Observe update `iteration` of the weights, in every process; values are means over all slots of all processes.

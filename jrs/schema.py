@@ -88,6 +88,11 @@ def keys_at(path: str, name: str) -> set[str] | None:
     return accepted | {'weight'} if accepted is not None and slot_of(path) is slots.LOSSES else accepted
 
 
+def without_teacher(model: Mapping) -> dict[str, Any]:
+    """Return the config of a model without its teacher, for scoring and inference; a model may have no such slot."""
+    return {key: None if key == 'teacher' else value for key, value in model.items()}
+
+
 def terms_of(cfg: Mapping) -> dict[str, dict[str, Any]]:
     """Return the losses and matching costs of a model that weighs them: name -> path -> part, None where it is off."""
     model = cfg.get('model')

@@ -37,6 +37,7 @@ from jrs.io.weights import (
 )
 from jrs.layers.lora import merged_weight
 from jrs.registry import MODELS, build
+from jrs.schema import without_teacher
 
 EXAMPLES = """examples:
   python tools/convert.py model.pt --out weights/vggt_1b.safetensors                        VGGT-1B, without its track head
@@ -250,7 +251,7 @@ def describe_file(path: Path) -> dict:
 def check_keys(list_file: Path, cfg: Config) -> int:
     """Print how the parameters of the model of `cfg` and a key list differ; 0 where nothing but known additions do."""
     listed = read_key_list(list_file)
-    model = build_on_meta(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'))[0]
+    model = build_on_meta(lambda: build(MODELS, without_teacher(cfg.model), 'model'))[0]
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     report, lacking = compare_keys(own, listed, FRESH)
     wrong = [f'{key}: list {" or ".join(map(str, listed[key]))}, model {own[key]}' for key in report.used

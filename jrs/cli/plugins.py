@@ -177,9 +177,9 @@ def _trials(key: str) -> tuple[list[str], list[str]]:
     """Return which parts of a plugin keep their contracts in a trial, and what the others do that theirs do not allow."""
     from jrs.trials import faults_of, is_tried
     right, wrong = [], []
-    for slot in filter(is_tried, SLOTS.values()):
+    for slot in SLOTS.values():
         for name, part in slot.module_dict.items():
-            if owner_of(part) == key:
+            if owner_of(part) == key and is_tried(slot, part):
                 faults = [f'{slot.name.upper()}.{name}: {fault}' for fault in faults_of(part, slot)]
                 wrong += faults
                 right += [] if faults else [f'{slot.name.upper()}.{name}']

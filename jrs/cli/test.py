@@ -16,6 +16,7 @@ from mmengine.config import Config
 from jrs.cli.options import add_config_options, add_copy_option, config_from, say_notes
 from jrs.errors import ConfigError
 from jrs.launch import add_launcher_option
+from jrs.schema import without_teacher
 
 EXAMPLES = """examples:
   python tools/test.py configs/segvggt/all24_fada.py work_dirs/RUN/weights.safetensors --profile rooms
@@ -160,7 +161,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     from jrs.engine.processes import Watchdog, naming_lost_processes
     from jrs.evaluation.metrics import RULE
     cfg.weights = None
-    cfg.model.teacher = None
+    cfg.model = without_teacher(cfg.model)
     ready = check_ready(cfg, 'test_dataset')
     use_atomic_files()
     place = start_processes(launcher, cfg.train.timeout)

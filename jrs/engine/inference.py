@@ -40,6 +40,7 @@ from jrs.postprocess.export import export_scene, without_padding
 from jrs.postprocess.known import check_usable, with_known
 from jrs.postprocess.metres import in_metres
 from jrs.registry import MODELS, build
+from jrs.schema import without_teacher
 from jrs.structures import Instances, KnownGeometry, Priors, Reconstruction, SceneBatch
 from jrs.visualization.overlays import instance_colours
 from jrs.visualization.report import scene_section, write_report
@@ -271,7 +272,7 @@ def load_model(cfg: Config, checkpoint: str | Path, copy: str | None = None) -> 
     Raises:
         WeightsError: the file is missing or broken, or does not fit; says what was used, missing and left over.
     """
-    model = build_with_weights(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'), checkpoint, MERGED, copy)
+    model = build_with_weights(lambda: build(MODELS, without_teacher(cfg.model), 'model'), checkpoint, MERGED, copy)
     return model.eval().narrow() if hasattr(model, 'narrow') else model.eval()
 
 

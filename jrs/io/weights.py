@@ -157,6 +157,8 @@ def read_state(path: Path, known: Collection[str] = (), copy: str | None = None)
         known: names of the model that they are for, as far as known.
         copy: as of `load_weights`.
 
+    Tensors that a plugin's parts hold in another layout are in that layout.
+
     Raises:
         WeightsError: no file, a broken one, one that would need code to be read (nothing in a file is ever executed), no
             such copy, or two keys of one tensor with different values.
@@ -171,6 +173,9 @@ def read_state(path: Path, known: Collection[str] = (), copy: str | None = None)
     wrapped = next((key for key in released if re.search(r'\.attn\.(qkv|proj)\.linear\.', key)), None)
     if wrapped and not any('.lora.' in key for key in released):
         raise WeightsError(f'{path} was cut: {wrapped} is a weight under LoRA, and there are no factors (lora_A) for it.')
+    converted = manager().hook.jrs_weight_values(state=released)
+    if converted is not None:
+        released, chosen = converted, {key: converted[name] for key, name in found.keys.items()}
     return WeightsState(released, in_our_names(chosen, found.names, path, same_tensor), found.copy)
 
 

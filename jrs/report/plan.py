@@ -22,6 +22,7 @@ from jrs.report.naming import default_work_dir
 from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row, Table
 from jrs.report.timings import GivenTiming
 from jrs.report.work import Given, Preparation, Scoring, Submission, Timing, Training, Work, shown, slug
+from jrs.schema import without_teacher
 from jrs.synth import PRESETS, read_mark
 
 TIMINGS = Path('benchmarks/results')
@@ -266,7 +267,7 @@ class Planner:
         if any([self._generates(cfg, name) for name in datasets]):
             return ''
         if 'train_dataset' not in datasets:
-            cfg = Config(dict(cfg._cfg_dict, weights=None, model=dict(cfg.model, teacher=None)))   # scoring reads neither
+            cfg = Config(dict(cfg._cfg_dict, weights=None, model=without_teacher(cfg.model)))   # scoring reads neither
         try:
             check_ready(cfg, *datasets)
         except JrsError as error:

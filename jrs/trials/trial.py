@@ -27,7 +27,7 @@ def faults_of(part: type, slot: Slot, example: Mapping | None = None) -> list[st
     `example` names: a mapping of arguments, or a function of an empty folder that may put files there and returns one.
     A part of a slot with several kinds must be right as one of them.
     """
-    if not is_tried(slot):
+    if not is_tried(slot, part):
         return []
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -55,9 +55,12 @@ def _faults(part: type, slot: str, arguments: Mapping) -> list[str]:
     return [f'as {kind}: {"; ".join(wrong)}' for kind, wrong in found.items()]
 
 
-def is_tried(slot: Slot) -> bool:
-    """Return whether there is a trial of parts of this slot."""
-    return slot.name.upper() in {kind.partition('.')[0] for kind in TRIALS}
+def is_tried(slot: Slot, part: type | None = None) -> bool:
+    """Return whether there is a trial of parts of this slot, and of `part`: not where its class says ``sees = 'points'``.
+
+    The small scenes of the trials are images.
+    """
+    return getattr(part, 'sees', 'images') == 'images' and slot.name.upper() in {kind.partition('.')[0] for kind in TRIALS}
 
 
 def argument_values(folder: Path) -> dict[str, object]:

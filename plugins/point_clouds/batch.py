@@ -1,0 +1,154 @@
+"""Points of several scenes as a batch, and the true instances among their superpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jrs_plugins.point_clouds.losses import PointTargets
+from jrs_plugins.point_clouds.pooling import points_per_superpoint, superpoint_mean
+from torch import Tensor
+
+from jrs.errors import DataError
+from jrs.structures import InstanceTable, Moves, SceneGroundTruth
+
+SUMMED = {'superpoints': 'num_superpoints', 'point_voxel': 'num_voxels'}     # numbered through all scenes: field -> how many
+
+
+@dataclass
+class PointBatch(Moves):
+    """N points of B scenes laid end to end, in X voxels and S superpoints, both numbered through.
+
+    A scene counts as one view of 1 x S pixels, its superpoints (baseline_contract.md part 2).
+
+    Attributes:
+        scene_names: B names, for messages and result files.
+        num_points, num_voxels, num_superpoints: B numbers.
+        positions: (N, 3) float32 metres.
+        voxels: (X, 4) int64: scene, then the cell along each axis, >= 0.
+        voxel_features: (X, F) float32, the network's input.
+        point_voxel: (N,) int64, the voxel of each point.
+        superpoints: (N,) int64, the superpoint of each point.
+        point_ids: (N,) int64, 0 no instance, else an id of `instances`; None where nothing is annotated.
+        point_classes: (N,) int64 among all classes of the data set, stuff first, -1 = none; None likewise.
+        instances: B tables of the instances that may appear in `point_ids`; or None.
+        ground_truth: B records for scoring; only in test batches.
+    """
+
+    scene_names: list[str]
+    num_points: list[int]
+    num_voxels: list[int]
+    num_superpoints: list[int]
+    positions: Tensor
+    voxels: Tensor
+    voxel_features: Tensor
+    point_voxel: Tensor
+    superpoints: Tensor
+    point_ids: Tensor | None = None
+    point_classes: Tensor | None = None
+    instances: list[InstanceTable] | None = None
+    ground_truth: list[SceneGroundTruth] | None = None
+
+    @property
+    def view_names(self) -> list[list[str]]:
+        """B lists of one name: a scene is one view."""
+        return [['points']] * len(self.scene_names)
+
+    @property
+    def instance_ids(self) -> list[Tensor] | None:
+        """B id images (1, 1, S): the instance that has more than half of the points of each superpoint, 0 where none has."""
+        if self.point_ids is None:
+            return None
+        ids = superpoint_majority(self.point_ids, self.superpoints, sum(self.num_superpoints))
+        return [of_scene[None, None] for of_scene in ids.split(self.num_superpoints)]
+
+    def input_size(self, index: int) -> tuple[int, int]:
+        """Return (1, S), the size of scene `index` as a picture."""
+        return 1, self.num_superpoints[index]
+
+    def unpacked(self) -> PointBatch:
+        """Return the batch: points travel as they are computed with."""
+        return self
+
+
+def collate_points(samples: Sequence[PointBatch]) -> PointBatch:
+    """Join batches of one scene each; a field that one of them lacks is None in the result."""
+    joined = {}
+    for name in (f.name for f in fields(PointBatch)):
+        values = [getattr(sample, name) for sample in samples]
+        if any(value is None for value in values):
+            joined[name] = None
+        elif isinstance(values[0], list):
+            joined[name] = [item for value in values for item in value]
+        else:
+            joined[name] = torch.cat([value + _before(samples, SUMMED[name], number) if name in SUMMED else value
+                                      for number, value in enumerate(values)])
+    joined['voxels'][:, 0] = torch.arange(len(samples)).repeat_interleave(torch.tensor(joined['num_voxels']))
+    return PointBatch(**joined)
+
+
+def _before(samples: Sequence[PointBatch], name: str, number: int) -> int:
+    return sum(sum(getattr(sample, name)) for sample in samples[:number])
+
+
+def superpoint_majority(values: Tensor, superpoints: Tensor, count: int) -> Tensor:
+    """Return the number >= 1 that more than half of the points of each of `count` superpoints have, (S,); 0 where none.
+
+    Args:
+        values: (N,) int64, at least 0.
+        superpoints: (N,) int64.
+    """
+    size, base = points_per_superpoint(superpoints, count), int(values.max()) + 1 if len(values) else 1
+    pairs, points = (superpoints * base + values).unique(return_counts=True)
+    superpoint, value = pairs // base, pairs % base
+    won = 2 * points > size[superpoint]
+    return torch.zeros_like(size).index_copy(0, superpoint[won], value[won])
+
+
+def superpoint_mode(values: Tensor, superpoints: Tensor, count: int) -> Tensor:
+    """Return the number >= -1 that most of the points of each of `count` superpoints have, (S,); the least of equals.
+
+    Args:
+        values: (N,) int64, at least -1.
+        superpoints: (N,) int64.
+    """
+    base = int(values.max()) + 2 if len(values) else 1
+    pairs, points = (superpoints * base + values + 1).unique(return_counts=True)
+    superpoint = pairs // base
+    order = (superpoint * (points.max() + 1) + points.max() - points).argsort(stable=True) if len(points) else pairs
+    first = torch.cat([superpoint.new_ones(1, dtype=torch.bool), superpoint[order].diff() > 0])[:len(order)]
+    result = superpoints.new_full((count,), -1)
+    return result.index_copy(0, superpoint[order[first]], pairs[order[first]] % base - 1)
+
+
+def superpoint_targets(batch: PointBatch) -> list[PointTargets]:
+    """Return the true instances of each scene: those that have more than half of a superpoint.
+
+    Raises:
+        DataError: the batch has no instances.
+    """
+    ids = batch.instance_ids
+    if ids is None or batch.instances is None:
+        raise DataError(f'The scenes {", ".join(batch.scene_names)} have no true instances, and training needs them: '
+                        'prepare the data with instances.')
+    count = sum(batch.num_superpoints)
+    classes = [None] * len(ids) if batch.point_classes is None else superpoint_mode(
+        batch.point_classes, batch.superpoints, count).split(batch.num_superpoints)
+    scenes = zip(ids, batch.instances, classes, batch.point_ids.split(batch.num_points),
+                 batch.positions.split(batch.num_points), strict=True)
+    return [_scene_targets(*scene) for scene in scenes]
+
+
+def _scene_targets(ids: Tensor, table: InstanceTable, semantic: Tensor | None, point_ids: Tensor,
+                   positions: Tensor) -> PointTargets:
+    """Return the targets of one scene from ids (1, 1, S) of its superpoints, and ids (n,) and positions (n, 3) of points."""
+    kept = torch.isin(table.ids, ids)
+    numbers, labels = table.ids[kept], table.labels[kept]
+    masks = ids == numbers[:, None, None, None]                                             # (G, 1, 1, S)
+    row = torch.searchsorted(numbers.sort().values, point_ids).clamp_max(max(len(numbers) - 1, 0))
+    order = numbers.argsort()
+    own = torch.isin(point_ids, numbers)
+    centres = superpoint_mean(positions[own], order[row[own]], len(numbers)) if len(numbers) else positions[:0]
+    return PointTargets(labels, masks, masks.new_ones(len(masks), 1, dtype=torch.float32), ids=numbers, centres=centres,
+                        semantic=semantic)

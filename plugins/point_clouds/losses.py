@@ -1,0 +1,81 @@
+"""Training terms that only methods on points have (baselines.md section 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jrs_plugins.point_clouds.decoder import PointPredictions
+from torch import Tensor
+from torch.nn import functional as F
+
+from jrs.errors import ConfigError
+from jrs.losses.over_scenes import InstanceTerm
+from jrs.registry import LOSSES
+from jrs.structures import InstanceTargets, Match, QueryPredictions
+
+LEAST_OVERLAP = 0.5                            # pairs of less do not teach the score head
+
+
+@dataclass
+class PointTargets(InstanceTargets):
+    """The true instances of one scene of S superpoints; masks are (G, 1, 1, S).
+
+    Attributes:
+        semantic: (S,) int64 class of each superpoint among all classes of the data set, stuff first; -1 = not labelled.
+    """
+
+    semantic: Tensor | None = None
+
+
+@LOSSES.register_module()
+class ScoreLoss(InstanceTerm):
+    """Squared error between what the score head says and the overlap of the mask with its instance, mean over pairs.
+
+    Pairs whose overlap (IoU) is at most 0.5 do not take part.
+
+    Args: see `InstanceTerm`.
+    """
+
+    sees = 'points'
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
+        """Return a scalar, None where no pair takes part; reads ``pred.scores`` (Q,) and ``pred.masks()``."""
+        if pred.scores is None:
+            raise ConfigError('ScoreLoss reads the score head of the decoder: set model.decoder.score_head=True, or this '
+                              'loss to None.')
+        with torch.no_grad():
+            masks = pred.masks(match.queries).dense() >= 0                                  # (n, E)
+            wanted = target.flat_masks[match.instances]
+            both, either = (masks & wanted).sum(dim=1), (masks | wanted).sum(dim=1)
+            overlap = both / (either + 1e-6)                                                # (n,)
+            part = overlap > LEAST_OVERLAP
+        if not part.any():
+            return None
+        taking_part = Match(match.queries[part], match.instances[part], weights=None if match.weights is None
+                            else match.weights[part])
+        return taking_part.mean((pred.scores[taking_part.queries].float() - overlap[part]) ** 2)
+
+
+@LOSSES.register_module()
+class SuperpointSemanticLoss(InstanceTerm):
+    """Cross-entropy between the last prediction's semantic logits and the class of the superpoint that a query stands for.
+
+    Superpoints without a class are left out, and so is the column "no class".
+
+    Args: see `InstanceTerm`.
+    """
+
+    every_level = False
+    sees = 'points'
+
+    def __call__(self, pred: PointPredictions, target: PointTargets, match: Match) -> Tensor | None:
+        """Return a scalar, None where no superpoint has a class; reads (Q, K' + 1) and ``target.semantic`` (S,)."""
+        if getattr(pred, 'semantic_logits', None) is None or getattr(target, 'semantic', None) is None:
+            raise ConfigError('SuperpointSemanticLoss reads the semantic head of queries that stand for superpoints: set '
+                              'model.decoder.semantic_classes and start=dict(type=\'SuperpointQueries\'), or this loss to '
+                              'None.')
+        wanted = target.semantic[pred.elements]                                             # (Q,)
+        if not (wanted >= 0).any():
+            return None
+        return F.cross_entropy(pred.semantic_logits[:, :-1].float(), wanted, ignore_index=-1)

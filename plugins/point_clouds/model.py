@@ -1,0 +1,105 @@
+"""The assembled method on points: network over voxels, pooling to superpoints, decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jrs_plugins.point_clouds.batch import PointBatch, superpoint_targets
+from jrs_plugins.point_clouds.decoder import PointPredictions, Superpoints, side_by_side
+from jrs_plugins.point_clouds.panoptic import panoptic_map
+from jrs_plugins.point_clouds.pooling import points_per_superpoint, superpoint_mean
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from jrs.errors import ConfigError, NonFiniteError
+from jrs.registry import LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build, check_keys
+from jrs.structures import Instances, Predictions, Reconstruction
+
+
+@MODELS.register_module()
+class PointSegmenter(BaseModel):
+    """Instances of a point cloud: a network over voxels, pooling to superpoints, queries that read superpoints.
+
+    Args:
+        network: features and coordinates of voxels -> features of voxels (`SparseUNet`).
+        decoder: superpoints of a scene -> predictions (`SuperpointDecoder`).
+        num_classes: K.
+        pooling: features of points -> of superpoints.
+        matcher: assigns queries to true instances (`MATCHERS`).
+        losses: named training terms (`LOSSES`); None turns a term off.
+        weights: multiplier per name, shared by the cost and the loss of that name.
+        postprocessor: predictions -> scored instances (`POSTPROCESSORS`).
+        panoptic: arguments of `panoptic_map`, `num_stuff`, `min_score` and `min_points`, for a decoder with a semantic head
+            and a query for each superpoint: predictions then have `panoptic_semantic` and `panoptic_instance`. None =
+            they have not.
+    """
+
+    def __init__(self, network: dict, decoder: dict, num_classes: int, pooling: dict | None = None,
+                 matcher: dict | None = None, losses: Mapping[str, dict | None] | None = None,
+                 weights: Mapping[str, float] | None = None, postprocessor: dict | None = None,
+                 panoptic: dict | None = None) -> None:
+        super().__init__(data_preprocessor=build(MODELS, dict(type='ScenePreprocessor'), 'model.data_preprocessor'))
+        self.network = build(MODELS, network, 'model.network')
+        self.pooling = build(MODELS, pooling or dict(type='MeanPooling'), 'model.pooling', dim=self.network.dim_out)
+        self.decoder = build(MODELS, decoder, 'model.decoder', dim_in=self.network.dim_out, num_classes=num_classes)
+        self.matcher = build(MATCHERS, matcher, 'model.matcher', weights=weights or {})
+        self.criterion = build(LOSSES, dict(type='Criterion', losses=losses), 'model', weights=weights or {}) \
+            if any((losses or {}).values()) else None
+        self.postprocessor = build(POSTPROCESSORS, postprocessor, 'model.postprocessor')
+        self.panoptic = panoptic
+        if panoptic is not None:
+            check_keys(panoptic_map, panoptic, 'model.panoptic')
+
+    def forward(self, batch: PointBatch, mode: str = 'tensor',
+                ) -> PointPredictions | dict[str, Tensor] | list[Reconstruction]:
+        """Run in one of mmengine's modes: 'tensor' -> predictions, 'loss' -> named terms, 'predict' -> Reconstructions."""
+        modes = {'tensor': self.predict_all, 'loss': self.loss, 'predict': self.reconstruct}
+        if mode not in modes:
+            raise ValueError(f'mode must be one of {", ".join(modes)}, got {mode!r}')
+        return modes[mode](batch)
+
+    def predict_all(self, batch: PointBatch) -> PointPredictions:
+        """Return what the queries say of each scene: fields are lists of B tensors."""
+        voxels = self.network(batch.voxel_features, batch.voxels)                           # (X, C)
+        count = sum(batch.num_superpoints)
+        pooled = self.pooling(voxels[batch.point_voxel], batch.superpoints, count)          # (S, C)
+        scenes = zip(*(values.split(batch.num_superpoints) for values in (
+            pooled, superpoint_mean(batch.positions, batch.superpoints, count),
+            points_per_superpoint(batch.superpoints, count))), strict=True)
+        return side_by_side([self.decoder(Superpoints(*scene)) for scene in scenes])
+
+    def loss(self, batch: PointBatch) -> dict[str, Tensor]:
+        """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""
+        if self.criterion is None or self.matcher is None:
+            raise ConfigError('model.losses or model.matcher is empty: this config can predict but not train.')
+        queries, targets = self.predict_all(batch), superpoint_targets(batch)
+        matches = [self.matcher(queries.scene(index), target) for index, target in enumerate(targets)]
+        terms = self.criterion(Predictions([], queries=queries), targets, None, matches)
+        wrong = [name for name, value in terms.items() if not value.isfinite()]
+        if wrong:
+            raise NonFiniteError(f'the term {wrong[0]!r} is {terms[wrong[0]].item()} for the scenes '
+                                 f'{", ".join(batch.scene_names)}. The weights are still those before this step: resume '
+                                 'from the last checkpoint with a lower learning rate, or look at these scenes.')
+        return terms
+
+    @torch.no_grad()
+    def reconstruct(self, batch: PointBatch) -> list[Reconstruction]:
+        """Return one Reconstruction per scene, which has instances only: masks are (M, 1, 1, S) over its superpoints."""
+        queries = self.predict_all(batch)
+        scenes = [queries.scene(index) for index in range(len(batch.scene_names))]
+        found = [None if self.postprocessor is None else self.postprocessor(scene, None) for scene in scenes]
+        return [Reconstruction(instances=instances, view_names=batch.view_names[index], scale='metric',
+                               extras=self._panoptic(batch, index, scenes[index], instances))
+                for index, instances in enumerate(found)]
+
+    def _panoptic(self, batch: PointBatch, index: int, queries: PointPredictions,
+                  instances: Instances | None) -> dict[str, Tensor]:
+        """Return the semantic and the instance number (n,) of each point of a scene, where that is asked for."""
+        if self.panoptic is None or instances is None:
+            return {}
+        given = queries.semantic_logits
+        logits = torch.empty_like(given).index_copy(0, queries.elements, given)             # (S, K' + 1)
+        superpoints = batch.superpoints.split(batch.num_points)[index] - sum(batch.num_superpoints[:index])
+        return dict(zip(('panoptic_semantic', 'panoptic_instance'),
+                        panoptic_map(instances, logits, superpoints, **self.panoptic), strict=True))

@@ -1,0 +1,79 @@
+"""Names of the published weights, and the layouts in which files hold the kernels (baselines.md sections 3.1 and 3.10)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+from jrs.errors import WeightsError
+
+NETWORKS = (('input_conv.', 'network.input_conv.'), ('unet.', 'network.unet.'), ('output_layer.', 'network.output_layer.'),
+            ('backbone.', 'network.'))
+DECODER = (
+    (r'decoder\.input_proj\.(.*)', r'decoder.key_projection.\1'),
+    (r'decoder\.x_mask\.(.*)', r'decoder.mask_projection.\1'),
+    (r'decoder\.query\.weight', 'decoder.start.embedding'),
+    (r'decoder\.query_proj\.(.*)', r'decoder.start.projection.\1'),
+    (r'decoder\.cross_attn_layers\.(\d+)\.attn\.(.*)', r'decoder.layers.\1.cross_attention.\2'),
+    (r'decoder\.cross_attn_layers\.(\d+)\.norm\.(.*)', r'decoder.layers.\1.cross_norm.\2'),
+    (r'decoder\.self_attn_layers\.(\d+)\.attn\.(.*)', r'decoder.layers.\1.self_attention.\2'),
+    (r'decoder\.self_attn_layers\.(\d+)\.norm\.(.*)', r'decoder.layers.\1.self_norm.\2'),
+    (r'decoder\.ffn_layers\.(\d+)\.net\.0\.(.*)', r'decoder.layers.\1.feed_forward.0.\2'),
+    (r'decoder\.ffn_layers\.(\d+)\.net\.3\.(.*)', r'decoder.layers.\1.feed_forward.2.\2'),
+    (r'decoder\.ffn_layers\.(\d+)\.norm\.(.*)', r'decoder.layers.\1.norm.\2'),
+    (r'decoder\.out_norm\.(.*)', r'decoder.norm.\1'),
+    (r'decoder\.out_cls\.(.*)', r'decoder.heads.classes.\1'),
+    (r'decoder\.out_score\.(.*)', r'decoder.heads.score.\1'),
+    (r'decoder\.out_sem\.(.*)', r'decoder.heads.semantic.\1'),
+)
+
+
+MARKS = ('decoder.input_proj.0.weight', 'decoder.x_mask.0.weight', 'decoder.out_norm.weight')
+STARTS = ('decoder.query.weight', 'decoder.query_proj.0.weight')        # how queries start: SPFormer, OneFormer3D
+UNUSED_NORM = (r'decoder\.cross_attn_layers\.\d+\.norm\..*',)      # of SPFormer: trained beside, never applied
+
+
+def unused_keys(keys: Collection[str]) -> tuple[str, ...] | None:
+    """Return patterns of the keys of a published file that its method does not use; None for another file."""
+    if not set(MARKS) <= set(keys) or not set(STARTS) & set(keys):
+        return None
+    return UNUSED_NORM if STARTS[0] in keys else ()
+
+
+def our_key(key: str, unused: tuple[str, ...] = ()) -> str | None:
+    """Return our name of a published key of SPFormer or OneFormer3D; None where it is known and no part of ours.
+
+    `unused` are patterns of keys whose modules the published program has and does not use.
+    """
+    if key.startswith('criterion.') or any(re.fullmatch(pattern, key) for pattern in unused):
+        return None
+    for published, ours in NETWORKS:
+        if key.startswith(published):
+            return ours + key[len(published):]
+    for pattern, ours in DECODER:
+        if re.fullmatch(pattern, key):
+            return re.sub(pattern, ours, key)
+    return key
+
+
+def in_our_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a published file with kernels as spconv 2 has them, (out, k, k, k, in).
+
+    Files that were converted have (k, k, k, in, out): the last axis moves to the front. Both are told apart by where the
+    three equal sides stand, in all kernels of the file together. A 1³ kernel is read by memory order afterwards, as by
+    spconv 2 (`SparseConvolution`).
+
+    Raises:
+        WeightsError: kernels of both layouts, or none that tells.
+    """
+    kernels = {key: value for key, value in state.items() if value.ndim == 5}
+    first = [key for key, value in kernels.items() if len(set(value.shape[:3])) == 1 and len(set(value.shape[1:4])) > 1]
+    second = [key for key, value in kernels.items() if len(set(value.shape[1:4])) == 1 and len(set(value.shape[:3])) > 1]
+    if kernels and bool(first) == bool(second):
+        raise WeightsError(f'The kernels of sparse convolutions must all be (out, k, k, k, in) or all (k, k, k, in, out); '
+                           f'{len(second)} are the former, {len(first)} the latter of {len(kernels)}.')
+    if not first:
+        return dict(state)
+    return {key: value.permute(4, 0, 1, 2, 3).contiguous() if key in kernels else value for key, value in state.items()}

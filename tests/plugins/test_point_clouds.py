@@ -1,0 +1,308 @@
+"""Sparse convolutions, points as batches, superpoint targets, and whole runs of the methods on points."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from jrs.config import load_config
+from jrs.datasets.sampling import SampleRequest
+from jrs.engine.build import build_dataset
+from jrs.engine.loading import collation_of
+from jrs.errors import ConfigError, DataError, WeightsError
+from jrs.io.weights import load_weights, our_names, read_state
+from jrs.plugins import load_plugins
+from jrs.registry import DATASETS, MODELS, POSTPROCESSORS, build
+from jrs.structures import Instances
+from tests._data import ROOT, command
+
+load_plugins(['point_clouds'])
+voxels, convolution, batches, dataset, losses, decoder, weights = (
+    sys.modules[f'jrs_plugins.point_clouds.{name}']
+    for name in ('voxels', 'convolution', 'batch', 'dataset', 'losses', 'decoder', 'weights'))
+CONFIGS = ROOT / 'configs' / 'baselines'
+KEYS = Path(os.environ.get('JRS_SPEC', ROOT.parent / 'shared' / 'spec')) / 'baselines_keys'
+
+
+def cloud(count: int = 60, scenes: int = 2, side: int = 6, seed: int = 0) -> torch.Tensor:
+    """Return different voxels (n, 4), in random order."""
+    every = torch.tensor(list(itertools.product(range(scenes), *[range(side)] * 3)))
+    return every[torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:count]]
+
+
+def kernels(size: int, dim_in: int, dim_out: int, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(size ** 3, dim_in, dim_out, dtype=dtype, generator=torch.Generator().manual_seed(size))
+
+
+@pytest.mark.parametrize('size', [3, 5])
+def test_where_all_voxels_are_occupied_it_is_a_dense_convolution(size):
+    level, order = voxels.sorted_level(cloud(2 * 125, side=5), (5, 5, 5))
+    features, weight = torch.randn(250, 2, dtype=torch.float64), kernels(size, 2, 3)
+    found = convolution.sparse_convolution(features, weight, level.neighbours(size))
+    dense = features.view(2, 5, 5, 5, 2).permute(0, 4, 1, 2, 3)
+    kernel = weight.view(size, size, size, 2, 3).permute(4, 3, 0, 1, 2)
+    torch.testing.assert_close(found, F.conv3d(dense, kernel, padding=size // 2).permute(0, 2, 3, 4, 1).reshape(250, 3))
+
+
+@pytest.mark.parametrize('kind', ['submanifold', 'strided', 'inverse'])
+@pytest.mark.parametrize('rows', [2 ** 17, 15])
+def test_its_backward_is_its_gradient(kind, rows, monkeypatch):
+    """Also where products are made a few places at a time."""
+    monkeypatch.setattr(voxels, 'GROUP_ROWS', rows)
+    level, _ = voxels.sorted_level(cloud(24, side=4), (4, 4, 4))
+    pairs = {'submanifold': level.neighbours(3), 'strided': level.coarser()[1], 'inverse': level.coarser()[1].back}[kind]
+    features = torch.randn(pairs.num_inputs, 2, dtype=torch.float64, requires_grad=True)
+    weight = kernels(3 if kind == 'submanifold' else 2, 2, 3).requires_grad_()
+    assert (len(pairs.groups) > 1) == (rows == 15)
+    assert torch.autograd.gradcheck(lambda *given: convolution.sparse_convolution(*given, pairs), (features, weight))
+
+
+def test_an_odd_extent_loses_its_last_layer_only_where_that_is_asked_for():
+    level, _ = voxels.sorted_level(cloud(2 * 125, side=5), (5, 5, 5))
+    coarser, pairs = level.coarser()
+    assert coarser.extent == (2, 2, 2) and sum(map(len, pairs.inputs)) == 2 * 64
+    assert voxels.padded_extent(level.coordinates, 3) == (8, 8, 8)
+    assert sum(map(len, voxels.VoxelLevel(level.coordinates, (8, 8, 8)).coarser()[1].inputs)) == 2 * 125
+
+
+@pytest.mark.parametrize(('wrong', 'words'), [([[0, 1, 2, 3]] * 2, r'\[0, 1, 2, 3\] twice'),
+                                              ([[1, -1, 0, 0]], 'in scene 1')])
+def test_voxels_that_are_none_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        voxels.sorted_level(torch.tensor(wrong), (9, 9, 9))
+
+
+@pytest.mark.parametrize('name', ['SparseUNet', 'Res16UNet34C'])
+def test_the_order_of_voxels_means_nothing_and_a_batch_is_its_scenes(name):
+    small = dict(width=4, levels=3) if name == 'SparseUNet' else dict(stem=4, planes=(4,) * 8, blocks=(1,) * 8, dim_out=4)
+    network = build(MODELS, dict(type=name, dim_in=2, **small), 'model.network').eval().double()
+    coordinates, features = cloud(90, side=9), torch.randn(90, 2, dtype=torch.float64)
+    found = network(features, coordinates)
+    order = torch.randperm(90)
+    torch.testing.assert_close(network(features[order], coordinates[order]), found[order])
+    for scene in range(2):
+        own = coordinates[:, 0] == scene
+        alone = torch.cat([torch.zeros(int(own.sum()), 1, dtype=torch.int64), coordinates[own, 1:]], dim=1)
+        torch.testing.assert_close(network(features[own], alone), found[own])
+    assert network.train()(features[:1], coordinates[:1]).isfinite().all()                  # one voxel has no deviation
+
+
+def test_spconv_computes_the_same_where_it_is_installed():
+    spconv = pytest.importorskip('spconv.pytorch')
+    coordinates, features = cloud(side=8), torch.randn(60, 4)
+    level, order = voxels.sorted_level(coordinates, (8, 8, 8))
+    ours = convolution.SparseConvolution(4, 6, 3)
+    theirs = spconv.SubMConv3d(4, 6, 3, bias=False)
+    theirs.weight = ours.weight
+    given = spconv.SparseConvTensor(features, coordinates.int(), [8, 8, 8], 2)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(features[order], level.neighbours(3)), theirs(given).features[order])
+
+
+def points(debug_data, name: str = 'spformer', section: str = 'train_dataset', **options):
+    cfg = load_config(CONFIGS / f'{name}.py', 'debug', {f'{section}.{key}': value for key, value in options.items()} | {
+        'data_root': str(debug_data)})
+    return build_dataset(cfg, section)
+
+
+def request(index: int = 0, draw: int = 0) -> SampleRequest:
+    return SampleRequest(index, draw, 1, 1.0)
+
+
+def test_a_draw_gives_the_same_points_again_and_another_draw_others(debug_data):
+    data = points(debug_data)
+    first, again, other = data[request()], data[request()], data[request(draw=1)]
+    assert first.positions.equal(again.positions) and first.voxel_features.equal(again.voxel_features)
+    assert first.voxels.equal(again.voxels) and first.point_ids.equal(other.point_ids)
+    assert not first.positions.equal(other.positions)
+
+
+def test_joined_scenes_keep_their_points_voxels_and_superpoints(debug_data):
+    data = points(debug_data)
+    alone = [data[request(index)] for index in (0, 1, 0)]
+    batch = collation_of(data)(alone)
+    assert batch.scene_names == [scene.scene_names[0] for scene in alone] and batch.unpacked() is batch
+    assert batch.voxels[batch.point_voxel, 0].equal(torch.arange(3).repeat_interleave(torch.tensor(batch.num_points)))
+    for index, scene in enumerate(alone):
+        first = sum(batch.num_points[:index])
+        own = slice(first, first + scene.num_points[0])
+        assert batch.voxel_features[batch.point_voxel[own]].equal(scene.voxel_features[scene.point_voxel])
+        assert (batch.superpoints[own] - sum(batch.num_superpoints[:index])).equal(scene.superpoints)
+        assert batch.instance_ids[index].equal(scene.instance_ids[0])
+        target, expected = batches.superpoint_targets(batch)[index], batches.superpoint_targets(scene)[0]
+        assert target.masks.equal(expected.masks) and target.labels.equal(expected.labels)
+        assert target.semantic.equal(expected.semantic)
+        torch.testing.assert_close(target.centres, expected.centres)
+
+
+def test_a_scene_is_cut_to_its_most_points_and_superpoints_are_numbered_again(debug_data):
+    whole = points(debug_data)[request()]
+    cut = points(debug_data, max_points=whole.num_points[0] // 2)[request()]
+    assert cut.num_points == [whole.num_points[0] // 2] and cut.num_superpoints[0] < whole.num_superpoints[0]
+    assert cut.superpoints.unique().equal(torch.arange(cut.num_superpoints[0]))
+
+
+def test_features_are_means_over_the_points_of_a_voxel(debug_data):
+    data = points(debug_data, 'spformer', 'test_dataset')
+    scene = data[0]
+    mesh = data.scenes[0].mesh()
+    given = np.concatenate([mesh.colors / 127.5 - 1, mesh.vertices], axis=1)
+    assert len(scene.voxels) < len(given)
+    for voxel in (0, 7, int(scene.point_voxel.mode().values)):
+        own = given[scene.point_voxel.numpy() == voxel]
+        np.testing.assert_allclose(scene.voxel_features[voxel], own.mean(axis=0), atol=1e-5)
+        places = np.floor(mesh.vertices / 0.1 - (mesh.vertices / 0.1).min(axis=0))[scene.point_voxel.numpy() == voxel]
+        assert (places == scene.voxels[voxel, 1:].numpy()).all()
+
+
+def test_superpoints_go_to_whom_more_than_half_of_their_points_are():
+    superpoints = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3])
+    ids = torch.tensor([5, 5, 0, 5, 0, 7, 8, 9, 0])
+    assert batches.superpoint_majority(ids, superpoints, 5).tolist() == [5, 0, 0, 0, 0]
+    classes = torch.tensor([5, 5, 0, 5, -1, 7, 7, 9, -1])
+    assert batches.superpoint_mode(classes, superpoints, 5).tolist() == [5, -1, 7, -1, -1]
+
+
+def test_true_superpoint_masks_score_as_far_as_superpoints_are_pure(debug_data):
+    """The oracle of the metric and what a perfect model gives are the same: nothing else is lost on the way."""
+    from jrs.engine.build import build_evaluator
+    from jrs.structures import Reconstruction
+    cfg = load_config(CONFIGS / 'spformer.py', 'debug', {'data_root': str(debug_data)})
+    data = points(debug_data, 'spformer', 'test_dataset')
+    batch, metric = data[0], build_evaluator(cfg.metrics).metrics[0]
+    target = batches.superpoint_targets(batch)[0]
+    found = Instances(target.masks, target.labels, torch.ones(len(target.labels)), torch.arange(len(target.labels)))
+    metric.process(batch, [Reconstruction(instances=found)])
+    numbers = metric.evaluate(1)
+    assert numbers['instance/agnostic_AP50'] == numbers['instance/oracle_agnostic_AP50'] > 0.9
+    assert metric.rules()['views_per_scene'] == 'none: points' and 'superpoints' in metric.rules()['transfer']
+
+
+def test_masks_of_other_superpoints_than_the_ground_truth_are_refused(debug_data):
+    truth = points(debug_data, 'spformer', 'test_dataset')[0].ground_truth[0]
+    transfer = build(POSTPROCESSORS, dict(type='SuperpointTransfer'), 'metrics.instances.transfer')
+    with pytest.raises(DataError, match='superpoints of the ground truth'):
+        transfer.visible_pixels(truth, (1, 3), (1, 3))
+
+
+def test_a_mesh_without_superpoints_says_what_to_do(debug_data):
+    data = points(debug_data, 'spformer', 'test_dataset')
+    mesh = data.scenes[0].mesh()
+    mesh.superpoints = None
+    data.scenes[0].mesh = lambda: mesh
+    with pytest.raises(DataError, match='superpoints of its mesh.*tools/prepare.py'):
+        data[0]
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    (dict(features=('colour',)), "features must be of 'color', 'position'"), (dict(voxel_origin='room'), "'scene', 'world'"),
+    (dict(augmentation=dict(flips=2)), 'dataset.augmentation.*flips')])
+def test_what_the_data_set_does_not_know_is_told(options, words):
+    with pytest.raises(ConfigError, match=words):
+        DATASETS.get('PointSceneDataset')(folder='x', split='y', benchmark='scannet200', **options)
+
+
+def test_a_method_is_trained_saved_loaded_and_scored(debug_data, tmp_path):
+    name = 'oneformer3d'
+    words = ('--profile', 'debug', '--cfg-options', f'data_root={debug_data}')
+    assert command('train', CONFIGS / f'{name}.py', *words, 'train.iterations=2', 'batches.slots=1',
+                   '--work-dir', tmp_path) == 0
+    steps = [json.loads(line) for line in (tmp_path / 'terms.jsonl').read_text().splitlines()]
+    assert len(steps) == 2 and all(np.isfinite(value) for step in steps for value in step.values())
+    assert not command('test', CONFIGS / f'{name}.py', tmp_path / 'weights.safetensors', *words)
+    results = json.loads((tmp_path / 'test' / 'results.json').read_text())
+    assert {'instance/AP50', 'instance/agnostic_AP50', 'instance/oracle_agnostic_AP50'} <= set(results['metrics'])
+
+
+def listed(name: str) -> dict[str, tuple[int, ...]]:
+    """Return key -> shape of a list of published weights; braces stand for numbers (README_points.txt)."""
+    found = {}
+    for line in (KEYS / f'{name}.txt').read_text().splitlines():
+        if line.strip() and not line.startswith('#'):
+            pattern, shape = re.match(r'(\S+)\s+(\[.*?\])', line).groups()
+            parts = re.split(r'(\{[^}]*\})', pattern)
+            choices = [_numbers(part) if part.startswith('{') else [part] for part in parts]
+            found |= {''.join(chosen): tuple(json.loads(shape)) for chosen in itertools.product(*choices)}
+    return found
+
+
+def _numbers(braces: str) -> list[str]:
+    inner = braces[1:-1]
+    if '..' in inner:
+        first, last = map(int, inner.split('..'))
+        return [str(number) for number in range(first, last + 1)]
+    return inner.split(',')
+
+
+@pytest.mark.skipif(not KEYS.is_dir(), reason=f'no key lists in {KEYS}; set JRS_SPEC')
+@pytest.mark.parametrize(('keys', 'config'), [('spformer_scannet', 'spformer_scannetv2'),
+                                              ('oneformer3d_scannet', 'oneformer3d_scannetv2'),
+                                              ('oneformer3d_scannet200', 'oneformer3d')])
+def test_every_published_name_and_shape_is_ours(keys, config):
+    with torch.device('meta'):
+        model = build(MODELS, load_config(CONFIGS / f'{config}.py').model, 'model')
+    own, published = {key: tuple(value.shape) for key, value in model.state_dict().items()}, listed(keys)
+    names = our_names(published)
+    assert {names[key]: shape for key, shape in published.items() if names[key] is not None} == own
+    dropped = {key for key in published if names[key] is None}
+    assert all('criterion.' in key or 'cross_attn_layers' in key and keys.startswith('spformer') for key in dropped)
+
+
+@pytest.mark.parametrize('layout', [2, 1])
+def test_published_weights_load_in_either_layout_of_their_kernels(layout, tmp_path):
+    small = dict(width=4, levels=2)
+    model = build(MODELS, dict(
+        type='PointSegmenter', num_classes=3, network=dict(type='SparseUNet', **small), decoder=dict(
+            type='SuperpointDecoder', layers=1, width=8, num_heads=2, hidden=8, cross_norm=False, score_head=True,
+            start=dict(type='LearnedQueries', num_queries=5))), 'model')
+    state = {_published(key): value for key, value in model.state_dict().items()}
+    state['decoder.cross_attn_layers.0.norm.weight'] = torch.ones(8)                        # there, and not used
+    if layout == 1:
+        state = {key: value if value.ndim < 5 else value.permute(1, 2, 3, 4, 0).contiguous() for key, value in state.items()}
+    torch.save(dict(model=state), tmp_path / 'published.pth')
+    other = build(MODELS, dict(
+        type='PointSegmenter', num_classes=3, network=dict(type='SparseUNet', **small), decoder=dict(
+            type='SuperpointDecoder', layers=1, width=8, num_heads=2, hidden=8, cross_norm=False, score_head=True,
+            start=dict(type='LearnedQueries', num_queries=5))), 'model')
+    load_weights(other, tmp_path / 'published.pth')
+    assert all(value.equal(other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def _published(key: str) -> str:
+    """Return the published name of a small SPFormer's key, by trying all names that the lists have."""
+    tries = [key.removeprefix('network.')] if key.startswith('network.') else [
+        key.replace('layers.0.', f'{part}.0.').replace(ours, theirs) for part, ours, theirs in (
+            ('cross_attn_layers', 'cross_attention.', 'attn.'), ('self_attn_layers', 'self_attention.', 'attn.'),
+            ('self_attn_layers', 'self_norm.', 'norm.'), ('ffn_layers', 'feed_forward.0.', 'net.0.'),
+            ('ffn_layers', 'feed_forward.2.', 'net.3.'), ('ffn_layers', 'x', 'x'))] + [
+        key.replace(ours, theirs) for ours, theirs in (
+            ('key_projection', 'input_proj'), ('mask_projection', 'x_mask'), ('start.embedding', 'query.weight'),
+            ('decoder.norm', 'decoder.out_norm'), ('heads.classes', 'out_cls'), ('heads.score', 'out_score'))]
+    return next(one for one in tries if one != key and weights.our_key(one) == key)
+
+
+def test_kernels_of_both_layouts_in_one_file_are_refused(tmp_path):
+    state = {'decoder.input_proj.0.weight': torch.ones(1), 'decoder.x_mask.0.weight': torch.ones(1),
+             'decoder.out_norm.weight': torch.ones(1), 'decoder.query.weight': torch.ones(1),
+             'unet.a': torch.ones(4, 3, 3, 3, 4), 'unet.b': torch.ones(3, 3, 3, 4, 4)}
+    torch.save(state, tmp_path / 'mixed.pth')
+    with pytest.raises(WeightsError, match='all be .out, k, k, k, in. or all'):
+        read_state(tmp_path / 'mixed.pth')
+
+
+def test_without_a_head_its_terms_say_which_is_lacking():
+    pred = decoder.PointPredictions(torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, 1, 1, 5))
+    masks = torch.zeros(0, 1, 1, 5, dtype=torch.bool)
+    target = losses.PointTargets(torch.zeros(0, dtype=torch.int64), masks, torch.ones(0, 1))
+    for part, words in ((losses.ScoreLoss(), 'score_head'), (losses.SuperpointSemanticLoss(), 'semantic_classes')):
+        with pytest.raises(ConfigError, match=words):
+            part(pred, target, None)
