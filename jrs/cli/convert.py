@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def convert(args: argparse.Namespace, cfg: Config) -> None:
     """Write `args.out` from `args.file`, which must hold the architecture of `cfg`."""
-    known = build_on_meta(lambda: build(MODELS, dict(cfg.model, teacher=None), 'model'))[0].state_dict()
+    known = build_on_meta(lambda: build(MODELS, without_teacher(cfg.model), 'model'))[0].state_dict()
     found = read_state(args.file, known, args.copy)
     contents, state = look_into(found)
     check_against(state, contents, cfg, args.file)

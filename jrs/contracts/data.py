@@ -31,8 +31,8 @@ class SceneDataset(Protocol):
     metres; that some object is of a class of the benchmark, before training.
 
     Batches of a kind of one's own, such as points, are joined by a method `collate(samples)`. They have `scene_names`,
-    `view_names`, `to()`, `unpacked()` and what the metrics read. What says ``sees = 'points'`` in its class is not tried with
-    images.
+    `view_names`, `to()`, `unpacked()`, `input_size(index)` and what the metrics read. A class that says ``sees = 'points'``
+    is not tried with images.
 
     In training a loader's workers ask for what a `SampleRequest` says; in validation and testing for numbers 0 .. len - 1,
     each once. A part that serves both has an argument such as `mode`. Missing files are a DataError in the constructor

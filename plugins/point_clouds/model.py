@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.registry import LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build, check_keys
-from jrs.structures import Instances, Predictions, Reconstruction
+from jrs.structures import Instances, Predictions, Reconstruction, SceneContext
 
 
 @MODELS.register_module()
@@ -88,7 +88,8 @@ class PointSegmenter(BaseModel):
         """Return one Reconstruction per scene, which has instances only: masks are (M, 1, 1, S) over its superpoints."""
         queries = self.predict_all(batch)
         scenes = [queries.scene(index) for index in range(len(batch.scene_names))]
-        found = [None if self.postprocessor is None else self.postprocessor(scene, None) for scene in scenes]
+        found = [None if self.postprocessor is None else self.postprocessor(SceneContext(scene, scene_name=name))
+                 for scene, name in zip(scenes, batch.scene_names, strict=True)]
         return [Reconstruction(instances=instances, view_names=batch.view_names[index], scale='metric',
                                extras=self._panoptic(batch, index, scenes[index], instances))
                 for index, instances in enumerate(found)]

@@ -14,7 +14,7 @@ import torch
 from jrs.datasets.scene import Mesh
 from jrs.plugins import load_plugins
 from jrs.registry import DATASETS, LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build
-from jrs.structures import Match, Predictions
+from jrs.structures import Match, Predictions, SceneContext
 from tests.golden._golden import golden_files, load_npz
 from tests.golden._points import assert_close, load_published
 
@@ -218,7 +218,7 @@ def test_predictions_become_scored_masks_of_points(path):
             given['labels'], given['labels'], given['masks'][:, None, None],
             scores=given['scores'][:, 0] if 'scores' in given else None,
             element_points=torch.bincount(superpoints, minlength=given['masks'].shape[1]))
-        found = postprocessor_of(meta, case)(queries)
+        found = postprocessor_of(meta, case)(SceneContext(queries))
         masks = found.masks.flatten(1)[:, superpoints].numpy()                  # (M, N)
         assert_close(found.scores, given['out_scores'], f'scores {number}')
         rows = sorted(zip(given['out_scores'].tolist(), given['out_labels'].tolist(), map(bytes, given['out_masks'].numpy()),
