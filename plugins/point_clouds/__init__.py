@@ -26,5 +26,5 @@ def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
 
 @hook
 def jrs_weight_values(state: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return the tensors of these files with the kernels of sparse convolutions in one layout (section 3.1)."""
+    """Return the tensors of these files with the kernels of sparse convolutions as (out, k, k, k, in) (section 3.1)."""
     return None if unused_keys(state) is None else in_our_layout(state)

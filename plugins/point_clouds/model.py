@@ -16,6 +16,8 @@ from jrs.errors import ConfigError, NonFiniteError
 from jrs.registry import LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build, check_keys
 from jrs.structures import Instances, Predictions, Reconstruction, SceneContext
 
+MODES = {'tensor': 'predict_all', 'loss': 'loss', 'predict': 'reconstruct'}
+
 
 @MODELS.register_module()
 class PointSegmenter(BaseModel):
@@ -54,10 +56,9 @@ class PointSegmenter(BaseModel):
     def forward(self, batch: PointBatch, mode: str = 'tensor',
                 ) -> PointPredictions | dict[str, Tensor] | list[Reconstruction]:
         """Run in one of mmengine's modes: 'tensor' -> predictions, 'loss' -> named terms, 'predict' -> Reconstructions."""
-        modes = {'tensor': self.predict_all, 'loss': self.loss, 'predict': self.reconstruct}
-        if mode not in modes:
-            raise ValueError(f'mode must be one of {", ".join(modes)}, got {mode!r}')
-        return modes[mode](batch)
+        if mode not in MODES:
+            raise ValueError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
+        return getattr(self, MODES[mode])(batch)
 
     def predict_all(self, batch: PointBatch) -> PointPredictions:
         """Return what the queries say of each scene: fields are lists of B tensors."""
