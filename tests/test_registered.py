@@ -94,8 +94,8 @@ TINY = {
 }
 OF_POINTS = {                                                           # they see no images
     'losses': ('ScoreLoss', 'SuperpointSemanticLoss'), 'postprocessors': ('MatrixNMS', 'SuperpointTransfer'),
-    'models': ('PointSegmenter', 'SparseUNet', 'Res16UNet34C', 'MeanPooling', 'LearnedQueries', 'SuperpointQueries',
-               'SuperpointDecoder'),
+    'models': ('PointSegmenter', 'SparseUNet', 'Res16UNet34C', 'MeanPooling', 'AdaptivePooling', 'LearnedQueries',
+               'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder'),
     'datasets': ('PointSceneDataset',), 'samplers': ('PointBatchSampler',)}
 for _slot, _names in OF_POINTS.items():
     TINY[_slot] |= dict.fromkeys(_names)

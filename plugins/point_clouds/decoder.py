@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
+from jrs_plugins.point_clouds.sampling import farthest_points
 from torch import Tensor, nn
 
 from jrs.errors import ConfigError
@@ -55,8 +56,8 @@ class LearnedQueries(nn.Module):
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(num_queries, width))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, None]:
-        """Return the queries (Q, C), which stand for no superpoint, whatever the `features` (S, dim_in)."""
+    def forward(self, scene: Superpoints) -> tuple[Tensor, None]:
+        """Return the queries (Q, C), which stand for no superpoint, whatever the scene."""
         return self.embedding, None
 
 
@@ -75,14 +76,38 @@ class SuperpointQueries(nn.Module):
         self.train_share = train_share
         self.projection = nn.Sequential(nn.Linear(dim_in, width), nn.ReLU(), nn.Linear(width, width))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return queries (Q, C) and the superpoint (Q,) that each stands for, of `features` (S, dim_in)."""
+    def forward(self, scene: Superpoints) -> tuple[Tensor, Tensor]:
+        """Return queries (Q, C) and the superpoint (Q,) that each stands for."""
+        features = scene.features
         elements = torch.arange(len(features), device=features.device)
         if self.training:
             low, high = self.train_share
             count = math.floor((low + (high - low) * torch.rand(()).item()) * len(features))
             elements = torch.randperm(len(features), device=features.device)[:max(1, count)]
         return self.projection(features[elements]), elements
+
+
+@MODELS.register_module()
+class FarthestPointQueries(nn.Module):
+    """Queries from the features of superpoints that lie far from each other, so that they cover the scene.
+
+    Ours, for what is known of QueryFormer (baselines.md section 3.5): high coverage, low repetition.
+
+    Args:
+        dim_in: channels of the superpoints.
+        width: C.
+        num_queries: Q; a scene of fewer superpoints has one query for each.
+    """
+
+    def __init__(self, dim_in: int, width: int, num_queries: int = 400) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        self.projection = nn.Sequential(nn.Linear(dim_in, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, scene: Superpoints) -> tuple[Tensor, Tensor]:
+        """Return queries (Q, C) and the superpoint (Q,) that each stands for."""
+        elements = farthest_points(scene.positions, min(self.num_queries, len(scene.positions)))
+        return self.projection(scene.features[elements]), elements
 
 
 class DecoderLayer(nn.Module):
@@ -153,7 +178,7 @@ class SuperpointDecoder(nn.Module):
     Args:
         dim_in: channels of the superpoints.
         num_classes: K.
-        start: how queries start: `LearnedQueries` or `SuperpointQueries`.
+        start: how queries start: `LearnedQueries`, `SuperpointQueries` or `FarthestPointQueries`.
         layers, width, num_heads, hidden: of the decoder.
         cross_norm: see `DecoderLayer`.
         mask_threshold: superpoints whose mask probability is lower are hidden from a query; one that would see nothing sees
@@ -184,7 +209,7 @@ class SuperpointDecoder(nn.Module):
     def forward(self, scene: Superpoints) -> PointPredictions:
         """Return the predictions of one scene; the earlier ones are its `auxiliary`, in training only."""
         keys, mask_features = self.key_projection(scene.features), self.mask_projection(scene.features)     # (S, C) each
-        queries, elements = self.start(scene.features)
+        queries, elements = self.start(scene)
 
         def predict(last: bool) -> PointPredictions:
             return self.heads(self.norm(queries), mask_features, last, elements=elements, element_points=scene.num_points)

@@ -15,6 +15,8 @@ from tests.golden._points import assert_close, load_published, published_value
 
 load_plugins(['point_clouds'])
 SparseUNet = MODELS.get('SparseUNet')
+pooling = sys.modules['jrs_plugins.point_clouds.pooling']
+sampling = sys.modules['jrs_plugins.point_clouds.sampling']
 unet_module = sys.modules[SparseUNet.__module__]
 
 
@@ -103,3 +105,28 @@ def test_res16unet_and_its_levels(path):
         places = torch.cat([level.coordinates[:, :1], level.coordinates[:, 1:] * stride + base], dim=1).numpy()
         rows = rows_of(places, arrays[f'level{number}_coords'])
         assert_close(found[rows], arrays[f'level{number}'], f'level {number}')
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('path', golden_files('baseline_superpoint_pool*.npz'))
+def test_superpoint_pooling(path):
+    arrays, meta = load_npz(path)
+    points = torch.from_numpy(arrays['voxel_feats'])[arrays['point_to_voxel']]
+    superpoints, count = torch.from_numpy(arrays['superpoints']), meta['superpoints']
+    mean = MODELS.get('MeanPooling')()(points, superpoints, count)
+    largest = pooling.superpoint_max(points, superpoints, count)
+    part = load_published(MODELS.get('AdaptivePooling')(meta['channels']), meta).eval()
+    assert_close(mean, arrays['mean'], 'mean')
+    assert_close(largest, arrays['max'], 'max')
+    for name, centre, weigh in (('mean', mean, part.pooling_linear), ('max', largest, part.pooling_linear1)):
+        weight = pooling.superpoint_softmax(weigh(centre[superpoints] - points)[:, 0], superpoints, count)
+        assert_close(weight[:, None], arrays[f'weight_{name}'], f'weights by the {name}')
+    assert_close(part(points, superpoints, count), arrays['adaptive'], 'adaptive')
+
+
+@pytest.mark.parametrize('path', golden_files('baseline_fps*.npz'))
+def test_farthest_points_with_the_ties_of_the_published_kernel(path):
+    arrays, meta = load_npz(path)
+    for number, case in enumerate(meta['cases']):
+        found = sampling.farthest_points(torch.from_numpy(arrays[f'c{number}_points']), case['m'])
+        np.testing.assert_array_equal(found, arrays[f'c{number}_index'])

@@ -63,7 +63,7 @@ def test_the_decoder_of_superpoints(path):
     for index in range(len(meta['offsets']) - 1):
         if f'query_ids{index}' in arrays:
             elements = torch.from_numpy(arrays[f'query_ids{index}'])
-            part.start.forward = lambda features, rows=elements: (part.start.projection(features[rows]), rows)
+            part.start.forward = lambda scene, rows=elements: (part.start.projection(scene.features[rows]), rows)
         found = part(scene_of(arrays, meta, index)).levels
         assert_close(torch.stack([level.class_logits for level in found]), arrays[f'labels{index}'], 'classes')
         assert_close(torch.stack([level.mask_logits.flatten(1) for level in found]), arrays[f'masks{index}'], 'masks')

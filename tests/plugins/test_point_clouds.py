@@ -299,6 +299,21 @@ def test_kernels_of_both_layouts_in_one_file_are_refused(tmp_path):
         read_state(tmp_path / 'mixed.pth')
 
 
+def test_queries_of_far_superpoints_cover_the_scene_and_are_never_more_than_there_are():
+    start = build(MODELS, dict(type='FarthestPointQueries', num_queries=3), 'start', dim_in=2, width=4)
+    positions = torch.tensor([[5.0, 5, 5], [5, 5, 5.1], [9, 5, 5], [5.2, 5, 5], [5, 8, 5]])
+    scene = decoder.Superpoints(torch.randn(5, 2), positions, torch.ones(5, dtype=torch.int64))
+    queries, elements = start(scene)
+    assert elements.tolist() == [0, 2, 4] and queries.shape == (3, 4)
+    few = decoder.Superpoints(scene.features[:2], torch.zeros(2, 3), scene.num_points[:2])
+    assert len(start(few)[1]) == 2
+
+
+def test_a_point_at_the_origin_is_taken_last():
+    points = torch.tensor([[1.0, 0, 0], [0, 0, 0], [1.5, 0, 0], [9, 0, 0]])
+    assert sys.modules['jrs_plugins.point_clouds.sampling'].farthest_points(points, 3).tolist() == [0, 3, 2]
+
+
 def test_without_a_head_its_terms_say_which_is_lacking():
     pred = decoder.PointPredictions(torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, 1, 1, 5))
     masks = torch.zeros(0, 1, 1, 5, dtype=torch.bool)

@@ -1,0 +1,4 @@
+# Table 1, QueryFormer-style on ScanNet200: no public code exists; queries of far superpoints (baselines.md section 3.5).
+_base_ = './spformer.py'
+
+model = dict(decoder=dict(start=dict(_delete_=True, type='FarthestPointQueries', num_queries=400)))
