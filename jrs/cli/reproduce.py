@@ -34,7 +34,12 @@ EXAMPLES = """examples:
 A run that is finished is not run again: it is known by its settings, code, plugins, weights, data and seed (identity.json in
 its folder). One that was cut off is resumed. One that differs is listed, moved aside and run again; where only code differs,
 --any-code uses it. Trainings are shared by all rows, columns and tables that need the same weights.
+
+exit codes: 0 every cell that was asked for is filled, or --dry-run, or the scripts of --launcher slurm are written; 1 a run
+failed; 2 something that cannot be meant, before anything ran; 3 nothing failed, and for some cells something is missing; 130
+and 143 stopped by Ctrl-C and SIGTERM.
 """
+FAILED, INCOMPLETE = 1, 3                      # exit codes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +59,10 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of every run')
     what.add_argument('--vary', nargs='+', default=[], metavar='a.b=c,d', help='a run per value, for every combination')
     how = options.add_argument_group('how')
-    how.add_argument('--dry-run', action='store_true', help='list every row: its commands, or what is missing; run nothing')
+    how.add_argument('--dry-run', action='store_true', help='list what can run, with its commands, what is finished, and '
+                     'each kind of gap with how to fill it; run nothing')
+    how.add_argument('--commands', action='store_true', help='with --dry-run: also every cell that cannot run yet, and its '
+                     'commands')
     how.add_argument('--any-code', action='store_true', help='use finished runs that other code made; the table says so')
     how.add_argument('--jobs', type=int, default=1, help='runs side by side; more than one: one thread each')
     how.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
@@ -75,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Plan, run what is missing, write the report; returns 1 when a run failed."""
+    """Plan, run what is missing, write the report; returns the exit code."""
     args = parser().parse_args(argv)
     _check(args)
     from jrs.engine.writer import one_writer
@@ -88,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     tables = tables_from(args, settings.timings)
     plan = Planner(settings).plan(tables)
     if args.dry_run:
-        print('\n'.join(dry_run_lines(plan, args)))
+        print('\n'.join(dry_run(plan, args)))
         return 0
     out = args.out or Path('outputs/reproduce') / '_'.join([*(table.name for table in tables), *args.profile])
     with one_writer(out, sys.argv if argv is None else ['tools/reproduce.py', *argv]):
@@ -187,48 +195,27 @@ def prepare(plan: Plan, again: Planner, tables: list[Table], runner: Runner) -> 
     return again.plan(tables) if needed else plan
 
 
-def dry_run_lines(plan: Plan, args: argparse.Namespace) -> list[str]:
-    """Return for each row its state, and the commands that fill it or what is missing."""
-    from jrs.report.work import as_typed
-    ready = [chain for chain in plan.chains() if _runner(args, Path()).missing(chain)]
-    first = plan.preparations if ready else []
-    lines = ['first:', *(f'  {as_typed(_command(work, args))}' for work in first), ''] if first else []
-    table, said = None, {}
-    for cell in plan.cells:
-        if cell.table is not table:
-            table = cell.table
-            lines += [f'{table.title}: {table.caption}']
-        label = ', '.join(filter(None, (cell.row.label, cell.benchmark, cell.variant.name)))
-        lines += [f'  {label}', *([f'    missing: {cell.fault}'] if cell.fault else [])]
-        for work in cell.work.values():
-            for one in filter(None, (getattr(work, 'training', None), work)):
-                lines += _work_lines(one, args, said)
-    return [*lines, '', f'{len(ready)} trainings, measurements or files to score are ready to run']
+def dry_run(plan: Plan, args: argparse.Namespace) -> list[str]:
+    """Return what would be run, what is finished, and each kind of gap."""
+    from jrs.report.dry_run import DryRun, screen_width
+    from jrs.report.work import Submission, typed_words
 
+    def command(work: Work) -> list[str]:
+        nothing = isinstance(work, Submission) and work.gaps
+        return [] if nothing else typed_words(_command(work, args))
 
-def _work_lines(work: Work, args: argparse.Namespace, said: dict[object, str]) -> list[str]:
-    """Return the lines of one command; what was `said` above is only named."""
-    from jrs.report.work import FINISHED, Submission, as_typed
-    state, parts = work.state(args.any_code)
-    line = f'    {state} {", ".join(parts)}'.rstrip() + f': {work.title}'
-    if id(work) in said:
-        return [f'{line} (see above)']
-    said[id(work)] = work.title
-    if state == FINISHED:
-        return [line]
-    command = f'      {as_typed(_command(work, args))}'
-    fewer = work.processes_within(args.processes)
-    if args.launcher != 'none' and fewer < args.processes:
-        line += f' ({fewer} of {args.processes} processes: they share {work.update} equally)'
-    if not work.fault:
-        return [line, command]
-    missing = f'the same as to {said[work.fault]}' if work.fault in said else work.fault
-    said.setdefault(work.fault, work.title)
-    return [line, f'      missing: {missing}', *([] if isinstance(work, Submission) else [command])]
+    def note(work: Work) -> str:
+        fewer = work.processes_within(args.processes)
+        if args.launcher == 'none' or fewer == args.processes:
+            return ''
+        return f' ({fewer} of {args.processes} processes: they share {work.update} equally)'
+
+    told = DryRun(plan, _runner(args, Path()).missing, command, note, args.any_code, screen_width())
+    return told.lines(args.commands)
 
 
 def report(plan: Plan, runner: Runner, args: argparse.Namespace, out: Path) -> int:
-    """Write the report; returns 1 when a run failed."""
+    """Write the report; returns 1 when a run failed, 3 when something is missing for a cell, else 0."""
     from jrs.engine.record import git_state
     from jrs.report.render import sheets, write_report
     from jrs.report.results import collect
@@ -245,7 +232,13 @@ def report(plan: Plan, runner: Runner, args: argparse.Namespace, out: Path) -> i
     for fault in runner.failures.values():
         print(f'failed: {fault}', file=sys.stderr)
     print(f'written: {", ".join(map(str, paths))}')
-    return 1 if runner.failures else 0
+    if runner.failures:
+        return FAILED
+    unfilled = sum(not cell.filled(args.any_code) for cell in plan.cells)
+    if unfilled:
+        print(f'{unfilled} of {len(plan.cells)} cells are not filled: the report says why, --dry-run how to fill them',
+              file=sys.stderr)
+    return INCOMPLETE if unfilled else 0
 
 
 def _table(text: str) -> int | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -70,6 +71,21 @@ def _backbone_part(cfg: Config) -> type | None:
     return BACKBONES.lookup(cfg.model.backbone.type, 'model.backbone') if cfg.model.get('backbone') else None
 
 
+@dataclass
+class Missing:
+    """Something that a config needs and that is not there.
+
+    Attributes:
+        what: a folder or file, as the config has it.
+        paths: the config paths that ask for it.
+        fault: what is wrong, and how to get it.
+    """
+
+    what: str
+    paths: list[str]
+    fault: str
+
+
 def check_ready(cfg: Config, *datasets: str) -> dict[str, Dataset]:
     """Return the data sets called `datasets`, or raise one error that lists everything that is missing, weights included.
 
@@ -77,7 +93,21 @@ def check_ready(cfg: Config, *datasets: str) -> dict[str, Dataset]:
         DataError: something is missing; the message says what, how to get it, and what runs without it.
         ConfigError: the training data have other classes than the model.
     """
-    faults: dict[str, list[str]] = {}                          # what is missing -> the config paths that ask for it
+    ready, missing = look_for(cfg, *datasets)
+    if missing:
+        lines = [f'  - {", ".join(one.paths)}: {one.fault}' for one in missing]
+        rooms = any('prepare.py rooms' in one.fault for one in missing)
+        raise DataError('\n'.join(['this config cannot run yet:', *lines, *([] if rooms else [HOW_TO_GO_ON])]))
+    return ready
+
+
+def look_for(cfg: Config, *datasets: str) -> tuple[dict[str, Dataset], list[Missing]]:
+    """Return the data sets called `datasets` that are there, and everything that is missing, weights included.
+
+    Raises:
+        ConfigError: the training data have other classes than the model.
+    """
+    missing: dict[str, Missing] = {}
     ready: dict[str, Dataset] = {}
     for name in datasets:
         try:
@@ -85,7 +115,7 @@ def check_ready(cfg: Config, *datasets: str) -> dict[str, Dataset]:
             ready[name] = build_dataset(cfg, name, patch_size=any_width)
             check_classes(cfg, ready[name], name)
         except DataError as error:
-            faults.setdefault(str(error), []).append(name)
+            missing.setdefault(str(error), Missing(_place_of(cfg, name), [], str(error))).paths.append(name)
     teacher = cfg.model.get('teacher') or {}
     own = getattr(_backbone_part(cfg), 'official_weights', OFFICIAL_VGGT)
     for path, file, advice in (('weights', cfg.get('weights'), own),
@@ -93,12 +123,17 @@ def check_ready(cfg: Config, *datasets: str) -> dict[str, Dataset]:
         if file and not Path(file).is_file():
             own_file = (REPOSITORY / file).is_file()
             advice = f'It comes with the project: run from {REPOSITORY}, or name it there.' if own_file else advice
-            faults.setdefault(f'no file {file}. {advice}', []).append(path)
-    if faults:
-        lines = [f'  - {", ".join(paths)}: {fault}' for fault, paths in faults.items()]
-        rooms = any('prepare.py rooms' in fault for fault in faults)
-        raise DataError('\n'.join(['this config cannot run yet:', *lines, *([] if rooms else [HOW_TO_GO_ON])]))
-    return ready
+            fault = f'no file {file}. {advice}'
+            missing.setdefault(fault, Missing(str(file), [], fault)).paths.append(path)
+    return ready, list(missing.values())
+
+
+def _place_of(cfg: Config, name: str) -> str:
+    """Return what is missing of a data set that is not ready: its folder, or in one that has other lists its split list."""
+    settings = cfg[name]
+    root, split = Path(cfg.data_root) / settings.get('folder', ''), settings.get('split', '')
+    lists = any(root.glob('*.txt'))
+    return str(root / f'{split}.txt' if lists and not (root / f'{split}.txt').is_file() else root)
 
 
 def check_classes(cfg: Config, dataset: Dataset, name: str) -> None:

@@ -13,10 +13,19 @@ from mmengine.config import Config
 from jrs.config import REPOSITORY, bases_of, load_config, parse_override, read_config
 from jrs.datasets.scene import read_split
 from jrs.datasets.splits import SUFFIX, split_names, subset_name
-from jrs.engine.build import OFFICIAL_VGGT, check_ready
+from jrs.engine.build import OFFICIAL_VGGT, look_for
 from jrs.engine.update import update_of
 from jrs.errors import ConfigError, DataError, JrsError
 from jrs.io.atomic import atomic_write
+from jrs.report.gaps import (
+    Gap,
+    no_accelerator,
+    no_config,
+    no_ground_truth,
+    no_predictions,
+    no_published_weights,
+    other_gap,
+)
 from jrs.report.identity import NO_NUMBERS, digest, own_code, scoring_identity, training_identity
 from jrs.report.naming import default_work_dir
 from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row, Table
@@ -88,7 +97,12 @@ class Cell:
     benchmark: str
     variant: Variant
     work: dict[int, Work] = field(default_factory=dict)
-    fault: str = ''
+    gaps: tuple[Gap, ...] = ()
+    origin: str = ''
+
+    def filled(self, any_code: bool) -> bool:
+        """Return whether nothing is left to do for it."""
+        return not self.gaps and all(work.settled(any_code) for work in self.work.values())
 
 
 @dataclass
@@ -173,7 +187,7 @@ class Planner:
             else:
                 cell.work = self._scorings(table, config, variant)
         except DataError as error:
-            cell.fault = one_line(error)
+            cell.gaps = (other_gap(error),)
         return cell
 
     def _scorings(self, table: Table, config: str, variant: Variant) -> dict[int, Work]:
@@ -187,10 +201,10 @@ class Planner:
         changed = one.with_options(*(f'{path}={value}' for path, value in SCORING.get(table.id, {}).items()))
         if table.subset:
             split = self._base_split(one, table.subset)
-            fault = self._fault(one.with_options(f'test_dataset.split={split}'), 'test_dataset')
-            changed = changed.with_options(f'test_dataset.split={self._subset(one, split, fault)}')
+            gaps = self._gaps(one.with_options(f'test_dataset.split={split}'), 'test_dataset')
+            changed = changed.with_options(f'test_dataset.split={self._subset(one, split, bool(gaps))}')
         else:
-            fault = self._fault(one, 'test_dataset')
+            gaps = self._gaps(one, 'test_dataset')
         run, checkpoint = self._run_folder(one, ()), self._config(one).get('weights') or 'none'
         own_name = [f'table{table.id}'] if changed != one else []
         named = self._that_matter(scoring_identity, one)
@@ -205,7 +219,7 @@ class Planner:
         if folder not in self.scorings:
             self.scorings[folder] = Scoring(
                 title=f'score {run.name}, {folder.name}', folder=folder, config=one.config,
-                fault=fault or ('' if training else self._published_fault(one)), profile=one.profile, seed=one.seed,
+                gaps=gaps or (() if training else self._published_gaps(one)), profile=one.profile, seed=one.seed,
                 overrides=changed.options, identity=identity, checkpoint=Path(checkpoint), training=training)
         return self.scorings[folder]
 
@@ -222,7 +236,7 @@ class Planner:
             if folder in {other.folder for other in self.trainings.values()}:      # two configs of one name
                 folder = folder.with_name(f'{folder.name}_{digest(identity)[:8]}')
             self.trainings[key] = Training(
-                title=f'train {folder.name}', folder=folder, fault=self._fault(one, 'train_dataset', 'val_dataset'),
+                title=f'train {folder.name}', folder=folder, gaps=self._gaps(one, 'train_dataset', 'val_dataset'),
                 config=one.config, profile=one.profile, seed=one.seed, overrides=one.options, named=named, identity=identity,
                 update=update_of(cfg), paper_update=update_of(read_config(one.config)))
         return self.trainings[key]
@@ -261,25 +275,26 @@ class Planner:
     def _run_folder(self, one: Experiment, named: Iterable[str]) -> Path:
         return self.settings.work_dirs / default_work_dir(one.config, one.profile, one.seed, named).name
 
-    def _fault(self, one: Experiment, *datasets: str) -> str:
-        """Return what is missing, '' when nothing is; rooms that can be generated are planned instead."""
+    def _gaps(self, one: Experiment, *datasets: str) -> tuple[Gap, ...]:
+        """Return what is missing; rooms that can be generated are planned instead."""
         cfg = self._config(one)
         if any([self._generates(cfg, name) for name in datasets]):
-            return ''
+            return ()
         if 'train_dataset' not in datasets:
             cfg = Config(dict(cfg._cfg_dict, weights=None, model=without_teacher(cfg.model)))   # scoring reads neither
         try:
-            check_ready(cfg, *datasets)
+            _, missing = look_for(cfg, *datasets)
         except JrsError as error:
-            return one_line(error)
-        return ''
+            return (other_gap(error),)
+        return tuple(Gap(shown(one.what), one.fault, f'{", ".join(one.paths)}: {one.fault}') for one in missing)
 
-    def _published_fault(self, one: Experiment) -> str:
-        """Return why published weights cannot be scored, '' when they can."""
+    def _published_gaps(self, one: Experiment) -> tuple[Gap, ...]:
+        """Return why published weights cannot be scored."""
         weights = self._config(one).get('weights')
         if not weights:
-            return f'no published weights exist at the size of profile {one.profile!r}'
-        return '' if Path(weights).is_file() else f'no file {weights}. {OFFICIAL_VGGT}'
+            return (no_published_weights(one.profile),)
+        fault = f'no file {weights}. {OFFICIAL_VGGT}'
+        return () if Path(weights).is_file() else (Gap(str(weights), fault, fault),)
 
     def _generates(self, cfg: Config, name: str) -> bool:
         """Return whether a data set is rooms that are not all there; plans to generate them."""
@@ -297,12 +312,12 @@ class Planner:
         settings = self._config(one).test_dataset
         return settings.split if 'rooms' in Path(settings.folder).parts else split
 
-    def _subset(self, one: Experiment, split: str, fault: str) -> str:
+    def _subset(self, one: Experiment, split: str, incomplete: bool) -> str:
         """Return the name of the list of ten scenes; plans to write it where the scenes are there."""
         cfg = self._config(one)
         root, name = Path(cfg.data_root) / cfg.test_dataset.folder, subset_name(split)
         path = root / f'{name}.txt'
-        if not fault and read_split(root, name) is None:
+        if not incomplete and read_split(root, name) is None:
             self.preparations.setdefault(path, Preparation(
                 title=f'draw {path}', folder=root, command=('reproduce', '--scene-list', str(path))))
         return name
@@ -312,14 +327,13 @@ class Planner:
         benchmark = benchmark or 'scannet200'
         part = f'{benchmark}_{subset_name(table.subset)}' if table.subset else benchmark
         predictions, truth = (self.settings.predictions / name / part for name in (slug(row.method), 'ground_truth'))
-        lacking = [f'{what} ({folder}/<scene>.txt)' for what, folder in
-                   (('prediction files', predictions), ('ground truth', truth)) if not any(folder.glob('*.txt'))]
-        no_config = '' if row.kind == 'external' else f'the config {config} does not exist yet, and '
+        gaps = [] if _has_scenes(predictions) else [no_predictions(predictions, '' if row.kind == 'external' else config)]
+        gaps += [] if _has_scenes(truth) else [no_ground_truth(truth)]
         agnostic = table.columns[0].measure.key.startswith('instance/agnostic')
         return Submission(
             title=f'evaluate {row.method} on {part}', predictions=predictions, ground_truth=truth,
-            fault=f'{no_config}there are no {" and no ".join(lacking)}' if lacking else '',
-            folder=self.settings.work_dirs / 'predictions' / slug(row.method) / part, class_agnostic=agnostic,
+            gaps=tuple(gaps), class_agnostic=agnostic,
+            folder=self.settings.work_dirs / 'predictions' / slug(row.method) / part,
             benchmark=BENCHMARKS[benchmark][1], identity=submission_identity(predictions, truth))
 
     def _timing(self, table: Table, row: Row, config: str, variant: Variant) -> Timing:
@@ -327,10 +341,10 @@ class Planner:
         key = (table.id, config, variant)
         if key not in self.timings:
             here = variant.profile != 'paper' or self.settings.accelerator
-            fault = '' if Path(config).is_file() else f'the config {config} does not exist yet'
+            gaps = () if Path(config).is_file() else (no_config(config),)
             self.timings[key] = Timing(
                 title=f'time table {table.id}, {Path(config).stem}', folder=TIMINGS, table=table.id, config=config,
-                fault=fault or ('' if here else 'needs an accelerator, and none is here'), profile=variant.profile,
+                gaps=gaps or (() if here else (no_accelerator(),)), profile=variant.profile,
                 overrides=variant.overrides, frames=())
         self.timings[key].frames = (*self.timings[key].frames, frames)
         return self.timings[key]
@@ -364,10 +378,8 @@ def write_subset(path: Path) -> list[str]:
     return names
 
 
-def one_line(error: JrsError) -> str:
-    """Return what is missing, from an error over several lines."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return '; '.join(line.removeprefix('- ') for line in lines if line.startswith('- ')) or ' '.join(lines)
+def _has_scenes(folder: Path) -> bool:
+    return any(folder.glob('*.txt'))
 
 
 def _complete(root: Path) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 
+from jrs.report.gaps import in_words
 from jrs.report.plan import Cell, Plan, Variant
 from jrs.report.tables import Column, Row, Table
 from jrs.report.work import (
@@ -117,8 +118,8 @@ def collect(plan: Plan, failures: Mapping[int, str], any_code: bool) -> list[Ent
 
 
 def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool) -> None:
-    if cell.fault:
-        _note(entry, cell, f'not run: {cell.fault}')
+    if cell.gaps:
+        _note(entry, cell, f'not run: {in_words(cell.gaps)}')
     hours = []
     for seed, work in cell.work.items():
         fault = _why_not(work, failures, any_code)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jrs.config import REPOSITORY
 from jrs.engine.update import Update
+from jrs.report.gaps import Gap, in_words
 from jrs.report.identity import Identity, other_parts, read_identity, weights_digest
 from jrs.report.timings import GivenTiming
 
@@ -27,12 +28,17 @@ class Work:
     Attributes:
         title: for people.
         folder: where the result and the log of the command go.
-        fault: what is missing before it can run; '' when nothing is.
+        gaps: what is missing before it can run.
     """
 
     title: str
     folder: Path
-    fault: str = ''
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def fault(self) -> str:
+        """What is missing before it can run, in words; '' when nothing is."""
+        return in_words(self.gaps)
 
     def state(self, any_code: bool = False) -> tuple[str, list[str]]:
         """Return NEW, CUT_OFF, FINISHED or OTHER, and the parts in which the identity of what is there differs."""
@@ -234,10 +240,15 @@ def command_line(words: list[str], launcher: str = 'none', processes: int = 1) -
 
 
 def as_typed(command: list[str]) -> str:
-    """Return a command as a shell line; the interpreter by the name that finds it here."""
+    """Return a command as a shell line."""
+    return shlex.join(typed_words(command))
+
+
+def typed_words(command: list[str]) -> list[str]:
+    """Return a command's words as people type them; the interpreter by the name that finds it here."""
     python = shutil.which('python')
     same = python is not None and Path(python).absolute() == Path(sys.executable).absolute()
-    return shlex.join('python' if word == sys.executable and same else shown(word) for word in command)
+    return ['python' if word == sys.executable and same else shown(word) for word in command]
 
 
 def shown(path: str | Path) -> str:

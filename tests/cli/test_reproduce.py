@@ -1,6 +1,7 @@
 """Tables from nothing to a report: planned, trained, scored, known again, and told when something fails."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -78,13 +79,48 @@ def test_a_failed_run_is_in_the_table_and_in_the_exit_code(place, debug_data, tm
 
 def test_a_dry_run_of_all_tables_names_every_row_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert command('reproduce', '--table', *range(1, 10), '--dry-run') == 0
+    monkeypatch.setenv('COLUMNS', '300')
+    assert command('reproduce', '--table', *range(1, 10), '--dry-run', '--commands') == 0
     text = capsys.readouterr().out
     for table in range(1, 10):
         assert f'Table {table}: ' in text
-    assert text.count('tools/train.py') == 12 and text.count('tools/test.py') == 17 and text.count('tools/evaluate.py') == 0
-    assert 'data/scannet' in text and 'weights/VGGT-1B/model.pt' in text and 'does not exist yet' in text
+    assert text.count('tools/train.py') >= 12 and text.count('tools/test.py') >= 17
+    assert text.count('all24_fada.py --profile paper --work-dir') == 1
+    assert 'needs data/scannet; weights/VGGT-1B/model.pt' in text and 'does not exist yet' in text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_tells_each_kind_of_gap_in_one_line_of_the_screen_s_width(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('COLUMNS', raising=False)
+    words = ('reproduce', '--table', '1', '2', '3', '--dry-run')
+    assert command(*words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line for line in lines if re.match(r'\d+ cells? needs? ', line)]
+    assert len(starts) <= 8 and len(lines) <= 25 and max(map(len, lines)) <= 100
+    text = ' '.join(' '.join(lines).split())
+    assert re.search(r'\d+ cells need data/scannet: .*python tools/prepare.py scannet --raw DIR --out data/scannet', text)
+    assert re.search(r'\d+ cells need weights/VGGT-1B/model.pt: .*huggingface.co/facebook/VGGT-1B', text)
+    assert re.fullmatch(r'(\d+) cells: 0 finished, 0 can run, \1 lack something \(--commands lists them\)', lines[-1])
+    monkeypatch.setenv('COLUMNS', '50')
+    assert command(*words, '--commands') == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 50
+
+
+def test_a_dry_run_lists_what_can_run_before_what_lacks_something(debug_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('COLUMNS', '200')
+    assert command('reproduce', '--table', '1', '3', '--rows', 'Open-YOLO', 'row ', '--profile', 'debug', '--work-dirs',
+                   tmp_path, '--predictions', tmp_path, '--dry-run', '--cfg-options', f'data_root={debug_data}', *SMALL) == 0
+    text = capsys.readouterr().out
+    assert text.index('3 cells can run:') < text.index('Table 3: row 1') < text.index('1 cell needs prediction files')
+    assert text.count('tools/train.py') == text.count('tools/test.py') == 3 and 'Open-YOLO' not in text
+
+
+def test_cells_that_lack_something_are_told_in_the_exit_code(tmp_path, capsys):
+    assert command('reproduce', '--table', '1', '--rows', 'Open-YOLO', '--predictions', tmp_path, '--work-dirs', tmp_path,
+                   '--out', tmp_path / 'out') == 3
+    assert '1 of 1 cells are not filled' in capsys.readouterr().err
+    assert 'not run: there are no prediction files' in (tmp_path / 'out/report.md').read_text()
 
 
 def test_what_cannot_be_meant_is_refused(capsys, tmp_path):
@@ -114,7 +150,8 @@ def test_ten_scenes_are_listed_on_demand(tmp_path, capsys):
 def test_a_dry_run_prints_commands_that_train_the_setting(launcher, asked, started, tmp_path, monkeypatch, capsys):
     """Eight slots at the scale of the paper: a number of processes that shares them, or one that takes them in turn."""
     monkeypatch.chdir(tmp_path)
-    words = ('--table', '3', '--launcher', launcher, '--processes', asked, '--dry-run')
+    monkeypatch.setenv('COLUMNS', '1000')
+    words = ('--table', '3', '--launcher', launcher, '--processes', asked, '--dry-run', '--commands')
     assert command('reproduce', *words) == 0
     shown = capsys.readouterr().out
     lines = [line for line in shown.splitlines() if 'train.py' in line]

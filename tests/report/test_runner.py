@@ -12,6 +12,7 @@ import pytest
 from jrs.engine.update import Update
 from jrs.engine.writer import one_writer
 from jrs.errors import DataError
+from jrs.report.gaps import Gap
 from jrs.report.identity import write_identity
 from jrs.report.runner import LOG, Runner, gpus_of_cluster, make_room, write_slurm_jobs
 from jrs.report.work import FINISHED, NEW, Scoring, Training, Work, command_line
@@ -21,7 +22,7 @@ class Script(Work):
     """A Python program that writes a file."""
 
     def __init__(self, folder, name, code='', fault=''):
-        Work.__init__(self, title=name, folder=folder, fault=fault)
+        Work.__init__(self, title=name, folder=folder, gaps=(Gap('data', fault),) if fault else ())
         self.result, self.code = folder / name, code
 
     def state(self, any_code=False):
