@@ -20,7 +20,7 @@ from jrs.io.submission import write_vertex_numbers
 from jrs.io.text import read_json
 
 if TYPE_CHECKING:                              # brings torch: `--help` does not wait for it
-    from jrs.datasets.dataset import SceneDataset
+    from jrs.datasets.scenes import ScenesOfSplit
 
 COMMAND = 'export-ground-truth'
 RECORD = 'ground_truth.json'
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def dataset_of(args: argparse.Namespace) -> SceneDataset:
+def dataset_of(args: argparse.Namespace) -> ScenesOfSplit:
     """Return the data set that the options name.
 
     Raises:
@@ -70,15 +70,19 @@ def dataset_of(args: argparse.Namespace) -> SceneDataset:
     if (args.config is None) == (len(given) < 3) or args.config is not None and given:
         raise ConfigError('Say what is exported: --scenes DIR --split NAME --benchmark NAME, or --config FILE; got '
                           f'{", ".join([*given, *(["--config"] if args.config else [])]) or "neither"}.')
-    from jrs.datasets.dataset import SceneDataset
+    from jrs.datasets.scenes import ScenesOfSplit
     if args.config is None:
-        return SceneDataset('', args.split, args.benchmark, width=14, data_root=str(args.scenes), mode='test', maps=())
+        return ScenesOfSplit('', args.split, args.benchmark, str(args.scenes), mode='test')
     from jrs.cli.options import config_from
     from jrs.engine.build import build_dataset
-    return build_dataset(config_from(args), 'test_dataset', maps=(), patch_size=1)
+    dataset = build_dataset(config_from(args), 'test_dataset', maps=(), patch_size=1)
+    if not isinstance(dataset, ScenesOfSplit):
+        raise ConfigError(f'test_dataset: a {type(dataset).__name__} does not say what the vertices of its scenes are; only '
+                          'data sets of scenes with meshes (jrs.datasets.scenes.ScenesOfSplit) have ground truth in files.')
+    return dataset
 
 
-def export(dataset: SceneDataset, out: Path) -> dict[str, int]:
+def export(dataset: ScenesOfSplit, out: Path) -> dict[str, int]:
     """Write the ground truth of the scenes of `dataset`, all or nothing; returns how many objects each has.
 
     Raises:

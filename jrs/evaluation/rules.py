@@ -13,6 +13,7 @@ from typing import Any
 from jrs.config import parse_override
 from jrs.errors import ConfigError, did_you_mean
 from jrs.registry import POSTPROCESSORS, build, check_keys
+from jrs.signatures import accepted_keys
 
 ALL = 'all'
 JOINED = '+'
@@ -48,7 +49,8 @@ def build_rules(settings: Mapping, own: Any, rules: Sequence[str], path: str) ->
     """
     if isinstance(rules, str):
         raise ConfigError(f'{path} must be a list of rules, got {rules!r}: write [{rules!r}].')
-    offered = list(getattr(own, 'alternatives', ()))
+    taken = accepted_keys(type(own))
+    offered = [changes for changes in getattr(own, 'alternatives', ()) if taken is None or set(changes) <= taken]
     voting = set(getattr(own, 'voting', ()))
     found = {}
     for rule in rules:

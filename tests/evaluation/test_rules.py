@@ -5,6 +5,7 @@ import pytest
 
 from jrs.benchmarks import get_benchmark
 from jrs.errors import ConfigError
+from jrs.evaluation.rules import build_rules
 from jrs.postprocess.lift import PosedTransfer, VisiblePixels
 from jrs.registry import METRICS, build
 from tests.evaluation.test_metrics import _noisy
@@ -88,6 +89,17 @@ def test_all_is_every_alternative_but_the_own_one():
     assert not {'vote=any', 'depth_tolerance_m=0.1', 'superpoint_vote=all_points'} & set(names)
     assert 'pairing=pixel' in [rule.name for rule in metric(transfer=dict(type='UnposedTransfer'), rules=['all']).beside]
     assert [rule.name for rule in metric(rules=['vote=any', 'all', 'vote = any']).beside].count('vote=any') == 1
+
+
+def test_a_transfer_that_takes_no_votes_offers_none():
+    class OnPoints(PosedTransfer):
+        def __init__(self):
+            super().__init__()
+    own = OnPoints()
+    with pytest.raises(ConfigError, match='OnPoints offers no `alternatives`'):
+        build_rules({'type': OnPoints}, own, ['all'], 'rules')
+    with pytest.raises(ConfigError, match="no rule 'any'"):
+        build_rules({'type': OnPoints}, own, ['any'], 'rules')
 
 
 def test_a_rule_that_the_model_has_nothing_for_says_so_and_the_others_are_scored(batch):
