@@ -242,6 +242,13 @@ class LayerState:
         view_index = torch.arange(views, device=tokens.device).repeat_interleave(per_view)      # (T,)
         return cls(index, tokens.flatten(1, 2), view_index, is_patch.repeat(views), views)
 
+    def select(self, views: Tensor) -> LayerState:
+        """Return the tokens of some `views` (n,) int64, which are then counted from 0, and those of no view."""
+        number = torch.full((self.num_views + 1,), -2, device=self.view_index.device)           # the last is of no view
+        number[views], number[-1] = torch.arange(len(views), device=number.device), -1
+        kept = number[self.view_index] >= -1                                                    # (T,)
+        return LayerState(self.index, self.tokens[:, kept], number[self.view_index][kept], self.is_patch[kept], len(views))
+
 
 IMAGES = 'images'                              # the map of `FeatureTaps.maps` that no head leaves
 
@@ -275,6 +282,13 @@ class FeatureTaps:
     tap_grids: Sequence[tuple[int, int] | None] | None = None
     wanted: frozenset[str] = frozenset()
     maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def select(self, views: Tensor) -> FeatureTaps:
+        """Return what was left of some `views` (n,) int64, in that order; tokens of no view stay."""
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[:, views]
+        return replace(self, taps=[some(tap) for tap in self.taps], geometry_tokens=some(self.geometry_tokens),
+                       special_tokens=some(self.special_tokens), maps={name: some(map_) for name, map_ in self.maps.items()})
 
     def leave(self, name: str, values: Tensor) -> None:
         """Keep a map (B, V, ...) for the parts that are called later, if one of them reads `name`."""

@@ -21,6 +21,7 @@ OF_THE_BACKBONE = {
     'num_layers': 'its `num_query_layers`',
     'layer_kinds': 'kind of each of these layers, `layer_kinds` of the backbone; all "scene" where it has none',
     'dim_in': 'width of its taps, `feature_dim`',
+    'tap_dims': 'width of each of its taps, one number per tap',
     'patch_size': 'side of a patch in pixels',
     'num_classes': 'K, `model.num_classes`'}
 
@@ -61,6 +62,8 @@ class Backbone(Protocol):
             (all but the outputs of attention) or True.
         layer_kinds: of each query layer, 'scene' where patches of all views were mixed since the one before, else 'special';
             without it all are 'scene'. Queries pass over 'special' layers unless their config includes them.
+        tap_dims: width of each tap, where they differ; without it all have `feature_dim`.
+        order_matters: True where the order of the views changes what comes out of them, beyond which of them is first.
         causal: True where a view sees earlier ones only, so that later ones change nothing of it.
         takes_priors: whether `layers` has a second argument, known depth, intrinsics and cameras (`jrs.structures.Priors`).
         full_precision: beginnings of the names of linear and convolution layers that also run outside autocast. With the
@@ -84,6 +87,8 @@ class Backbone(Protocol):
     num_special: int = 0
     activation_checkpointing: bool | str = False
     layer_kinds: Sequence[str] = ...
+    tap_dims: Sequence[int] = ...
+    order_matters: bool = False
     causal: bool = False
     takes_priors: bool = False
     full_precision: tuple[str, ...] = ...

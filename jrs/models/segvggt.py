@@ -91,6 +91,8 @@ class SegVGGT(BaseModel):
         levels: 'sum' or 'mean' of the losses over levels of queries that are deeply supervised (`MaskDecoder`).
         teacher: images -> geometry that supervises (`TEACHERS`).
         postprocessor: what was predicted for a scene -> scored instances (`POSTPROCESSORS`); None = no instances.
+        key_views: in prediction, queries read so many of the views at most, evenly spaced, at least 2; masks are made in
+            all. None = they read all.
         min_target_pixels: a true instance needs this many mask pixels in the sampled views to be a target.
         autocast: dtype in which the backbone and the queries run ('bfloat16'), or None for float32. Heads, masks, losses
             and matching are always float32.
@@ -102,12 +104,12 @@ class SegVGGT(BaseModel):
                  weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
                  postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None,
                  geometry_head: dict | None = None, pretext: dict | None = None, scale_head: dict | None = None,
-                 levels: str = 'sum', point_head: dict | None = None) -> None:
+                 levels: str = 'sum', point_head: dict | None = None, key_views: int | None = None) -> None:
         super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
                       dim_in=self.backbone.feature_dim, patch_size=self.backbone.patch_size, num_classes=num_classes,
-                      layer_kinds=getattr(self.backbone, 'layer_kinds', None))
+                      layer_kinds=getattr(self.backbone, 'layer_kinds', None), tap_dims=_tap_dims(self.backbone))
         self.camera_head = build(HEADS, camera_head, 'model.camera_head', **offers)
         self.depth_head = build(HEADS, depth_head, 'model.depth_head', **offers)
         self.point_head = build(HEADS, point_head, 'model.point_head', **offers)
@@ -139,6 +141,9 @@ class SegVGGT(BaseModel):
         self.maps_wanted = self._maps_wanted()
         self._check_postprocessor()
         self.min_target_pixels = min_target_pixels
+        if key_views is not None and key_views < 2:
+            raise ConfigError(f'model.key_views is at least 2, or None for all views, got {key_views}.')
+        self.key_views = key_views
         self.reports_matches = False           # True while a metric reads `Reconstruction.matched`
         self.autocast_dtype = _dtype(autocast)
 
@@ -234,25 +239,37 @@ class SegVGGT(BaseModel):
         Images are uint8 or in [0, 1]. `watch(state, layer)` sees the state of the queries and the `LayerState` of each layer
         before it is read.
         """
-        images, passed = unit_images(images), []
+        images, passed, keys = unit_images(images), [], self._keys(images.shape[1], images.device)
         state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
         with self.autocast(images.device):
             for layer in self.backbone.layers(images, *(() if priors is None else (priors,))):
                 passed.append(layer.index)
                 if watch is not None:
                     watch(state, layer)
-                state = self.queries.read(state, layer) if self.queries is not None else None
+                if self.queries is not None:
+                    state = self.queries.read(state, layer if keys is None else layer.select(keys))
         _check_layers(self.backbone, passed)
         return state
 
     def finish_queries(self, state, taps: FeatureTaps, features: Tensor) -> QueryPredictions:
         """Return embeddings and class logits for a `state` of the queries; instance features are (B, V, D, h, w)."""
-        queries, classes = self.queries.finish(state, taps, features), getattr(self.class_head, 'classes', 'softmax')
+        keys, classes = self._keys(features.shape[1], features.device), getattr(self.class_head, 'classes', 'softmax')
+        read = (taps, features) if keys is None else (taps.select(keys), features[:, keys])
+        queries = self.queries.finish(state, *read)
+        if keys is not None and queries.view_attention is not None:
+            attention = queries.view_attention.new_zeros(*queries.view_attention.shape[:-1], features.shape[1])
+            queries.view_attention = attention.index_copy(-1, keys, queries.view_attention)     # (L, B, Q, V)
         for level in queries.levels:
             read = level.embedding if level.class_embedding is None else level.class_embedding
             level.class_logits, level.classes = self.class_head(read), classes              # (B, Q, K + 1), or (B, Q, K)
             level.features = features
         return queries
+
+    def _keys(self, num_views: int, device: torch.device) -> Tensor | None:
+        """Return the views (n,) int64 that queries read; None = all."""
+        if self.training or self.key_views is None or num_views <= self.key_views:
+            return None
+        return torch.linspace(0, num_views - 1, self.key_views, dtype=torch.float64).long().to(device)
 
     def loss(self, batch: SceneBatch) -> dict[str, Tensor]:
         """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""
@@ -363,6 +380,11 @@ def _narrow(part: nn.Module, dtype: torch.dtype) -> None:
         if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith(part.full_precision):
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False).data = parameter.data.to(dtype)
+
+
+def _tap_dims(backbone: nn.Module) -> tuple[int, ...]:
+    """Return the width of each tap of a backbone."""
+    return tuple(getattr(backbone, 'tap_dims', None) or [backbone.feature_dim] * len(backbone.feature_layers))
 
 
 def _check_layers(backbone: nn.Module, passed: list[int]) -> None:

@@ -11,8 +11,8 @@ from jrs.engine.build import build_model
 from jrs.errors import ConfigError
 from jrs.heads.query_class import QueryClassHead
 from jrs.registry import HEADS, LOSSES, POSTPROCESSORS, QUERIES
-from jrs.structures import Instances, QueryPredictions
-from tests._data import MAIN, random_batch
+from jrs.structures import Instances, LayerState, QueryPredictions
+from tests._data import MAIN, ROOT, random_batch
 from tests.models.test_optional_heads import NO_QUERIES
 
 NO_QUERIES_BUT_FEATURES = {**NO_QUERIES, 'model.losses.spread': dict(type='Spread'), 'model.weights.spread': 1.0,
@@ -155,3 +155,47 @@ def test_the_class_head_reads_its_own_side_of_a_query():
     assert predictions.queries.class_logits.equal(expected) and predictions.queries.scene(0).class_embedding.shape == (4, 7)
     assert predictions.queries.mask_logits.shape == (1, 4, 3, 28, 28)
     assert 'loss_classification' in model(random_batch(), mode='loss')
+
+
+# Key views
+
+
+@pytest.mark.parametrize('queries', ['InsertedQueries', 'MaskDecoder'])
+def test_queries_read_key_views_in_prediction_and_masks_are_made_in_all(queries):
+    config = MAIN if queries == 'InsertedQueries' else ROOT / 'configs/baselines/vggt_mask2former_6l.py'
+    torch.manual_seed(0)
+    model = build_model(load_config(config, 'debug', {'model.key_views': 2})).eval()
+    batch = random_batch(4)
+    with torch.no_grad():
+        found, whole = model(batch), model.train()(batch)
+        model.eval()
+        taps = model.read_layers(batch.images), model.backbone.features()
+        changed = taps[1].select(torch.tensor([0, 3]))
+        for tap, other in zip(taps[1].taps, changed.taps, strict=True):
+            assert other.equal(tap[:, [0, 3]])
+        model.key_views = 9
+        everything = model(batch)
+    assert found.queries.mask_logits.shape[2] == 4 and found.depth.shape[1] == 4
+    assert not torch.allclose(found.queries.embedding, everything.queries.embedding)
+    torch.testing.assert_close(whole.queries.embedding, everything.queries.embedding)       # training reads all views
+
+
+def test_queries_pay_no_attention_to_views_that_they_do_not_read():
+    model = model_of({'model.key_views': 3}).eval()
+    with torch.no_grad():
+        attention = model.predict_all(random_batch(6), track_views=True).queries.view_attention         # (L, B, Q, V)
+    assert attention.shape[-1] == 6 and attention[..., [1, 3, 4]].eq(0).all() and attention[..., [0, 2, 5]].gt(0).all()
+    torch.testing.assert_close(attention.sum(dim=-1), torch.ones(attention.shape[:-1]))
+
+
+def test_tokens_of_chosen_views_are_counted_anew_and_those_of_no_view_stay():
+    layer = LayerState(3, torch.arange(7.0).view(1, 7, 1), torch.tensor([-1, 0, 0, 1, 1, 2, 2]),
+                       torch.tensor([False, True, False, True, True, True, True]), 3)
+    found = layer.select(torch.tensor([2, 0]))
+    assert found.tokens.flatten().tolist() == [0, 1, 2, 5, 6] and found.view_index.tolist() == [-1, 1, 1, 0, 0]
+    assert found.is_patch.tolist() == [False, True, False, True, True] and (found.index, found.num_views) == (3, 2)
+
+
+def test_one_key_view_is_refused():
+    with pytest.raises(ConfigError, match='at least 2'):
+        model_of({'model.key_views': 1})

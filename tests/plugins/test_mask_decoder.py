@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 
 import pytest
@@ -49,7 +50,7 @@ def test_there_is_a_prediction_before_the_first_and_after_each_layer(layers):
     assert len(found.auxiliary) == layers and len(found.levels) == layers + 1 and found.levels[-1] is found
     assert all(level.embedding.shape == (B, Q, D) and level.view_attention is None for level in found.levels)
     assert queries.eval().finish(None, *scene()).auxiliary == []
-    first = queries._embed(queries.content).expand(B, -1, -1)
+    first = queries._embed(queries.content).embedding.expand(B, -1, -1)
     torch.testing.assert_close(found.levels[0].embedding, first)
 
 
@@ -194,3 +195,69 @@ def test_one_scene_is_learned(model):
         optimizer.step()
         totals.append(float(total.detach()))
     assert totals[-1] < 0.5 * totals[0], totals
+
+
+# What other decoders need (baseline_contract.md part 1)
+
+def test_a_map_of_a_head_may_stand_in_the_place_of_the_taps():
+    taps, features = scene()
+    grid, views = taps.patch_grid, taps.taps[0].shape[1]
+    torch.manual_seed(3)
+    memory = torch.randn(B, views, 8, *grid)
+    queries = made(width=8, memory='scaled', memory_dim=8, num_heads=2)
+    assert queries.reads == ('scaled',) and queries.map_shapes(grid) == {'scaled': (8, *grid)}
+    assert not [name for name, _ in queries.named_parameters() if name.startswith('tap_projections')]   # read as it is
+    found = queries.finish(None, dataclasses.replace(taps, maps={'scaled': memory}), features).embedding
+    other = queries.finish(None, dataclasses.replace(taps, taps=[tap + 1 for tap in taps.taps], maps={'scaled': memory}),
+                           features).embedding
+    assert other.equal(found)
+    memory[:, :, :, 0] += 1
+    assert not queries.finish(None, dataclasses.replace(taps, maps={'scaled': memory}), features).embedding.equal(found)
+    with pytest.raises(ValueError, match='must be on the patch grid'):
+        queries.finish(None, dataclasses.replace(taps, maps={'scaled': memory[..., :1]}), features)
+
+
+def test_taps_of_several_widths_are_read_and_only_the_last_levels_where_they_are_fewer():
+    taps, features = scene()
+    wide = dataclasses.replace(taps, taps=[torch.cat([tap] * (1 + number), dim=-1) for number, tap in enumerate(taps.taps)])
+    queries = made(tap_dims=[C, 2 * C, 3 * C, 4 * C], levels=2)
+    assert [one.in_features for one in queries.tap_projections] == [3 * C, 4 * C]
+    found = queries.finish(None, wide, features).embedding
+    wide.taps[0] = wide.taps[0] + 1
+    assert queries.finish(None, wide, features).embedding.equal(found)
+
+
+def test_masks_are_resized_bilinearly_where_that_is_asked_for():
+    features = torch.randn(1, 2, 3, 8, 12)
+    embedding = torch.randn(1, 4, 3)
+    logits = torch.einsum('bqd,bvdhw->bqvhw', embedding, features)
+    expected = torch.nn.functional.interpolate(logits.flatten(1, 2), (2, 3), mode='bilinear').view(1, 4, 2, 6)
+    cells = decoder.cell_features(features, (2, 3), decoder.RESIZES['bilinear'])
+    torch.testing.assert_close(torch.einsum('bqd,bvdn->bqvn', embedding, cells), expected)
+    assert not torch.allclose(cells, decoder.cell_features(features, (2, 3)), atol=1e-2)
+
+
+def test_positions_of_mask2former_are_those_of_its_formula():
+    found = decoder.POSITIONS['ends']((2, 3), 8, torch.device('cpu'))
+    for row, column, channel in ((0, 0, 0), (1, 2, 3), (1, 0, 6), (0, 2, 5)):
+        index, count, place = (row, 2, channel) if channel < 4 else (column, 3, channel - 4)
+        u = (index + 1) / (count + 1e-6) * 2 * math.pi
+        angle = u / 10000 ** (2 * (place // 2) / 4)
+        expected = math.cos(angle) if place % 2 else math.sin(angle)
+        assert found[3 * row + column, channel].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_classes_are_read_from_what_the_layers_of_the_mask_embedding_read():
+    taps, features = scene()
+    found = made(mask_layers=3).finish(None, taps, features)
+    assert all(level.class_embedding.shape == (B, Q, 8) and level.embedding.shape == (B, Q, D) for level in found.levels)
+    projection = made(mask_layers=3).projection
+    torch.testing.assert_close(projection(found.class_embedding), found.embedding)
+    assert [type(part).__name__ for part in projection] == ['Linear', 'ReLU', 'Linear', 'ReLU', 'Linear']
+    assert made().finish(None, taps, features).class_embedding is None
+
+
+@pytest.mark.parametrize('options', [dict(mask_resize='nearest'), dict(positions='none'), dict(mask_layers=0)])
+def test_options_that_do_not_exist_are_refused(options):
+    with pytest.raises(ConfigError):
+        made(**options)

@@ -129,6 +129,14 @@ def test_a_part_that_breaks_its_contract_is_told_what_is_wrong(kind, old, new, w
     assert re.search(words, '\n'.join(found)), found
 
 
+def test_order_of_views_may_matter_where_a_backbone_says_so():
+    """A memory of the views before: beyond which is first, as MUSt3R has it."""
+    text = EXAMPLES['BACKBONES'].whole.replace('yield LayerState', 'tokens = tokens.cumsum(dim=1)\n        yield LayerState')
+    assert 'another order' in '\n'.join(faults_of(made('BACKBONES', text), slot_of('BACKBONES')))
+    told = text.replace("scale, has", "order_matters, scale, has").replace("'multiples of 8', ", "'multiples of 8', True, ")
+    assert faults_of(made('BACKBONES', told), slot_of('BACKBONES')) == []
+
+
 def test_tokens_of_all_views_may_be_mixed_in_any_order_that_the_index_vectors_tell():
     text = EXAMPLES['BACKBONES'].whole.replace('yield LayerState.of_views(0, tokens)', '''views, count = tokens.shape[1:3]
         order = torch.randperm(views * count, generator=torch.Generator().manual_seed(0))
