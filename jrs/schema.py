@@ -99,7 +99,7 @@ def terms_of(cfg: Mapping) -> dict[str, dict[str, Any]]:
     if not isinstance(model, Mapping) or not {'losses', 'matcher'} & set(model):
         return {}
     found: dict[str, dict[str, Any]] = {}
-    for path in ('model.matcher.costs', 'model.losses'):
+    for path in ('model.losses', 'model.matcher.costs'):
         named = value_at(cfg, path)
         for name, part in (named.items() if isinstance(named, Mapping) else ()):
             found.setdefault(name, {})[f'{path}.{name}'] = part
