@@ -464,7 +464,7 @@ def check_scene_name(name: str, advice: str) -> None:
     if not name or name.startswith('.') or set(name) & set('/\\') or any(character.isspace() for character in name) \
             or readable(name) != name or len(name.encode()) > MAX_SCENE_NAME:
         raise DataError(f'A scene cannot be named {name!r}: a name is at most {MAX_SCENE_NAME} bytes of text, without '
-                        f'spaces and slashes. {advice}')
+                        f'spaces and slashes, and begins with no dot. {advice}')
 
 
 def read_split(root: str | os.PathLike, split: str) -> list[str] | None:
