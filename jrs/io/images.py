@@ -153,17 +153,18 @@ def each_photo(source: str | Path | Sequence[str | Path], width: int = 518, patc
 
 
 class _View(NamedTuple):
-    """A view of a source, not read yet."""
+    """A view of a source, not read yet; `again` reads it another time, for results."""
 
     name: str
     open: Callable[[], Photo]
+    again: Callable[[], Photo]
     path: Path
     frame: int | None = None
 
     @property
     def original(self) -> Original:
         """The picture that it is made from."""
-        return Original(lambda: self.open().pixels, self.path, self.frame)
+        return Original(lambda: self.again().pixels, self.path, self.frame)
 
 
 @dataclass
@@ -189,7 +190,7 @@ def _read_source(source: str | Path | Sequence[str | Path], width: int, patch_si
     named = _pick(list(zip(distinct_names(found), found, strict=True))[::every], max_views)
     files = [path for _, path in named]
     bits = common_bits(files)
-    return _Source([_View(name, partial(open_photo, path, bits), path) for name, path in named],
+    return _Source([_View(name, *2 * [partial(open_photo, path, bits)], path) for name, path in named],
                    left_out | not_chosen(found, files, every, max_views), [])
 
 
@@ -451,8 +452,9 @@ def _frames(path: Path, max_views: int | None, every: int) -> _Source:
         raise DataError(f'No frame of the video {path} can be decoded: it is empty, damaged, or of a codec that OpenCV '
                         f'cannot read. Extract frames (ffmpeg -i {shlex.quote(path.name)} frames/%05d.jpg) and give '
                         'their folder.')
-    frames = RepeatedFrames(path)
-    views = [_View(f'frame_{index:06d}', partial(_frame, frames, index), path, index) for index in wanted]
+    readers = RepeatedFrames(path), RepeatedFrames(path)          # each goes through the video once, whatever the other does
+    views = [_View(f'frame_{index:06d}', *(partial(_frame, reader, index) for reader in readers), path, index)
+             for index in wanted]
     return _Source(views, {}, frames_chosen(path, len(wanted), count, every, max_views))
 
 

@@ -17,6 +17,7 @@ from jrs.engine.inference import Reconstructor, advice, default_weights, pick_de
 from jrs.errors import ConfigError, WeightsError
 from jrs.io.known_geometry import known_geometry, read_cameras
 from jrs.io.png import write_png16
+from jrs.io.video import open_video
 from jrs.io.weights import save_weights
 from tests._data import command
 from tests.seeded_weights import fill_module_
@@ -190,14 +191,18 @@ def streaming_run(tmp_path_factory):
     return folder
 
 
-def test_a_video_is_streamed_window_by_window_and_every_view_is_timed(streaming_run, tmp_path, capsys):
+def test_a_video_is_streamed_window_by_window_and_every_view_is_timed(streaming_run, tmp_path, capsys, monkeypatch):
     """All frames, 7 in windows of 3; the world of all is the first camera of the first."""
+    opened = []
+    monkeypatch.setattr('jrs.io.video.open_video', lambda path: opened.append(path) or open_video(path))
     writer = cv2.VideoWriter(str(tmp_path / 'walk.mkv'), cv2.VideoWriter_fourcc(*'MJPG'), 30, (80, 60))
     for frame in np.random.default_rng(0).integers(0, 256, (7, 60, 80, 3), np.uint8):
         writer.write(frame)
     writer.release()
     assert command('infer', tmp_path / 'walk.mkv', '--out', tmp_path / 'out', '--stream', 3, '--checkpoint',
-                   streaming_run / 'weights.safetensors', '--device', 'cpu', '--no-glb', '--min-score', 0) == 0
+                   streaming_run / 'weights.safetensors', '--device', 'cpu', '--no-glb', '--min-score', 0, '--colmap') == 0
+    assert len(opened) == 2 and [path.name for path in sorted((tmp_path / 'out').rglob('colmap/images/*'))] == [
+        f'frame_{number:06}.jpg' for number in range(7)]       # read once for the views, once for the pictures
     line = r'view \d, frame_00000\d: [\d.]+ s, kept of earlier views [\d.]+ MB, memory [\d.]+ GB, peak [\d.]+ GB'
     assert len(re.findall(line, capsys.readouterr().out)) == 7
     record = json.loads((tmp_path / 'out' / 'stream.json').read_text())
