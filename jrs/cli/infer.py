@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def infer(args: argparse.Namespace) -> None:
     """Do what `main` says, in a folder that nobody else writes to."""
-    from jrs.engine.inference import Reconstructor, advice
+    from jrs.engine.inference import Reconstructor
     from jrs.io.known_geometry import known_geometry, read_cameras
     from jrs.io.known_scale import check_scale_source, parse_scale_source
     start = time.perf_counter()
@@ -133,12 +133,11 @@ def infer(args: argparse.Namespace) -> None:
     if scene.left_out:
         say(f'left out: {scene.left_out}')
     say('written: ' + ', '.join(str(path) for path in written))
-    print(f'\n{advice(scene.weights)}\n\nLook at: {written[-1]}')
+    print(f'\n{scene.advice}\n\nLook at: {written[-1]}')
 
 
 def infer_stream(args: argparse.Namespace, reconstruct: Reconstructor, say: Callable[[str], None]) -> None:
     """Reconstruct view by view; write each window when it is complete, and what views took in `stream.json`."""
-    from jrs.engine.inference import advice
     from jrs.engine.stream import stream_windows
     from jrs.io.atomic import atomic_write
     from jrs.io.images import as_video, list_photos
@@ -155,7 +154,7 @@ def infer_stream(args: argparse.Namespace, reconstruct: Reconstructor, say: Call
         say(f'window {window.number}: {len(window.seconds)} views, {mean(window.seconds):.3f} s per view, '
             f'{_found(window.scene)}; written: {written[-1]}')
         del window                                                              # its memory is given back before the next
-    print(f'\n{advice(reconstruct.weights)}\n\nLook at: {written[-1]}')
+    print(f'\n{reconstruct.advice}\n\nLook at: {written[-1]}')
 
 
 def _remarked(views: Iterable[LoadedPhotos], say: Callable[[str], None]) -> Iterator[LoadedPhotos]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.postprocess.known import check_usable, with_known
 from jrs.postprocess.metres import in_metres
-from jrs.registry import MODELS, build
+from jrs.registry import MODELS, build, owner_of
 from jrs.schema import without_teacher
 from jrs.structures import Instances, KnownGeometry, Priors, Reconstruction, SceneBatch
 from jrs.visualization.overlays import instance_colours
@@ -65,6 +66,7 @@ class Scene:
         class_names: K names.
         weights: the card of the weights: file, origin, licence, trained_on, …
         facts: how it was made, for the report.
+        advice: what the weights are good for, in words.
     """
 
     reconstruction: Reconstruction
@@ -72,6 +74,7 @@ class Scene:
     class_names: Sequence[str]
     weights: dict
     facts: dict
+    advice: str = ''
 
     @property
     def scale(self) -> str:
@@ -136,7 +139,7 @@ class Scene:
                  **({'not read': reasons(self.photos.left_out, shown=None)} if self.photos.left_out else {}),
                  **({'how it was read': '; '.join(remarks_on(self.photos.notes, None))} if self.photos.notes else {}),
                  'weights': self.weights['file'], **card}
-        written.append(write_report(out / 'report.html', title, [section], facts, advice(self.weights),
+        written.append(write_report(out / 'report.html', title, [section], facts, self.advice,
                                     f'made by jrs {__version__}; scale {self.scale}'))
         return written
 
@@ -227,7 +230,12 @@ class Reconstructor:
         height, width = photos.images.shape[-2:]
         facts = {**facts, 'network input': f'{width} × {height}', 'device': str(self.device)}
         facts |= {'scores': found.instances.ranking} if found.instances is not None and found.instances.ranking else {}
-        return Scene(found, photos, self.class_names, self.weights, facts)
+        return Scene(found, photos, self.class_names, self.weights, facts, self.advice)
+
+    @property
+    def advice(self) -> str:
+        """What the weights are good for, in words."""
+        return advice(self.weights, self.model.backbone)
 
     @property
     def takes_priors(self) -> bool:
@@ -319,16 +327,34 @@ def weights_card(checkpoint: str | Path) -> dict:
     return {'file': readable(checkpoint), 'origin': UNSTATED, 'licence': UNSTATED, 'trained_on': UNSTATED, **stated}
 
 
-def advice(card: Mapping) -> str:
-    """Return what the weights are good for, in words for the report and the terminal."""
+def advice(card: Mapping, backbone: nn.Module) -> str:
+    """Return what the weights of a model with this backbone are good for, in words for the report and the terminal."""
+    name, licence = type(backbone).__name__, getattr(backbone, 'weights_licence', 'none')
     if 'rooms' in str(card['trained_on']):
         return (f'These weights were trained on {card["trained_on"]}, which are computer-made. They show that everything '
                 'works and are no match for real photos: expect depth, cameras and objects of real places to be wrong. '
-                f'{OFFICIAL}')
+                f'{for_real_photos(backbone)}')
     if card['trained_on'] == UNSTATED:
-        return ('The weights do not say what they were trained on or under which licence they may be used. The released '
-                'SegVGGT and VGGT-1B weights are non-commercial; SegVGGT\'s were trained on indoor scans (ScanNet).')
+        unsaid = 'The weights do not say what they were trained on or under which licence they may be used.'
+        if name == 'VGGT':
+            return (f'{unsaid} The released SegVGGT and VGGT-1B weights are non-commercial; SegVGGT\'s were trained on '
+                    'indoor scans (ScanNet).')
+        return unsaid if licence == 'none' else f'{unsaid} The licence of the released weights of {name}: {licence}.'
     return f'The weights were trained on {card["trained_on"]}; licence: {card["licence"]}.'
+
+
+def for_real_photos(backbone: nn.Module) -> str:
+    """Return which weights of a model with this backbone are for real photos, and how to use them."""
+    name = type(backbone).__name__
+    places = re.findall(r'https://[^\s,;()]*[^\s,;().]', getattr(backbone, 'official_weights', ''))
+    if name == 'VGGT':
+        return OFFICIAL
+    if not places:
+        return f'For real photos train {name} on recordings of real places: no released weights of it are known here.'
+    return (f'For real photos use the released weights of {name} ({backbone.weights_licence}): download them from '
+            f'{" or ".join(places)}, and name them with --checkpoint, and with --config an experiment of geometry of the '
+            f'plugin `{owner_of(type(backbone))}`. They give cameras and depth; objects need a training on recordings of '
+            'real places.')
 
 
 def class_names(cfg: Config, card: Mapping, agnostic: bool = False) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from jrs.io.known_geometry import known_geometry, read_cameras
 from jrs.io.png import write_png16
 from jrs.io.video import open_video
 from jrs.io.weights import save_weights
+from jrs.plugins import load_plugins
+from jrs.registry import BACKBONES
 from tests._data import command
 from tests.seeded_weights import fill_module_
 
@@ -121,10 +123,31 @@ def test_unknown_devices_are_named():
 
 
 def test_advice_depends_on_what_the_weights_saw(run):
-    card = weights_card(run / 'weights.safetensors')
-    assert card['origin'] == 'a test' and 'no match for real photos' in advice(card)
-    assert 'non-commercial' in advice(weights_card('other.pt'))
-    assert advice({**card, 'trained_on': 'ScanNet', 'licence': 'X'}) == 'The weights were trained on ScanNet; licence: X.'
+    card, backbone = weights_card(run / 'weights.safetensors'), Reconstructor(checkpoint=run / 'weights.safetensors',
+                                                                             device='cpu').model.backbone
+    assert card['origin'] == 'a test' and 'no match for real photos' in advice(card, backbone)
+    assert 'JinyuanQu/SegVGGT' in advice(card, backbone) and 'non-commercial' in advice(weights_card('other.pt'), backbone)
+    trained = {**card, 'trained_on': 'ScanNet', 'licence': 'X'}
+    assert advice(trained, backbone) == 'The weights were trained on ScanNet; licence: X.'
+
+
+@pytest.mark.parametrize(('plugin', 'name', 'page'), [
+    ('pi3', 'Pi3', 'yyfz233/Pi3'), ('pi3x', 'Pi3X', 'yyfz233/Pi3X'), ('stream_vggt', 'StreamVGGT', 'lch01/StreamVGGT'),
+    ('vggt_omega', 'VGGTOmega', 'facebook/VGGT-Omega'), ('map_anything', 'MapAnything', 'facebook/map-anything-apache'),
+    ('depth_anything_3', 'DepthAnything3', 'huggingface.co/depth-anything')])
+def test_advice_names_the_released_weights_of_the_backbone_in_use(plugin, name, page):
+    load_plugins([plugin])
+    backbone = object.__new__(BACKBONES.get(name))
+    torch.nn.Module.__init__(backbone)
+    for card in (dict(trained_on='built-in rooms'), dict(trained_on=inference.UNSTATED)):
+        said = advice(card, backbone)
+        assert 'SegVGGT' not in said and name in said and backbone.weights_licence in said
+    assert page in advice(dict(trained_on='built-in rooms'), backbone)
+
+
+def test_advice_does_not_invent_released_weights():
+    said = advice(dict(trained_on='built-in rooms'), torch.nn.Linear(1, 1))
+    assert 'train Linear on recordings of real places' in said and 'http' not in said
 
 
 def write_known(folder, sizes) -> tuple:
