@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
 def infer(args: argparse.Namespace) -> None:
     """Do what `main` says, in a folder that nobody else writes to."""
     from jrs.engine.inference import Reconstructor
-    from jrs.io.known_geometry import known_geometry, read_cameras
+    from jrs.io.known_geometry import known_geometry, not_used, read_cameras
     from jrs.io.known_scale import check_scale_source, parse_scale_source
     start = time.perf_counter()
     cameras = None if args.cameras is None else read_cameras(args.cameras)
@@ -124,6 +124,8 @@ def infer(args: argparse.Namespace) -> None:
     if cameras is not None or args.depth is not None:
         known = known_geometry(photos, cameras, args.depth)
         say(f'given: {reconstruct.about(known)["given"]}')
+        for line in not_used(photos, cameras, args.depth):
+            say(line)
     scene = reconstruct(photos, known=known)
     say(f'reconstructed on {reconstruct.device}: {_found(scene)}')
     if source is not None:

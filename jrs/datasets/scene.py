@@ -47,7 +47,7 @@ from jrs.io.atomic import atomic_write
 from jrs.io.names import MAX_NAME, MAX_SCENE_NAME, hidden_beside, readable
 from jrs.io.photo import read_photo
 from jrs.io.ply import read_ply, write_ply
-from jrs.io.png import MAX_PIXELS, read_png16, write_png8, write_png16
+from jrs.io.png import MAX_PIXELS, read_depth_mm, read_png16, write_png8, write_png16
 from jrs.io.text import read_json, read_text
 
 FORMAT = 1
@@ -267,7 +267,7 @@ class SceneFolder(Scene):
         if size is None:
             return None
         path = self.path / 'depth' / f'{frame.name}.png'
-        return _of_size(read_png16(path), size, path).astype(np.float32) / np.float32(1000)
+        return _of_size(read_depth_mm(path), size, path).astype(np.float32) / np.float32(1000)
 
     def instance_ids(self, frame: Frame) -> np.ndarray | None:
         """Return ids at colour resolution, (H, W) int32: 0 none, -1 ignore; None where nothing is annotated."""

@@ -13,7 +13,7 @@ import numpy as np
 from jrs.errors import DataError
 from jrs.io.images import resize_map
 from jrs.io.photo import photo_size
-from jrs.io.png import read_png16
+from jrs.io.png import read_depth_mm
 from jrs.io.scannet import read_matrix
 
 COLOR_SUFFIXES = ('.jpg', '.png')
@@ -57,7 +57,7 @@ class ExportedFrames:
     @cached_property
     def depth_size(self) -> tuple[int, int]:
         """(H, W) of the depth images."""
-        return read_png16(self._depth_path(self.indices[0])).shape
+        return read_depth_mm(self._depth_path(self.indices[0])).shape
 
     @cached_property
     def color_intrinsics(self) -> np.ndarray:
@@ -88,7 +88,7 @@ class ExportedFrames:
 
     def depth_mm(self, index: int) -> np.ndarray:
         """Return depth in millimetres, (Hd, Wd) uint16, 0 = no reading."""
-        depth = read_png16(self._depth_path(index))
+        depth = read_depth_mm(self._depth_path(index))
         if depth.shape != self.depth_size:
             raise DataError(f'{self._depth_path(index)}: is {depth.shape}, the first frame is {self.depth_size}.')
         return depth

@@ -15,8 +15,8 @@ import torch
 from jrs.errors import DataError
 from jrs.io.images import LoadedPhotos
 from jrs.io.known_scale import SCALED
-from jrs.io.names import view_name
-from jrs.io.png import MAX_PIXELS, decode_png16, read_png_header
+from jrs.io.names import readable, view_name
+from jrs.io.png import MAX_PIXELS, read_depth_mm
 from jrs.structures import KnownGeometry
 
 UNITS = {'metric': 'metres',
@@ -154,16 +154,14 @@ def _read_depth(folder: Path, photos: LoadedPhotos, cameras: KnownCameras | None
     """Return the depth (V, H, W) float32 of the network input, 0 = no reading."""
     if not folder.is_dir():
         raise DataError(f'There is no folder {folder} of depth images.')
-    there = defaultdict(list)
-    for path in sorted(path for path in folder.iterdir() if path.suffix in ('.png', '.npy')):
-        there[view_name(path.stem)].append(path)
+    there = _depth_files(folder)
     _need_all(photos.names, there, f'The folder {folder} has no depth (NAME.png or NAME.npy)', sorted(there))
     doubled = [name for name in photos.names if len(there[name]) > 1]
     if doubled:
         both = ' and '.join(repr(path.name) for path in there[doubled[0]])
         raise DataError(f'The folder {folder} has both {both} for the view {doubled[0]}: leave one.')
     files = {name: there[name][0] for name in photos.names}
-    metres = [name for name in photos.names if files[name].suffix == '.png']
+    metres = [name for name in photos.names if files[name].suffix.lower() == '.png']
     if metres and cameras is not None and cameras.scale == 'arbitrary':
         raise DataError(f'{cameras.file} is of arbitrary scale, and {files[metres[0]]} is in millimetres: they share no '
                         'unit. Scale the cameras to metres and set their "scale" to "metric", or give depth as .npy in the '
@@ -175,14 +173,36 @@ def _read_depth(folder: Path, photos: LoadedPhotos, cameras: KnownCameras | None
     return depth
 
 
+def not_used(photos: LoadedPhotos, cameras: KnownCameras | None, depth: str | Path | None) -> list[str]:
+    """Return lines that name cameras, depth images and other files that belong to no view of `photos`."""
+    lines = []
+    if cameras is not None and (extra := [name for name in cameras.cameras if name not in photos.names]):
+        lines.append(f'{readable(cameras.file.name)}: {len(extra)} of {len(cameras.cameras)} cameras are of no view and not '
+                     f'used: {_some(extra)}')
+    if depth is not None:
+        used = {path for name in photos.names for path in _depth_files(Path(depth)).get(name, ())}
+        if extra := [readable(path.name) for path in sorted(Path(depth).iterdir()) if path not in used]:
+            lines.append(f'{readable(Path(depth).name)}: {len(extra)} files are no depth of a view and not used: '
+                         f'{_some(extra)}')
+    return lines
+
+
+def _depth_files(folder: Path) -> dict[str, list[Path]]:
+    """Return name of a view -> the files of its depth."""
+    there = defaultdict(list)
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in ('.png', '.npy')):
+        there[view_name(path.stem)].append(path)
+    return there
+
+
+def _some(names: Sequence[str]) -> str:
+    return f'{", ".join(names[:SHOWN])}{", …" if len(names) > SHOWN else ""}'
+
+
 def _depth_image(path: Path) -> np.ndarray:
     """Return z-depth (h, w) float32, of a PNG in metres; 0 = no reading."""
-    if path.suffix == '.png':
-        data = path.read_bytes()
-        bits = read_png_header(data, str(path))[2]
-        if bits != 16:
-            raise DataError(f'{path}: a depth image has 16 bits and one channel (millimetres), got {bits} bits.')
-        return decode_png16(data, str(path)).astype(np.float32) / np.float32(1000)
+    if path.suffix.lower() == '.png':
+        return read_depth_mm(path).astype(np.float32) / np.float32(1000)
     try:
         depth = np.load(path, mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
@@ -219,6 +239,6 @@ def _need_all(names: Sequence[str], found: Mapping, words: str, there: Sequence[
     missing = [name for name in names if name not in found]
     if missing:
         more = f' and {len(missing) - SHOWN} more' if len(missing) > SHOWN else ''
-        held = f'{", ".join(there[:SHOWN])}{", …" if len(there) > SHOWN else ""}' if there else 'none'
+        held = _some(there) if there else 'none'
         raise DataError(f'{words} for {len(missing)} of {len(names)} views: {", ".join(missing[:SHOWN])}{more}. It has: '
                         f'{held}. Names are those of the photos without suffix, as in a cameras.json of the same photos.')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 6]            # OpenCV's default mak
 # What PIL raises on broken pictures: its readers check little.
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
                   NotImplementedError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
+CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}                 # PNG's colour type -> channels
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
@@ -30,25 +32,35 @@ def write_png16(path: str | os.PathLike, image: np.ndarray) -> None:
     _write(path, '.png', image, PNG_OPTIONS)
 
 
-def read_png16(path: str | os.PathLike) -> np.ndarray:
-    """Return the single channel of a 16-bit (or 8-bit) PNG as (H, W) uint16; its size is checked before decoding.
+def read_png16(path: str | os.PathLike, allowed: Collection[int] = (8, 16)) -> np.ndarray:
+    """Return the single channel of a PNG of `allowed` bits as (H, W) uint16; its size is checked before decoding.
 
     Raises:
-        DataError: missing, not a PNG, cut off, absurdly large, or with more than one channel.
+        DataError: missing, not a PNG, cut off, absurdly large, of other bits, or with more than one channel.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror}).') from error
+    return decode_png16(_bytes_of(path), str(path), allowed)
+
+
+def read_depth_mm(path: str | os.PathLike) -> np.ndarray:
+    """Return a depth image, (H, W) uint16 millimetres, 0 = no reading; 8 bits, which end at 255 mm, are refused.
+
+    Raises:
+        DataError: as of `read_png16`.
+    """
+    data = _bytes_of(path)
+    *_, bits, color_type = read_png_header(data, str(path))
+    if (bits, color_type) != (16, 0):
+        raise DataError(f'{path}: a depth image has 16 bits and one channel (millimetres), got {bits} bits and '
+                        f'{CHANNELS.get(color_type, "no known number of")} channel{"s" * (color_type != 0)}.')
     return decode_png16(data, str(path))
 
 
-def decode_png16(data: bytes, where: str) -> np.ndarray:
+def decode_png16(data: bytes, where: str, allowed: Collection[int] = (8, 16)) -> np.ndarray:
     """Do what `read_png16` does with the bytes of a PNG; `where` names them in messages."""
     height, width, bits, color_type = read_png_header(data, where)
-    if color_type != 0 or bits not in (8, 16):
-        raise DataError(f'{where}: {bits} bits, PNG colour type {color_type}; allowed: 8 or 16 bits, type 0 (one channel).')
+    if color_type != 0 or bits not in allowed:
+        raise DataError(f'{where}: {bits} bits, PNG colour type {color_type}; allowed: {" or ".join(map(str, allowed))} '
+                        'bits, type 0 (one channel).')
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -66,6 +78,13 @@ def read_png_header(data: bytes, where: str) -> tuple[int, int, int, int]:
     if not 1 <= width * height <= MAX_PIXELS:
         raise DataError(f'{where}: {width} x {height} pixels; allowed: 1 to {MAX_PIXELS}.')
     return height, width, bits, color_type
+
+
+def _bytes_of(path: str | os.PathLike) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read ({error.strerror}).') from error
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from jrs.io.png import CHANNELS
+
 DEPTHS = (8, 10, 12, 16, 32)                    # bits that integers of 16 and 32 bits are taken to hold
-PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}         # colour type -> channels
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, CMYK, YCBCR, LAB = 0, 1, 2, 5, 6, 8            # TIFF's photometric interpretations
 PLANES_APART = 2
 JPEG_IN_TIFF = (6, 7)                           # compressions
@@ -197,12 +198,12 @@ def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def _png_samples(data: bytes) -> Samples | None:
     width, height, bits, color_type = struct.unpack('>IIBB', data[16:26])
-    if bits != 16 or color_type not in PNG_CHANNELS:
+    if bits != 16 or color_type not in CHANNELS:
         return None
     chunks = _png_chunks(data)
     grey_key = chunks.get(b'tRNS', b'') if color_type == 0 else b''
     declared = (0, 65535) if 16 in chunks.get(b'sBIT', b'') else None           # fewer may stand high or low in the sample
-    return Samples((height, width), 'unsigned', 16, PNG_CHANNELS[color_type], alpha='straight', declared=declared,
+    return Samples((height, width), 'unsigned', 16, CHANNELS[color_type], alpha='straight', declared=declared,
                    transparent=int.from_bytes(grey_key, 'big') if grey_key else None, whole=b'IEND' in data[-16:])
 
 

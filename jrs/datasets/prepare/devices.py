@@ -16,7 +16,7 @@ from jrs.io.images import natural_key, resize_map
 from jrs.io.lidar_depth import SIZE as LIDAR_SIZE
 from jrs.io.lidar_depth import LidarDepth
 from jrs.io.photo import read_photo
-from jrs.io.png import read_png16
+from jrs.io.png import read_depth_mm, read_png16
 from jrs.io.scannetpp import read_transforms
 from jrs.io.video import VideoFrames
 
@@ -172,7 +172,7 @@ class Iphone:
         if self._lidar is not None:
             return self._lidar.depth_mm(shot.index)
         path = self._depth_path(shot)
-        return _of_size(read_png16(path), self.depth_lens.size, str(path))
+        return _of_size(read_depth_mm(path), self.depth_lens.size, str(path))
 
     def close(self) -> None:
         """Close videos and depth."""
@@ -192,7 +192,7 @@ class Iphone:
         path = next((self._depth_path(shot) for shot in self.shots if self._depth_path(shot).is_file()), None)
         if path is None:
             raise DataError(f'{self.folder / "depth"}: no depth of any posed frame.')
-        return read_png16(path).shape
+        return read_depth_mm(path).shape
 
     def _picture_path(self, shot: Shot) -> Path:
         return self.folder / 'rgb' / shot.file
@@ -211,7 +211,7 @@ def _scaled(lens: Lens, size: tuple[int, int]) -> Lens:
 
 
 def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray | None:
-    return _of_size(read_png16(path).astype(np.uint8), size, str(path)) if path.is_file() else None
+    return _of_size(read_png16(path, allowed=(8,)).astype(np.uint8), size, str(path)) if path.is_file() else None
 
 
 def _of_size(image: np.ndarray, size: tuple[int, int], what: str) -> np.ndarray:
