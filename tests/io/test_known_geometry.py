@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jrs.errors import DataError
-from jrs.io.known_geometry import UNITS, known_geometry, read_cameras
+from jrs.io.known_geometry import UNITS, known_geometry, not_used, read_cameras
 from jrs.io.names import distinct_names
 from jrs.io.png import write_png8, write_png16
 from jrs.postprocess.export import cameras_record
@@ -160,6 +160,21 @@ def test_other_files_of_a_depth_folder_are_refused_by_name(tmp_path):
     (tmp_path / 'a.png').write_bytes(b'nonsense')
     with pytest.raises(DataError, match='a.png: not a PNG'):
         known_geometry(PHOTOS, depth=tmp_path)
+
+
+def test_what_belongs_to_no_view_is_named(tmp_path):
+    folder = tmp_path / 'depth'
+    folder.mkdir()
+    for name in (*NAMES, 'other'):
+        write_png16(folder / f'{name}.PNG', np.full((40, 48), 2000, np.uint16))
+    (folder / 'a.exr').write_bytes(b'')
+    extra = dict(record()['cameras'][0], name='door')
+    cameras = read_cameras(write(tmp_path, record(scale='metric', cameras=[*record()['cameras'], extra])))
+    assert known_geometry(PHOTOS, cameras, folder).given == ('cameras', 'depth')
+    assert not_used(PHOTOS, cameras, folder) == [
+        f'cameras.json: 1 of {VIEWS + 1} cameras are of no view and not used: door',
+        'depth: 2 files are no depth of a view and not used: a.exr, other.PNG']
+    assert not_used(PHOTOS, None, None) == []
 
 
 def test_millimetres_and_cameras_without_a_unit_do_not_go_together(tmp_path):

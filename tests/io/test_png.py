@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jrs.errors import DataError
-from jrs.io.png import encode_jpeg, read_png16, write_jpeg, write_png8, write_png16
+from jrs.io.png import encode_jpeg, read_depth_mm, read_png16, write_jpeg, write_png8, write_png16
 
 
 def test_depth_and_ids_are_exact(tmp_path):
@@ -52,3 +52,17 @@ def test_wrong_arrays_are_refused(tmp_path):
         write_png16(tmp_path / 'a.png', np.zeros((2, 2), np.int32))
     with pytest.raises(DataError, match='uint8'):
         encode_jpeg(np.zeros((2, 2), np.uint8))
+
+
+@pytest.mark.parametrize(('image', 'got'), [
+    (np.full((2, 2), 9, np.uint8), '8 bits and 1 channel'), (np.zeros((2, 2, 3), np.uint8), '8 bits and 3 channels'),
+    (np.zeros((2, 2, 3), np.uint16), '16 bits and 3 channels')])
+def test_a_depth_image_of_other_bits_is_refused(tmp_path, image, got):
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    with pytest.raises(DataError, match=rf'a.png: a depth image has 16 bits and one channel \(millimetres\), got {got}\.'):
+        read_depth_mm(tmp_path / 'a.png')
+
+
+def test_millimetres_are_read_as_they_are(tmp_path):
+    write_png16(tmp_path / 'a.png', np.array([[0, 1, 65535]], np.uint16))
+    assert read_depth_mm(tmp_path / 'a.png').tolist() == [[0, 1, 65535]]
