@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,11 +12,12 @@ import numpy as np
 
 from jrs.errors import DataError
 from jrs.io.images import resize_map
+from jrs.io.names import readable
 from jrs.io.photo import photo_size
 from jrs.io.png import read_depth_mm
 from jrs.io.scannet import read_matrix
 
-COLOR_SUFFIXES = ('.jpg', '.png')
+COLOR_SUFFIXES = {'.jpg': '.jpg', '.jpeg': '.jpg', '.jpe': '.jpg', '.jfif': '.jpg', '.png': '.png'}     # as scenes have it
 COLOR_SIZE, DEPTH_SIZE = (968, 1296), (480, 640)            # (H, W) of almost all scans
 CENTRE_TOLERANCE = 0.05                                     # a principal point is this near the middle, share of a side
 
@@ -28,6 +29,9 @@ class ExportedFrames:
         folder: holds color, depth, pose and intrinsic.
         color_sizes: (H, W) that the scan's colour images may have had before they were resized, beside `COLOR_SIZE`.
 
+    Attributes:
+        others: names of what is in `color` and is not read.
+
     Raises:
         DataError: from any property or method when a file is missing, broken, or of another size than the others.
     """
@@ -35,7 +39,7 @@ class ExportedFrames:
     def __init__(self, folder: str | os.PathLike, color_sizes: Sequence[tuple[int, int]] = ()) -> None:
         self.path = Path(folder)
         self._color_sizes = [*color_sizes, COLOR_SIZE]
-        self._colors = _numbered(self.path / 'color', COLOR_SUFFIXES)
+        self._colors, self.others = _numbered(self.path / 'color', COLOR_SUFFIXES)
         if not self._colors:
             raise DataError(f'{self.path / "color"}: no frames; they are called 0.jpg, 20.jpg, … or .png.')
 
@@ -84,7 +88,7 @@ class ExportedFrames:
         path = self._colors[index]
         if (size := photo_size(path)) != self.color_size:
             raise DataError(f'{path}: is {size}, the first frame is {self.color_size} (height, width).')
-        return path.read_bytes(), path.suffix.lower()
+        return path.read_bytes(), COLOR_SUFFIXES[path.suffix.lower()]
 
     def depth_mm(self, index: int) -> np.ndarray:
         """Return depth in millimetres, (Hd, Wd) uint16, 0 = no reading."""
@@ -116,7 +120,13 @@ def is_exported(folder: Path) -> bool:
     return all((folder / part).is_dir() for part in ('color', 'depth', 'pose', 'intrinsic'))
 
 
-def _numbered(folder: Path, suffixes: Sequence[str]) -> dict[int, Path]:
-    """Return number -> file of the files whose stem is a number."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    return {int(path.stem): path for path in files if path.suffix.lower() in suffixes and path.stem.isdecimal()}
+def _numbered(folder: Path, suffixes: Collection[str]) -> tuple[dict[int, Path], list[str]]:
+    """Return number -> file of the files whose stem is a number, each number once, and the names of all others."""
+    found, others = {}, []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        usable = path.suffix.lower() in suffixes and path.stem.isdecimal() and path.is_file() and int(path.stem) not in found
+        if usable:
+            found[int(path.stem)] = path
+        else:
+            others.append(readable(path.name))
+    return found, others

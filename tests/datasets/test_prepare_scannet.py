@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import shutil
 
 import cv2
 import numpy as np
@@ -150,6 +151,7 @@ def test_scan_without_annotation_has_no_masks(tmp_path):
         files.scan_file(raw / 'scans' / 'scene0000_00', ending).unlink()
     prepare_scannet(raw, tmp_path / 'out', every=1, **QUIET)
     scene = SceneFolder(tmp_path / 'out' / 'scene0000_00')
+    assert 'not annotated: no scene0000_00.aggregation.json' in scene.record.notes
     assert scene.instance_ids(scene.frames[0]) is None and not (scene.path / 'instances').exists()
     check_scene(scene.path)
 
@@ -237,6 +239,45 @@ def test_exported_frames_give_the_scene_that_the_recording_gives(tmp_path):
         np.testing.assert_array_equal(ours.depth_m(one), theirs.depth_m(other))
         assert (ours.instance_ids(one) == theirs.instance_ids(other)).mean() > 0.999
     assert '1 of 3 frames dropped: no valid pose' in ours.record.notes
+
+
+def test_what_is_no_scan_and_what_no_list_has_is_said(tmp_path):
+    raw, lines = write_raw(tmp_path / 'raw', num_frames=2, lost=()), []
+    (raw / 'scans' / 'scene0009_00').mkdir()
+    (raw / 'tasks').mkdir()
+    files.write_list(raw / 'scannetv2_train.txt', ['scene0009_00'])
+    files.write_list(raw / 'scannetv2_val.txt', ['scene0008_00'])
+    prepare_scannet(raw, tmp_path / 'out', every=1, progress=lines.append)
+    assert lines[0] == '2 folders are no scans and left out (no .sens): scene0009_00, tasks'
+    assert 'split train: 0 of 1 scenes; not prepared: scene0009_00' in lines
+    assert '1 scenes are in no split list and will not be read: scene0000_00' in lines
+    shutil.copytree(raw / 'scans' / 'scene0000_00', raw / 'scans_test' / 'scene0000_00')
+    with pytest.raises(DataError, match='scene0000_00 stands there twice'):
+        prepare_scannet(raw, tmp_path / 'out', every=1, **QUIET)
+
+
+def test_files_that_are_no_frames_are_counted_and_named(tmp_path):
+    raw = write_raw(tmp_path / 'raw', num_frames=3, lost=())
+    folder = tmp_path / 'exported' / 'scene0000_00'
+    export_frames(raw / 'scans/scene0000_00', folder)
+    (folder / 'color' / '1.jpg').rename(folder / 'color' / '1.jpeg')
+    for name in ('frame-000003.color.jpg', '2.png', '2.JPG', '7.webp'):
+        shutil.copy(folder / 'color' / '0.jpg', folder / 'color' / name)
+    prepare_scannet(raw, tmp_path / 'out', every=1, frames=tmp_path / 'exported', **QUIET)
+    scene = SceneFolder(tmp_path / 'out' / 'scene0000_00')
+    check_scene(scene.path)
+    assert [frame.index for frame in scene.frames] == [0, 1, 2]
+    assert any(note.startswith('4 files of color were not read') and note.endswith(
+        '2.jpg, 2.png, 7.webp, frame-000003.color.jpg') for note in scene.record.notes)
+
+
+def test_depth_images_of_8_bits_are_refused(tmp_path):
+    raw = write_raw(tmp_path / 'raw', num_frames=1, lost=())
+    folder = tmp_path / 'exported' / 'scene0000_00'
+    export_frames(raw / 'scans/scene0000_00', folder)
+    cv2.imwrite(str(folder / 'depth' / '0.png'), np.full((48, 64), 9, np.uint8))
+    failed = prepare_scannet(raw, tmp_path / 'out', every=1, frames=tmp_path / 'exported', **QUIET).failed
+    assert 'depth/0.png: a depth image has 16 bits' in failed['scene0000_00']
 
 
 def test_frames_in_the_scan_folder_are_found_without_a_recording(tmp_path):

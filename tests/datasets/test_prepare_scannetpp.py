@@ -227,13 +227,19 @@ def test_splits_are_those_of_the_benchmark(tmp_path):
     assert again.kept == sorted(SCENES) and again.written == []
 
 
-def test_scenes_without_annotation_have_no_masks(tmp_path):
-    raw = write_raw(tmp_path / 'raw', num_frames=1, lost=(), lidar=None)
-    (raw / 'data' / SCENES[0] / 'scans/segments_anno.json').unlink()
-    assert prepare_scannetpp(raw, tmp_path / 'out', **QUIET).failed == {}
+def test_scenes_without_annotation_have_no_masks_and_what_lacks_is_said(tmp_path):
+    raw, lines = write_raw(tmp_path / 'raw', num_frames=2, lost=(), lidar=None), []
+    folder = raw / 'data' / SCENES[0]
+    (folder / 'scans/segments_anno.json').unlink()
+    (folder / 'iphone/rgb/frame_000003.jpg').write_bytes(b'')
+    (raw / 'data' / 'stray').mkdir()
+    assert prepare_scannetpp(raw, tmp_path / 'out', progress=lines.append).failed == {}
     scene = SceneFolder(tmp_path / 'out' / SCENES[0])
     check_scene(scene.path)
     assert scene.record.instances is None and 'depth is rendered from the mesh' in scene.record.notes
+    assert {'not annotated: no scans/segments_anno.json', '1 pictures without a pose: frame_000003.jpg',
+            '1 of 2 frames have no mask: nothing of them counts as anonymised'} <= {*scene.record.notes}
+    assert lines[0].endswith('data are left out (no scans/mesh_aligned_0.05.ply): stray')
 
 
 def test_the_table_of_names_is_optional_and_said_to_be_missing(raw, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,7 @@ from jrs.io.colmap import Lens, is_model, read_lenses, read_poses
 from jrs.io.images import natural_key, resize_map
 from jrs.io.lidar_depth import SIZE as LIDAR_SIZE
 from jrs.io.lidar_depth import LidarDepth
+from jrs.io.names import readable
 from jrs.io.photo import read_photo
 from jrs.io.png import read_depth_mm, read_png16
 from jrs.io.scannetpp import read_transforms
@@ -117,6 +119,10 @@ class Dslr:
         """Whether the picture is there."""
         return (self._pictures / shot.file).is_file()
 
+    def unposed(self) -> list[str]:
+        """Return the names of pictures that no camera is known of."""
+        return _unposed(self._pictures, self.shots)
+
     def picture(self, shot: Shot) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB."""
         return _of_size(read_photo(self._pictures / shot.file), self.lens.size, shot.file)
@@ -154,6 +160,10 @@ class Iphone:
     def has(self, shot: Shot) -> bool:
         """Whether the frame is there; a video is taken to have all of them."""
         return self._video is not None or self._picture_path(shot).is_file()
+
+    def unposed(self) -> list[str]:
+        """Return the names of extracted frames that no camera is known of; of a video most have none."""
+        return _unposed(self.folder / 'rgb', self.shots)
 
     def picture(self, shot: Shot) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB; frames must be asked for in rising order."""
@@ -202,6 +212,11 @@ class Iphone:
 
 
 DEVICES = {'iphone': Iphone, 'dslr': Dslr}
+
+
+def _unposed(folder: Path, shots: Sequence[Shot]) -> list[str]:
+    known = {shot.file for shot in shots}
+    return sorted(readable(path.name) for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
 
 
 def _scaled(lens: Lens, size: tuple[int, int]) -> Lens:

@@ -24,6 +24,7 @@ from jrs.errors import DataError
 from jrs.io.scannet import read_list, write_list
 
 LOG = logging.getLogger('jrs')
+SHOWN = 8                               # names in a line
 OVERHEAD = 1.1                          # our files over the estimate of their payloads
 
 
@@ -195,15 +196,25 @@ def write_splits(out: Path, lists: Mapping[str, Path], names: Sequence[str], adv
         names: of the scenes, for `all.txt`.
         advice: what to do for want of lists.
     """
-    there = {path.parent.name for path in out.glob('*/scene.json')}
+    there, wanted = {path.parent.name for path in out.glob('*/scene.json')}, set()
     for split, path in lists.items():
         listed = read_list(path)
         present = [name for name in listed if name in there]
         write_list(out / f'{split}.txt', present)
-        progress(f'split {split}: {len(present)} of {len(listed)} scenes')
+        missing = [name for name in listed if name not in there]
+        lacking = f'; not prepared: {some(missing)}' if missing else ''
+        progress(f'split {split}: {len(present)} of {len(listed)} scenes{lacking}')
+        wanted.update(listed)
+    if lists and (unlisted := sorted(there - wanted)):
+        progress(f'{len(unlisted)} scenes are in no split list and will not be read: {some(unlisted)}')
     if not lists:
         write_list(out / 'all.txt', [name for name in names if name in there])
         progress(f'no split lists: all scenes are in the split "all". {advice}')
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of many names, and how many more there are."""
+    return ', '.join(names[:SHOWN]) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '')
 
 
 def file_bytes(path: Path) -> int:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from jrs.datasets.prepare.driver import some
 from jrs.datasets.scene import Camera
 from jrs.io import scannet as files
 from jrs.io.frames import ExportedFrames
@@ -89,6 +90,9 @@ class ExportedRecording:
         self.indices = frames.indices
         self.notes = _extrinsic_notes({what: frames.extrinsic(what) for what in ('color', 'depth')})
         self.notes.append(f'frames exported by others: every {frames.stride}th of the recording')
+        if frames.others:
+            self.notes.append(f'{len(frames.others)} files of color were not read (frames are called 0.jpg, 20.jpg, … or '
+                              f'.png, each number once): {some(frames.others)}')
         self.camera = Camera(frames.color_size, frames.color_intrinsics, frames.depth_size, frames.depth_intrinsics)
         self.world_from_cam, self.color, self.depth_mm = frames.world_from_cam, frames.color, frames.depth_mm
 

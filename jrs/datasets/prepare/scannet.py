@@ -12,7 +12,7 @@ import numpy as np
 
 from jrs.benchmarks import PREPARED_EVERY
 from jrs.datasets.prepare import masks
-from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
+from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, some, write_splits
 from jrs.datasets.prepare.recordings import ExportedRecording, Recording, SensRecording
 from jrs.datasets.scene import MAX_ID, Camera, Frame, Mesh, SceneInstance, SceneRecord, SceneWriter, is_rigid, read_mesh
 from jrs.datasets.transforms import sample_nearest
@@ -58,6 +58,9 @@ def prepare_scannet(raw: Path, out: Path, every: int | None = None, jobs: int = 
     if mask_source not in MASKS:
         raise DataError(f'--masks must be one of {", ".join(MASKS)}, got {mask_source!r}.')
     scans = find_scans(raw, frames)
+    if others := [folder.name for folder in _folders(raw) if folder not in {*scans, *_roots(raw)}]:
+        progress(f'{len(others)} folders are no scans and left out (no {"exported frames" if frames else ".sens"}): '
+                 f'{some(others)}')
     labels = files.read_label_table(_find_label_table(raw))
     settings = {'every': every, 'min_mask_pixels': min_mask_pixels}
     if mask_source != 'rendered':
@@ -72,14 +75,27 @@ def prepare_scannet(raw: Path, out: Path, every: int | None = None, jobs: int = 
 
 def find_scans(raw: Path, frames: Path | None = None) -> list[Path]:
     """Return the scan folders of `raw`, `raw/scans` and `raw/scans_test`: those with frames that can be read."""
-    roots = [raw, raw / 'scans', raw / 'scans_test']
-    scans = [folder for root in roots if root.is_dir() for folder in root.iterdir() if _frames_of(folder, frames)]
+    scans = [folder for folder in _folders(raw) if _frames_of(folder, frames)]
     if not scans:
         where = f'frames in {frames}/<scan>/color' if frames else 'a scene0000_00.sens or exported frames (color, depth, ' \
             'pose, intrinsic)'
         raise DataError(f'{raw}: no scans. A scan is a folder like scene0000_00 with {where}, here or in {raw}/scans or '
                         f'{raw}/scans_test.')
+    names = [scan.name for scan in scans]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f'{raw}: {some(twice)} stands there twice, in {" and ".join(map(str, _roots(raw)))}: leave one of '
+                        'each.')
     return sorted(scans, key=lambda folder: folder.name)
+
+
+def _roots(raw: Path) -> list[Path]:
+    return [root for root in (raw, raw / 'scans', raw / 'scans_test') if root.is_dir()]
+
+
+def _folders(raw: Path) -> list[Path]:
+    """Return what may be scans, by name."""
+    return sorted((folder for root in _roots(raw) for folder in root.iterdir() if folder.is_dir()),
+                  key=lambda folder: folder.name)
 
 
 def _frames_of(scan: Path, frames: Path | None) -> Path | None:
@@ -112,7 +128,9 @@ def prepare_scan(scan: Path, out: Path, labels: dict[str, files.LabelRow], setti
         notes += recording.notes
         mesh, instances = _read_mesh(scan, labels, notes)
         images = None
-        if instances is not None:
+        if instances is None:
+            notes.append(f'not annotated: no {files.scan_file(scan, files.AGGREGATION).name}')
+        else:
             official = settings.get('masks') == 'official'
             images = (OfficialIds(stack.enter_context(InstanceZip(find_instance_zip(scan))), scan, recording.camera, notes)
                       if official else RenderedIds(mesh, recording.camera))

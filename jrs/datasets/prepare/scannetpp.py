@@ -14,7 +14,7 @@ import numpy as np
 from jrs.benchmarks import LABELS_DIR
 from jrs.datasets.prepare import masks
 from jrs.datasets.prepare.devices import DEVICES, Dslr, Iphone, Shot, count_shots
-from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
+from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, some, write_splits
 from jrs.datasets.prepare.undistort import Undistorter
 from jrs.datasets.scene import MAX_ID, Camera, Frame, Mesh, SceneInstance, SceneRecord, SceneWriter, is_rigid, read_mesh
 from jrs.errors import DataError
@@ -57,6 +57,8 @@ def prepare_scannetpp(raw: Path, out: Path, camera: str = 'iphone', every: int |
     if every < 1:
         raise DataError(f'--every must be at least 1, got {every}.')
     scenes = find_scenes(raw)
+    if others := [folder.name for folder in sorted((raw / 'data').iterdir()) if folder.is_dir() and folder not in scenes]:
+        progress(f'{len(others)} folders of {raw / "data"} are left out (no {files.MESH}): {some(others)}')
     class_of_name = read_classes(raw, progress)
     settings = {'camera': camera, 'every': every, 'min_mask_pixels': min_mask_pixels, 'depth': depth}
     tasks = [Task(scene.name, settings, partial(_estimate, scene, settings),
@@ -109,9 +111,12 @@ def prepare_scene(scene: Path, out: Path, class_of_name: Mapping[str, int | None
         writer = stack.enter_context(SceneWriter(out, scene.name))
         shots = _choose_shots(device, settings['every'], notes)
         mesh, instances = _read_scan(scene, class_of_name, notes)
+        if instances is None:
+            notes.append(f'not annotated: no {files.ANNOTATION}')
         views = _Views(device, mesh, settings['depth'], settings['min_mask_pixels'], notes)
         for shot in shots:
             views.write(shot, writer)
+        notes += views.left_aside(len(shots))
         frames = [Frame(shot.name, shot.index, 0, shot.cam_from_world) for shot in shots]
         writer.mesh(mesh)
         writer.finish(SceneRecord(scene.name, BENCHMARK, [views.camera], frames, instances, settings, notes))
@@ -128,6 +133,8 @@ def _choose_shots(device: Iphone | Dslr, every: int, notes: list[str]) -> list[S
                                (good, there, 'no picture')):
         if len(after) < len(before):
             notes.append(f'{len(before) - len(after)} of {len(listed)} frames dropped: {why}')
+    if unposed := device.unposed():
+        notes.append(f'{len(unposed)} pictures without a pose: {some(unposed)}')
     if not there:
         raise DataError(f'{device.folder}: of {len(device.shots)} posed frames {len(listed)} have a number that is a '
                         f'multiple of {every}, none of them can be used ({"; ".join(notes) or "nothing was dropped"}).')
@@ -156,12 +163,20 @@ class _Views:
             (device.depth_lens.size, self.sensor.intrinsics)
         self.camera = Camera(size, self.color.intrinsics, depth_size, depth_intrinsics)
         self.min_pixels = masks.default_min_pixels(size) if min_pixels is None else min_pixels
+        self.unmasked = 0
         needed = self.sensor is None or mesh.instances is not None
         self.renderer = masks.MeshRenderer(mesh.vertices, mesh.faces) if needed else None
 
+    def left_aside(self, count: int) -> list[str]:
+        """Return what was not there for the `count` views that were written, for people."""
+        return [f'{self.unmasked} of {count} frames have no mask: nothing of them counts as anonymised'] \
+            if self.unmasked else []
+
     def write(self, shot: Shot, writer: SceneWriter) -> None:
         """Write one view."""
-        picture, valid = self.device.picture(shot), self.color.valid(self.device.mask(shot))
+        picture, mask = self.device.picture(shot), self.device.mask(shot)
+        self.unmasked += mask is None
+        valid = self.color.valid(mask)
         writer.color(shot.name, encode_jpeg(self.color.picture(picture)))
         rendered = face = corner = None
         if self.renderer is not None:
