@@ -59,6 +59,11 @@ def test_cost_and_loss_share_a_weight_and_either_may_have_its_own(path, cost, lo
     assert (model.matcher.costs['fada'].weight, model.criterion.weights['fada']) == (cost, loss)
 
 
+def test_how_levels_add_up_reaches_the_criterion():
+    overrides = {'model.levels': 'mean', 'model.teacher': None}
+    assert build(MODELS, load_config(MAIN, 'debug', overrides).model, 'model').criterion.levels == 'mean'
+
+
 @pytest.mark.parametrize('path', ['model.losses.fada.weight', 'model.matcher.costs.fada.weight', 'model.weights.fada'])
 def test_a_weight_that_is_no_number_is_refused(path):
     with pytest.raises(ConfigError, match=f"{path} must be a number, got 'five'"):
@@ -73,6 +78,8 @@ def test_an_override_may_turn_on_what_is_off_and_change_one_item_of_a_list():
 @pytest.mark.parametrize(('path', 'value', 'words'), [
     ('train.iterations', 'ten', ['train.iterations', "'ten'"]), ('train.save_every', 0, ['train.save_every', 'at least 1']),
     ('seed', None, ['seed', 'None']), ('train', 3, ['train', 'mapping']),
+    ('train.clip_by', 'layers', ['train.clip_by', 'all, groups, modules', "'layers'"]),
+    ('train.decay_vectors', 0, ['train.decay_vectors', 'True or False']),
     ('parameter_groups.new.lrr', 1e-3, ['parameter_groups.new.lrr', "'lr'"]),
     ('parameter_groups.lora', dict(lr=1e-3), ['parameter_groups.lora', "'parameters'"])])
 def test_settings_that_no_constructor_checks_are_checked(path, value, words):

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from jrs.config import load_config
+from jrs.engine.build import build_runner
 from jrs.engine.optim import build_optimizer, build_schedule, parameter_groups
 from jrs.errors import ConfigError, NonFiniteError
+from tests._data import MAIN
 
 
 def model() -> nn.ModuleDict:
@@ -77,6 +80,21 @@ def test_gradients_are_clipped_together_or_by_group_or_by_module():
     joined = dict(all=dict(lr=1e-3, parameters=['*']))
     net = model()
     assert set(build_optimizer(net, dict(type='SGD'), joined, 1.0, **one).parts.values()) == {'all'}
+
+
+def test_a_run_clips_and_decays_as_its_config_says(debug_data, tmp_path, monkeypatch):
+    class SeenError(Exception):
+        pass
+
+    def see(model, optimizer, groups, *settings):
+        raise SeenError(*settings)
+    monkeypatch.setattr('jrs.engine.build.build_optimizer', see)
+    overrides = {'data_root': str(debug_data), 'hooks.pictures': None, 'train.validate_every': 0}
+    for own, expected in (({}, (1.0, 'all', True)),
+                          ({'train.clip_by': 'modules', 'train.decay_vectors': False}, (1.0, 'modules', False))):
+        with pytest.raises(SeenError) as seen:
+            build_runner(load_config(MAIN, 'debug', {**overrides, **own}), tmp_path)
+        assert seen.value.args == expected
 
 
 def test_vectors_may_go_without_weight_decay():
