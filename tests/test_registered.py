@@ -93,9 +93,10 @@ TINY = {
     'functions': dict(collate_scenes=None),                             # in test_datasets_samplers_and_transforms
 }
 OF_POINTS = {                                                           # they see no images
-    'losses': ('ScoreLoss', 'SuperpointSemanticLoss'), 'postprocessors': ('MatrixNMS', 'SuperpointTransfer'),
+    'costs': ('CentreCost',), 'losses': ('CentreLoss', 'ScoreLoss', 'SuperpointSemanticLoss'),
+    'postprocessors': ('MatrixNMS', 'SuperpointTransfer'),
     'models': ('PointSegmenter', 'SparseUNet', 'Res16UNet34C', 'MeanPooling', 'AdaptivePooling', 'LearnedQueries',
-               'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder'),
+               'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder', 'PlacedDecoder'),
     'datasets': ('PointSceneDataset',), 'samplers': ('PointBatchSampler',)}
 for _slot, _names in OF_POINTS.items():
     TINY[_slot] |= dict.fromkeys(_names)

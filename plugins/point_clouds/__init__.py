@@ -6,6 +6,7 @@ from jrs_plugins.point_clouds import (  # noqa: F401
     losses,
     model,
     pooling,
+    reference_points,
     res16unet,
     sparse_unet,
     suppression,
@@ -19,7 +20,7 @@ from jrs.plugins import hook
 
 @hook
 def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
-    """Return our names of the keys of a published SPFormer or OneFormer3D (baselines.md section 3.10)."""
+    """Return our names of the keys of a published SPFormer, OneFormer3D or MAFT (baselines.md section 3.10)."""
     unused = unused_keys(keys)
     return None if unused is None else {key: our_key(key, unused) for key in keys}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jrs.errors import ConfigError
-from jrs.losses.over_scenes import InstanceTerm
-from jrs.registry import LOSSES
+from jrs.losses.over_scenes import InstanceTerm, SceneOfQueries
+from jrs.registry import COSTS, LOSSES
 from jrs.structures import InstanceTargets, Match, QueryPredictions
 
 LEAST_OVERLAP = 0.5                            # pairs of less do not teach the score head
@@ -55,6 +56,57 @@ class ScoreLoss(InstanceTerm):
         taking_part = Match(match.queries[part], match.instances[part], weights=None if match.weights is None
                             else match.weights[part])
         return taking_part.mean((pred.scores[taking_part.queries].float() - overlap[part]) ** 2)
+
+
+@COSTS.register_module()
+class CentreCost:
+    """How far a query sees its instance from where that is: metres along x, y and z, added (baselines.md section 2.1).
+
+    Args:
+        weight: multiplier in the matching cost.
+    """
+
+    sees = 'points'
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
+        """Return (Q, G); reads ``pred.centres`` (Q, 3) and ``target.centres`` (G, 3)."""
+        return self.weight * (_centres(pred)[:, None] - target.centres).abs().sum(dim=2)
+
+
+@LOSSES.register_module()
+class CentreLoss(InstanceTerm):
+    """How far matched queries see their instances from where these are: metres along x, y and z, mean over pairs.
+
+    Args: see `InstanceTerm`; 'pooled' takes one mean over the pairs of all scenes.
+    """
+
+    sees = 'points'
+
+    def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
+        """Return a scalar, None without pairs; reads ``pred.centres`` (Q, 3) and ``target.centres`` (G, 3)."""
+        return match.mean(_centre_errors(pred, target, match))
+
+    def pooled(self, scenes: Sequence[SceneOfQueries]) -> Tensor | None:
+        """Return a scalar: the mean over the pairs of all scenes, None without any."""
+        errors = torch.cat([_centre_errors(*scene) for scene in scenes])                    # (n,)
+        counts = torch.cat([torch.ones_like(match.queries, dtype=errors.dtype) if match.weights is None else match.weights
+                            for _, _, match in scenes])
+        return (counts * errors).sum() / counts.sum() if counts.sum() > 0 else None
+
+
+def _centres(pred: QueryPredictions) -> Tensor:
+    if pred.centres is None:
+        raise ConfigError('The centre cost and loss read where queries see their instances: they need a decoder with '
+                          'places, such as PlacedDecoder; or set them to None.')
+    return pred.centres.float()
+
+
+def _centre_errors(pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor:
+    """Return the distance of each pair, (n,)."""
+    return (_centres(pred)[match.queries] - target.centres[match.instances]).abs().sum(dim=1)
 
 
 @LOSSES.register_module()

@@ -26,24 +26,41 @@ DECODER = (
     (r'decoder\.out_norm\.(.*)', r'decoder.norm.\1'),
     (r'decoder\.out_cls\.(.*)', r'decoder.heads.classes.\1'),
     (r'decoder\.out_score\.(.*)', r'decoder.heads.score.\1'),
+    (r'decoder\.out_bbox\.(.*)', r'decoder.centre.\1'),
+    (r'decoder\.refpoint_embed\.weight', 'decoder.reference'),
+    (r'decoder\.key_position_embedding\.(.*)', r'decoder.key_positions.\1'),
+    (r'decoder\.decoder\.position_embedding\.(.*)', r'decoder.query_positions.\1'),
+    (r'decoder\.decoder\.layers\.(\d+)\.relative_pos_(\w+)', r'decoder.layers.\1.tables.\2'),
+    (r'decoder\.decoder\.layers\.(\d+)\.([sc]a_\w+)_proj\.(.*)', r'decoder.layers.\1.\2.\3'),
+    (r'decoder\.decoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)', r'decoder.layers.\1.sa_out.\2'),
+    (r'decoder\.decoder\.layers\.(\d+)\.cross_attn\.out_proj\.(.*)', r'decoder.layers.\1.ca_out.\2'),
+    (r'decoder\.decoder\.layers\.(\d+)\.linear1\.(.*)', r'decoder.layers.\1.feed_forward.0.\2'),
+    (r'decoder\.decoder\.layers\.(\d+)\.linear2\.(.*)', r'decoder.layers.\1.feed_forward.2.\2'),
+    (r'decoder\.decoder\.(layers\.\d+\.norm\d\..*|norm\..*)', r'decoder.\1'),
+    (r'decoder\.decoder\.ref_point_head\.layers\.0\.(.*)', r'decoder.place.0.\1'),
+    (r'decoder\.decoder\.ref_point_head\.layers\.1\.(.*)', r'decoder.place.2.\1'),
+    (r'decoder\.decoder\.bbox_embed\.layers\.0\.(.*)', r'decoder.move.0.\1'),
+    (r'decoder\.decoder\.bbox_embed\.layers\.1\.(.*)', r'decoder.move.2.\1'),
+    (r'decoder\.decoder\.bbox_embed\.layers\.2\.(.*)', r'decoder.move.4.\1'),
     (r'decoder\.out_sem\.(.*)', r'decoder.heads.semantic.\1'),
 )
 
 
-MARKS = ('decoder.input_proj.0.weight', 'decoder.x_mask.0.weight', 'decoder.out_norm.weight')
-STARTS = ('decoder.query.weight', 'decoder.query_proj.0.weight')        # how queries start: SPFormer, OneFormer3D
+MARKS = ('decoder.input_proj.0.weight', 'decoder.x_mask.0.weight', 'decoder.out_cls.0.weight')
+STARTS = ('decoder.query.weight', 'decoder.query_proj.0.weight', 'decoder.refpoint_embed.weight')   # one per method
+OTHERS = 'mlp.0.weight'                        # Relation3D, which is not here
 UNUSED_NORM = (r'decoder\.cross_attn_layers\.\d+\.norm\..*',)      # of SPFormer: trained beside, never applied
 
 
 def unused_keys(keys: Collection[str]) -> tuple[str, ...] | None:
     """Return patterns of the keys of a published file that its method does not use; None for another file."""
-    if not set(MARKS) <= set(keys) or not set(STARTS) & set(keys):
+    if not set(MARKS) <= set(keys) or not set(STARTS) & set(keys) or OTHERS in keys:
         return None
     return UNUSED_NORM if STARTS[0] in keys else ()
 
 
 def our_key(key: str, unused: tuple[str, ...] = ()) -> str | None:
-    """Return our name of a published key of SPFormer or OneFormer3D; None where it is known and no part of ours.
+    """Return our name of a published key of SPFormer, OneFormer3D or MAFT; None where it is known and no part of ours.
 
     `unused` are patterns of keys whose modules the published program has and does not use.
     """

@@ -1,4 +1,4 @@
-"""SPFormer and OneFormer3D against the published definitions: decoders, criteria, post-processing, end to end."""
+"""SPFormer, OneFormer3D and MAFT against the published definitions: decoders, criteria, post-processing, end to end."""
 
 from __future__ import annotations
 
@@ -75,6 +75,30 @@ def test_the_decoder_of_superpoints(path):
         np.testing.assert_array_equal(torch.stack(blocked), arrays[f'attn{index}'])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('path', golden_files('baseline_decoder_maft*.npz'))
+def test_the_decoder_of_queries_with_a_place(path):
+    arrays, meta = load_npz(path)
+    config = meta['config']
+    part = build(MODELS, dict(
+        type='PlacedDecoder', dim_in=config['in_channel'], num_classes=config['num_class'], num_queries=config['num_query'],
+        layers=config['num_layer'], width=config['d_model'], num_heads=config['nhead'], hidden=config['hidden_dim'],
+        mask_threshold=config['attn_mask_thresh'], reach=config['quant_grid_length'], cell_m=config['grid_size']), 'decoder')
+    load_published(part, meta, lambda key: weights.our_key(key).removeprefix('decoder.')).train()
+    for index in range(len(meta['offsets']) - 1):
+        first, last = meta['offsets'][index:index + 2]
+        scene = replace(scene_of(arrays, meta, index), positions=torch.from_numpy(arrays['sp_pos'][first:last]))
+        started = []
+        found = part(scene, started.append).levels
+        for name, values in (('labels', [level.class_logits for level in found]), ('centres', started),
+                             ('masks', [level.mask_logits.flatten(1) for level in found]),
+                             ('scores', [level.scores[:, None] for level in found]),
+                             ('bboxes', [level.centres for level in found])):
+            assert_close(torch.stack(values), arrays[f'{name}{index}'], f'{name}{index}')
+        blocked = [decoder.blocked_elements(level.mask_logits, part.mask_threshold) for level in found[:-1]]
+        np.testing.assert_array_equal(torch.stack(blocked), arrays[f'attn{index}'])
+
+
 def leaves_of(arrays: dict, names: tuple[str, ...], scenes: int) -> dict[str, list[torch.Tensor]]:
     """Return the inputs that gradients are stored for, by kind: one tensor per scene."""
     return {name: [torch.from_numpy(arrays[f'{name}{index}']).requires_grad_() for index in range(scenes)]
@@ -90,6 +114,7 @@ def predictions_of(arrays: dict, leaves: dict, level: int, last: bool):
         class_logits=[value[level] for value in leaves['labels']],
         mask_logits=[value[level][:, None, None] for value in leaves['masks']],
         scores=[value[level][:, 0] for value in leaves['scores']] if 'scores' in leaves else None, elements=elements,
+        centres=[value[level] for value in leaves['bboxes']] if 'bboxes' in leaves else None,
         semantic_logits=[value[0] for value in leaves['sem']] if last and 'sem' in leaves else None)
 
 
@@ -102,8 +127,16 @@ def targets_of(arrays: dict, scenes: int) -> list:
             semantic = torch.from_numpy(arrays[f'gt_semantic{index}'])
             semantic = torch.where(semantic == arrays[f'sem{index}'].shape[2] - 1, -1, semantic)     # the last: not labelled
         targets.append(losses.PointTargets(torch.from_numpy(arrays[f'gt_labels{index}']), masks,
-                                           torch.ones(len(masks), 1), semantic=semantic))
+                                           torch.ones(len(masks), 1), semantic=semantic,
+                                           centres=torch.from_numpy(arrays[f'gt_centres{index}'])
+                                           if f'gt_centres{index}' in arrays else None))
     return targets
+
+
+def weights_of(meta: dict) -> dict[str, float]:
+    """Return the weight of each loss; the centre is there where there are five."""
+    names = ('cls', 'bce', 'dice', *(('centre',) if len(meta['loss_weight']) == 5 else ()), 'score')
+    return dict(zip(names, meta['loss_weight'], strict=True))
 
 
 def criterion_of(meta: dict, scenes: int):
@@ -117,8 +150,9 @@ def criterion_of(meta: dict, scenes: int):
         cls=dict(type='ClassLoss', no_object_weight=meta['no_object_weight'], scene_reduction=classes),
         bce=dict(type='MaskBCELoss', scene_reduction=reduction),
         dice=dict(type='MaskDiceLoss', scene_reduction=reduction, last_scale=last, aux_scale=aux),
+        centre=dict(type='CentreLoss', scene_reduction='pooled'),
         score=dict(type='ScoreLoss', scene_reduction='mean_all'))
-    named = dict(zip(('cls', 'bce', 'dice', 'score'), meta['loss_weight'], strict=True))
+    named = weights_of(meta)
     parts = {name: part for name, part in parts.items() if name in meta['terms']}
     if meta.get('semantic_weight'):
         parts['semantic'] = dict(type='SuperpointSemanticLoss')
@@ -127,18 +161,19 @@ def criterion_of(meta: dict, scenes: int):
 
 
 def matcher_of(meta: dict):
-    costs = dict(zip(('ClassCost', 'MaskBCECost', 'MaskDiceCost'), meta['cost_weight'], strict=True))
+    costs = dict(zip(('ClassCost', 'MaskBCECost', 'MaskDiceCost', 'CentreCost'), meta['cost_weight'], strict=False))
     costs = {name: dict(type=name, weight=weight) for name, weight in costs.items()}
     sparse = meta.get('matcher') == 'SparseMatcher'
     return build(MATCHERS, dict(type='SparseMatcher', k=meta['topk'], costs=costs) if sparse
                  else dict(type='HungarianMatcher', costs=costs), 'model.matcher')
 
 
-@pytest.mark.parametrize('path', golden_files('baseline_criterion_spformer*.npz', 'baseline_criterion_oneformer3d*.npz'))
+@pytest.mark.parametrize('path', golden_files(
+    'baseline_criterion_spformer*.npz', 'baseline_criterion_oneformer3d*.npz', 'baseline_criterion_maft*.npz'))
 def test_costs_matches_terms_and_gradients_of_the_criterion(path):
     arrays, meta = load_npz(path)
     scenes = sum(name.startswith('gt_labels') for name in arrays)
-    leaves, levels = leaves_of(arrays, ('labels', 'masks', 'scores', 'sem'), scenes), meta['layers']
+    leaves, levels = leaves_of(arrays, ('labels', 'masks', 'scores', 'sem', 'bboxes'), scenes), meta['layers']
     pred = predictions_of(arrays, leaves, levels - 1, last=True)
     pred.auxiliary = [predictions_of(arrays, leaves, level, last=False) for level in range(levels - 1)]
     targets, matcher = targets_of(arrays, scenes), matcher_of(meta)
@@ -155,7 +190,7 @@ def test_costs_matches_terms_and_gradients_of_the_criterion(path):
     terms = criterion_of(meta, scenes)(Predictions([], queries=pred), targets, None, matches)
     total = sum(value for name, value in terms.items() if name.startswith('loss_'))
     assert_close(total[None], np.array([meta['total']]), 'total')
-    weighted = dict(zip(('cls', 'bce', 'dice', 'score'), meta['loss_weight'], strict=True))
+    weighted = weights_of(meta)
     for name, expected in meta['term_sums'].items():
         found = terms[f'loss_{name}'] / weighted[name]
         assert abs(found.item() - expected) <= 1e-5 * max(expected, 1e-6), name

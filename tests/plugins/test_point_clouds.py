@@ -21,8 +21,8 @@ from jrs.engine.loading import collation_of
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.io.weights import load_weights, our_names, read_state
 from jrs.plugins import load_plugins
-from jrs.registry import DATASETS, MODELS, POSTPROCESSORS, build
-from jrs.structures import Instances
+from jrs.registry import DATASETS, LOSSES, MODELS, POSTPROCESSORS, build
+from jrs.structures import Instances, Match, Predictions
 from tests._data import ROOT, command
 
 load_plugins(['point_clouds'])
@@ -245,6 +245,7 @@ def _numbers(braces: str) -> list[str]:
 
 @pytest.mark.skipif(not KEYS.is_dir(), reason=f'no key lists in {KEYS}; set JRS_SPEC')
 @pytest.mark.parametrize(('keys', 'config'), [('spformer_scannet', 'spformer_scannetv2'),
+                                              ('maft_scannet', 'maft_scannetv2'),
                                               ('oneformer3d_scannet', 'oneformer3d_scannetv2'),
                                               ('oneformer3d_scannet200', 'oneformer3d')])
 def test_every_published_name_and_shape_is_ours(keys, config):
@@ -307,6 +308,21 @@ def test_queries_of_far_superpoints_cover_the_scene_and_are_never_more_than_ther
     assert elements.tolist() == [0, 2, 4] and queries.shape == (3, 4)
     few = decoder.Superpoints(scene.features[:2], torch.zeros(2, 3), scene.num_points[:2])
     assert len(start(few)[1]) == 2
+
+
+def test_a_scene_of_one_superpoint_and_a_batch_without_instances_give_numbers_where_places_are_read():
+    part = build(MODELS, dict(type='PlacedDecoder', num_queries=3, layers=2, width=8, num_heads=2, hidden=8), 'decoder',
+                 dim_in=2, num_classes=4)
+    scene = decoder.Superpoints(torch.randn(1, 2), torch.ones(1, 3), torch.ones(1, dtype=torch.int64))
+    found = decoder.side_by_side([part(scene)])
+    target = losses.PointTargets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, 1, 1, dtype=torch.bool),
+                                 torch.ones(0, 1), centres=torch.zeros(0, 3))
+    nobody = torch.zeros(0, dtype=torch.int64)
+    criterion = build(LOSSES, dict(type='Criterion', losses=dict(centre=dict(
+        type='CentreLoss', scene_reduction='pooled'))), 'model', weights=dict(centre=0.5))
+    terms = criterion(Predictions([], queries=found), [target], None, [Match(nobody, nobody, [Match(nobody, nobody)])])
+    assert terms['loss_centre'] == 0 and terms['loss_centre'].requires_grad
+    assert all(value.isfinite().all() for level in found.levels for value in (*level.class_logits, *level.centres))
 
 
 def test_a_point_at_the_origin_is_taken_last():
