@@ -293,7 +293,7 @@ def _published(key: str) -> str:
 
 def test_kernels_of_both_layouts_in_one_file_are_refused(tmp_path):
     state = {'decoder.input_proj.0.weight': torch.ones(1), 'decoder.x_mask.0.weight': torch.ones(1),
-             'decoder.out_norm.weight': torch.ones(1), 'decoder.query.weight': torch.ones(1),
+             'decoder.out_cls.0.weight': torch.ones(1), 'decoder.query.weight': torch.ones(1),
              'unet.a': torch.ones(4, 3, 3, 3, 4), 'unet.b': torch.ones(3, 3, 3, 4, 4)}
     torch.save(state, tmp_path / 'mixed.pth')
     with pytest.raises(WeightsError, match='all be .out, k, k, k, in. or all'):
