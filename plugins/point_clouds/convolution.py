@@ -96,8 +96,10 @@ class SparseConvolution(nn.Module):
         dim_out, dim_in = self.weight.shape[0], self.weight.shape[-1]
         if self.weight.shape[1] == 1:
             result = features @ self.weight.reshape(dim_in, dim_out)
-        else:
+        elif isinstance(pairs, KernelPairs):
             result = sparse_convolution(features, self.weight.reshape(dim_out, -1, dim_in).permute(1, 2, 0), pairs)
+        else:
+            result = pairs.convolved(self, features)
         return result if self.bias is None else result + self.bias
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 from jrs_plugins.point_clouds.convolution import RowNorm, SparseConvolution, SparseSequential
+from jrs_plugins.point_clouds.spconv_levels import spconv_level
 from jrs_plugins.point_clouds.voxels import KernelPairs, VoxelLevel, padded_extent, sorted_level
 from torch import Tensor, nn
 
+from jrs.errors import ConfigError
 from jrs.registry import MODELS
 
+ENGINES = ('torch', 'spconv')
 EPS = 1e-4                                     # of every batch norm of this family
 
 
@@ -87,14 +90,18 @@ class SparseUNet(nn.Module):
         trim_odd_extents: lose the last layer of voxels where an extent is odd, as spconv does; else extents are rounded up
             and nothing is lost.
         least_extent: voxels along each axis at least; matters with `trim_odd_extents` only.
+        engine: what convolves: 'torch', or 'spconv' (2.3, to be installed), with the same weights and results.
 
     Attributes:
         dim_out: channels of the result.
     """
 
     def __init__(self, dim_in: int = 6, width: int = 32, levels: int = 5, blocks: int = 2, trim_odd_extents: bool = False,
-                 least_extent: int = 1) -> None:
+                 least_extent: int = 1, engine: str = 'torch') -> None:
         super().__init__()
+        if engine not in ENGINES:
+            raise ConfigError(f'SparseUNet.engine must be one of {", ".join(map(repr, ENGINES))}, got {engine!r}.')
+        self.engine = engine
         self.levels, self.trim_odd_extents, self.least_extent = levels, trim_odd_extents, least_extent
         self.dim_out = width
         self.input_conv = SparseSequential(SparseConvolution(dim_in, width, 3))
@@ -103,11 +110,17 @@ class SparseUNet(nn.Module):
 
     def forward(self, features: Tensor, coordinates: Tensor) -> Tensor:
         """Return (X, width) for `features` (X, dim_in) of voxels `coordinates` (X, 4): scene, c0, c1, c2, in any order."""
-        level, order = sorted_level(coordinates, self.extent(coordinates))
+        level, order = self._level(coordinates)
         with torch.autocast(features.device.type, enabled=False):
             rows = self.input_conv(features.to(self.input_conv[0].weight.dtype)[order], level.neighbours(3))
             rows = self.output_layer(self.unet(rows, level))
         return torch.empty_like(rows).index_copy(0, order, rows)
+
+    def _level(self, coordinates: Tensor) -> tuple[VoxelLevel, Tensor]:
+        if self.engine == 'spconv':
+            level = spconv_level(coordinates, self.extent(coordinates))
+            return level, torch.arange(len(coordinates), device=coordinates.device)
+        return sorted_level(coordinates, self.extent(coordinates))
 
     def extent(self, coordinates: Tensor) -> tuple[int, int, int]:
         """Return the voxels along each axis of the space in which `coordinates` (X, 4) lie."""

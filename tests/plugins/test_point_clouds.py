@@ -96,16 +96,27 @@ def test_the_order_of_voxels_means_nothing_and_a_batch_is_its_scenes(name):
     assert network.train()(features[:1], coordinates[:1]).isfinite().all()                  # one voxel has no deviation
 
 
-def test_spconv_computes_the_same_where_it_is_installed():
-    spconv = pytest.importorskip('spconv.pytorch')
-    coordinates, features = cloud(side=8), torch.randn(60, 4)
-    level, order = voxels.sorted_level(coordinates, (8, 8, 8))
-    ours = convolution.SparseConvolution(4, 6, 3)
-    theirs = spconv.SubMConv3d(4, 6, 3, bias=False)
-    theirs.weight = ours.weight
-    given = spconv.SparseConvTensor(features, coordinates.int(), [8, 8, 8], 2)
+@pytest.mark.parametrize('trim', [True, False])
+def test_spconv_computes_the_same_where_it_is_installed(trim):
+    """All four kinds of convolution, at odd extents: those that lose voxels, and those that are rounded up."""
+    pytest.importorskip('spconv.pytorch')
+    options = dict(dim_in=4, width=8, levels=3, trim_odd_extents=trim, least_extent=7)
+    ours, theirs = (build(MODELS, dict(type='SparseUNet', engine=engine, **options), 'model.network').eval()
+                    for engine in ('torch', 'spconv'))
+    theirs.load_state_dict(ours.state_dict())
+    coordinates, features = cloud(200, side=7), torch.randn(200, 4)
     with torch.no_grad():
-        torch.testing.assert_close(ours(features[order], level.neighbours(3)), theirs(given).features[order])
+        torch.testing.assert_close(theirs(features, coordinates), ours(features, coordinates))
+    assert set(theirs.state_dict()) == set(ours.state_dict())
+
+
+def test_without_spconv_its_engine_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'spconv', None)
+    network = build(MODELS, dict(type='SparseUNet', dim_in=2, width=4, levels=1, engine='spconv'), 'model.network')
+    with pytest.raises(ConfigError, match='install spconv'):
+        network(torch.randn(60, 2), cloud())
+    with pytest.raises(ConfigError, match="engine must be one of 'torch', 'spconv'"):
+        build(MODELS, dict(type='SparseUNet', engine='cuda'), 'model.network')
 
 
 def points(debug_data, name: str = 'spformer', section: str = 'train_dataset', **options):
