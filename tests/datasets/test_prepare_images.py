@@ -92,6 +92,15 @@ def test_a_scene_is_kept_until_its_photos_change(photos, tmp_path):
     assert len(SceneFolder(tmp_path / 'mine' / 'kitchen').frames) == 4
 
 
+def test_a_scene_of_another_folder_is_not_replaced(photos, tmp_path):
+    prepare_images([photos], tmp_path / 'mine', **QUIET)
+    other = shutil.copytree(photos, tmp_path / 'upstairs' / 'kitchen')            # names and sizes are equal too
+    with pytest.raises(DataError, match=r'mine/kitchen is there already.*tmp.*/kitchen.*upstairs/kitchen.*--name'):
+        prepare_images([other], tmp_path / 'mine', **QUIET)
+    assert prepare_images([other], tmp_path / 'mine', 'upstairs', **QUIET).written == ['upstairs']
+    assert prepare_images([photos], tmp_path / 'mine', **QUIET).kept == ['kitchen']
+
+
 def test_turned_photos_and_other_sizes_are_understood(photos, tmp_path):
     turned = Image.new('RGB', (40, 30))
     exif = turned.getexif()

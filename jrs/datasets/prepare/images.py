@@ -18,7 +18,7 @@ import numpy as np
 
 from jrs.datasets.prepare.driver import Summary, Task, prepare_scenes, write_splits
 from jrs.datasets.sampling import spread_views
-from jrs.datasets.scene import Camera, Frame, SceneRecord, SceneWriter, check_scene_name
+from jrs.datasets.scene import Camera, Frame, SceneFolder, SceneRecord, SceneWriter, check_scene_name
 from jrs.errors import DataError
 from jrs.io.images import VIDEO_VIEWS, as_video, count_frames, find_photos, frames_chosen, not_chosen, read_together
 from jrs.io.names import distinct_names, expanded, readable
@@ -50,7 +50,8 @@ def prepare_images(sources: Sequence[str | Path], out: Path, name: str | None = 
         progress: receives lines for people.
 
     Raises:
-        DataError: nothing there, a file that cannot be read, a name that is no file name, or too little disk space.
+        DataError: nothing there, a file that cannot be read, a name that is no file name or that of a scene from another
+            folder, or too little disk space.
     """
     if every < 1 or (max_views is not None and max_views < 1):
         raise DataError(f'--every and --max-views must be at least 1, got {every} and {max_views}.')
@@ -62,7 +63,9 @@ def prepare_images(sources: Sequence[str | Path], out: Path, name: str | None = 
         raise DataError(f'There is no video {video}.')
     listed, left_out = find_photos(source) if video is None else ([video], {})
     sizes = [[readable(path.name), path.stat().st_size] for path in listed]
-    settings = {'every': every, 'max_views': max_views, 'sources': sizes}
+    folder = readable(str(listed[0].resolve().parent))
+    _check_same_source(out / name, folder)
+    settings = {'every': every, 'max_views': max_views, 'sources': sizes, 'folder': folder}
     if video is None:
         files = _chosen(list(zip(distinct_names(listed), listed, strict=True)), every, max_views)
         paths = [path for _, (_, path) in files]
@@ -78,6 +81,19 @@ def prepare_images(sources: Sequence[str | Path], out: Path, name: str | None = 
     scenes = sorted(path.parent.name for path in out.glob('*/scene.json'))
     write_splits(out, {}, scenes, 'Reconstruct one with tools/infer.py.', progress)
     return summary
+
+
+def _check_same_source(scene: Path, folder: str) -> None:
+    """Refuse to put a scene in the place of one of the same name that was made of other files."""
+    if not SceneFolder(scene).exists():
+        return
+    try:
+        made_of = SceneFolder(scene).record.settings.get('folder', 'an unknown folder')
+    except DataError:                                                       # damaged, or an older format: prepared again
+        return
+    if made_of != folder:
+        raise DataError(f'{scene} is there already, made of files in {made_of}, and these files are in {folder}. Give this '
+                        'scene another name with --name, or remove the other one.')
 
 
 class Picture(NamedTuple):
