@@ -16,12 +16,13 @@ from pathlib import Path
 
 from jrs.benchmarks import BENCHMARKS, Benchmark, get_benchmark, threshold_words
 from jrs.cli.ground_truth import COMMAND as EXPORT
-from jrs.cli.ground_truth import MESH_MASK, check_benchmark
+from jrs.cli.ground_truth import MESH_MASK, RECORD, check_benchmark
 from jrs.cli.ground_truth import main as export_ground_truth
 from jrs.errors import ConfigError, DataError
 from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMatches, assign, evaluate
 from jrs.io.atomic import atomic_write, check_folder
-from jrs.io.submission import read_submission, read_vertex_numbers, submission_format
+from jrs.io.names import readable
+from jrs.io.submission import SceneSubmission, read_submission, read_vertex_numbers, submission_format
 
 NUMBERS = ('AP', 'AP50', 'AP25')
 
@@ -38,16 +39,18 @@ def main(argv: list[str] | None = None) -> int:
     names = scene_names(args.predictions, args.ground_truth)
     if args.out is not None:
         check_folder(args.out)
-    scenes = [_read_scene(name, args.predictions, args.ground_truth, args.data, benchmark) for name in names]
+    left_out = LeftOut(benchmark)
+    scenes = [_read_scene(name, args.predictions, args.ground_truth, args.data, benchmark, left_out) for name in names]
+    left_out.look_for_files(args.predictions, args.ground_truth, names)
     result = evaluate(scenes, benchmark, args.class_agnostic, args.include_095)
-    print(format_table(result, len(scenes)))
+    print('\n'.join([format_table(result, len(scenes)), *left_out.lines(args.class_agnostic)]))
     if plugins:
         from jrs.plugins import hook_of
         kind = 'instance/agnostic_' if args.class_agnostic else 'instance/'
         numbers = {f'{kind}{measure}': value for measure, value in result.means.items()}
         hook_of('jrs_evaluation', plugins)(iteration=None, metrics=numbers)
     if args.out is not None:
-        write_result(args.out, result, names, benchmark)
+        write_result(args.out, result, names, benchmark, left_out.lines(args.class_agnostic, shown=None))
         print(f'written: {args.out / "instance_ap.json"}, {args.out / "instance_ap.csv"}')
     return 0
 
@@ -74,8 +77,8 @@ def scene_names(predictions: Path, ground_truth: Path) -> list[str]:
     Raises:
         DataError: no ground truth, a scene without predictions, or predictions without a scene.
     """
-    expected = {path.stem for path in ground_truth.glob('*.txt')}
-    given = {path.stem for path in predictions.glob('*.txt')}
+    expected, given = ({path.stem for path in folder.glob('*.txt') if not path.name.startswith('.')}
+                       for folder in (ground_truth, predictions))
     if not expected:
         raise DataError(f'{ground_truth} holds no <scene>.txt ground-truth files. From prepared scenes they are made by: '
                         'python tools/evaluate.py export-ground-truth --scenes DIR --split NAME --benchmark NAME --out DIR')
@@ -103,11 +106,12 @@ def format_table(result: AveragePrecision, num_scenes: int) -> str:
     return '\n'.join(lines)
 
 
-def write_result(folder: Path, result: AveragePrecision, names: list[str], benchmark: Benchmark) -> None:
+def write_result(folder: Path, result: AveragePrecision, names: list[str], benchmark: Benchmark,
+                 left_out: list[str]) -> None:
     """Write `instance_ap.json` and `instance_ap.csv` (the benchmark's columns); NaN is null and nan."""
     classes = zip(result.class_ids, result.class_names, result.ap_per_overlap, *result.per_class.values(), strict=True)
     record = {'benchmark': benchmark.name, 'class_agnostic': result.class_names == (AGNOSTIC_NAME,), 'scenes': names,
-              'overlaps': result.overlaps.tolist(),
+              'left_out': left_out, 'overlaps': result.overlaps.tolist(),
               'finite_classes': result.finite_classes, **_without_nan(result.means),
               'splits': {name: _without_nan(means) for name, means in result.split_means.items()},
               'classes': [{'id': class_id, 'name': name,
@@ -125,17 +129,58 @@ def write_result(folder: Path, result: AveragePrecision, names: list[str], bench
         file.write(table.getvalue())
 
 
-def _read_scene(name: str, predictions: Path, ground_truth: Path, data: Path | None,
-                benchmark: Benchmark) -> SceneMatches:
+class LeftOut:
+    """What of the files does not count, or was not read, over all scenes: the programs of the benchmarks do not say."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self.benchmark = benchmark
+        self.predictions = self.repeated = self.small = self.unknown = 0
+        self.masks: set[str] = set()
+        self.files: list[tuple[str, str]] = []
+
+    def count(self, found: SceneSubmission, matches: SceneMatches) -> None:
+        """Take in what became of the predictions of a scene."""
+        self.predictions += len(found.labels)
+        self.repeated += found.repeated
+        self.small += len(found.labels) - len(matches.row)
+        self.unknown += int((matches.prediction_class < 0).sum())
+        self.masks.update(found.files)
+
+    def look_for_files(self, predictions: Path, ground_truth: Path, names: list[str]) -> None:
+        """Look for files that no list names, and that are of no scene."""
+        lists = {f'{name}.txt' for name in names}
+        given = sorted(path.relative_to(predictions) for path in predictions.rglob('*') if not path.is_dir())
+        extra = [readable(path) for path in given if path.as_posix() not in lists | self.masks]
+        self.files += [(f'of {readable(predictions)} no list names', name) for name in extra]
+        true = sorted(path.name for path in ground_truth.iterdir() if path.name not in {*lists, *names, RECORD})
+        self.files += [(f'of {readable(ground_truth)} are no <scene>.txt', readable(name)) for name in true]
+
+    def lines(self, class_agnostic: bool, shown: int | None = 8) -> list[str]:
+        """Return a line for each kind; `shown` names of files at most."""
+        kinds = ((self.small, f'have fewer than {self.benchmark.min_region} vertices and do not count'),
+                 (0 if class_agnostic else self.unknown, f'are of no class that {self.benchmark.name} scores'))
+        lines = [f'{count} of {self.predictions} predictions {words}' for count, words in kinds if count]
+        lines += [f'{self.repeated} lines name a mask that a later line names again, which counts'] if self.repeated else []
+        for words in dict.fromkeys(words for words, _ in self.files):
+            names = [name for kind, name in self.files if kind == words]
+            more = f' and {len(names) - shown} more' if shown is not None and len(names) > shown else ''
+            lines.append(f'{len(names)} files {words}, and were not read: {", ".join(names[:shown])}{more}')
+        return lines
+
+
+def _read_scene(name: str, predictions: Path, ground_truth: Path, data: Path | None, benchmark: Benchmark,
+                left_out: LeftOut) -> SceneMatches:
     truth = read_vertex_numbers(ground_truth / f'{name}.txt')
     layout = submission_format(benchmark.submission_format)
     found = read_submission(predictions, name, layout, len(truth))
     listed = (data or ground_truth) / name / MESH_MASK
     excluded = read_vertex_numbers(listed) if data is not None or listed.is_file() else None
     try:
-        return assign(truth, found.masks, found.labels, found.scores, benchmark, excluded)
+        matches = assign(truth, found.masks, found.labels, found.scores, benchmark, excluded)
     except DataError as error:
         raise DataError(f'{name}: {error}') from None
+    left_out.count(found, matches)
+    return matches
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -36,12 +36,16 @@ class SceneSubmission:
         labels: (P,) int64 class ids of the data set.
         scores: (P,) float64.
         num_points: N, vertices of the benchmark mesh.
+        files: P paths of masks below the folder; empty for what was not read from files.
+        repeated: lines of the list whose mask stands in a later line, too.
     """
 
     masks: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
     num_points: int
+    files: tuple[str, ...] = ()
+    repeated: int = 0
 
     def unpack(self, index: int) -> np.ndarray:
         """Return mask `index`, (N,) bool."""
@@ -151,13 +155,14 @@ def read_submission(folder: str | os.PathLike, scene_name: str, layout: Submissi
     """
     path = Path(folder) / f'{scene_name}.txt'
     lines = read_bytes(path).removeprefix(BOM_UTF8).split(b'\n')                  # bytes: a name of a mask need not be text
-    entries = dict(_parse_line(line, f'{path}:{number}', layout)
-                   for number, line in enumerate(lines, start=1) if line.strip())
+    listed = [_parse_line(line, f'{path}:{number}', layout) for number, line in enumerate(lines, start=1) if line.strip()]
+    entries = dict(listed)
     masks = np.zeros((len(entries), -(-num_points // 8)), dtype=np.uint8)
     for row, name in enumerate(entries):
         masks[row] = np.packbits(layout.read_mask(Path(folder) / name, num_points))
     labels, scores = zip(*entries.values(), strict=True) if entries else ((), ())
-    return SceneSubmission(masks, np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64), num_points)
+    return SceneSubmission(masks, np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64), num_points,
+                           tuple(entries), len(listed) - len(entries))
 
 
 def write_submission(folder: str | os.PathLike, scene_name: str, layout: SubmissionFormat,

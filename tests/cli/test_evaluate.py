@@ -41,6 +41,29 @@ def test_perfect_files_score_one(tmp_path, capsys, benchmark, class_id):
     assert [row['ap'] for row in rows if row['class id'] == str(class_id)] == ['1.0']
 
 
+def test_predictions_that_do_not_count_and_files_that_are_not_read_are_named(tmp_path, capsys):
+    arguments = _write(tmp_path, 'scannet20', {'one': np.repeat([0, 5001, 5002], 150)})
+    pred, ids = tmp_path / 'pred', np.repeat([0, 1], [420, 30])
+    write_vertex_numbers(pred / 'pred_mask' / 'small.txt', ids)
+    write_vertex_numbers(pred / 'pred_mask' / 'wall.txt', 1 - ids)
+    write_vertex_numbers(pred / 'pred_mask' / 'one_999.txt', ids)
+    with (pred / 'one.txt').open('a') as file:
+        file.write('pred_mask/small.txt 5 0.4\npred_mask/wall.txt 1 0.3\npred_mask/wall.txt 2 0.3\n')
+    for path in (pred / '._one.txt', pred / 'two.TXT', tmp_path / 'gt' / 'two.TXT'):
+        path.write_text('')
+    assert main([*arguments, '--out', str(tmp_path / 'out')]) == 0
+    lines = [
+        '1 of 4 predictions have fewer than 100 vertices and do not count',
+        '1 of 4 predictions are of no class that scannet20 scores',
+        '1 lines name a mask that a later line names again, which counts',
+        f'3 files of {pred} no list names, and were not read: ._one.txt, pred_mask/one_999.txt, two.TXT',
+        f'1 files of {tmp_path / "gt"} are no <scene>.txt, and were not read: two.TXT']
+    assert capsys.readouterr().out.splitlines()[-6:-1] == lines
+    assert json.loads((tmp_path / 'out' / 'instance_ap.json').read_text())['left_out'] == lines
+    (pred / 'two.TXT').rename(pred / 'two.txt')
+    assert run(main, arguments) == 2 and 'remove the prediction files that are not to be scored' in capsys.readouterr().err
+
+
 def test_options_reach_the_score(tmp_path, capsys):
     ids = np.repeat([0, 5001], [100, 1000])
     arguments = _write(tmp_path, 'scannet20', {'one': ids})
