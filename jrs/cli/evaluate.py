@@ -21,8 +21,8 @@ from jrs.cli.ground_truth import main as export_ground_truth
 from jrs.errors import ConfigError, DataError
 from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMatches, assign, evaluate
 from jrs.io.atomic import atomic_write, check_folder
-from jrs.io.names import readable
-from jrs.io.submission import SceneSubmission, read_submission, read_vertex_numbers, submission_format
+from jrs.io.names import readable, some
+from jrs.io.submission import ORIGIN, SceneSubmission, read_submission, read_vertex_numbers, submission_format
 
 NUMBERS = ('AP', 'AP50', 'AP25')
 
@@ -148,7 +148,7 @@ class LeftOut:
 
     def look_for_files(self, predictions: Path, ground_truth: Path, names: list[str]) -> None:
         """Look for files that no list names, and that are of no scene."""
-        lists = {f'{name}.txt' for name in names}
+        lists = {*(f'{name}.txt' for name in names), ORIGIN}
         given = sorted(path.relative_to(predictions) for path in predictions.rglob('*') if not path.is_dir())
         extra = [readable(path) for path in given if path.as_posix() not in lists | self.masks]
         self.files += [(f'of {readable(predictions)} no list names', name) for name in extra]
@@ -163,8 +163,7 @@ class LeftOut:
         lines += [f'{self.repeated} lines name a mask that a later line names again, which counts'] if self.repeated else []
         for words in dict.fromkeys(words for words, _ in self.files):
             names = [name for kind, name in self.files if kind == words]
-            more = f' and {len(names) - shown} more' if shown is not None and len(names) > shown else ''
-            lines.append(f'{len(names)} files {words}, and were not read: {", ".join(names[:shown])}{more}')
+            lines.append(f'{len(names)} files {words}, and were not read: {some(names, shown)}')
         return lines
 
 

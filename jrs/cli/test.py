@@ -155,7 +155,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     )
     from jrs.engine.checkpoint import use_atomic_files
     from jrs.engine.console import JrsRunner
-    from jrs.engine.data import say_data
+    from jrs.engine.data import left_aside, say_data
     from jrs.engine.inference import load_model
     from jrs.engine.loading import explaining_lost_workers
     from jrs.engine.processes import Watchdog, naming_lost_processes
@@ -185,7 +185,8 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
             explaining_lost_workers(cfg.train.workers):
         metrics = runner.test()
     metrics = {name: value for name, value in metrics.items() if f'/{RULE}' not in name}       # they make `transfer_rules`
-    record = dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), hours=(time.monotonic() - start) / 3600,
+    record = dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), left_out=left_aside(dataset),
+                  hours=(time.monotonic() - start) / 3600,
                   transfer_rules=[row for metric in evaluator.metrics for row in getattr(metric, 'by_rule', ())],
                   peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
     return metrics, evaluator.describe(), record
@@ -208,7 +209,8 @@ def write_results(out: Path, metrics: dict[str, float], facts: dict, record: dic
 def write_origin(folder: Path, origin: dict) -> None:
     """Write `predictions.json` beside saved predictions: what made them, and that all of them are there."""
     from jrs.io.atomic import atomic_write
-    with atomic_write(folder / 'predictions.json', 'w') as file:
+    from jrs.io.submission import ORIGIN
+    with atomic_write(folder / ORIGIN, 'w') as file:
         json.dump(origin, file, indent=1)
 
 

@@ -18,6 +18,7 @@ from jrs.datasets.scenes import ScenesOfSplit, excluded_vertices
 from jrs.datasets.transforms import ResizeCrop, crop_around_principal_point, height_for, sample_nearest
 from jrs.errors import ConfigError, DataError
 from jrs.io.images import RESIZES
+from jrs.io.names import some
 from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, build
 from jrs.structures import MAPS, InstanceTable, SceneBatch, SceneGroundTruth
 
@@ -180,6 +181,18 @@ class SceneDataset(ScenesOfSplit):
         if all(view.sensor_m is not None for view in views):
             batch.ground_truth = [self._ground_truth(scene, frames, views)]
         return batch
+
+    def left_aside(self) -> list[str]:
+        """Return what of the split is not read; in mode 'test' frames that are no views, and scenes without objects, too."""
+        words = super().left_aside()
+        if self.mode == 'test':
+            there, used = (sum(map(len, map(frames, self.scenes))) for frames in (lambda scene: scene.frames,
+                                                                                   self._test_frames))
+            bare = [scene.name for scene in self.scenes if scene.instances is None]
+            rule = f'every={self.every}, max_views={self.max_views}, view_step={self.view_step}'
+            words += [f'{used} of {there} frames are views ({rule})'] if used < there else []
+            words += [f'{len(bare)} scenes are not annotated: {some(bare)}'] if bare else []
+        return words
 
     def _test_frames(self, scene: Scene) -> list[Frame]:
         frames = self.frames(scene)

@@ -43,7 +43,7 @@ class ScenesOfSplit:
         self.mode = mode
         scenes = self.open_scenes()
         check_scenes(scenes, f'{self.root}, split {split!r},')
-        self.scenes = scenes[:limit_scenes]
+        self.scenes, self.num_listed = scenes[:limit_scenes], len(scenes)
 
     def open_scenes(self) -> list[Scene]:
         """Return the scenes of `split` below `root`, always in the same order; here scene folders, named by a list.
@@ -76,6 +76,12 @@ class ScenesOfSplit:
             return []                                                  # a published benchmark: many of its classes are rare
         found = {index for scene in self.scenes[:LOOKED_AT] for index in self.class_index(scene).values()}
         return [name for index, name in enumerate(self.benchmark.class_names) if index not in found]
+
+    def left_aside(self) -> list[str]:
+        """Return what of the split is not read, for the first lines of a run and its record."""
+        if len(self.scenes) == self.num_listed:
+            return []
+        return [f'the first {len(self.scenes)} of {self.num_listed} scenes of the list (limit_scenes)']
 
     @property
     def metainfo(self) -> dict:

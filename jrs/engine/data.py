@@ -26,7 +26,13 @@ def data_line(cfg: Config, name: str, dataset: Dataset) -> str:
                  split=getattr(dataset, 'split', settings.get('split')))
     facts = [f'{word} {value}' for word, value in known.items() if value is not None]
     type_name = settings['type'] if isinstance(settings['type'], str) else settings['type'].__name__
-    return f'{name}: {", ".join([type_name, *(facts or text), f"{len(dataset)} scenes"])}{_missing_classes(dataset)}'
+    aside = ''.join(f'; {words}' for words in left_aside(dataset))
+    return f'{name}: {", ".join([type_name, *(facts or text), f"{len(dataset)} scenes"])}{aside}{_missing_classes(dataset)}'
+
+
+def left_aside(dataset: Dataset) -> list[str]:
+    """Return what a data set does not read of its split, in words; nothing of one that does not say."""
+    return getattr(dataset, 'left_aside', list)()
 
 
 def _missing_classes(dataset: Dataset) -> str:

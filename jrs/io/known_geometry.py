@@ -15,7 +15,7 @@ import torch
 from jrs.errors import DataError
 from jrs.io.images import LoadedPhotos
 from jrs.io.known_scale import SCALED
-from jrs.io.names import readable, view_name
+from jrs.io.names import readable, some, view_name
 from jrs.io.png import MAX_PIXELS, read_depth_mm
 from jrs.structures import KnownGeometry
 
@@ -178,12 +178,12 @@ def not_used(photos: LoadedPhotos, cameras: KnownCameras | None, depth: str | Pa
     lines = []
     if cameras is not None and (extra := [name for name in cameras.cameras if name not in photos.names]):
         lines.append(f'{readable(cameras.file.name)}: {len(extra)} of {len(cameras.cameras)} cameras are of no view and not '
-                     f'used: {_some(extra)}')
+                     f'used: {some(extra)}')
     if depth is not None:
         used = {path for name in photos.names for path in _depth_files(Path(depth)).get(name, ())}
         if extra := [readable(path.name) for path in sorted(Path(depth).iterdir()) if path not in used]:
             lines.append(f'{readable(Path(depth).name)}: {len(extra)} files are no depth of a view and not used: '
-                         f'{_some(extra)}')
+                         f'{some(extra)}')
     return lines
 
 
@@ -193,10 +193,6 @@ def _depth_files(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in ('.png', '.npy')):
         there[view_name(path.stem)].append(path)
     return there
-
-
-def _some(names: Sequence[str]) -> str:
-    return f'{", ".join(names[:SHOWN])}{", …" if len(names) > SHOWN else ""}'
 
 
 def _depth_image(path: Path) -> np.ndarray:
@@ -239,6 +235,6 @@ def _need_all(names: Sequence[str], found: Mapping, words: str, there: Sequence[
     missing = [name for name in names if name not in found]
     if missing:
         more = f' and {len(missing) - SHOWN} more' if len(missing) > SHOWN else ''
-        held = _some(there) if there else 'none'
+        held = some(there) if there else 'none'
         raise DataError(f'{words} for {len(missing)} of {len(names)} views: {", ".join(missing[:SHOWN])}{more}. It has: '
                         f'{held}. Names are those of the photos without suffix, as in a cameras.json of the same photos.')

@@ -96,6 +96,12 @@ def short(name: str) -> str:
     return name if len(data) <= MAX_SHORT else f'{name[:MAX_SHORT // 4 - 3]}~{_digest(data)}'    # a character: 4 bytes
 
 
+def some(names: Sequence[str], shown: int | None = 8) -> str:
+    """Return the first of many names and how many more there are, for a message; None shows all."""
+    more = f' and {len(names) - shown} more' if shown is not None and len(names) > shown else ''
+    return ', '.join(names[:shown]) + more
+
+
 def check_names(folder: Path, names: Iterable[str]) -> None:
     """Make an empty file of each name on the disk of `folder`, and remove it: a name that cannot be is found before work.
 

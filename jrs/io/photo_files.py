@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jrs.io.names import readable
+from jrs.io.names import readable, some
 from jrs.io.photo import HEAD, PHOTO_KINDS, VIDEO, sniff, unsupported
 
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.jfi', '.jif', '.mpo', '.png', '.apng', '.webp', '.bmp', '.dib', '.tif',
@@ -86,6 +86,4 @@ def _by_words(pairs: Iterable[tuple[str, str]], shown: int | None) -> list[tuple
     groups: dict[str, list[str]] = {}
     for words, name in pairs:
         groups.setdefault(words, []).append(name)
-    left = {words: len(names) - (shown or len(names)) for words, names in groups.items()}
-    return [(words, ', '.join(names[:shown]) + (f' and {left[words]} more' if left[words] > 0 else ''))
-            for words, names in groups.items()]
+    return [(words, some(names, shown)) for words, names in groups.items()]

@@ -24,6 +24,7 @@ from jrs.io.text import read_bytes, read_json
 _NEWLINE, _ZERO, _NINE = b'\n09'
 MAX_POINTS = 1 << 26                             # vertices of a mesh; real ones have some millions
 MAX_NUMBER = 2 ** 53                            # what a float counts up to: no class id or confidence is larger
+ORIGIN = 'predictions.json'                      # beside saved predictions: what made them
 MAX_DIGITS = 20                                 # of an integer of 64 bits, sign included
 
 

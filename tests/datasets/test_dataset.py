@@ -13,6 +13,7 @@ from jrs.datasets.dataset import SceneDataset, collate_scenes
 from jrs.datasets.prepare.scannet import prepare_scannet
 from jrs.datasets.sampling import SampleRequest, ViewBatchSampler
 from jrs.datasets.scene import SceneFolder
+from jrs.engine.data import data_line
 from jrs.errors import ConfigError, DataError
 from tests.datasets._raw_scan import export_frames, world_from_cam, write_raw
 
@@ -182,7 +183,7 @@ def test_stride_counts_frames_of_the_recording(prepared):
 
 def test_stride_may_be_the_benchmark_s(prepared, monkeypatch):
     sparse = replace(get_benchmark('scannet20'), view_stride=4)
-    monkeypatch.setattr('jrs.datasets.dataset.get_benchmark', lambda name: sparse)
+    monkeypatch.setattr('jrs.datasets.scenes.get_benchmark', lambda name: sparse)
     assert dataset(prepared, mode='test', every=None)[0].view_names[0] == ['0', '8']              # 4 is lost
 
 
@@ -304,3 +305,14 @@ def test_wrong_options_are_refused(prepared):
         dataset(prepared, width=100)
     with pytest.raises(ConfigError, match='TrainViews has no argument'):
         dataset(prepared, transform={'type': 'TrainViews', 'bright': 1})
+
+
+def test_what_is_not_read_of_a_split_is_said(prepared, monkeypatch):
+    assert dataset(prepared, mode='test').left_aside() == []
+    few = dataset(prepared, mode='test', every=2, max_views=2, limit_scenes=1)
+    frames = len(few.scenes[0].frames)
+    assert few.left_aside() == [f'2 of {frames} frames are views (every=2, max_views=2, view_step=None)']
+    monkeypatch.setattr(SceneDataset, 'listed_names', lambda self: ['scene0000_00', 'scene0001_00'])
+    assert dataset(prepared, limit_scenes=1).left_aside() == ['the first 1 of 2 scenes of the list (limit_scenes)']
+    line = data_line(dict(test_dataset=dict(type='SceneDataset')), 'test_dataset', few)
+    assert line.endswith(f'1 scenes; 2 of {frames} frames are views (every=2, max_views=2, view_step=None)')

@@ -21,10 +21,10 @@ import cv2
 
 from jrs.datasets.scene import SceneFolder, check_scene_name
 from jrs.errors import DataError
+from jrs.io.names import some
 from jrs.io.scannet import read_list, write_list
 
 LOG = logging.getLogger('jrs')
-SHOWN = 8                               # names in a line
 OVERHEAD = 1.1                          # our files over the estimate of their payloads
 
 
@@ -210,11 +210,6 @@ def write_splits(out: Path, lists: Mapping[str, Path], names: Sequence[str], adv
     if not lists:
         write_list(out / 'all.txt', [name for name in names if name in there])
         progress(f'no split lists: all scenes are in the split "all". {advice}')
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first of many names, and how many more there are."""
-    return ', '.join(names[:SHOWN]) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '')
 
 
 def file_bytes(path: Path) -> int:

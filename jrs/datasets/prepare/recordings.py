@@ -7,10 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
-from jrs.datasets.prepare.driver import some
 from jrs.datasets.scene import Camera
 from jrs.io import scannet as files
 from jrs.io.frames import ExportedFrames
+from jrs.io.names import some
 from jrs.io.png import encode_png8
 from jrs.io.sens import SensReader
 

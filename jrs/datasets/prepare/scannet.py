@@ -12,7 +12,7 @@ import numpy as np
 
 from jrs.benchmarks import PREPARED_EVERY
 from jrs.datasets.prepare import masks
-from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, some, write_splits
+from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
 from jrs.datasets.prepare.recordings import ExportedRecording, Recording, SensRecording
 from jrs.datasets.scene import MAX_ID, Camera, Frame, Mesh, SceneInstance, SceneRecord, SceneWriter, is_rigid, read_mesh
 from jrs.datasets.transforms import sample_nearest
@@ -21,6 +21,7 @@ from jrs.io import scannet as files
 from jrs.io.frames import is_exported
 from jrs.io.images import resize_map
 from jrs.io.instance_zip import InstanceZip, find_instance_zip
+from jrs.io.names import some
 
 LOG = logging.getLogger('jrs')
 SPLITS = ('train', 'val', 'test')

@@ -14,11 +14,12 @@ import numpy as np
 from jrs.benchmarks import LABELS_DIR
 from jrs.datasets.prepare import masks
 from jrs.datasets.prepare.devices import DEVICES, Dslr, Iphone, Shot, count_shots
-from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, some, write_splits
+from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
 from jrs.datasets.prepare.undistort import Undistorter
 from jrs.datasets.scene import MAX_ID, Camera, Frame, Mesh, SceneInstance, SceneRecord, SceneWriter, is_rigid, read_mesh
 from jrs.errors import DataError
 from jrs.io import scannetpp as files
+from jrs.io.names import some
 from jrs.io.png import encode_jpeg
 from jrs.io.scannet import SegmentGroup, read_groups, read_segments
 from jrs.io.submission import read_vertex_numbers
