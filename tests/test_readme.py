@@ -56,6 +56,14 @@ def test_every_option_of_a_command_exists(page):
     assert not unknown, unknown
 
 
+def test_every_part_of_the_package_stands_where_the_readme_says():
+    """And nothing that is not there any more."""
+    listed = README.partition('## Where things stand')[2].partition('##')[0]
+    words = {word.removeprefix('jrs/').rstrip('/') for word in re.findall(r'[\w/]+(?:\.py|/)', listed)}
+    here = {path.name for path in (ROOT / 'jrs').iterdir() if path.suffix == '.py' or (path / '__init__.py').is_file()}
+    assert here - {'__init__.py'} == words - {'configs', 'tools', 'tests', 'plugins', 'benchmarks'}
+
+
 def test_the_readme_says_which_rows_have_no_config():
     rows = [row for number in range(1, 10) for row in load_tables([number])[0].rows]
     external = [row for row in rows if row.kind == 'external']
