@@ -79,11 +79,12 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
     backbone, tokens, pixels = model.backbone, _token_bytes(model, size), size[0] * size[1]
     taps = tokens * backbone.feature_dim / backbone.embed_dim * len(backbone.feature_layers)
     images, outputs = 12 * pixels, 8 * pixels
-    maps = max((head.memory(views, size, device).chunk for _, head in _heads(model)), default=0.0)
+    needs = [head.memory(views, size, device) for _, head in _heads(model)]
+    maps = max((one.chunk for one in needs), default=0.0)
     features, masks = 4 * _feature_values(model, pixels), 0.0
     if model.queries is not None:
         masks = model.queries.num_queries * _mask_pixels(model, pixels) / 8
-    rest = outputs + features + masks
+    rest = outputs + features + masks + sum(one.outputs for one in needs)
     fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
     hidden = min(2.0 * HIDDEN_VALUES * 4, 8 * tokens * views)
     # Two stages, of which the larger counts: the backbone, then the dense heads.
@@ -122,6 +123,7 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
     chunk = 0.0
     for _, head in _heads(model):
         needs = head.memory(views, size, device)
+        kept += needs.kept
         if needs.recomputed_views is None:
             kept += needs.saved
         else:

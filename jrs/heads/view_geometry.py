@@ -13,10 +13,15 @@ from torch.utils.checkpoint import checkpoint
 from jrs.geometry.camera import invert_rigid, quaternion_from_rotation
 from jrs.heads.pose import PoseHead
 from jrs.layers.block import Block
+from jrs.layers.dpt import HeadMemory
 from jrs.layers.rope import GridRotation, patch_positions
 from jrs.structures import FeatureTaps, Predictions
 
 HEAD_WIDTH = 64                                # of all decoders, however wide
+# Values alive for a view, over tokens times width and over pixels; measured (tests/heads/_memory.py).
+SAVED_BLOCK, SAVED_ENDS, SAVED_PIXEL = 18, 8, 6.7              # for the backward pass: a block; all ends; beside the maps
+ALIVE_BLOCK, ALIVE_PIXEL = 11.4, 3                             # without one: inside a block; beside the maps
+RAYS = 3                                       # values of a pixel that stay, beside depth and confidence
 NORM_EPS = 1e-6
 
 
@@ -59,8 +64,10 @@ class ViewGeometry(nn.Module):
     Args:
         dim_in: width of the taps, the backbone's `feature_dim`.
         dim: width of the decoders.
+        patch_size: side of a patch in pixels.
         make_pixel_head: widths of the branches of a head (points: 2, 1; confidence: 1) -> a module that makes maps
-            (n, 3 or 1, H, W) of patches (n, h_p * w_p, dim) and their grid (h_p, w_p).
+            (n, 3 or 1, H, W) of patches (n, h_p * w_p, dim) and their grid (h_p, w_p). Its `values(grid)` are how many
+            values of a view its backward pass needs, and how many are alive at a time without one.
         depth: blocks of each of the three decoders.
         rope_base: base of their rotary position embedding.
         views_per_chunk: views that are read at a time, at most.
@@ -72,17 +79,30 @@ class ViewGeometry(nn.Module):
 
     largest_log_depth = math.inf
 
-    def __init__(self, dim_in: int, dim: int, make_pixel_head: Callable[..., nn.Module], depth: int = 5,
+    def __init__(self, dim_in: int, dim: int, patch_size: int, make_pixel_head: Callable[..., nn.Module], depth: int = 5,
                  rope_base: float = 100.0, views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
         super().__init__()
         self.views_per_chunk = views_per_chunk
         self.activation_checkpointing = activation_checkpointing
+        self.patch_size = patch_size
         self.point_decoder = ViewDecoder(dim_in, dim, dim, depth, rope_base)
         self.point_head = make_pixel_head(2, 1)
         self.conf_decoder = ViewDecoder(dim_in, dim, dim, depth, rope_base)
         self.conf_head = make_pixel_head(1)
         self.camera_decoder = ViewDecoder(dim_in, dim, dim // 2, depth, rope_base)
         self.camera_head = PoseHead(dim // 2)
+
+    def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
+        """Return what reading `views` views of (H, W) = `size` needs; special tokens are few beside the patches."""
+        grid = tuple(side // self.patch_size for side in size)
+        tokens, pixels = grid[0] * grid[1] * self.point_decoder.projects.out_features, size[0] * size[1]
+        saved, alive = zip(*(head.values(grid) for head in (self.point_head, self.conf_head)), strict=True)
+        blocks = sum(len(one.blocks) for one in (self.point_decoder, self.conf_decoder, self.camera_decoder))
+        whole = (SAVED_BLOCK * blocks + SAVED_ENDS) * tokens + SAVED_PIXEL * pixels + sum(saved)
+        at_once = min(views, self.views_per_chunk)
+        needed = max(ALIVE_BLOCK * tokens, ALIVE_PIXEL * pixels + max(alive))
+        return HeadMemory(4.0 * needed * at_once, 4.0 * whole,
+                          at_once if self.activation_checkpointing else None, 4.0 * RAYS * pixels)
 
     def forward(self, features: FeatureTaps) -> Predictions:
         """Return one stage of pose encodings (B, V, 9), z-depth > 0 and confidence > 1, (B, V, H, W) each, and rays.

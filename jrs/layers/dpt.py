@@ -27,11 +27,15 @@ class HeadMemory:
         chunk: alive at a time in inference, beside what stays.
         saved: what the backward pass of one view needs.
         recomputed_views: views whose `saved` is alive at a time, where it is computed again; None where all of it is kept.
+        outputs: what stays of each view beside depth and confidence.
+        kept: what the backward pass of one view needs beside `saved`, and is never computed again.
     """
 
     chunk: float = 0.0
     saved: float = 0.0
     recomputed_views: int | None = None
+    outputs: float = 0.0
+    kept: float = 0.0
 
 
 class DenseFusion(nn.Module):

@@ -28,6 +28,11 @@ class PixelHead(nn.Module):
         maps = self.proj(patches).transpose(1, 2).unflatten(2, grid)            # (n, channels * patch^2, h_p, w_p)
         return F.pixel_shuffle(maps, self.patch_size)                           # (n, channels, H, W)
 
+    def values(self, grid: tuple[int, int]) -> tuple[float, float]:
+        """Return the values of a view that its backward pass needs, and those alive at a time without one."""
+        made = grid[0] * grid[1] * self.proj.out_features
+        return made, made
+
 
 @HEADS.register_module()
 class Pi3Geometry(ViewGeometry):
@@ -45,5 +50,5 @@ class Pi3Geometry(ViewGeometry):
 
     def __init__(self, dim_in: int, dim: int, patch_size: int, depth: int = 5, rope_base: float = 100.0,
                  views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
-        super().__init__(dim_in, dim, lambda *widths: PixelHead(dim, sum(widths), patch_size), depth, rope_base,
+        super().__init__(dim_in, dim, patch_size, lambda *widths: PixelHead(dim, sum(widths), patch_size), depth, rope_base,
                          views_per_chunk, activation_checkpointing)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORM_WIDTH = 32                                # channels of a group of the second norm
+SAVED_STAGE = 20                               # maps of a stage that its backward pass needs
+ALIVE_PIXEL = 10                               # values of a pixel beside the widest maps, without one
 
 
 def convolution(dim_in: int, dim: int) -> nn.Conv2d:
@@ -61,6 +63,19 @@ class ConvHead(nn.Module):
             maps = stage(with_places(maps, size))
         maps = with_places(F.interpolate(maps, size, mode='bilinear', align_corners=False), size)
         return torch.cat([branch(maps) for branch in self.output_block], dim=1)
+
+    def values(self, grid: tuple[int, int]) -> tuple[float, float]:
+        """Return the values of a view that its backward pass needs, and those alive at a time without one."""
+        positions, saved = grid[0] * grid[1], 0.0
+        pixels = positions * self.patch_size ** 2
+        for stage in self.upsample_blocks:
+            enlarge = stage[0][0]                                               # doubles the resolution
+            saved += positions * (enlarge.in_channels + 4 * SAVED_STAGE * enlarge.out_channels)
+            positions *= 4
+        first, last = self.output_block[0][0], len(self.output_block) * self.output_block[0][0].out_channels
+        channels = sum(branch[-1].out_channels for branch in self.output_block)
+        saved += pixels * (first.in_channels * (1 + len(self.output_block)) + 2 * last + channels)
+        return saved, pixels * (3 * first.in_channels + first.out_channels + ALIVE_PIXEL)
 
 
 def with_places(maps: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -11,8 +11,11 @@ from jrs_plugins.pi3x.metric import MetricDecoder
 from torch import Tensor, nn
 
 from jrs.heads.view_geometry import ViewGeometry, token_positions
+from jrs.layers.dpt import HeadMemory
 from jrs.registry import HEADS
 from jrs.structures import FeatureTaps, Predictions
+
+SAVED_METRIC, ALIVE_METRIC = 3.5, 5            # token maps of a block that its backward pass needs; alive without one
 
 
 @HEADS.register_module()
@@ -40,12 +43,20 @@ class Pi3XGeometry(ViewGeometry):
     def __init__(self, dim_in: int, dim: int, patch_size: int, depth: int = 5, widths: Sequence[int] = (256, 128, 64),
                  last_width: int = 32, metric_dim: int | None = None, metric_depth: int | None = None,
                  rope_base: float = 100.0, views_per_chunk: int = 4, activation_checkpointing: bool = False) -> None:
-        super().__init__(dim_in, dim, lambda *branches: ConvHead(dim, widths, last_width, branches, patch_size), depth,
-                         rope_base, views_per_chunk, activation_checkpointing)
+        super().__init__(dim_in, dim, patch_size, lambda *branches: ConvHead(dim, widths, last_width, branches, patch_size),
+                         depth, rope_base, views_per_chunk, activation_checkpointing)
         metric_dim = metric_dim or dim // 2
         self.metric_token = nn.Parameter(1e-6 * torch.randn(1, 1, dim_in))
         self.metric_decoder = MetricDecoder(dim_in, metric_dim, metric_depth or depth, rope_base)
         self.metric_head = nn.Linear(metric_dim, 1)
+
+    def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
+        """Return what `ViewGeometry.memory` does, with the metric decoder, which reads all views at once."""
+        found, decoder = super().memory(views, size, device), self.metric_decoder
+        patches = size[0] // self.patch_size * (size[1] // self.patch_size)
+        width = 4.0 * patches * decoder.linear_out.in_features
+        return replace(found, chunk=max(found.chunk, ALIVE_METRIC * width * views),
+                       kept=(SAVED_METRIC * len(decoder.blocks) + 1) * width)
 
     def forward(self, features: FeatureTaps) -> Predictions:
         """Return what `ViewGeometry.forward` does, lengths multiplied by the metric factor, and that factor."""

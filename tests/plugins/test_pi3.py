@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from jrs.cli.convert import expand
 from jrs.config import load_config, read_config
 from jrs.engine.build import build_model, check_ready
+from jrs.engine.memory import RUNTIME, parameter_bytes, training_memory
 from jrs.errors import ConfigError, DataError
 from jrs.geometry.camera import decode_cameras, invert_rigid, rotation_from_quaternion
 from jrs.geometry.rotation import nearest_rotation
@@ -26,6 +27,8 @@ from jrs.io.weights import read_metadata
 from jrs.plugins import load_plugins, manager
 from jrs.registry import BACKBONES, HEADS, MODELS, build, owner_of
 from tests._data import MAIN, ROOT, command, random_batch
+from tests.engine.test_memory import batch_of, peak_bytes
+from tests.heads._memory import check_memory
 from tests.seeded_weights import fill_module_
 
 load_plugins(['pi3'])
@@ -343,3 +346,23 @@ def test_the_main_experiment_trains_with_it_by_one_override(debug_data, tmp_path
     assert len(rows) == 2 and all(math.isfinite(value) for row in rows for value in row.values())
     resolved = load_config(tmp_path / 'config.py')
     assert resolved.plugins == ['pi3'] and resolved.model.backbone.type == 'Pi3'
+
+
+@pytest.mark.parametrize(('dim', 'depth', 'size'), [(64, 1, (140, 168)), (128, 2, (112, 168)), (512, 1, (112, 140))])
+def test_the_head_takes_the_memory_that_it_says(dim, depth, size):
+    check_memory(Pi3Geometry(2 * dim, dim, 14, depth=depth), 4, size, 0.15)
+
+
+def test_the_estimate_of_a_training_step_is_what_it_takes():
+    views, size = 12, (84, 112)
+    batch = batch_of(views, size)
+    model = build(MODELS, dict(load_config(FULL, 'rooms', {
+        'model.teacher': dict(_delete_=True, type='GroundTruthTeacher')}).model, num_classes=5), 'model').train()
+    for part in (model.backbone, model.geometry_head, model.queries, model.feature_head):
+        part.activation_checkpointing = True
+
+    def step():
+        sum(value for name, value in model(batch, mode='loss').items() if name.startswith('loss_')).backward()
+    trained = 4 * sum(value.numel() for value in model.parameters() if value.requires_grad)
+    said = training_memory(model, views, size, torch.device('cpu')).total
+    assert said - parameter_bytes(model) - 2 * trained - RUNTIME['cpu'] == pytest.approx(peak_bytes(step), rel=0.15)

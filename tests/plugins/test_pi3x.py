@@ -24,6 +24,7 @@ from jrs.plugins import load_plugins, manager
 from jrs.registry import BACKBONES, HEADS, MODELS, build, owner_of
 from jrs.structures import Priors
 from tests._data import ROOT, random_batch
+from tests.heads._memory import check_memory
 from tests.seeded_weights import fill_module_
 
 load_plugins(['pi3', 'pi3x'])
@@ -259,3 +260,10 @@ def test_files_of_pi3_and_of_pi3x_are_told_apart():
     for own in (['point_head.proj.weight'], ['metric_token', 'point_head.output_block.0.0.weight']):
         names = manager().hook.jrs_weight_names(keys=[*shared, *own])
         assert {names[key] for key in own} == {f'geometry_head.{key}' for key in own}
+
+
+@pytest.mark.parametrize(('dim', 'widths', 'last_width'), [
+    (64, (32, 16, 16), 8), (256, (64, 32, 16), 8), (64, (16, 16, 64), 32)])
+def test_the_head_takes_the_memory_that_it_says(dim, widths, last_width):
+    head = Pi3XGeometry(2 * dim, dim, 14, depth=2, widths=widths, last_width=last_width)
+    check_memory(head, 3, (56, 84), 0.15)
