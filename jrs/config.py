@@ -121,7 +121,7 @@ def _resolve(file: Path, profile: str, overrides: Mapping[str, Any] | None) -> t
     """Return the resolved config, and path and words of what the profile does to what the experiment writes."""
     source = read_file(file)
     values, plugins, notes, exchanged = source.values, source.plugins, [], []
-    load_plugins(plugins, file.resolve().parent)
+    load_plugins(plugins, file.resolve().parent, file)
     own_sizes = {name: (profile_file(name, file), sizes) for name, sizes in (values.pop('profiles', None) or {}).items()}
     if profile != 'paper':
         sizes = read_file(profile_file(profile, file))

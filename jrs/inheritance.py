@@ -73,7 +73,7 @@ def read_file(path: Path) -> ConfigFile:
             sizes['plugins'] = absolute(sizes['plugins'], path.resolve().parent)
     plugins = absolute([*inherited.plugins, *absolute(names, path.resolve().parent)], Path.cwd())
     if bases:
-        load_plugins(names, path.resolve().parent)                     # the parts of merged configs are looked up
+        load_plugins(names, path.resolve().parent, path)               # the parts of merged configs are looked up
     if len(bases) == 1:
         checked = {key: value for key, value in own.items() if not key.startswith('_') and key != 'profiles'}
         check_known(inherited.values, checked, source=str(path))

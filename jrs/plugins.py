@@ -59,12 +59,13 @@ def manager() -> Plugins:
     return _manager
 
 
-def load_plugins(names: Iterable[str], base: Path | None = None) -> Plugins:
+def load_plugins(names: Iterable[str], base: Path | None = None, config: Path | None = None) -> Plugins:
     """Import the plugins called `names`, register their hooks and check them.
 
     Args:
         names: plugin names, paths of folders or files, entry points, or importable modules.
         base: relative paths start here (the folder of the config); the current folder when None.
+        config: the file that names them, for messages.
 
     Raises:
         PluginError: not found, fails to import (its own traceback attached), misspells a hook, takes a taken name, or
@@ -72,7 +73,7 @@ def load_plugins(names: Iterable[str], base: Path | None = None) -> Plugins:
     """
     plugins = manager()
     for name in names:
-        key, place = plugin_name(name), find_plugin(name, base)
+        key, place = plugin_name(name), find_plugin(name, base, config)
         if not plugins.has_plugin(key):
             _load(name, place)
         elif plugins.places[key] != place:
@@ -94,7 +95,7 @@ def implementing(name: str, listed: Iterable[str]) -> list[str]:
     return [key for key in map(plugin_name, listed) if key in found]
 
 
-def find_plugin(name: str, base: Path | None = None) -> Path:
+def find_plugin(name: str, base: Path | None = None, config: Path | None = None) -> Path:
     """Return the folder or file of the plugin `name`; arguments as for `load_plugins`.
 
     Raises:
@@ -104,7 +105,7 @@ def find_plugin(name: str, base: Path | None = None) -> Path:
     if is_path(name):
         path = (base / name).resolve()
         if not _source(path).is_file():
-            raise PluginError(f'plugin {name!r}: no file {_source(path)}. Give a folder with an __init__.py, or a .py file.')
+            raise PluginError(f'plugin {name!r}: no file {_source(path)}. {_moved(path, base, config)}')
         return path.parent if path.name == '__init__.py' else path
     places = places_of(name) or [place.resolve() for place in [module_place(name)] if place is not None]
     if len(places) > 1:
@@ -122,6 +123,18 @@ def _advice(name: str, base: Path) -> str:
         if _source(base / beside).is_file():
             return f' There is one in {base.resolve()}: write {f"./{beside}"!r}.'
     return did_you_mean(name, available())
+
+
+def _moved(path: Path, base: Path, config: Path | None) -> str:
+    """Say what to do about a plugin whose path leads nowhere."""
+    if path.exists():
+        return 'Give a folder with an __init__.py, or a .py file.'
+    since = '' if config is None else f' since {config} was written, which names it'
+    words = f'It is not there, or not any more (moved, renamed or removed{since}): give its place as it is now.'
+    key = plugin_name(str(path))
+    beside = [base / key, base / f'{key}.py', *filter(None, [available().get(key)])]
+    found = [str(place.resolve()) for place in beside if _source(place).is_file()]
+    return words + (f' One of that name is {found[0]}.' if found else '')
 
 
 def _source(path: Path) -> Path:

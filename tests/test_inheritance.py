@@ -253,3 +253,18 @@ def test_a_cost_may_bring_its_own_weight_and_a_replaced_term_takes_its_weight_al
 def test_a_plugin_that_is_gone_is_named_by_the_file_that_is_looked_for(tmp_path):
     with pytest.raises(PluginError, match=f'no file .*{tmp_path / "gone"}'):
         load_config(leaf(tmp_path, "plugins = ['./gone']"))
+
+
+def test_a_plugin_that_moved_is_said_with_the_config_that_names_it_and_where_one_of_its_name_is(tmp_path):
+    moved = tmp_path / 'before' / 'total'
+    config = leaf(tmp_path, f'plugins = [{str(moved)!r}]')
+    with pytest.raises(PluginError) as error:
+        load_config(config)
+    assert f'no file {moved}. It is not there, or not any more (moved, renamed or removed since {config}' in str(error.value)
+    assert 'One of that name' not in str(error.value)
+    (tmp_path / 'total.py').write_text('')
+    with pytest.raises(PluginError, match=f'One of that name is {tmp_path / "total.py"}'):
+        load_config(config)
+    moved.mkdir(parents=True)
+    with pytest.raises(PluginError, match='total/__init__.py. Give a folder with an __init__.py'):
+        load_config(config)

@@ -79,7 +79,7 @@ def list_lines(config: str | None = None) -> Iterator[str]:
     """Yield the description of every plugin that is found, and of those that `config` loads by path."""
     if config is not None:
         from jrs.config import read_config
-        load_plugins(read_config(config).get('plugins') or (), base=Path(config).resolve().parent)
+        load_plugins(read_config(config).get('plugins') or (), Path(config).resolve().parent, Path(config))
     installed = {name: place for name, place in available().items() if name in points()}
     folders = {**available(), **{name: manager().places[name] for name, _ in manager().list_name_plugin()}}
     places = ', '.join(map(str, plugin_folders())) or 'no folder'

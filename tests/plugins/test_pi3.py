@@ -334,7 +334,7 @@ def test_names_of_other_files_are_left_alone():
 
 
 def test_two_heads_for_one_thing_are_refused():
-    with pytest.raises(ConfigError, match='camera_head and model.depth_head to None'):
+    with pytest.raises(ConfigError, match='set model.camera_head, model.depth_head .*to None'):
         small_model(**{'model.camera_head': dict(type='CameraHead', num_heads=2)})
 
 

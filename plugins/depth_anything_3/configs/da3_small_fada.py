@@ -1,20 +1,8 @@
 # Beside Table 1: SegVGGT on Depth Anything 3 Small; queries at all 4 layers over all views, its own cameras and depth.
-_base_ = '../../../configs/segvggt/all24_fada.py'
+_base_ = './da3_large_fada.py'
 
-plugins = ['depth_anything_3']
 weights = 'weights/DA3-SMALL/model.safetensors'   # depth-anything/DA3-SMALL, Apache-2.0; queries start fresh
 model = dict(
-    backbone=dict(                                  # backbones.md section 6.1
-        type='DepthAnything3', embed_dim=384, depth=12, num_heads=6, feature_layers=(5, 7, 9, 11), init_values=1.0),
-    camera_head=None, depth_head=None,
-    geometry_head=dict(
-        type='DepthAnything3Geometry', features=64, out_channels=(48, 96, 192, 384), activation_checkpointing=True))
-parameter_groups = dict(pretrained=dict(parameters=['backbone.*', 'geometry_head.*']))
-train_dataset = dict(width=504)
-val_dataset = dict(width=504)
-test_dataset = dict(width=504)
-profiles = dict(
-    debug=dict(model=dict(geometry_head=dict(features=8, out_channels=(8, 8, 8, 8)))),
-    rooms=dict(weights=None, model=dict(geometry_head=dict(features=16, out_channels=(16, 16, 24, 24)))),
-    rooms_small=dict(model=dict(geometry_head=dict(features=32, out_channels=(32, 32, 48, 48)))))
+    backbone=dict(embed_dim=384, depth=12, num_heads=6, feature_layers=(5, 7, 9, 11)),
+    geometry_head=dict(features=64, out_channels=(48, 96, 192, 384)))
 experiment = dict(weights_licence='follows DA3-SMALL (Apache-2.0), its teacher VGGT-1B, and ScanNet: non-commercial')
