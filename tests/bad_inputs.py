@@ -344,26 +344,13 @@ WEIGHTS = {
            'infer': lambda s: s.infer(s.photos(), checkpoint=poisoned(s)), 'attention': lambda s: s.attention(poisoned(s)),
            'convert': lambda s: command('convert', poisoned(s), '--out', s.tmp / 'o.safetensors', '--profile', 'debug'),
        }.items()},
-    **{f'weights whose predictions are not finite, to {name}': (action, ['what the model predicts for', 'not finite: depth ',
-                                                                         'infinite', 'class_logits', 'nothing is ranked'])
-       for name, action in {
-           'test': lambda s: s.test(overflowing(s)), 'infer': lambda s: s.infer(s.photos(), checkpoint=overflowing(s)),
-           'attention': lambda s: s.attention(overflowing(s))}.items()},
-    'weights of another model': (lambda s: s.test(changed_weights(s, prefix='resnet50.layer1.conv.bn.')),
+    'weights whose predictions are not finite': (
+        lambda s: s.infer(s.photos(), checkpoint=overflowing(s)),
+        ['what the model predicts for', 'not finite: depth ', 'infinite', 'class_logits', 'nothing is ranked']),
+    'weights of another model': (lambda s: s.infer(s.photos(), checkpoint=changed_weights(s, prefix='resnet50.a.b.c.d.')),
                                  ['of another model (0 used', 'resnet50. (470)', 'backbone. (148)']),
-    'weights of which a part has another name': (
-        lambda s: s.test(s.write('w.safetensors', s.weights.read_bytes().replace(b'queries.tokens', b'queries.token5'))),
-        ['1 missing', 'queries.tokens (missing) and queries.token5 (left over)']),
-    'weights that are a web page, named safetensors': (
-        lambda s: s.test(s.write('w.safetensors', '<!DOCTYPE html><html>log in</html>')), ['w.safetensors', 'web page']),
-    'weights in two parts, one of them lost': (lambda s: s.test(index_of(s)),
+    'weights in two parts, one of them lost': (lambda s: s.infer(s.photos(), checkpoint=index_of(s)),
                                                ['index.json', 'w-00001-of-00002', 'not there']),
-    'weights that are a folder': (lambda s: s.test(poisoned(s).parent), ['is a folder', 'w.safetensors']),
-    'a copy of the model that is not in the checkpoint': (lambda s: s.test(s.weights, flags=('--copy', 'ema')),
-                                                          ["no copy 'ema'"]),
-    'run in a folder whose name is bytes': (lambda s: s.train(flags=('--work-dir', s.tmp / os.fsdecode(b'\xff'))),
-                                            ['--work-dir', 'no text']),
-    'data in a folder whose name is bytes': (lambda s: s.train(os.fsdecode(b'data_root=\xff')), ['data_root=', 'no text']),
     'resume without a run': (lambda s: s.train(flags=('--resume',)), ['--resume', 'run', 'no checkpoint']),
     'resume with nothing that loads': (lambda s: (s.write('run/iter_1.pth', 'x'), s.train(flags=('--resume',)))[1],
                                        ['none of the 1 checkpoints', 'run']),
@@ -523,6 +510,15 @@ RUNS = {
     'times of a table that was not asked for': (
         lambda s: s.timings('table: 5, input_frames: 100, source: me, hardware: A100, total_s: 3'),
         ['--timings', 'table 5']),
+    'published weights of a row that is not there': (
+        lambda s: command('reproduce', '--table', 5, '--weights', f'all24_fda={s.weights}', '--dry-run'), ["'all24_fda'"]),
+    'published weights that are not there': (
+        lambda s: command('reproduce', '--table', 3, '--weights', 'all24_fada=gone.pt', '--dry-run'), ['no file gone.pt']),
+    'published weights of a row that takes none': (
+        lambda s: command('reproduce', '--table', 5, '--weights', f'all24_fada={s.weights}', '--dry-run'),
+        ['Table 5', 'do not depend on weights']),
+    'published weights without a row': (
+        lambda s: command('reproduce', '--table', 3, '--weights', s.weights, '--dry-run'), ['ROW=FILE']),
     'values to vary without a name': (lambda s: command('reproduce', '--table', 3, '--vary', 'seed', '--dry-run'), ['seed']),
     'benchmark of a table that has no times': (lambda s: command('benchmark', '--table', 3), ['--table', '3']),
     'config to print that is not there': (lambda s: command('print_config', 'gone.py'), ["'gone.py'"]),

@@ -28,6 +28,8 @@ EXAMPLES = """examples:
   python tools/reproduce.py --table 3 --launcher slurm --processes 8           writes batch scripts, prints sbatch lines;
                                             a job that is requeued, or submitted again after scancel, goes on where it was
   python tools/reproduce.py --table 3 --profile rooms --configs my_row.py      a row of your own in the table
+  python tools/reproduce.py --table 1 --weights all24_fada=segvggt_scannet200.pt all24_fada_scannetv2=segvggt_scannetv2.pt \
+                            --no-training              published weights, in rows of their own
   python tools/reproduce.py --table 6 --timings iggt.yaml                      times measured elsewhere, labelled so
   python tools/reproduce.py --configs my_row.py --profile rooms --vary train.iterations=500,1000,2000
 
@@ -57,12 +59,16 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument('--profile', nargs='+', default=['paper'], help='scale: paper, rooms, debug; several are compared')
     what.add_argument('--seeds', type=int, nargs='+', default=[0], help='each row is trained once per seed (default: 0)')
     what.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of every run')
+    what.add_argument('--weights', nargs='+', action='extend', default=[], metavar='ROW=FILE', help='published weights that '
+                      'fill a row, beside what is trained here: ROW is the name of its config, or (part of) its own')
     what.add_argument('--vary', nargs='+', default=[], metavar='a.b=c,d', help='a run per value, for every combination')
     how = options.add_argument_group('how')
     how.add_argument('--dry-run', action='store_true', help='list what can run, with its commands, what is finished, and '
                      'each kind of gap with how to fill it; run nothing')
     how.add_argument('--commands', action='store_true', help='with --dry-run: also every cell that cannot run yet, and its '
                      'commands')
+    how.add_argument('--no-training', action='store_true', help='train nothing: finished runs, --weights and files '
+                     'fill rows')
     how.add_argument('--any-code', action='store_true', help='use finished runs that other code made; the table says so')
     how.add_argument('--jobs', type=int, default=1, help='runs side by side; more than one: one thread each')
     how.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
@@ -116,10 +122,12 @@ def settings_from(args: argparse.Namespace) -> Settings:
     import torch
 
     from jrs.report.plan import Settings, variants
+    from jrs.report.released import read_released
     from jrs.report.timings import read_timings
     return Settings(seeds=tuple(dict.fromkeys(args.seeds)), work_dirs=args.work_dirs, predictions=args.predictions,
                     variants=variants(args.profile, args.cfg_options, args.vary), jobs=args.jobs,
-                    accelerator=torch.cuda.is_available(), timings=read_timings(args.timings))
+                    accelerator=torch.cuda.is_available(), timings=read_timings(args.timings),
+                    released=read_released(args.weights), train=not args.no_training)
 
 
 def tables_from(args: argparse.Namespace, timings: Mapping[tuple[int, str], GivenTiming]) -> list[Table]:
@@ -234,7 +242,7 @@ def report(plan: Plan, runner: Runner, args: argparse.Namespace, out: Path) -> i
     print(f'written: {", ".join(map(str, paths))}')
     if runner.failures:
         return FAILED
-    unfilled = sum(not cell.filled(args.any_code) for cell in plan.cells)
+    unfilled = sum(not cell.filled(args.any_code) and not cell.left_out for cell in plan.cells)
     if unfilled:
         print(f'{unfilled} of {len(plan.cells)} cells are not filled: the report says why, --dry-run how to fill them',
               file=sys.stderr)

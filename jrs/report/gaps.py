@@ -73,6 +73,11 @@ def no_published_weights(profile: str) -> Gap:
                f'no published weights exist at the size of profile {profile!r}')
 
 
+def no_training() -> Gap:
+    """Return that a training is left out."""
+    return Gap('a training', '--no-training leaves it out')
+
+
 def other_gap(error: Exception) -> Gap:
     """Return an error as a gap of its own kind."""
     text = ' '.join(str(error).split())

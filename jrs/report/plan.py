@@ -24,10 +24,12 @@ from jrs.report.gaps import (
     no_ground_truth,
     no_predictions,
     no_published_weights,
+    no_training,
     other_gap,
 )
 from jrs.report.identity import NO_NUMBERS, digest, own_code, scoring_identity, training_identity
 from jrs.report.naming import default_work_dir
+from jrs.report.released import TRAINED, Place, ReleasedWeights, check_fits, places_of
 from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row, Table
 from jrs.report.timings import GivenTiming
 from jrs.report.work import Given, Preparation, Scoring, Submission, Timing, Training, Work, shown, slug
@@ -77,6 +79,8 @@ class Settings:
         accelerator: whether full-size timings can run here.
         jobs: processes that generate rooms.
         timings: rows of Tables 5 and 6 that were measured elsewhere, by table and name of the row.
+        released: published weights that fill rows beside what is trained.
+        train: False = nothing is trained; what is finished counts.
     """
 
     seeds: tuple[int, ...]
@@ -86,11 +90,22 @@ class Settings:
     accelerator: bool
     jobs: int
     timings: Mapping[tuple[int, str], GivenTiming] = field(default_factory=dict)
+    released: tuple[ReleasedWeights, ...] = ()
+    train: bool = True
 
 
 @dataclass
 class Cell:
-    """What fills the columns of one benchmark in one row, in one variant: work by seed."""
+    """What fills the columns of one benchmark in one row, in one variant.
+
+    Attributes:
+        table, row, benchmark, variant: where it stands.
+        work: by seed.
+        gaps: why there is no work.
+        released: the published weights that it is of, None for what is trained here.
+        place: 0, or counts the rows of published weights below that of a training.
+        beside: whether there are such rows.
+    """
 
     table: Table
     row: Row
@@ -98,7 +113,22 @@ class Cell:
     variant: Variant
     work: dict[int, Work] = field(default_factory=dict)
     gaps: tuple[Gap, ...] = ()
-    origin: str = ''
+    released: ReleasedWeights | None = None
+    place: int = 0
+    beside: bool = False
+
+    @property
+    def origin(self) -> str:
+        """Where its numbers come from, where rows differ in that."""
+        if self.released is not None:
+            return f'released weights: {self.released.label}'
+        return TRAINED if self.beside else ''
+
+    @property
+    def left_out(self) -> bool:
+        """Whether it was asked not to train what it would need."""
+        trainings = [training for work in self.work.values() if (training := getattr(work, 'training', None)) is not None]
+        return any(no_training() in training.gaps for training in trainings)
 
     def filled(self, any_code: bool) -> bool:
         """Return whether nothing is left to do for it."""
@@ -155,11 +185,13 @@ class Planner:
         self.timings: dict[tuple, Timing] = {}
         self.preparations: dict[Path, Preparation] = {}
         self.configs: dict[Experiment, Config] = {}
+        self.fitting: set[tuple[Path, str]] = set()            # files of weights and models that go together
 
     def plan(self, tables: list[Table]) -> Plan:
         """Return the work for `tables`."""
-        cells = [self._cell(table, row, benchmark, variant) for table in tables for row in table.rows
-                 for variant in self._variants_of(table, row) for benchmark in row.configs]
+        filled = self._filled_by_weights(tables)
+        cells = [cell for table in tables for row in table.rows for variant in self._variants_of(table, row)
+                 for cell in self._cells(table, row, variant, filled)]
         rooms_first = sorted(self.preparations.values(), key=lambda preparation: preparation.command[0] != 'prepare')
         return Plan(cells, rooms_first)
 
@@ -171,6 +203,68 @@ class Planner:
         """Return the variants of a row: times from elsewhere are of no scale of ours and stand once, with the first."""
         given = self._given(table, row)
         return self.settings.variants[:1] if given is not None and given.new else self.settings.variants
+
+    def _filled_by_weights(self, tables: list[Table]) -> dict[tuple[int, str], list[ReleasedWeights]]:
+        """Return (id of a row, benchmark) -> the published weights that fill it.
+
+        Raises:
+            ConfigError: weights of no row. WeightsError: weights that are not of the model of their row.
+        """
+        places = [Place(table, row, benchmark, self._trained_as(row.configs[benchmark])) for table in tables
+                  for row in table.rows for benchmark in row.configs if self._takes_weights(table, row, benchmark)
+                  ] if self.settings.released else []
+        found: dict[tuple[int, str], list[ReleasedWeights]] = {}
+        for weights in self.settings.released:
+            for place in places_of(weights, places, tables):
+                self._check_fits(weights, place.row.configs[place.benchmark])
+                found.setdefault((id(place.row), place.benchmark), []).append(weights)
+        return found
+
+    def _check_fits(self, weights: ReleasedWeights, config: str) -> None:
+        for variant in self.settings.variants:
+            one = self._experiment(config, variant)
+            model = dict(self._config(one).model, teacher=None)
+            if (key := (weights.file, digest(model))) not in self.fitting:
+                check_fits(weights, model, one.config, one.profile)
+                self.fitting.add(key)
+
+    def _takes_weights(self, table: Table, row: Row, benchmark: str) -> bool:
+        return (table.id not in TIMING_TABLES and row.kind != 'external'
+                and Path(config_path(row.configs[benchmark])).is_file())
+
+    def _trained_as(self, config: str) -> frozenset[str]:
+        """Return the names of a config and of that whose training makes its weights."""
+        one = self._experiment(config, self.settings.variants[0])
+        try:
+            training = [] if one.stem in UNTRAINED else [Path(self._training(one).config).stem]
+        except DataError:
+            training = []                                      # its cell will say so
+        return frozenset([one.stem, *training])
+
+    def _experiment(self, config: str, variant: Variant) -> Experiment:
+        """Return the experiment of the first seed."""
+        return Experiment(config_path(config), variant.profile, variant.overrides, self.settings.seeds[0])
+
+    def _cells(self, table: Table, row: Row, variant: Variant,
+               filled: Mapping[tuple[int, str], list[ReleasedWeights]]) -> list[Cell]:
+        """Return the cells of a row in one variant, then those of published weights."""
+        released = [self._cell_of_weights(Cell(table, row, benchmark, variant, released=weights, place=number))
+                    for benchmark in row.configs
+                    for number, weights in enumerate(filled.get((id(row), benchmark), ()), start=1)]
+        own = [self._cell(table, row, benchmark, variant) for benchmark in row.configs
+               if not (released and Path(row.configs[benchmark]).stem in UNTRAINED)]
+        for cell in own:
+            cell.beside = bool(released)
+        return [*own, *released]
+
+    def _cell_of_weights(self, cell: Cell) -> Cell:
+        """Return the cell with the work that fills it."""
+        one = self._experiment(cell.row.configs[cell.benchmark], cell.variant)
+        try:
+            cell.work = {one.seed: self._scoring(cell.table, one, None, cell.released)}
+        except DataError as error:
+            cell.gaps = (other_gap(error),)
+        return cell
 
     def _cell(self, table: Table, row: Row, benchmark: str, variant: Variant) -> Cell:
         cell = Cell(table, row, benchmark, variant)
@@ -196,8 +290,12 @@ class Planner:
             return {experiments[0].seed: self._scoring(table, experiments[0], None)}
         return {one.seed: self._scoring(table, one, self._training(one)) for one in experiments}
 
-    def _scoring(self, table: Table, one: Experiment, training: Training | None) -> Scoring:
-        """Return the scoring, on what the table scores, of a training's weights or of the published ones."""
+    def _scoring(self, table: Table, one: Experiment, training: Training | None,
+                 released: ReleasedWeights | None = None) -> Scoring:
+        """Return the scoring, on what the table scores, of a training's weights, or of published ones.
+
+        These are `released`, or where both are None those that the config starts from.
+        """
         changed = one.with_options(*(f'{path}={value}' for path, value in SCORING.get(table.id, {}).items()))
         if table.subset:
             split = self._base_split(one, table.subset)
@@ -212,6 +310,8 @@ class Planner:
             run, checkpoint = training.folder, training.weights
             own_name += [one.stem] if one.stem != Path(training.config).stem else []
             named = [option for option in named if option not in training.named]
+        if released is not None:
+            run, checkpoint = run.with_name(f'{one.stem}_{one.profile}_weights-{released.sha256[:8]}'), released.file
         folder = run / ('_'.join(['test', *own_name]) + _suffix(named))
         identity = scoring_identity(self._config(changed), None)
         if folder in self.scorings and self.scorings[folder].identity != identity:
@@ -219,7 +319,7 @@ class Planner:
         if folder not in self.scorings:
             self.scorings[folder] = Scoring(
                 title=f'score {run.name}, {folder.name}', folder=folder, config=one.config,
-                gaps=gaps or (() if training else self._published_gaps(one)), profile=one.profile, seed=one.seed,
+                gaps=gaps or (() if training or released else self._published_gaps(one)), profile=one.profile, seed=one.seed,
                 overrides=changed.options, identity=identity, checkpoint=Path(checkpoint), training=training)
         return self.scorings[folder]
 
@@ -236,7 +336,8 @@ class Planner:
             if folder in {other.folder for other in self.trainings.values()}:      # two configs of one name
                 folder = folder.with_name(f'{folder.name}_{digest(identity)[:8]}')
             self.trainings[key] = Training(
-                title=f'train {folder.name}', folder=folder, gaps=self._gaps(one, 'train_dataset', 'val_dataset'),
+                title=f'train {folder.name}', folder=folder,
+                gaps=self._gaps(one, 'train_dataset', 'val_dataset') if self.settings.train else (no_training(),),
                 config=one.config, profile=one.profile, seed=one.seed, overrides=one.options, named=named, identity=identity,
                 update=update_of(cfg), paper_update=update_of(read_config(one.config)))
         return self.trainings[key]

@@ -41,10 +41,20 @@ def sheets(entries: list[Entry]) -> list[Sheet]:
     for _, group in groupby(entries, key=lambda entry: id(entry.table)):
         rows = list(group)
         variants = dict.fromkeys(entry.variant for entry in rows)
-        verdicts = [(variant.name, verdict) for variant in variants
-                    for verdict in judge(entry for entry in rows if entry.variant == variant)]
+        verdicts = [verdict for variant in variants
+                    for verdict in _verdicts(variant.name, [entry for entry in rows if entry.variant == variant])]
         found.append(Sheet(rows[0].table, rows, verdicts))
     return found
+
+
+def _verdicts(name: str, entries: list[Entry]) -> list[tuple[str, Verdict]]:
+    """Return the claims judged on what is trained here, then those that differ where published weights take its place."""
+    own = [entry for entry in entries if not entry.released]
+    verdicts = [(name, verdict) for verdict in judge(own)]
+    with_weights = judge([*own, *reversed([entry for entry in entries if entry.released])])    # of one row the last counts
+    known = {verdict for _, verdict in verdicts}
+    label = ', '.join(filter(None, (name, 'with released weights')))
+    return verdicts + [(label, verdict) for verdict in with_weights if verdict not in known]
 
 
 def write_report(folder: Path, filled: list[Sheet], facts: dict[str, object]) -> list[Path]:
@@ -92,14 +102,15 @@ def table_lines(sheet: Sheet) -> list[str]:
 def comma_separated(sheet: Sheet) -> str:
     """Return one line per row: labels, per column paper, mean, standard deviation, seeds, difference; then the costs."""
     parts = ('paper', 'ours', 'std', 'seeds', 'difference')
-    heads = [*sheet.table.heads, 'variant', *(f'{column.name} {part}' for column in sheet.table.columns for part in parts),
-             *COSTS[1:], 'commands']
+    columns = [f'{column.name} {part}' for column in sheet.table.columns for part in parts]
+    heads = [*sheet.table.heads, 'variant', 'weights', *columns, *COSTS[1:], 'commands']
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(heads)
     for entry in sheet.entries:
         numbers = [value for column in sheet.table.columns for value in _plain(entry.numbers[column.name])]
-        writer.writerow([*entry.row.cells, entry.variant.name, *numbers, *_costs(entry)[1:], ' && '.join(entry.commands)])
+        writer.writerow([*entry.row.cells, entry.variant.name, entry.weights, *numbers, *_costs(entry)[1:],
+                         ' && '.join(entry.commands)])
     return text.getvalue()
 
 
@@ -196,7 +207,7 @@ def _plain(number: Number) -> list[object]:
 
 
 def _name(entry: Entry) -> str:
-    return f'{entry.row.label} ({entry.variant.name})' if entry.variant.name else entry.row.label
+    return f'{entry.row.label} ({entry.told_apart})' if entry.told_apart else entry.row.label
 
 
 def _words(name: str) -> str:

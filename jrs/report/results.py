@@ -81,6 +81,8 @@ class Entry:
         hours, memory_gb: of a training with its scorings, mean and peak over seeds; None where unknown.
         rules: by which the numbers were scored.
         origin: who measured the numbers elsewhere, on what; '' for numbers of ours.
+        weights: whether they are of what is trained here or of which published weights, where both stand; else ''.
+        released: whether they are of published weights.
         by_rule: benchmark -> of each seed the `transfer_rules` of its results, where it was scored by several.
     """
 
@@ -95,26 +97,44 @@ class Entry:
     memory_gb: float | None = None
     rules: dict[str, str] = field(default_factory=dict)
     origin: str = ''
+    weights: str = ''
+    released: bool = False
     by_rule: dict[str, list[list[dict]]] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The cells that say what the row is, behind the first the variant, or where else it was measured."""
         first, *rest = self.row.cells
-        behind = self.origin or self.variant.name
+        behind = self.origin or self.told_apart
         return (f'{first} ({behind})' if behind else first, *rest)
+
+    @property
+    def told_apart(self) -> str:
+        """What tells it from other rows of its name, '' where there is none."""
+        return ', '.join(filter(None, (self.variant.name, self.weights)))
 
 
 def collect(plan: Plan, failures: Mapping[int, str], any_code: bool) -> list[Entry]:
     """Return the rows of all tables, filled with what is finished."""
     entries: dict[tuple, Entry] = {}
     for cell in plan.cells:
-        key = (id(cell.table), id(cell.row), cell.variant)
+        key = (id(cell.table), id(cell.row), cell.variant, cell.place)
         if key not in entries:
             numbers = {column.name: Number(column, cell.row.paper.get(column.name)) for column in cell.table.columns}
-            entries[key] = Entry(cell.table, cell.row, cell.variant, numbers)
+            entries[key] = Entry(cell.table, cell.row, cell.variant, numbers, released=cell.released is not None)
+        _say_weights(entries[key], cell)
         _fill(entries[key], cell, failures, any_code)
     return list(entries.values())
+
+
+def _say_weights(entry: Entry, cell: Cell) -> None:
+    """Put behind the row whether its numbers are of what is trained here or of published weights, where both stand."""
+    if cell.released is not None:
+        _note(entry, cell, cell.released.note)
+    if not entry.weights:
+        entry.weights = cell.origin
+    elif cell.released is not None and cell.released.label not in entry.weights:       # of another benchmark
+        entry.weights += f'; {cell.released.label}'
 
 
 def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from jrs.engine.checkpoint import PlainCheckpoint, SafeCheckpoint, checkpoints
 from jrs.engine.hooks import TERMS_FILE, format_summary, read_lines, term_summary
+from jrs.errors import WeightsError
 from tests._data import MAIN, ROOT, command, tool
 
 STEPS = 8
@@ -107,14 +109,15 @@ def test_resuming_another_model_is_refused_with_both_shapes(copy, debug_data, ca
     assert 'queries.tokens' in message and '(1, 12, 32)' in message and '(1, 13, 32)' in message
 
 
-def test_resuming_broken_weights_is_refused_and_the_checkpoint_before_them_is_named(copy, debug_data, capsys):
-    path = copy / f'iter_{STEPS}.pth'
-    content = torch.load(path, weights_only=True)
-    content['state_dict']['queries.tokens'][0, :2, 0] = float('nan')
-    torch.save(content, path)
-    assert command('train', *words(debug_data, copy, flags=('--resume',))) == 2
-    message = capsys.readouterr().err
-    assert f'{path} holds broken weights: not finite: queries.tokens 2 of 384 values (2 NaN). Remove it: --resume' in message
+def test_resuming_broken_weights_is_refused_and_says_how_to_take_the_checkpoint_before_them():
+    model = torch.nn.Linear(3, 2)
+    runner = SimpleNamespace(model=model, _load_from='run/iter_4.pth')
+    with torch.no_grad():
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        state['weight'][0, :2] = float('nan')
+    with pytest.raises(WeightsError, match=r'run/iter_4.pth holds broken weights: not finite: weight 2 of 6 values '
+                       r'\(2 NaN\)\. Remove it: --resume then takes the checkpoint before it'):
+        PlainCheckpoint().after_load_checkpoint(runner, dict(state_dict=state))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_scenes(debug_data, tmp_path, monkeypatch, capsys):

@@ -1,13 +1,16 @@
 """Spread over seeds, and what a report shows of numbers and claims."""
 
 import csv
+import dataclasses
 import io
 import re
 
 import pytest
 
+from jrs.report.claims import FAILS, HOLDS
 from jrs.report.plan import Variant
 from jrs.report.render import Sheet, comma_separated, latex, markdown, sheets, web_page, write_report
+from jrs.report.results import Number
 from tests.report._entries import entries
 
 
@@ -73,3 +76,14 @@ def test_a_report_warns_that_small_profiles_are_not_the_paper(sheet, tmp_path):
     paths = write_report(tmp_path, [Sheet(sheet.table, sheet.entries, [])], {})
     assert {path.name for path in paths} == {'report.md', 'report.html', 'table8.csv', 'table8.tex'}
     assert 'mean nothing' in paths[0].read_text() and 'mean nothing' in paths[1].read_text()
+
+
+def test_claims_are_judged_with_published_weights_in_the_place_of_trained_ones():
+    filled = entries(3, {'map': (10.0, 10.1)}, {'map': (20.0, 20.1)}, {'map': (15.0, 15.1)})
+    number = Number(filled[2].numbers['map'].column, 31.9, {0: 30.0, 1: 30.1})
+    filled.append(dataclasses.replace(filled[2], numbers={**filled[2].numbers, 'map': number}, released=True,
+                                      weights='released weights: w.pt, sha256 0123'))
+    verdicts = [(name, verdict.status) for name, verdict in sheets(filled)[0].verdicts if 'matching cost' in verdict.text]
+    assert verdicts == [('', FAILS), ('with released weights', HOLDS)]
+    assert [name for name, verdict in sheets(filled)[0].verdicts if 'over no FADA' in verdict.text] == ['']
+    assert '| 3 (released weights: w.pt, sha256 0123) | yes | yes |' in markdown(sheets(filled), {}, '')
