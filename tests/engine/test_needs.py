@@ -14,8 +14,7 @@ from jrs.datasets.sampling import ViewBatchSampler
 from jrs.engine import needs
 from jrs.engine.memory import GB, inference_memory, training_memory
 from jrs.engine.needs import PREPARATION, Slot, largest_slot, memory_words, needs_of, needs_page, outline
-from jrs.registry import MODELS, build
-from tests._data import MAIN, ROOT
+from tests._data import ROOT
 from tests.engine.test_memory import allocations
 
 CPU = torch.device('cpu')
@@ -23,13 +22,11 @@ PAPER = 'configs/segvggt/all24_fada.py'
 
 
 @pytest.fixture(scope='module')
-def cfg():
-    return load_config(MAIN, 'debug')
-
-
-@pytest.fixture(scope='module')
-def model(cfg):
-    return build(MODELS, cfg.model, 'model')
+def paper():
+    """Config and outline of the paper's setting, and the bytes of its teacher."""
+    cfg = load_config(ROOT / PAPER)
+    model = outline(cfg)
+    return cfg, model, needs.teacher_bytes(model)
 
 
 @pytest.mark.parametrize('options', [{}, dict(max_images=16), dict(views=(5, 7)), dict(max_scenes=1),
@@ -44,10 +41,10 @@ def test_the_largest_slot_is_the_largest_that_the_sampler_draws(options):
     assert str(Slot(2, (392, 518))) == '2 images of 518 x 392'
 
 
-def test_a_slot_of_unknown_size_has_no_estimate(model):
+def test_a_slot_of_unknown_size_has_no_estimate(paper):
     cfg = Config(dict(batches=dict(type='ViewBatchSampler'), train_dataset={}, train=dict(sharding=None)))
     assert largest_slot(cfg, 14) is None
-    assert 'no estimate for this sampler, data set or model' in memory_words(model, cfg, CPU, 1)
+    assert 'no estimate for this sampler, data set or model' in memory_words(paper[1], cfg, CPU, 1)
 
 
 def test_several_processes_hold_the_gradients_twice_and_shards_hold_a_part(tmp_path):
@@ -63,7 +60,8 @@ def test_several_processes_hold_the_gradients_twice_and_shards_hold_a_part(tmp_p
     assert kept == pytest.approx(trainable, rel=0.02)
 
 
-def test_the_estimate_counts_buckets_or_shards(model):
+def test_the_estimate_counts_buckets_or_shards(paper):
+    model = paper[1]
     alone, together, shards = (training_memory(model, 4, (56, 56), CPU, 1e6, processes, sharded)
                                for processes, sharded in ((1, False), (4, False), (4, True)))
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
@@ -72,26 +70,24 @@ def test_the_estimate_counts_buckets_or_shards(model):
     assert alone.total - shards.total == pytest.approx((4 * weights + 12 * trainable) * 3 / 4)
 
 
-def test_a_start_says_what_it_will_take_and_what_does_not_fit(model, cfg, monkeypatch):
-    said = memory_words(model, cfg, CPU, 1)
-    assert said.startswith('memory of training: at most about 0.4 GB in each process (4 images of 56 x 56; an estimate), ')
-    assert 'too much' not in said
-    monkeypatch.setattr(needs, 'free_memory', lambda device: 0.36 * GB)
-    said = memory_words(model, cfg, CPU, 1)
-    assert '0.4 GB can be had: too much, about ' in said and 'batches.max_images' in said
-
-
-@pytest.fixture(scope='module')
-def paper():
-    """Config and outline of the paper's setting."""
-    cfg = load_config(ROOT / PAPER)
-    return cfg, outline(cfg)
+def test_a_start_says_what_it_will_take_and_what_does_not_fit(paper, monkeypatch):
+    cfg, model, teacher = paper
+    monkeypatch.setattr(needs, 'teacher_bytes', lambda model: teacher)
+    for free, words in ((80 * GB, ''), (40 * GB, ': too much, about 26 images would fit. Fewer (batches.max_images, '
+                                        'batches.views) make another update')):
+        monkeypatch.setattr(needs, 'free_memory', lambda device, free=free: free)
+        assert memory_words(model, cfg, torch.device('cuda'), 8) == (
+            'memory of training: at most about 49.3 GB in each process (48 images of 518 x 518; an estimate), '
+            f'{free / GB:.1f} GB can be had{words}')
+    assert '5.8 GB can be had: too much' in memory_words(model, cfg, CPU, 8)            # they share one machine
 
 
 def test_what_a_real_run_needs_is_in_the_docs(paper, monkeypatch):
     """docs/real_run.md cannot go stale."""
-    monkeypatch.setattr(needs, 'outline', lambda cfg: paper[1])
-    found = needs_of(paper[0], 8)
+    cfg, model, teacher = paper
+    monkeypatch.setattr(needs, 'outline', lambda cfg: model)
+    monkeypatch.setattr(needs, 'teacher_bytes', lambda model: teacher)
+    found = needs_of(cfg, 8)
     assert needs_page('', found) in (ROOT / 'docs' / 'real_run.md').read_text(encoding='utf-8'), (
         f'put what `python tools/train.py {PAPER} --needs` prints into docs/real_run.md')
     amounts = {need.what: need.amount for need in found}
@@ -100,8 +96,8 @@ def test_what_a_real_run_needs_is_in_the_docs(paper, monkeypatch):
 
 
 def test_the_table_of_the_readme_is_what_the_estimate_says(paper):
-    model, card = paper[1], torch.device('cuda')
-    teacher, narrow = needs.teacher_bytes(model), copy.deepcopy(model).eval().narrow()
+    _, model, teacher = paper
+    card, narrow = torch.device('cuda'), copy.deepcopy(model).eval().narrow()
     rows = re.findall(r'^\| (?:training|inference).*', (ROOT / 'README.md').read_text(encoding='utf-8'), re.MULTILINE)
     said = [[float(cell) for cell in row.split(' | ')[1:] if cell[0].isdigit()] for row in (row.strip('| ') for row in rows)]
     views = (2, 10, 24, 48, 100, 200)
@@ -111,9 +107,11 @@ def test_the_table_of_the_readme_is_what_the_estimate_says(paper):
     assert said == [pytest.approx([one.total / GB for one in row], abs=0.051) for row in estimates]
 
 
-def test_hours_are_updates_times_turns_times_the_step(cfg):
-    hours = [need for need in needs_of(cfg, 1, step_seconds=9.0) if need.what == 'hours of training']
-    assert [need.amount for need in hours] == [f'{20 * 2 * 9 / 3600:.3g}'] and '9 s as given' in hours[0].known
+def test_hours_are_updates_times_turns_times_the_step(paper, monkeypatch):
+    monkeypatch.setattr(needs, 'outline', lambda cfg: paper[1])
+    monkeypatch.setattr(needs, 'teacher_bytes', lambda model: 0)
+    hours = needs_of(paper[0], 2, step_seconds=1.8)[-1]
+    assert hours.amount == '80' and '4 slots of each process x 1.8 s as given' in hours.known
 
 
 def test_the_cost_of_preparation_is_the_measured_one():
