@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import struct
 import tempfile
 import zipfile
@@ -303,10 +302,12 @@ def _checkpoint(path: Path) -> None:
 
 
 def _pickles(folder: Path) -> list[bytes]:
-    torch.save({'model': {'module.a': torch.arange(6.0), 'epoch': 3}}, folder / 'x.pt')
-    with zipfile.ZipFile(folder / 'x.pt') as archive:
-        found = next(archive.read(name) for name in archive.namelist() if name.endswith('data.pkl'))
-    return [found, pickle.dumps({'model': [1, 2.5, 'text', None, (True,)]}, protocol=2)]
+    found, weights = [], {'module.a': torch.arange(6.0), 'epoch': 3}
+    for number, beside in enumerate(({}, {'args': [1, 2.5, 'text', None, (True,)]})):
+        torch.save({'model': weights, **beside}, folder / f'{number}.pt')
+        with zipfile.ZipFile(folder / f'{number}.pt') as archive:
+            found.append(next(archive.read(name) for name in archive.namelist() if name.endswith('data.pkl')))
+    return found
 
 
 def scene_record() -> SceneRecord:
