@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
 from tests._data import MAIN, command
+from tests.io._tiff import write_png, write_tiff
 
 FAST = ('train.iterations=1', 'batches.views=(2,2)', 'batches.max_images=2', 'batches.slots=1',
         'batches.aspect_ratio=(0.75,0.75)', 'hooks.pictures=None')
@@ -76,6 +78,18 @@ class Site:
         (self.tmp / 'photos').mkdir(exist_ok=True)
         Image.fromarray(np.full((48, 64, 3), 99, np.uint8)).save(self.tmp / 'photos' / 'sound.jpg')
         return self.tmp / 'photos'
+
+    def camera(self, scale: str = 'arbitrary', **changes) -> Path:
+        """A cameras.json with a camera of the sound photo, with these changes."""
+        sound = dict(name='sound', width=64, height=48, intrinsics=[[50, 0, 32], [0, 50, 24], [0, 0, 1]],
+                     cam_from_world=np.eye(4).tolist())
+        return self.write('cameras.json', json.dumps(dict(scale=scale, cameras=[sound | changes])))
+
+    def depth(self, image: np.ndarray) -> Path:
+        """A folder with this depth image (h, w) or (h, w, 3) of the sound photo."""
+        (self.tmp / 'depth').mkdir(exist_ok=True)
+        Image.fromarray(image).save(self.tmp / 'depth' / 'sound.png')
+        return self.tmp / 'depth'
 
     def damaged(self, change: Callable[[Path], object]) -> Path:
         """A copy of the data on whose `rooms/debug` `change` was called."""
@@ -204,6 +218,18 @@ def small_png(_: bytes) -> bytes:
     return stream.getvalue()
 
 
+def png_header(width: int, height: int) -> bytes:
+    """Return a PNG that says that it has so many pixels."""
+    with TemporaryDirectory() as folder:
+        return write_png(Path(folder, 'a.png'), np.zeros((1, 1), np.uint8), 8, size=(width, height)).read_bytes()
+
+
+def tiff(samples: np.ndarray) -> bytes:
+    """Return samples (H, W) as a TIFF."""
+    with TemporaryDirectory() as folder:
+        return write_tiff(Path(folder, 'a.tif'), samples).read_bytes()
+
+
 def frames_of_a_recording(content: bytes) -> bytes:
     """A recording whose header announces 10^12 frames."""
     at = 12 + int.from_bytes(content[4:12], 'little') + 256 + 28             # after name, cameras, sizes and depth shift
@@ -285,7 +311,13 @@ CONFIGS = {
                                  ["already has a 'JensenShannon'", "'jrs'", "'bad'"]),
     'base that is computed': (lambda s: s.train(config=s.write('c.py', "_base_ = str(1)")), ['c.py, line 1', '_base_']),
     'plugins that are computed': (lambda s: s.train(config=s.leaf("plugins = [str(1)]")), ['leaf.py, line 2', 'plugins']),
-    'config that is no text': (lambda s: s.train(config=s.write('c.py', b'a = "\xff\xfe"')), ['c.py']),
+    'config that is no text': (lambda s: s.train(config=s.write('c.py', b'a = "\xff\xfe"')), ['c.py', 'save it as UTF-8']),
+    'config in mmengine\'s newer style': (
+        lambda s: s.train(config=s.write('c.py', 'with read_base():\n    from configs.segvggt.all24_fada import *\n')),
+        ['c.py, line 1', '_base_ =', 'all24_fada.py']),
+    'class as a type': (
+        lambda s: s.train(config=s.leaf('import torch\noptimizer = dict(type=torch.optim.AdamW)')),
+        ['optimizer.type', "type='AdamW'"]),
     'one metric where metrics have names': (lambda s: s.train(config=s.leaf("metrics = dict(type='DepthMetric')")),
                                             ['metrics holds parts by name', "dict(NAME=dict(type='DepthMetric', ...))"]),
     'one loss where losses have names': (
@@ -393,6 +425,57 @@ PHOTOS = {
     'device of no kind': (lambda s: s.infer(s.photos(), '--device', 'gpu'), ['gpu']),
     'a score that nothing is compared with': (lambda s: s.infer(s.photos(), '--min-score', 'nan'), ['--min-score', 'nan']),
     'every zeroth photo': (lambda s: s.infer(s.photos(), '--every', 0), ['--every']),
+    'photo of a kind that is not read': (lambda s: s.infer(s.write('scan.jp2', b'\0\0\0\x0cjP  \r\n\x87\n')),
+                                         ['scan.jp2', 'JPEG 2000', 'convert']),
+    'photo that is named like another kind': (lambda s: s.infer(s.photos(b'%PDF-1.7') / 'broken0.jpg'),
+                                              ['PDF', 'broken0.jpg']),
+    'raw file of a camera': (lambda s: s.infer(s.write('a.NEF', b'II*\0')), ['a.NEF', 'raw', 'convert']),
+    'photo of 1600 million pixels': (lambda s: s.infer(s.photos(png_header(40000, 40000))),
+                                     ['broken0.jpg', 'too large', '1600.0 million', '268 million', 'smaller']),
+    'photo of floats without a range': (lambda s: s.infer(s.photos(tiff(np.float32([[0, 255]])))),
+                                        ['broken0.jpg', 'not supported', 'floats from 0 to 255', '[0, 1]']),
+    'photos and a folder': (lambda s: s.infer(s.photos() / 'sound.jpg', s.photos()), ['photos', 'a folder']),
+}
+KNOWN = {
+    'cameras that are not there': (lambda s: s.infer(s.photos(), '--cameras', 'gone.json'), ['gone.json', '--cameras']),
+    'cameras cut off': (lambda s: s.infer(s.photos(), '--cameras', s.write('c.json', '{')), ['c.json', 'no JSON']),
+    'cameras without a list': (lambda s: s.infer(s.photos(), '--cameras', s.write('c.json', '{}')), ['c.json', '"cameras"']),
+    'cameras of other photos': (lambda s: s.infer(s.photos(), '--cameras', s.camera(name='door')),
+                                ['no camera for 1 of 1 views: sound', 'It has: door']),
+    'camera of another size': (lambda s: s.infer(s.photos(), '--cameras', s.camera(width=32)),
+                               ["'sound'", '32 x 48', '64 x 48']),
+    'camera that mirrors': (
+        lambda s: s.infer(s.photos(), '--cameras', s.camera(cam_from_world=np.diag([1, 1, -1, 1]).tolist())),
+        ['"cam_from_world"', 'rotation']),
+    'camera without a focal length': (lambda s: s.infer(s.photos(), '--cameras', s.camera(intrinsics=np.eye(2).tolist())),
+                                      ['"intrinsics"', '3 x 3']),
+    'depth folder that is not there': (lambda s: s.infer(s.photos(), '--depth', 'gone'), ['gone', '--depth']),
+    'depth of other photos': (lambda s: s.infer(s.photos(), '--depth', s.write('d/door.png', small_png(b'')).parent),
+                              ['no depth', 'sound', 'door']),
+    'depth of 8 bits': (lambda s: s.infer(s.photos(), '--depth', s.depth(np.zeros((48, 64), np.uint8))),
+                        ['sound.png', '16 bits', 'got 8 bits']),
+    'depth of another aspect': (lambda s: s.infer(s.photos(), '--depth', s.depth(np.ones((48, 48), np.uint16))),
+                                ['sound.png', '48 x 48', '64 x 48']),
+    'depth in millimetres with cameras without a unit': (
+        lambda s: s.infer(s.photos(), '--depth', s.depth(np.ones((48, 64), np.uint16)), '--cameras', s.camera()),
+        ['arbitrary', 'millimetres', 'share no unit']),
+    'scale from nothing': (lambda s: s.infer(s.photos(), '--scale-from', '2.5'), ["'2.5'", 'length=METRES@VIEW:X,Y']),
+    'scale from no length': (lambda s: s.infer(s.photos(), '--scale-from', 'depth=0@sound:1,2'), ['above 0 metres']),
+    'scale from a view that is not there': (lambda s: s.infer(s.photos(), '--scale-from', 'depth=2@door:3,4'),
+                                            ["'door'", 'sound']),
+    'scale from a pixel that is not there': (lambda s: s.infer(s.photos(), '--scale-from', 'depth=2@sound:64,4'),
+                                             ['64 x 48', '64,4']),
+    'scale from cameras without a unit': (lambda s: s.infer(s.photos(), '--scale-from', f'cameras={s.camera()}'),
+                                          ['arbitrary', '"metric"']),
+    'scale from one camera': (lambda s: s.infer(s.photos(), '--scale-from', f'cameras={s.camera(scale="metric")}'),
+                              ['at least two']),
+    'scale of what is in metres': (lambda s: s.infer(s.photos(), '--depth', s.depth(np.ones((48, 64), np.uint16)),
+                                                     '--scale-from', 'depth=2@sound:3,4'), ['in metres already']),
+    'stream of a model that sees all views': (lambda s: s.infer(s.photos(), '--stream'), ['VGGT', 'one at a time']),
+    'stream with cameras': (lambda s: s.infer(s.photos(), '--stream', '--cameras', s.camera()), ['leave out --stream']),
+    'stream with a scale': (lambda s: s.infer(s.photos(), '--stream', '--scale-from', 'depth=2@sound:3,4'),
+                            ['--stream or --scale-from']),
+    'stream of no views': (lambda s: s.infer(s.photos(), '--stream', 0), ['--stream', 'at least 1']),
 }
 RAW = {
     'raw folder without scans': (lambda s: command('prepare', 'scannet', '--raw', s.write('raw/x').parent, '--out',
@@ -541,6 +624,6 @@ RUNS = {
     'plugin of a name that is taken': (lambda s: command('plugins', 'new', 'mask_decoder'), ["'mask_decoder'", 'already']),
     'plugin of a name that is none': (lambda s: command('plugins', 'new', 'Mask-Decoder'), ["'Mask-Decoder'", 'lower-case']),
 }
-CASES = CONFIGS | DATA | WEIGHTS | PHOTOS | RAW | PREDICTIONS | PREPARE | RUNS
+CASES = CONFIGS | DATA | WEIGHTS | PHOTOS | KNOWN | RAW | PREDICTIONS | PREPARE | RUNS
 OWN_TRACEBACK = {'plugin that fails', 'plugin that leaves', 'plugin with a misspelt hook',        # their author's, not ours
                  'plugin that takes a name'}

@@ -31,7 +31,8 @@ EXAMPLES = """examples:
   python tools/infer.py walk.mp4 --out outputs/walk --stream 16 --checkpoint work_dirs/stream_vggt_fada/weights.safetensors
 
 written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
-masks/NAME.png (16-bit instance ids at the original size) and report.html, which needs nothing else. NAME is that of the
+masks/NAME.png (16-bit instance ids at the original size) and report.html, which needs nothing else. Files that were not read
+are named there with their reason; docs/photos.md says what is read, and how. NAME is that of the
 photo without suffix; bytes that are no text become %XX, equal names get -2, -3, …: cameras.json has the file of each.
 """
 
@@ -183,7 +184,8 @@ def check_before_work(args: argparse.Namespace) -> None:
     """Raise for what would only be noticed after the long part.
 
     Raises:
-        DataError: source, cameras or depth do not exist or do not go with a stream, or the output is a file.
+        DataError: source, cameras or depth do not exist or do not go with a stream, the source holds no photo or what is
+            none, or the output is a file.
         JrsError: trimesh is not installed.
     """
     for source in args.source:
@@ -203,6 +205,9 @@ def check_before_work(args: argparse.Namespace) -> None:
     refuse_results_as_photos(args.source, args.out)
     if not args.no_glb and find_spec('trimesh') is None:
         raise JrsError('scene.glb needs trimesh: pip install "jrs[export]", or add --no-glb.')
+    from jrs.io.images import as_video, find_photos
+    if as_video(args.source) is None:
+        find_photos(args.source[0] if len(args.source) == 1 else args.source)
 
 
 def refuse_results_as_photos(sources: Sequence[str], out: Path) -> None:
