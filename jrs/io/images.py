@@ -24,10 +24,11 @@ from torch import Tensor
 from jrs.errors import DataError
 from jrs.io.names import distinct_files, distinct_names, expanded, readable
 from jrs.io.photo import LARGE, Photo, common_bits, open_photo, over_white
-from jrs.io.photo_files import PHOTO_SUFFIXES, VIDEO_SUFFIXES, is_video, not_read, reasons, remarks_on, why_not_read
-from jrs.io.video import RepeatedFrames, open_video
+from jrs.io.photo_files import KINDS, PHOTO_SUFFIXES, is_video, not_read, reasons, remarks_on, why_not_read
+from jrs.io.video import RepeatedFrames, announced_frames, open_video
 
 AREA = 255000                                  # pixels of a view of Pi3 as released
+MISCOUNTED = 1.02                              # a header may announce so many times the frames that there are
 VIDEO_VIEWS = 24                               # frames taken from a video when nobody says how many
 
 Resize = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
@@ -430,8 +431,8 @@ def _checked_list(files: list[Path]) -> list[Path]:
         if not path.exists():
             raise DataError(f'There is no file or folder {path}.')
         if reason := why_not_read(path):
-            raise DataError(f'{path} is not a photo that can be read: {reason}. Allowed are {", ".join(PHOTO_SUFFIXES)}, '
-                            f'one video ({", ".join(VIDEO_SUFFIXES)}), or one folder of photos. Convert other kinds first.')
+            raise DataError(f'{path} is not a photo that can be read: {reason}. Allowed are photos ({KINDS}), one video, or '
+                            'one folder of photos.')
     return files
 
 
@@ -459,10 +460,12 @@ def _frames(path: Path, max_views: int | None, every: int) -> _Source:
 
 
 def frames_chosen(video: Path, chosen: int, count: int, every: int, max_views: int | None) -> list[tuple[str, str]]:
-    """Return the note that says how many frames of a video are views, where not all are."""
-    if chosen == count:
-        return []
-    return [(readable(video.name), f'{chosen} of {count} frames read ({chosen_by(every, max_views, "frame")})')]
+    """Return notes that say how many frames of a video are views, where not all are, and that it ends early."""
+    name, announced = readable(video.name), announced_frames(video)
+    notes = [] if chosen == count else [f'{chosen} of {count} frames read ({chosen_by(every, max_views, "frame")})']
+    if announced > count * MISCOUNTED + 2:
+        notes.append(f'its header announces {announced} frames, and {count} can be decoded: is it cut off?')
+    return [(name, note) for note in notes]
 
 
 def _frame(frames: RepeatedFrames, index: int) -> Photo:

@@ -11,6 +11,7 @@ from jrs.io.photo import HEAD, PHOTO_KINDS, VIDEO, sniff, unsupported
 
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.jfi', '.jif', '.mpo', '.png', '.apng', '.webp', '.bmp', '.dib', '.tif',
                   '.tiff', '.gif', '.heic', '.heif', '.hif', '.avif')          # in any case; content decides
+KINDS = 'JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC, AVIF'
 NEEDING = {'.heic': 'HEIF', '.heif': 'HEIF', '.hif': 'HEIF', '.avif': 'AVIF'}           # a library that may not be there
 RAW_SUFFIXES = ('.dng', '.cr2', '.cr3', '.crw', '.nef', '.nrw', '.arw', '.srf', '.sr2', '.orf', '.rw2', '.raf', '.pef',
                 '.srw', '.3fr', '.iiq', '.kdc', '.dcr', '.mos', '.erf', '.rwl', '.x3f')         # most begin as a TIFF does

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -62,12 +63,24 @@ def decode_png16(data: bytes, where: str, allowed: Collection[int] = (8, 16)) ->
         raise DataError(f'{where}: {bits} bits, PNG colour type {color_type}; allowed: {" or ".join(map(str, allowed))} '
                         'bits, type 0 (one channel).')
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        with quiet_opencv():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise DataError(f'{where}: the PNG cannot be decoded ({error.err}).') from error
     if image is None or image.shape != (height, width) or b'IEND' not in data[-16:]:
         raise DataError(f'{where}: the PNG cannot be decoded: it is cut off or corrupt.')
     return image.astype(np.uint16)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from writing to the terminal what an error of ours will say."""
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
 
 
 def read_png_header(data: bytes, where: str) -> tuple[int, int, int, int]:

@@ -10,6 +10,8 @@ import numpy as np
 
 from jrs.errors import DataError
 
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')       # what FFmpeg would write to the terminal, an error of ours says
+
 
 class VideoFrames:
     """Reads chosen frames; those between are grabbed, not converted, since seeking is not exact in many containers.
@@ -58,6 +60,14 @@ class RepeatedFrames:
             self._frames = VideoFrames(self.path)
         self._last = index
         return self._frames.frame(index)
+
+
+def announced_frames(path: str | os.PathLike) -> int:
+    """Return how many frames the header of a video announces; often a little wrong, below 1 where it does not say."""
+    capture = open_video(path)
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return count
 
 
 def open_video(path: str | os.PathLike) -> cv2.VideoCapture:

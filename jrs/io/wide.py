@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from jrs.io.png import CHANNELS
+from jrs.io.png import CHANNELS, quiet_opencv
 
 DEPTHS = (8, 10, 12, 16, 32)                    # bits that integers of 16 and 32 bits are taken to hold
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, CMYK, YCBCR, LAB = 0, 1, 2, 5, 6, 8            # TIFF's photometric interpretations
@@ -97,14 +97,11 @@ def wide_values(data: bytes, samples: Samples) -> np.ndarray:
     """
     if not samples.whole:
         raise ValueError('cut off')
-    before = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        with quiet_opencv():
+            values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise NotSupported(f'OpenCV says {error.err}') from error
-    finally:
-        cv2.utils.logging.setLogLevel(before)
     if values is None or sorted(values.shape[:2]) != sorted(samples.size):
         raise NotSupported('OpenCV cannot decode it')
     if samples.bits in SHIFTED:

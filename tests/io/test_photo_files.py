@@ -99,6 +99,18 @@ def test_frames_of_a_video_that_are_not_read_are_counted(tmp_path):
     assert next(each_photo(tmp_path / 'walk.avi', 56, every=3)).remarks == ['walk.avi: 3 of 9 frames read (one frame in 3)']
 
 
+def test_a_video_that_ends_before_its_header_says_is_said_to(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / 'whole.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (80, 60))
+    for number in range(20):
+        writer.write(np.random.default_rng(number).integers(0, 255, (60, 80, 3), dtype=np.uint8))
+    writer.release()
+    data = (tmp_path / 'whole.avi').read_bytes()
+    (tmp_path / 'cut.avi').write_bytes(data[:len(data) // 2])
+    assert load_photos(tmp_path / 'whole.avi', 56).remarks == []
+    remarks = load_photos(tmp_path / 'cut.avi', 56).remarks
+    assert len(remarks) == 1 and 'announces 20 frames, and ' in remarks[0] and 'cut off?' in remarks[0]
+
+
 def test_what_was_understood_of_pictures_is_said_of_all_at_once(tmp_path):
     for name in ('a', 'b'):
         pages = [Image.new('RGB', (32, 24), (20 * number, 9, 9)) for number in range(3)]

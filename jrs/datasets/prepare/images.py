@@ -154,9 +154,10 @@ def _frames(video: Path, every: int, max_views: int) -> Iterator[Picture]:
     if not chosen:
         raise DataError(f'{video}: no frame can be decoded. Extract its frames (ffmpeg -i {shlex.quote(video.name)} '
                         'frames/%05d.jpg) and give their folder.')
+    remarks = frames_chosen(video, len(chosen), count, every, max_views)
     with closing(VideoFrames(video)) as frames:
         for index, _ in chosen:
-            picture, remarks = frames.frame(index), frames_chosen(video, len(chosen), count, every, max_views)
+            picture = frames.frame(index)
             yield Picture(f'frame_{index:06d}', index, picture.shape[:2], encode_jpeg(picture), '.jpg', remarks)
 
 
