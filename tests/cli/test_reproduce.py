@@ -178,7 +178,6 @@ def test_prediction_files_of_another_method_fill_its_row(tmp_path, capsys):
     assert 'finished: evaluate Open-YOLO 3D' in capsys.readouterr().out
 
 
-@pytest.mark.xfail(reason='open after the merge of 30 November: expects the words of the dry run before a334604')
 def test_a_plugin_adds_a_row_and_configs_by_name(tmp_path, capsys):
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs/theirs.py').write_text(f'_base_ = {str(MAIN)!r}\n')
