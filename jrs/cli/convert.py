@@ -7,6 +7,7 @@ import hashlib
 import math
 import operator
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def convert(args: argparse.Namespace, cfg: Config) -> None:
     found = read_state(args.file, known, args.copy)
     contents, state = look_into(found)
     check_against(state, contents, cfg, args.file)
-    print(f'{args.file} is a {contents.kind}')
+    print(f'{args.file} is a {contents.kind}{stored_types(state)}')
     refuse_nonfinite(state, f'{args.file} holds broken weights', BROKEN, WeightsError)
     card = make_card(args, contents, cfg) | (dict(copy=found.copy) if found.copy else {})
     low_rank = {}
@@ -160,6 +161,13 @@ def convert(args: argparse.Namespace, cfg: Config) -> None:
 
     write_tensors(args.out, announced, encode_metadata(card), finish)
     print(f'written: {args.out}, {len(state)} tensors, {args.out.stat().st_size / 1e9:.2f} GB; licence: {card["licence"]}')
+
+
+def stored_types(state: Mapping[str, Tensor]) -> str:
+    """Return which types weights (...) are stored in where not all are float32, else ''."""
+    kinds = Counter(str(tensor.dtype).removeprefix('torch.') for tensor in state.values())
+    words = ', '.join(f'{kind} ({count})' for kind, count in kinds.items())
+    return '' if set(kinds) <= {'float32'} else f'; stored as {words}'
 
 
 def look_into(found: WeightsState) -> tuple[Contents, dict[str, Tensor]]:

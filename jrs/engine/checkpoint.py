@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_gather_object, get_rank
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
@@ -17,8 +17,8 @@ from jrs import __version__
 from jrs.engine.disk import check_space, checkpoint_bytes, explaining_full_disks, weights_bytes
 from jrs.engine.sharding import spread_states, whole_states
 from jrs.engine.update import update_of
-from jrs.errors import WeightsError
-from jrs.finite import refuse_nonfinite
+from jrs.errors import NonFiniteError, WeightsError
+from jrs.finite import in_words, nonfinite, refuse_nonfinite
 from jrs.io.atomic import atomic_write
 from jrs.io.weights_file import UNREADABLE
 from jrs.registry import HOOKS
@@ -143,8 +143,13 @@ class SafeCheckpoint(Hook):
             self.save(runner)
 
     def save(self, runner) -> None:
-        """Write the state after the current step; only rank 0 writes."""
+        """Write the state after the current step; only rank 0 writes.
+
+        Raises:
+            NonFiniteError: the weights have become NaN or infinite; nothing is written, and nothing sound is removed.
+        """
         name, folder = f'iter_{runner.iter + 1}.pth', Path(runner.work_dir)
+        refuse_broken_weights(_plain_model(runner), folder / name)
         self.whole = whole_states(_plain_model(runner), runner.optim_wrapper)
         with explaining_full_disks(folder / name):
             if runner.rank == 0:
@@ -165,6 +170,15 @@ class SafeCheckpoint(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put this process's parts in place of whole tensors."""
         spread_states(_plain_model(runner), runner.optim_wrapper.optimizer, checkpoint)
+
+
+def refuse_broken_weights(model: torch.nn.Module, path: Path) -> None:
+    """Raise a NonFiniteError in every process where one of them has weights that are not finite, before `path` has them."""
+    own = {name: value.to_local() if hasattr(value, 'to_local') else value for name, value in model.state_dict().items()}
+    found = next(filter(None, all_gather_object(in_words(nonfinite(own)))), '')
+    if found:
+        raise NonFiniteError(f'{path} is not written: the weights are not finite: {found}. Checkpoints before it stay: '
+                             'lower the learning rate (optimizer.lr) and go on from the last one with --resume.')
 
 
 def _plain_model(runner) -> torch.nn.Module:

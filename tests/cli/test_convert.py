@@ -90,10 +90,12 @@ def test_our_own_files_keep_their_card(tmp_path, capsys):
     assert read_metadata(tmp_path / 'out.safetensors')['trained_on'] == 'rooms'
 
 
-def test_half_the_size_in_bfloat16_loads_into_a_float32_model(tmp_path):
+def test_half_the_size_in_bfloat16_loads_into_a_float32_model_and_is_said(tmp_path, capsys):
     source = saved(segvggt_file(lora=None), tmp_path / 'in.safetensors')
     assert convert(source, tmp_path / 'out.safetensors', '--dtype', 'bfloat16') == 0
     assert (tmp_path / 'out.safetensors').stat().st_size < 0.6 * source.stat().st_size
+    assert convert(tmp_path / 'out.safetensors', tmp_path / 'again.safetensors') == 0
+    assert '; stored as bfloat16 (' in capsys.readouterr().out
     model = build_model(toy_config(weights=str(tmp_path / 'out.safetensors')))
     for name, value in toy_model().state_dict().items():
         assert torch.equal(model.state_dict()[name], value.bfloat16().float()), name

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from jrs.engine.checkpoint import PlainCheckpoint, SafeCheckpoint, checkpoints
 from jrs.engine.hooks import TERMS_FILE, format_summary, read_lines, term_summary
-from jrs.errors import WeightsError
+from jrs.errors import NonFiniteError, WeightsError
 from tests._data import MAIN, ROOT, command, tool
 
 STEPS = 8
@@ -118,6 +118,17 @@ def test_resuming_broken_weights_is_refused_and_says_how_to_take_the_checkpoint_
     with pytest.raises(WeightsError, match=r'run/iter_4.pth holds broken weights: not finite: weight 2 of 6 values '
                        r'\(2 NaN\)\. Remove it: --resume then takes the checkpoint before it'):
         PlainCheckpoint().after_load_checkpoint(runner, dict(state_dict=state))
+
+
+def test_broken_weights_are_not_saved_over_sound_ones(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f'iter_{number}.pth').write_bytes(b'sound')
+    model = torch.nn.Linear(3, 2)
+    torch.nn.init.constant_(model.bias, float('nan'))
+    runner = SimpleNamespace(model=model, iter=2, work_dir=str(tmp_path), rank=0)
+    with pytest.raises(NonFiniteError, match=r'iter_3.pth is not written: .*: bias 2 of 2 values \(2 NaN\).*--resume'):
+        SafeCheckpoint(1, keep=1).save(runner)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'iter_2.pth']
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_scenes(debug_data, tmp_path, monkeypatch, capsys):
