@@ -17,7 +17,7 @@ from jrs.engine.inference import Reconstructor, advice, default_weights, pick_de
 from jrs.errors import ConfigError, WeightsError
 from jrs.io.known_geometry import known_geometry, read_cameras
 from jrs.io.png import write_png16
-from jrs.io.video import open_video
+from jrs.io.video import VideoFrames
 from jrs.io.weights import save_weights
 from jrs.plugins import load_plugins
 from jrs.registry import BACKBONES
@@ -217,7 +217,7 @@ def streaming_run(tmp_path_factory):
 def test_a_video_is_streamed_window_by_window_and_every_view_is_timed(streaming_run, tmp_path, capsys, monkeypatch):
     """All frames, 7 in windows of 3; the world of all is the first camera of the first."""
     opened = []
-    monkeypatch.setattr('jrs.io.video.open_video', lambda path: opened.append(path) or open_video(path))
+    monkeypatch.setattr('jrs.io.video.VideoFrames', lambda path: opened.append(path) or VideoFrames(path))
     writer = cv2.VideoWriter(str(tmp_path / 'walk.mkv'), cv2.VideoWriter_fourcc(*'MJPG'), 30, (80, 60))
     for frame in np.random.default_rng(0).integers(0, 256, (7, 60, 80, 3), np.uint8):
         writer.write(frame)
