@@ -360,6 +360,7 @@ DATA = {
         'scene.json', edited(instances=[])) / 'rooms' / 'debug' / SCENE), ['instances', 'not in the table']),
     'folder that is no scene': (lambda s: command('prepare', 'check', s.tmp), ['scene.json', 'tools/prepare.py']),
     'folder to check that is not there': (lambda s: command('prepare', 'check', s.tmp / 'gone'), ['gone']),
+    'superpoints of no scene': (lambda s: command('prepare', 'superpoints', s.tmp), ['scene.json', 'tools/prepare.py']),
 }
 WEIGHTS = {
     'weights that are not there': (lambda s: s.train('weights=gone.pt'), ['gone.pt', 'weights']),

@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   python tools/prepare.py scannet --raw /data/scannet --out data/scannet --jobs 16
   python tools/prepare.py scannetpp --raw /data/scannetpp --out data/scannetpp --jobs 16
   python tools/prepare.py images walk.mp4 --out data/mine --name kitchen --max-views 48
+  python tools/prepare.py superpoints data/own
   python tools/prepare.py check data/scannet/scene0011_00
 
 A run that was stopped continues when the same command is given again. The layout of a scene folder is described in
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='prepare.py', description=__doc__, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar='scannet | scannetpp | rooms | images | check')
+    commands = parser.add_subparsers(required=True, metavar='scannet | scannetpp | rooms | images | superpoints | check')
     scannet = commands.add_parser('scannet', help='raw ScanNet v2 scans -> scene folders')
     scannet.add_argument('--raw', type=Path, required=True, help='folder with the scans, the label table (tsv) and '
                          'the lists scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt')
@@ -68,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_images(commands)
     for command in (scannet, scannetpp, rooms):
         command.add_argument('--jobs', type=int, default=1, help='processes (default: %(default)s)')
+    superpoints = commands.add_parser(
+        'superpoints', help='compute superpoints where scenes have none',
+        description="Scene folders whose mesh has no superpoints get them: ScanNet's over-segmentation of the mesh, which "
+        'methods on points need. Preparing ScanNet++ does so by itself; scenes that were prepared before and own scans get '
+        'them here.')
+    superpoints.add_argument('folder', type=Path, help='scene folder, or folder of a data set')
+    superpoints.set_defaults(run=_superpoints)
     check = commands.add_parser('check', help='read every file of a scene or a data set and explain the first fault')
     check.add_argument('folder', type=Path, help='scene folder, or folder of a data set')
     check.set_defaults(run=_check)
@@ -177,6 +185,11 @@ def _same_rooms(options: argparse.Namespace) -> bool:
 def _check(options: argparse.Namespace) -> None:
     from jrs.datasets.prepare.check import check_folder
     _say(f'{check_folder(options.folder, _say)} scenes are sound')
+
+
+def _superpoints(options: argparse.Namespace) -> None:
+    from jrs.datasets.prepare.superpoints import add_superpoints
+    _say(f'{add_superpoints(options.folder, _say)} scenes got superpoints')
 
 
 def _finish(summary: Summary, out: Path) -> None:

@@ -436,14 +436,7 @@ class SceneWriter:
 
     def mesh(self, mesh: Mesh) -> None:
         """Write the labelled mesh."""
-        values = {axis: mesh.vertices[:, column].astype(np.float32) for column, axis in enumerate('xyz')}
-        values |= {name: mesh.colors[:, column].astype(np.uint8) for column, name in enumerate(RGB)}
-        for name, ids in (('instance', mesh.instances), ('superpoint', mesh.superpoints)):
-            if ids is not None:
-                values[name] = ids.astype(np.int32)
-        if mesh.excluded is not None:
-            values['excluded'] = mesh.excluded.astype(np.uint8)
-        write_ply(self.folder / 'mesh.ply', values, mesh.faces)
+        write_mesh(self.folder / 'mesh.ply', mesh)
 
     def finish(self, record: SceneRecord) -> None:
         """Write `scene.json` and give the folder its final name."""
@@ -451,12 +444,29 @@ class SceneWriter:
             (self.folder / 'instances').rmdir()
         if not any(camera.depth_size for camera in record.cameras):
             (self.folder / 'depth').rmdir()
-        text = json.dumps(asdict(record), default=np.ndarray.tolist, ensure_ascii=False)
-        with atomic_write(self.folder / 'scene.json', 'w') as file:
-            file.write(text + '\n')
+        write_record(self.folder / 'scene.json', record)
         if self.final.exists():
             os.replace(self.final, self.replaced)                           # a kill now leaves the scene absent
         os.replace(self.folder, self.final)
+
+
+def write_mesh(path: Path, mesh: Mesh) -> None:
+    """Write a labelled mesh as `read_mesh` reads it."""
+    values = {axis: mesh.vertices[:, column].astype(np.float32) for column, axis in enumerate('xyz')}
+    values |= {name: mesh.colors[:, column].astype(np.uint8) for column, name in enumerate(RGB)}
+    for name, ids in (('instance', mesh.instances), ('superpoint', mesh.superpoints)):
+        if ids is not None:
+            values[name] = ids.astype(np.int32)
+    if mesh.excluded is not None:
+        values['excluded'] = mesh.excluded.astype(np.uint8)
+    write_ply(path, values, mesh.faces)
+
+
+def write_record(path: Path, record: SceneRecord) -> None:
+    """Write `scene.json`."""
+    text = json.dumps(asdict(record), default=np.ndarray.tolist, ensure_ascii=False)
+    with atomic_write(path, 'w') as file:
+        file.write(text + '\n')
 
 
 def check_scene_name(name: str, advice: str) -> None:

@@ -123,9 +123,9 @@ def mesh_of(scene: Scene) -> Mesh:
     """
     mesh = scene.mesh() if scene.has_geometry else None
     if mesh is None or mesh.superpoints is None:
-        lacking = 'mesh' if mesh is None else 'superpoints of its mesh'
-        raise DataError(f'{scene.path}: methods on points need the {lacking}, which this scene does not have. Prepare it '
-                        'from raw scans that have it: tools/prepare.py scannet.')
+        lacking, how = ('mesh', 'Prepare it from raw scans that have one: tools/prepare.py scannet') if mesh is None else (
+            'superpoints of its mesh', f'Compute them: tools/prepare.py superpoints {scene.path.parent}')
+        raise DataError(f'{scene.path}: methods on points need the {lacking}, which this scene does not have. {how}.')
     return mesh
 
 

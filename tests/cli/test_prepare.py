@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from jrs.cli import run
 from jrs.cli.prepare import main
 from jrs.datasets.dataset import SceneDataset
-from jrs.datasets.scene import SceneFolder, read_split
+from jrs.datasets.scene import SceneFolder, read_split, write_mesh
 from jrs.io.png import write_png8
 from tests.datasets._raw_scan import write_raw
 from tests.datasets._raw_scannetpp import write_raw as write_scannetpp
@@ -152,3 +153,18 @@ def test_help_imports_neither_torch_nor_numpy():
     words = 'import sys; from jrs.cli.prepare import _parser; _parser(); print({"torch", "numpy"} & set(sys.modules))'
     done = subprocess.run([sys.executable, '-c', words], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == 'set()'
+
+
+def test_superpoints_are_computed_where_there_are_none_and_stay_where_there_are(rooms, tmp_path, capsys):
+    copy = shutil.copytree(rooms, tmp_path / 'copy')
+    names = read_split(copy, 'train') + read_split(copy, 'val')
+    before = SceneFolder(copy / names[0]).mesh()
+    write_mesh(copy / names[0] / 'mesh.ply', replace(before, superpoints=None))
+    assert run(main, ['superpoints', str(copy)]) == 0
+    said = capsys.readouterr().err
+    assert f'{names[1]}: has superpoints, which stay' in said and '1 scenes got superpoints' in said
+    assert run(main, ['check', str(copy)]) == 0
+    scene = SceneFolder(copy / names[0])
+    after = scene.mesh()
+    assert 'superpoints are computed' in scene.record.notes[-1] and len(np.unique(after.superpoints)) > 10
+    assert np.array_equal(after.instances, before.instances) and np.array_equal(after.vertices, before.vertices)

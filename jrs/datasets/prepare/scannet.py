@@ -14,6 +14,7 @@ from jrs.benchmarks import PREPARED_EVERY
 from jrs.datasets.prepare import masks
 from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
 from jrs.datasets.prepare.recordings import ExportedRecording, Recording, SensRecording
+from jrs.datasets.prepare.superpoints import compute_superpoints
 from jrs.datasets.scene import MAX_ID, Camera, Frame, Mesh, SceneInstance, SceneRecord, SceneWriter, is_rigid, read_mesh
 from jrs.datasets.transforms import sample_nearest
 from jrs.errors import DataError
@@ -184,6 +185,7 @@ def _read_mesh(scan: Path, labels: dict[str, files.LabelRow],
     mesh = read_mesh(files.scan_file(scan, files.MESH))
     segments_path = files.scan_file(scan, files.SEGMENTS)
     if not segments_path.is_file() and not files.scan_file(scan, files.AGGREGATION).is_file():
+        notes.append(compute_superpoints(mesh))
         return mesh, None
     segments = files.read_segments(segments_path, len(mesh.vertices))
     mesh.superpoints = np.unique(segments, return_inverse=True)[1].reshape(-1)                     # (N,)

@@ -15,6 +15,7 @@ from jrs.benchmarks import LABELS_DIR
 from jrs.datasets.prepare import masks
 from jrs.datasets.prepare.devices import DEVICES, Dslr, Iphone, Shot, count_shots
 from jrs.datasets.prepare.driver import Summary, Task, file_bytes, prepare_scenes, write_splits
+from jrs.datasets.prepare.superpoints import compute_superpoints
 from jrs.datasets.prepare.undistort import Undistorter
 from jrs.datasets.scene import MAX_ID, Camera, Frame, Mesh, SceneInstance, SceneRecord, SceneWriter, is_rigid, read_mesh
 from jrs.errors import DataError
@@ -199,9 +200,13 @@ class _Views:
 
 def _read_scan(scene: Path, class_of_name: Mapping[str, int | None],
                notes: list[str]) -> tuple[Mesh, list[SceneInstance] | None]:
-    """Return the mesh with ids and excluded vertices, and the table of instances (None for a scene without annotation)."""
+    """Return the mesh with ids, computed superpoints and excluded vertices, and the table of instances.
+
+    The table is None for a scene without annotation.
+    """
     mesh = read_mesh(scene / files.MESH)
     mesh.excluded = _read_excluded(scene / files.EXCLUDED, len(mesh.vertices))
+    notes.append(compute_superpoints(mesh))
     path = scene / files.ANNOTATION
     if not path.is_file():
         return mesh, None

@@ -1,0 +1,67 @@
+"""Superpoints of meshes that come without: ScanNet's over-segmentation of the mesh, computed, and said so in the notes.
+
+ScanNet++ publishes none (data.md section 5.1), test scans of ScanNet and own scans need not have any. Methods on points need
+them. The vote of superpoints in scoring is the benchmark's affair (`Benchmark.has_superpoints`) and does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jrs.datasets.scene import Mesh, SceneFolder, write_mesh, write_record
+from jrs.errors import DataError
+from jrs.geometry.oversegmentation import cloud_superpoints, mesh_superpoints
+
+
+def compute_superpoints(mesh: Mesh) -> str:
+    """Give a mesh superpoints; returns how, for people. Without triangles they are those of its vertices as points.
+
+    Raises:
+        DataError: a vertex is not finite.
+    """
+    if not np.isfinite(mesh.vertices).all():
+        raise DataError('The mesh has vertices that are not finite, which can be in no superpoint: repair it.')
+    found = mesh_superpoints(mesh.vertices, mesh.faces) if len(mesh.faces) else cloud_superpoints(mesh.vertices)
+    mesh.superpoints = found
+    way = "ScanNet's over-segmentation of the mesh" if len(mesh.faces) else 'over-segmentation of the vertices as points'
+    return f'superpoints are computed ({way}): {len(set(found.tolist()))} of {len(found)} vertices; the data set has none'
+
+
+def add_superpoints(folder: Path, progress: Callable[[str], None]) -> int:
+    """Give superpoints to scene folders whose mesh has none; returns how many scenes got them.
+
+    Mesh and notes of a scene are rewritten; all else stays.
+
+    Args:
+        folder: a scene folder, or the folder of a data set.
+        progress: receives lines for people.
+
+    Raises:
+        DataError: no scenes there, or a file of one that cannot be read.
+    """
+    folder = Path(folder)
+    scenes = [folder] if SceneFolder(folder).exists() else sorted(path.parent for path in folder.glob('*/scene.json'))
+    if not scenes:
+        raise DataError(f'{folder}: no scene.json here or one folder below. Prepare scenes with tools/prepare.py.')
+    done = 0
+    for number, path in enumerate(scenes, start=1):
+        words = _add(SceneFolder(path))
+        done += words.startswith('superpoints are computed')
+        progress(f'{number}/{len(scenes)} {path.name}: {words}')
+    return done
+
+
+def _add(scene: SceneFolder) -> str:
+    if not (scene.path / 'mesh.ply').is_file():
+        return 'has no mesh, so that there is nothing to do'
+    mesh = scene.mesh()
+    if mesh.superpoints is not None:
+        return 'has superpoints, which stay'
+    note = compute_superpoints(mesh)
+    write_mesh(scene.path / 'mesh.ply', mesh)
+    write_record(scene.path / 'scene.json', replace(scene.record, notes=[*scene.record.notes, note]))
+    return note
