@@ -108,7 +108,7 @@ class Site:
         return command('prepare', 'scannet', '--raw', self.tmp / 'raw', '--out', self.tmp / 'prepared', '--every', 1)
 
     def evaluate(self, prediction: str | None, mask: str = '1\n0\n1\n', truth: str = '2001\n0\n2001\n',
-                 benchmark: str = 'scannet20', flags: tuple = ()) -> int:
+                 benchmark: str = 'scannet20', flags: tuple = (), arrays: bytes | None = None) -> int:
         (self.tmp / 'truth').mkdir()
         (self.tmp / 'found').mkdir()
         if truth:
@@ -116,6 +116,8 @@ class Site:
         if prediction is not None:
             self.write(f'found/{SCENE}.txt', prediction)
         self.write('found/predicted_masks/0.txt', mask)
+        if arrays is not None:
+            (self.tmp / f'found/{SCENE}.npz').write_bytes(arrays)
         return command('evaluate', '--predictions', self.tmp / 'found', '--ground-truth', self.tmp / 'truth',
                        '--benchmark', benchmark, *flags)
 
@@ -498,6 +500,8 @@ PREDICTIONS = {
     'benchmark that nobody has': (lambda s: s.evaluate('', benchmark='scannet300'), ["'scannet300'", "'scannet20"]),
     'no ground truth': (lambda s: s.evaluate('', truth=''), ['truth', 'no <scene>.txt']),
     'scene without predictions': (lambda s: s.evaluate(None), [SCENE, 'empty file']),
+    'predictions as a list and as arrays': (lambda s: s.evaluate('', arrays=b''), [f'{SCENE}.npz', 'keep the one']),
+    'predictions as arrays that are cut off': (lambda s: s.evaluate(None, arrays=b'PK'), [f'{SCENE}.npz', 'npz']),
     'mask of another length': (lambda s: s.evaluate('predicted_masks/0.txt 2 0.9\n', mask='1\n0\n'), ['0.txt', '2', '3']),
     'mask lost': (lambda s: s.evaluate('predicted_masks/7.txt 2 0.9\n'), ['7.txt']),
     'confidence that is no number': (lambda s: s.evaluate('predicted_masks/0.txt 2 high\n'), [SCENE, 'high']),

@@ -14,6 +14,8 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from jrs.benchmarks import BENCHMARKS, Benchmark, get_benchmark, threshold_words
 from jrs.cli.ground_truth import COMMAND as EXPORT
 from jrs.cli.ground_truth import MESH_MASK, RECORD, check_benchmark
@@ -23,6 +25,8 @@ from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMat
 from jrs.io.atomic import atomic_write, check_folder
 from jrs.io.names import readable, some
 from jrs.io.submission import ORIGIN, SceneSubmission, read_submission, read_vertex_numbers, submission_format
+from jrs.io.submission_arrays import SUFFIX as ARRAYS
+from jrs.io.submission_arrays import read_submission_arrays
 
 NUMBERS = ('AP', 'AP50', 'AP25')
 
@@ -42,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     left_out = LeftOut(benchmark)
     scenes = [_read_scene(name, args.predictions, args.ground_truth, args.data, benchmark, left_out) for name in names]
     left_out.look_for_files(args.predictions, args.ground_truth, names)
+    if not args.class_agnostic:
+        left_out.refuse_foreign_classes(args.predictions)
     result = evaluate(scenes, benchmark, args.class_agnostic, args.include_095)
     print('\n'.join([format_table(result, len(scenes)), *left_out.lines(args.class_agnostic)]))
     if plugins:
@@ -77,13 +83,17 @@ def scene_names(predictions: Path, ground_truth: Path) -> list[str]:
     Raises:
         DataError: no ground truth, a scene without predictions, or predictions without a scene.
     """
-    expected, given = ({path.stem for path in folder.glob('*.txt') if not path.name.startswith('.')}
-                       for folder in (ground_truth, predictions))
+    expected, lists, arrays = ({path.stem for path in folder.glob(f'*{suffix}') if not path.name.startswith('.')} for
+                               folder, suffix in ((ground_truth, '.txt'), (predictions, '.txt'), (predictions, ARRAYS)))
+    given = lists | arrays
     if not expected:
         raise DataError(f'{ground_truth} holds no <scene>.txt ground-truth files. From prepared scenes they are made by: '
                         'python tools/evaluate.py export-ground-truth --scenes DIR --split NAME --benchmark NAME --out DIR')
+    if twice := sorted(lists & arrays):
+        raise DataError(f'{predictions} has {twice[0]}.txt and {twice[0]}{ARRAYS}{" and so on" if len(twice) > 1 else ""}: '
+                        'keep the one that is to be scored.')
     for lacking, folder, advice in (
-            (expected - given, predictions, 'write an empty file for a scene without instances'),
+            (expected - given, predictions, 'write an empty <scene>.txt for a scene without instances'),
             (given - expected, ground_truth, 'remove the prediction files that are not to be scored')):
         if lacking:
             shown = ', '.join(sorted(lacking)[:5]) + (', …' if len(lacking) > 5 else '')
@@ -135,6 +145,7 @@ class LeftOut:
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
         self.predictions = self.repeated = self.small = self.unknown = 0
+        self.foreign: dict[int, int] = {}                      # class ids that the data set does not have -> how often
         self.masks: set[str] = set()
         self.files: list[tuple[str, str]] = []
 
@@ -145,10 +156,28 @@ class LeftOut:
         self.small += len(found.labels) - len(matches.row)
         self.unknown += int((matches.prediction_class < 0).sum())
         self.masks.update(found.files)
+        labels, counts = np.unique(found.labels, return_counts=True)
+        for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+            if label not in self.benchmark.all_ids:
+                self.foreign[label] = self.foreign.get(label, 0) + count
+
+    def refuse_foreign_classes(self, predictions: Path) -> None:
+        """Raise a DataError where no prediction has a class id that the data set knows."""
+        if self.predictions and sum(self.foreign.values()) == self.predictions:
+            raise DataError(f'{predictions}: none of {self.predictions} predictions has a class id of '
+                            f'{self.benchmark.name}: they have {self._foreign_ids()}. {self._about_ids()}')
+
+    def _foreign_ids(self) -> str:
+        return some([str(label) for label in sorted(self.foreign)])
+
+    def _about_ids(self) -> str:
+        ids, names = self.benchmark.class_ids, self.benchmark.class_names
+        return f"Ids are the data set's own ({ids[0]} {names[0]} .. {ids[-1]} {names[-1]}): of index i of a network " \
+               f'jrs.benchmarks.BENCHMARKS[{self.benchmark.name!r}].class_ids[i].'
 
     def look_for_files(self, predictions: Path, ground_truth: Path, names: list[str]) -> None:
         """Look for files that no list names, and that are of no scene."""
-        lists = {*(f'{name}.txt' for name in names), ORIGIN}
+        lists = {*(f'{name}{suffix}' for name in names for suffix in ('.txt', ARRAYS)), ORIGIN}
         given = sorted(path.relative_to(predictions) for path in predictions.rglob('*') if not path.is_dir())
         extra = [readable(path) for path in given if path.as_posix() not in lists | self.masks]
         self.files += [(f'of {readable(predictions)} no list names', name) for name in extra]
@@ -160,6 +189,9 @@ class LeftOut:
         kinds = ((self.small, f'have fewer than {self.benchmark.min_region} vertices and do not count'),
                  (0 if class_agnostic else self.unknown, f'are of no class that {self.benchmark.name} scores'))
         lines = [f'{count} of {self.predictions} predictions {words}' for count, words in kinds if count]
+        if self.foreign and not class_agnostic:
+            lines.append(f'{sum(self.foreign.values())} of {self.predictions} predictions have a class id that the data set '
+                         f'does not have: {self._foreign_ids()}. {self._about_ids()}')
         lines += [f'{self.repeated} lines name a mask that a later line names again, which counts'] if self.repeated else []
         for words in dict.fromkeys(words for words, _ in self.files):
             names = [name for kind, name in self.files if kind == words]
@@ -171,7 +203,9 @@ def _read_scene(name: str, predictions: Path, ground_truth: Path, data: Path | N
                 left_out: LeftOut) -> SceneMatches:
     truth = read_vertex_numbers(ground_truth / f'{name}.txt')
     layout = submission_format(benchmark.submission_format)
-    found = read_submission(predictions, name, layout, len(truth))
+    arrays = predictions / f'{name}{ARRAYS}'
+    found = read_submission_arrays(arrays, layout, len(truth)) if arrays.is_file() else \
+        read_submission(predictions, name, layout, len(truth))
     listed = (data or ground_truth) / name / MESH_MASK
     excluded = read_vertex_numbers(listed) if data is not None or listed.is_file() else None
     try:
@@ -185,7 +219,8 @@ def _read_scene(name: str, predictions: Path, ground_truth: Path, data: Path | N
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
     parser.add_argument('--predictions', type=Path, required=True, metavar='DIR',
-                        help='<scene>.txt per scene: `mask-file class-id confidence` per line')
+                        help='<scene>.txt per scene: `mask-file class-id confidence` per line; or <scene>.npz with masks '
+                        '(N, M), classes (M,) and scores (M,); docs/external.md')
     parser.add_argument('--ground-truth', type=Path, required=True, metavar='DIR',
                         help='<scene>.txt per scene: class id * 1000 + instance number of each vertex')
     parser.add_argument('--benchmark', help=f'{", ".join(BENCHMARKS)}, or one of --config or --plugins')

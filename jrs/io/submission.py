@@ -65,7 +65,8 @@ def read_vertex_numbers(path: str | os.PathLike, num_points: int | None = None) 
         try:
             numbers = _integers(data.split())
         except (ValueError, OverflowError) as error:
-            raise DataError(f'{path}: must hold one integer per line ({error}).') from None
+            other = " It is JSON, such as ScanNet++'s masks: ScanNet's are text." if data.lstrip()[:1] == b'{' else ''
+            raise DataError(f'{path}: must hold one integer per line ({error}).{other}') from None
     _check_length(path, len(numbers), num_points)
     return numbers
 
@@ -194,14 +195,19 @@ def _parse_line(line: bytes, where: str, layout: SubmissionFormat) -> tuple[str,
     if name.is_absolute() or '..' in name.parts:
         raise DataError(f'{where}: mask file {fields[0]!r} must be a path inside the folder of predictions.')
     label, score = _number(fields[1], f'{where}: class id'), _number(fields[2], f'{where}: confidence')
+    check_entry(label, score, where, layout)
+    return str(name), (int(label), score)
+
+
+def check_entry(label: float, score: float, where: str, layout: SubmissionFormat) -> None:
+    """Raise a DataError where a benchmark's program would refuse a class id or a confidence."""
     if layout.class_id_range is not None and not (label.is_integer() and
                                                   layout.class_id_range[0] <= label <= layout.class_id_range[1]):
-        raise DataError(f'{where}: class id {fields[1]} must be an integer in '
+        raise DataError(f'{where}: class id {label:g} must be an integer in '
                         f'{layout.class_id_range[0]} .. {layout.class_id_range[1]}.')
     if layout.score_range is not None and not layout.score_range[0] <= score <= layout.score_range[1]:
-        raise DataError(f'{where}: confidence {fields[2]} must be in {layout.score_range[0]:g} .. '
+        raise DataError(f'{where}: confidence {score!r} must be in {layout.score_range[0]:g} .. '
                         f'{layout.score_range[1]:g}.')
-    return str(name), (int(label), score)
 
 
 def _number(text: str, what: str) -> float:

@@ -41,10 +41,11 @@ def by_kind(gaps_of_cells: Iterable[Iterable[Gap]]) -> list[tuple[int, Gap]]:
 
 def no_predictions(folder: Path, config: str = '') -> Gap:
     """Return that ``<root>/<method>/<benchmark>`` has no prediction files; a row of ours has a `config` to come."""
-    files = f'prediction files, {folder.parents[1]}/<method>/<benchmark>/<scene>.txt'
-    detail = f'there are no prediction files ({folder}/<scene>.txt)'
+    files = f'prediction files, {folder.parents[1]}/<method>/<benchmark>/<scene>.txt or .npz'
+    detail = f'there are no prediction files ({folder}/<scene>.txt or .npz)'
     if not config:
-        return Gap(files, "the method's own code writes them, in the format of the benchmark", detail)
+        return Gap(files, "the method's own code writes them, in the format of the benchmark or as arrays: docs/external.md",
+                   detail)
     return Gap(f'a config that does not exist yet, or {files}', "the config comes with the method, the method's own code "
                'writes the files', f'the config {config} does not exist yet, and {detail}')
 

@@ -17,6 +17,7 @@ from jrs.engine.build import OFFICIAL_VGGT, look_for
 from jrs.engine.update import update_of
 from jrs.errors import ConfigError, DataError, JrsError
 from jrs.io.atomic import atomic_write
+from jrs.io.submission_arrays import SUFFIX as ARRAYS
 from jrs.report.gaps import (
     Gap,
     no_accelerator,
@@ -480,7 +481,7 @@ def write_subset(path: Path) -> list[str]:
 
 
 def _has_scenes(folder: Path) -> bool:
-    return any(folder.glob('*.txt'))
+    return any(path for suffix in ('.txt', ARRAYS) for path in folder.glob(f'*{suffix}'))
 
 
 def _complete(root: Path) -> bool:

@@ -10,7 +10,14 @@ from jrs import benchmarks
 from jrs.benchmarks import get_benchmark
 from jrs.cli import run
 from jrs.cli.evaluate import main
-from jrs.io.submission import SceneSubmission, submission_format, write_submission, write_vertex_numbers
+from jrs.io.submission import (
+    SceneSubmission,
+    read_submission,
+    submission_format,
+    write_submission,
+    write_vertex_numbers,
+)
+from jrs.io.submission_arrays import write_submission_arrays
 from jrs.plugins import manager
 
 
@@ -115,3 +122,33 @@ def test_folders_that_do_not_fit_exit_with_2(tmp_path, capsys):
     (tmp_path / 'gt' / 'one.txt').unlink()
     assert run(main, arguments) == 2
     assert 'no <scene>.txt' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('benchmark', 'class_id'), [('scannet200', 1191), ('scannetpp', 9)])
+def test_arrays_beside_lists_score_the_same(tmp_path, capsys, benchmark, class_id):
+    ids = np.repeat([0, class_id * 1000 + 1, class_id * 1000 + 2], 150)
+    arguments = _write(tmp_path, benchmark, {'one': ids, 'two': ids[::-1].copy()})
+    layout, pred = submission_format(get_benchmark(benchmark).submission_format), tmp_path / 'pred'
+    write_submission_arrays(pred / 'two.npz', read_submission(pred, 'two', layout, len(ids)))
+    assert run(main, arguments) == 2 and 'two.txt and two.npz: keep the one' in capsys.readouterr().err
+    (pred / 'two.txt').unlink()
+    for mask in pred.glob('*/two_*'):
+        mask.unlink()
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].split()[1:] == ['1.0000'] * 3 and lines[-1].startswith('2 scenes, 1 of')
+
+
+def test_class_ids_that_the_data_set_does_not_have_are_told(tmp_path, capsys):
+    arguments = _write(tmp_path, 'scannet20', {'one': np.repeat([0, 5001, 7001], 150)})
+    masks = np.repeat(np.eye(3, dtype=bool)[:, 1:], 150, axis=0)
+    (tmp_path / 'pred' / 'one.txt').unlink()
+    np.savez(tmp_path / 'pred' / 'one.npz', masks=masks, classes=[0, 17], scores=[0.9, 0.8])        # indices of a network
+    assert run(main, arguments) == 2
+    said = capsys.readouterr().err
+    assert 'none of 2 predictions has a class id of scannet20: they have 0, 17' in said and 'class_ids[i]' in said
+    assert main([*arguments, '--class-agnostic']) == 0
+    np.savez(tmp_path / 'pred' / 'one.npz', masks=masks, classes=[0, 7], scores=[0.9, 0.8])
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert '1 of 2 predictions have a class id that the data set does not have: 0.' in capsys.readouterr().out

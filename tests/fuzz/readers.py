@@ -56,6 +56,7 @@ from jrs.io.submission import (
     write_submission,
     write_vertex_numbers,
 )
+from jrs.io.submission_arrays import read_submission_arrays, write_submission_arrays
 from jrs.io.tensor_file import write_tensors
 from jrs.io.weights import encode_metadata, read_metadata, read_state
 from tests.io._tiff import write_png, write_tiff
@@ -243,12 +244,13 @@ def _read_groups(path: Path) -> None:
     scannet.vertex_objects(np.array([3, 5, 9, 11]), scannet.read_aggregation(path))
 
 
-def _predictions(layout: str, part: str) -> Callable[[Path], list[bytes]]:
-    masks = np.packbits(np.array([[1, 0, 1], [0, 1, 1]], bool), axis=1)
-    submission = SceneSubmission(masks, np.array([2, 39]), np.array([0.9, 0.25]), 3)
+PREDICTIONS = SceneSubmission(np.packbits(np.array([[1, 0, 1], [0, 1, 1]], bool), axis=1), np.array([2, 39]),
+                              np.array([0.9, 0.25]), 3)
 
+
+def _predictions(layout: str, part: str) -> Callable[[Path], list[bytes]]:
     def examples(folder: Path) -> list[bytes]:
-        write_submission(folder, SCENE, FORMATS[layout], submission)
+        write_submission(folder, SCENE, FORMATS[layout], PREDICTIONS)
         return [path.read_bytes() for path in sorted(folder.glob(part))]
     return examples
 
@@ -262,6 +264,16 @@ def _read_predictions(layout: str) -> Callable[[Path], None]:
         found = read_submission(path.parent, SCENE, FORMATS[layout], 3)
         assert len(found.labels) == len(found.scores) == len(found.masks)
     return read
+
+
+def _read_arrays(path: Path) -> None:
+    found = read_submission_arrays(path, FORMATS['scannet'], 3)
+    assert len(found.labels) == len(found.scores) == len(found.masks)
+
+
+def _plain_arrays(path: Path) -> None:
+    with path.open('wb') as file:
+        np.savez(file, masks=np.array([[1, 0, 1], [0, 1, 1]], np.uint8).T, classes=np.array([2., 39]), scores=np.ones(2))
 
 
 def _zip(kind: int) -> Callable[[Path], None]:
@@ -400,6 +412,8 @@ READERS = {
                           _around_predictions('scannet')),
     'predictions of scannetpp': Reader(f'{SCENE}.txt', _read_predictions('scannetpp'), _predictions('scannetpp', '*.txt'),
                                        _around_predictions('scannetpp')),
+    'predictions as arrays': Reader(f'{SCENE}.npz', _read_arrays, written(
+        lambda path: write_submission_arrays(path, PREDICTIONS), _plain_arrays)),
     'instance zip': Reader('a.zip', _read_zip, written(_zip(zipfile.ZIP_DEFLATED), _zip(zipfile.ZIP_STORED))),
     'safetensors': Reader('w.safetensors', _read_weights, written(
         lambda path: write_tensors(path, TENSORS, encode_metadata(CARD)))),
