@@ -1,7 +1,7 @@
 """Every registered part builds from a tiny config, runs, backpropagates, and survives one view and zero instances.
 
 A part without an entry in `TINY` is a failure: whoever registers one adds a line here. None = it runs elsewhere; those that
-see points in tests/plugins/test_point_clouds.py and tests/golden/.
+see points in tests/plugins/test_point_*.py and tests/golden/.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ TINY = {
 }
 OF_POINTS = {                                                           # they see no images
     'costs': ('CentreCost',), 'losses': ('CentreLoss', 'ScoreLoss', 'SuperpointSemanticLoss'),
-    'postprocessors': ('MatrixNMS', 'SuperpointTransfer'),
+    'postprocessors': ('MatrixNMS', 'SplitMasks', 'SuperpointTransfer'),
     'models': ('PointSegmenter', 'SparseUNet', 'Res16UNet34C', 'MeanPooling', 'AdaptivePooling', 'LearnedQueries',
-               'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder', 'PlacedDecoder'),
+               'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder', 'PlacedDecoder', 'LevelDecoder'),
     'datasets': ('PointSceneDataset',), 'samplers': ('PointBatchSampler',)}
 for _slot, _names in OF_POINTS.items():
     TINY[_slot] |= dict.fromkeys(_names)

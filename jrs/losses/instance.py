@@ -30,12 +30,13 @@ class ClassLoss(InstanceTerm):
     Args:
         no_object_weight: class weight of "no object"; the others have 1. The mean is weighted likewise, and a matched query
             counts by its pair's weight besides.
+        ignored_label: label of instances whose class nobody knows: their queries do not count. None = there are none.
         options: of `InstanceTerm`; 'pooled' takes the weighted mean over the queries of all scenes.
     """
 
-    def __init__(self, no_object_weight: float = 0.1, **options) -> None:
+    def __init__(self, no_object_weight: float = 0.1, ignored_label: int | None = None, **options) -> None:
         super().__init__(**options)
-        self.no_object_weight = no_object_weight
+        self.no_object_weight, self.ignored_label = no_object_weight, ignored_label
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor | None:
         """Return a scalar; reads ``pred.class_logits`` (Q, K + 1) and ``target.labels`` (G,).
@@ -55,9 +56,12 @@ class ClassLoss(InstanceTerm):
             wanted = torch.cat([_wanted(*scene) for scene in scenes])                               # (n,)
             weight = torch.ones(logits.shape[1], device=logits.device)
             weight[-1] = self.no_object_weight
-            if all(match.weights is None for _, _, match in scenes):
+            if self.ignored_label is None and all(match.weights is None for _, _, match in scenes):
                 return F.cross_entropy(logits, wanted, weight)
             counts = torch.cat([_counts(pred, match) for pred, _, match in scenes])                 # (n,)
+            if self.ignored_label is not None:
+                ignored = wanted == self.ignored_label
+                counts, wanted = counts.masked_fill(ignored, 0.0), wanted.masked_fill(ignored, 0)
             losses = F.cross_entropy(logits, wanted, weight, reduction='none')                      # (n,)
             return (counts * losses).sum() / (counts * weight[wanted]).sum().clamp_min(TINY)
 

@@ -19,14 +19,19 @@ class ClassCost:
 
     Args:
         weight: multiplier in the matching cost.
+        ignored_label: label of instances whose class nobody knows: any query is as good as certain. None = there are none.
     """
 
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
+    def __init__(self, weight: float, ignored_label: int | None = None) -> None:
+        self.weight, self.ignored_label = weight, ignored_label
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
         """Return (Q, G) in [-weight, 0]; reads ``pred.class_probabilities()`` (Q, K) and ``target.labels`` (G,)."""
-        return -self.weight * pred.class_probabilities()[0][:, target.labels]
+        probabilities = pred.class_probabilities()[0]
+        if self.ignored_label is None:
+            return -self.weight * probabilities[:, target.labels]
+        ignored = target.labels == self.ignored_label                           # (G,)
+        return -self.weight * probabilities[:, target.labels.masked_fill(ignored, 0)].masked_fill(ignored, 1.0)
 
 
 @COSTS.register_module()

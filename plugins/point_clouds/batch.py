@@ -10,10 +10,11 @@ from jrs_plugins.point_clouds.losses import PointTargets
 from jrs_plugins.point_clouds.pooling import points_per_superpoint, superpoint_mean
 from torch import Tensor
 
-from jrs.errors import DataError
+from jrs.errors import ConfigError, DataError
 from jrs.structures import InstanceTable, Moves, SceneGroundTruth
 
 SUMMED = {'superpoints': 'num_superpoints', 'point_voxel': 'num_voxels'}     # numbered through all scenes: field -> how many
+MEMBERSHIPS = ('majority', 'any_voxel')
 
 
 @dataclass
@@ -54,6 +55,13 @@ class PointBatch(Moves):
     def view_names(self) -> list[list[str]]:
         """B lists of one name: a scene is one view."""
         return [['points']] * len(self.scene_names)
+
+    @property
+    def voxel_points(self) -> Tensor:
+        """(X,) int64, the first point in each voxel."""
+        points = torch.arange(len(self.point_voxel), device=self.point_voxel.device)
+        first = points.new_full((sum(self.num_voxels),), len(points))
+        return first.scatter_reduce(0, self.point_voxel, points, 'amin')
 
     @property
     def instance_ids(self) -> list[Tensor] | None:
@@ -122,33 +130,60 @@ def superpoint_mode(values: Tensor, superpoints: Tensor, count: int) -> Tensor:
     return result.index_copy(0, superpoint[order[first]], pairs[order[first]] % base - 1)
 
 
-def superpoint_targets(batch: PointBatch) -> list[PointTargets]:
-    """Return the true instances of each scene: those that have more than half of a superpoint.
+def superpoint_targets(batch: PointBatch, membership: str = 'majority') -> list[PointTargets]:
+    """Return the true instances of each scene.
+
+    Args:
+        membership: 'majority': an instance has the superpoints of which more than half of the points are its own;
+            'any_voxel': those of which the first point of any voxel is, so that instances may overlap, and superpoints
+            without a voxel of their own are not valid (baselines.md section 2.3).
 
     Raises:
+        ConfigError: another word for `membership`.
         DataError: the batch has no instances.
     """
-    ids = batch.instance_ids
-    if ids is None or batch.instances is None:
+    if membership not in MEMBERSHIPS:
+        raise ConfigError(f'model.targets.membership must be one of {", ".join(map(repr, MEMBERSHIPS))}, got '
+                          f'{membership!r}.')
+    if batch.point_ids is None or batch.instances is None:
         raise DataError(f'The scenes {", ".join(batch.scene_names)} have no true instances, and training needs them: '
                         'prepare the data with instances.')
     count = sum(batch.num_superpoints)
-    classes = [None] * len(ids) if batch.point_classes is None else superpoint_mode(
+    classes = [None] * len(batch.instances) if batch.point_classes is None else superpoint_mode(
         batch.point_classes, batch.superpoints, count).split(batch.num_superpoints)
-    scenes = zip(ids, batch.instances, classes, batch.point_ids.split(batch.num_points),
+    masks = _masks_by_voxels(batch) if membership == 'any_voxel' else _masks_by_majority(batch)
+    scenes = zip(masks, batch.instances, classes, batch.point_ids.split(batch.num_points),
                  batch.positions.split(batch.num_points), strict=True)
     return [_scene_targets(*scene) for scene in scenes]
 
 
-def _scene_targets(ids: Tensor, table: InstanceTable, semantic: Tensor | None, point_ids: Tensor,
+def _masks_by_majority(batch: PointBatch) -> list[tuple[Tensor, None]]:
+    """Return masks (G, 1, 1, S) of the instances that may appear in each scene, and None: every superpoint is valid."""
+    return [(ids == table.ids[:, None, None, None], None)
+            for ids, table in zip(batch.instance_ids, batch.instances, strict=True)]
+
+
+def _masks_by_voxels(batch: PointBatch) -> list[tuple[Tensor, Tensor]]:
+    """Return masks (G, 1, 1, S) likewise, and which superpoints have a voxel of their own, (1, 1, S)."""
+    points = batch.voxel_points.split(batch.num_voxels)
+    found = []
+    for scene, (table, count) in enumerate(zip(batch.instances, batch.num_superpoints, strict=True)):
+        superpoints = batch.superpoints[points[scene]] - sum(batch.num_superpoints[:scene])     # (X,)
+        own = batch.point_ids[points[scene]] == table.ids[:, None]                              # (G, X)
+        masks = own.new_zeros(len(own), count, dtype=torch.int64).index_add_(1, superpoints, own.long()) > 0
+        found.append((masks[:, None, None], (points_per_superpoint(superpoints, count) > 0)[None, None]))
+    return found
+
+
+def _scene_targets(masks: tuple[Tensor, Tensor | None], table: InstanceTable, semantic: Tensor | None, point_ids: Tensor,
                    positions: Tensor) -> PointTargets:
-    """Return the targets of one scene from ids (1, 1, S) of its superpoints, and ids (n,) and positions (n, 3) of points."""
-    kept = torch.isin(table.ids, ids)
-    numbers, labels = table.ids[kept], table.labels[kept]
-    masks = ids == numbers[:, None, None, None]                                             # (G, 1, 1, S)
+    """Return the targets of one scene from masks (G, 1, 1, S) and validity, and ids (n,) and positions (n, 3) of points."""
+    masks, valid = masks
+    kept = masks.flatten(1).any(dim=1)
+    numbers, labels, masks = table.ids[kept], table.labels[kept], masks[kept]
     row = torch.searchsorted(numbers.sort().values, point_ids).clamp_max(max(len(numbers) - 1, 0))
     order = numbers.argsort()
     own = torch.isin(point_ids, numbers)
     centres = superpoint_mean(positions[own], order[row[own]], len(numbers)) if len(numbers) else positions[:0]
-    return PointTargets(labels, masks, masks.new_ones(len(masks), 1, dtype=torch.float32), ids=numbers, centres=centres,
-                        semantic=semantic)
+    return PointTargets(labels, masks, masks.new_ones(len(masks), 1, dtype=torch.float32), valid=valid, ids=numbers,
+                        centres=centres, semantic=semantic)

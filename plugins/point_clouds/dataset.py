@@ -33,27 +33,33 @@ class PointSceneDataset(ScenesOfSplit):
 
     Args:
         voxel_m: edge of a voxel in metres.
+        voxel_values: what a voxel has: the 'mean' over its points, or that of its 'first' one.
         voxel_origin: 'scene' counts voxels from the least coordinate of the scene, 'world' from the origin.
         features: what the network sees of a voxel, out of 'color' and 'position', in this order.
         color_scale: 'signed' is rgb / 127.5 - 1; 'normalised' by ScanNet's mean and deviation.
         centred: whether positions are relative to their mean.
         augmentation: arguments of `PointAugmentation`; None = no random change.
         max_points: points of a training scene at most.
+        ignored_label: in mode 'train', label of instances of a class that the benchmark does not have, for costs and losses
+            that are told of it (`ClassLoss.ignored_label`); None = they are no instances.
         scenes: further arguments of `ScenesOfSplit`.
 
     Raises:
         DataError: the data set or one of its scenes is not there; says how to get it.
     """
 
-    def __init__(self, voxel_m: float = 0.02, voxel_origin: str = 'scene', features: Sequence[str] = FEATURES,
-                 color_scale: str = 'signed', centred: bool = False, augmentation: Mapping | None = None,
-                 max_points: int = 250000, **scenes) -> None:
+    def __init__(self, voxel_m: float = 0.02, voxel_values: str = 'mean', voxel_origin: str = 'scene',
+                 features: Sequence[str] = FEATURES, color_scale: str = 'signed', centred: bool = False,
+                 augmentation: Mapping | None = None, max_points: int = 250000, ignored_label: int | None = None,
+                 **scenes) -> None:
+        _check_choice('voxel_values', [voxel_values], ('mean', 'first'))
         _check_choice('voxel_origin', [voxel_origin], ('scene', 'world'))
         _check_choice('color_scale', [color_scale], COLORS)
         _check_choice('features', features, FEATURES)
         check_keys(PointAugmentation, augmentation or {}, 'dataset.augmentation')
         super().__init__(**scenes)
-        self.voxel_m, self.voxel_origin, self.features = voxel_m, voxel_origin, tuple(features)
+        self.voxel_m, self.voxel_values, self.voxel_origin = voxel_m, voxel_values, voxel_origin
+        self.features, self.ignored_label = tuple(features), ignored_label
         self.color_scale, self.centred, self.max_points = color_scale, centred, max_points
         self.augmentation = PointAugmentation(**(augmentation or {}))
         if self.mode == 'train':
@@ -85,16 +91,17 @@ class PointSceneDataset(ScenesOfSplit):
         """Return the points `kept` (n,) of a mesh with their positions, colours and places in voxels, (n, 3) each."""
         cells = np.floor(places - places.min(axis=0) if self.voxel_origin == 'scene' else places).astype(np.int64)
         cells -= cells.min(axis=0) // WHOLE * WHOLE if self.voxel_origin == 'world' else 0
-        voxels, point_voxel = np.unique(cells, axis=0, return_inverse=True)
+        voxels, first, point_voxel = np.unique(cells, axis=0, return_index=True, return_inverse=True)
         point_voxel = point_voxel.reshape(-1)
         _, superpoints = np.unique(mesh.superpoints[kept], return_inverse=True)
         seen = positions - positions.mean(axis=0) if self.centred else positions
         middle, deviation = COLORS[self.color_scale]
         of_point = dict(color=(colors - middle) / deviation, position=seen)
         features = np.concatenate([of_point[name] for name in self.features], axis=1)           # (n, F)
+        of_voxel = features[first] if self.voxel_values == 'first' else voxel_means(features, point_voxel, len(voxels))
         ids = classes = table = None
         if mesh.instances is not None:
-            index = self.class_index(scene)
+            index = self._labels(scene)
             ids = torch.from_numpy(np.where(np.isin(mesh.instances, list(index)), mesh.instances, 0)[kept])
             classes = torch.from_numpy(self._semantic(self.vertex_ids(scene, mesh)[kept]))
             table = [InstanceTable(torch.tensor(list(index), dtype=torch.int64),
@@ -103,9 +110,17 @@ class PointSceneDataset(ScenesOfSplit):
             scene_names=[scene.name], num_points=[len(kept)], num_voxels=[len(voxels)],
             num_superpoints=[int(superpoints.max()) + 1], positions=torch.from_numpy(positions.astype(np.float32)),
             voxels=torch.from_numpy(np.pad(voxels, ((0, 0), (1, 0)))),
-            voxel_features=torch.from_numpy(voxel_means(features, point_voxel, len(voxels)).astype(np.float32)),
+            voxel_features=torch.from_numpy(of_voxel.astype(np.float32)),
             point_voxel=torch.from_numpy(point_voxel), superpoints=torch.from_numpy(superpoints.reshape(-1)), point_ids=ids,
             point_classes=classes, instances=table)
+
+    def _labels(self, scene: Scene) -> dict[int, int]:
+        """Return instance id -> label of the instances that count."""
+        index = self.class_index(scene)
+        if self.ignored_label is None or self.mode == 'test':
+            return index
+        known = self.class_ids(scene)                                          # those that the benchmark leaves out, too
+        return index | {item.id: self.ignored_label for item in scene.instances or () if item.id not in known}
 
     def _semantic(self, vertex_ids: np.ndarray) -> np.ndarray:
         """Return the place of each point's class among those without instances, then the others, (n,); -1 = none."""

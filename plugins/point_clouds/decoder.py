@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from jrs_plugins.point_clouds.sampling import farthest_points
+from jrs_plugins.point_clouds.scene_voxels import SceneVoxels
 from torch import Tensor, nn
 
 from jrs.errors import ConfigError
@@ -23,11 +24,13 @@ class Superpoints(Moves):
         features: (S, C).
         positions: (S, 3) metres, the mean of each superpoint's points.
         num_points: (S,) int64.
+        voxels: of the scene, for decoders that read them; else None.
     """
 
     features: Tensor
     positions: Tensor
     num_points: Tensor
+    voxels: SceneVoxels | None = None
 
 
 @dataclass
@@ -118,22 +121,35 @@ class DecoderLayer(nn.Module):
         num_heads: heads of both attentions.
         hidden: width of the feed-forward network.
         cross_norm: whether there is a norm after the cross-attention; SPFormer's weights are trained without.
+        activation: of the feed-forward network.
     """
 
-    def __init__(self, width: int, num_heads: int, hidden: int, cross_norm: bool) -> None:
+    def __init__(self, width: int, num_heads: int, hidden: int, cross_norm: bool = True,
+                 activation: type[nn.Module] = nn.GELU) -> None:
         super().__init__()
         self.cross_attention = nn.MultiheadAttention(width, num_heads)
         self.cross_norm = nn.LayerNorm(width) if cross_norm else nn.Identity()
         self.self_attention, self.self_norm = nn.MultiheadAttention(width, num_heads), nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.feed_forward = nn.Sequential(nn.Linear(width, hidden), activation(), nn.Linear(hidden, width))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, queries: Tensor, keys: Tensor, blocked: Tensor) -> Tensor:
-        """Return queries (Q, C) that have read `keys` (S, C) where `blocked` (Q, S) is False."""
-        read, _ = self.cross_attention(queries, keys, keys, attn_mask=blocked, need_weights=False)
+    def forward(self, queries: Tensor, keys: Tensor, blocked: Tensor, places: Tensor | None = None,
+                key_places: Tensor | None = None) -> Tensor:
+        """Return queries (Q, C) that have read `keys` (S, C) where `blocked` (Q, S) is False.
+
+        `places` (Q, C) and `key_places` (S, C) say where queries and keys are: attention compares them, and does not read
+        them.
+        """
+        read, _ = self.cross_attention(_placed(queries, places), _placed(keys, key_places), keys, attn_mask=blocked,
+                                       need_weights=False)
         queries = self.cross_norm(queries + read)
-        queries = self.self_norm(queries + self.self_attention(queries, queries, queries, need_weights=False)[0])
+        seen = _placed(queries, places)
+        queries = self.self_norm(queries + self.self_attention(seen, seen, queries, need_weights=False)[0])
         return self.norm(queries + self.feed_forward(queries))
+
+
+def _placed(values: Tensor, places: Tensor | None) -> Tensor:
+    return values if places is None else values + places
 
 
 class QueryHeads(nn.Module):

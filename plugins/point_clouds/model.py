@@ -9,12 +9,13 @@ from jrs_plugins.point_clouds.batch import PointBatch, superpoint_targets
 from jrs_plugins.point_clouds.decoder import PointPredictions, Superpoints, side_by_side
 from jrs_plugins.point_clouds.panoptic import panoptic_map
 from jrs_plugins.point_clouds.pooling import points_per_superpoint, superpoint_mean
+from jrs_plugins.point_clouds.scene_voxels import PointContext, SceneVoxels, of_scenes
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.registry import LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build, check_keys
-from jrs.structures import Instances, Predictions, Reconstruction, SceneContext
+from jrs.structures import Instances, Predictions, Reconstruction
 
 MODES = {'tensor': 'predict_all', 'loss': 'loss', 'predict': 'reconstruct'}
 
@@ -25,13 +26,15 @@ class PointSegmenter(BaseModel):
 
     Args:
         network: features and coordinates of voxels -> features of voxels (`SparseUNet`).
-        decoder: superpoints of a scene -> predictions (`SuperpointDecoder`).
+        decoder: superpoints of a scene -> predictions (`SuperpointDecoder`); its attribute `reads` says whether it wants
+            'superpoints', their 'voxels' too, or also the 'levels' of the network.
         num_classes: K.
         pooling: features of points -> of superpoints.
         matcher: assigns queries to true instances (`MATCHERS`).
         losses: named training terms (`LOSSES`); None turns a term off.
         weights: multiplier per name, shared by the cost and the loss of that name.
         postprocessor: predictions -> scored instances (`POSTPROCESSORS`).
+        targets: further arguments of `superpoint_targets`, which makes the true instances.
         panoptic: arguments of `panoptic_map`, `num_stuff`, `min_score` and `min_points`, for a decoder with a semantic head
             and a query for each superpoint: predictions then have `panoptic_semantic` and `panoptic_instance`. None =
             they have not.
@@ -40,16 +43,18 @@ class PointSegmenter(BaseModel):
     def __init__(self, network: dict, decoder: dict, num_classes: int, pooling: dict | None = None,
                  matcher: dict | None = None, losses: Mapping[str, dict | None] | None = None,
                  weights: Mapping[str, float] | None = None, postprocessor: dict | None = None,
-                 panoptic: dict | None = None) -> None:
+                 targets: dict | None = None, panoptic: dict | None = None) -> None:
         super().__init__(data_preprocessor=build(MODELS, dict(type='ScenePreprocessor'), 'model.data_preprocessor'))
         self.network = build(MODELS, network, 'model.network')
         self.pooling = build(MODELS, pooling or dict(type='MeanPooling'), 'model.pooling', dim=self.network.dim_out)
-        self.decoder = build(MODELS, decoder, 'model.decoder', dim_in=self.network.dim_out, num_classes=num_classes)
+        self.decoder = build(MODELS, decoder, 'model.decoder', dim_in=self.network.dim_out, num_classes=num_classes,
+                             level_dims=getattr(self.network, 'level_dims', None))
         self.matcher = build(MATCHERS, matcher, 'model.matcher', weights=weights or {})
         self.criterion = build(LOSSES, dict(type='Criterion', losses=losses), 'model', weights=weights or {}) \
             if any((losses or {}).values()) else None
         self.postprocessor = build(POSTPROCESSORS, postprocessor, 'model.postprocessor')
-        self.panoptic = panoptic
+        self.targets, self.panoptic = dict(targets or {}), panoptic
+        check_keys(superpoint_targets, self.targets, 'model.targets')
         if panoptic is not None:
             check_keys(panoptic_map, panoptic, 'model.panoptic')
 
@@ -62,19 +67,28 @@ class PointSegmenter(BaseModel):
 
     def predict_all(self, batch: PointBatch) -> PointPredictions:
         """Return what the queries say of each scene: fields are lists of B tensors."""
-        voxels = self.network(batch.voxel_features, batch.voxels)                           # (X, C)
+        return side_by_side([self.decoder(scene) for scene in self.scenes(batch)])
+
+    def scenes(self, batch: PointBatch) -> list[Superpoints]:
+        """Return the superpoints of each scene, and their voxels where the decoder reads these."""
+        reads = getattr(self.decoder, 'reads', 'superpoints')
+        if reads == 'levels':
+            voxels, pyramid = self.network.with_levels(batch.voxel_features, batch.voxels)  # (X, C)
+        else:
+            voxels, pyramid = self.network(batch.voxel_features, batch.voxels), None
         count = sum(batch.num_superpoints)
         pooled = self.pooling(voxels[batch.point_voxel], batch.superpoints, count)          # (S, C)
         scenes = zip(*(values.split(batch.num_superpoints) for values in (
             pooled, superpoint_mean(batch.positions, batch.superpoints, count),
             points_per_superpoint(batch.superpoints, count))), strict=True)
-        return side_by_side([self.decoder(Superpoints(*scene)) for scene in scenes])
+        below = [None] * len(batch.scene_names) if reads == 'superpoints' else _voxels(batch, voxels, pyramid)
+        return [Superpoints(*scene, voxels=own) for scene, own in zip(scenes, below, strict=True)]
 
     def loss(self, batch: PointBatch) -> dict[str, Tensor]:
         """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""
         if self.criterion is None or self.matcher is None:
             raise ConfigError('model.losses or model.matcher is empty: this config can predict but not train.')
-        queries, targets = self.predict_all(batch), superpoint_targets(batch)
+        queries, targets = self.predict_all(batch), superpoint_targets(batch, **self.targets)
         matches = [self.matcher(queries.scene(index), target) for index, target in enumerate(targets)]
         terms = self.criterion(Predictions([], queries=queries), targets, None, matches)
         wrong = [name for name, value in terms.items() if not value.isfinite()]
@@ -87,10 +101,11 @@ class PointSegmenter(BaseModel):
     @torch.no_grad()
     def reconstruct(self, batch: PointBatch) -> list[Reconstruction]:
         """Return one Reconstruction per scene, which has instances only: masks are (M, 1, 1, S) over its superpoints."""
-        queries = self.predict_all(batch)
-        scenes = [queries.scene(index) for index in range(len(batch.scene_names))]
-        found = [None if self.postprocessor is None else self.postprocessor(SceneContext(scene, scene_name=name))
-                 for scene, name in zip(scenes, batch.scene_names, strict=True)]
+        seen = self.scenes(batch)
+        scenes = [self.decoder(scene) for scene in seen]
+        found = [None if self.postprocessor is None else
+                 self.postprocessor(PointContext(scene, scene_name=name, voxels=superpoints.voxels))
+                 for scene, superpoints, name in zip(scenes, seen, batch.scene_names, strict=True)]
         return [Reconstruction(instances=instances, view_names=batch.view_names[index], scale='metric',
                                extras=self._panoptic(batch, index, scenes[index], instances))
                 for index, instances in enumerate(found)]
@@ -105,3 +120,20 @@ class PointSegmenter(BaseModel):
         superpoints = batch.superpoints.split(batch.num_points)[index] - sum(batch.num_superpoints[:index])
         return dict(zip(('panoptic_semantic', 'panoptic_instance'),
                         panoptic_map(instances, logits, superpoints, **self.panoptic), strict=True))
+
+
+def _voxels(batch: PointBatch, features: Tensor, pyramid: list | None) -> list[SceneVoxels]:
+    """Return the voxels of each scene, `features` (X, C) of all, and the network's levels where there are any."""
+    point = batch.voxel_points                                                              # (X,)
+    scenes = range(len(batch.scene_names))
+    levels = [([], [])] * len(scenes) if pyramid is None else of_scenes(pyramid, len(scenes))
+    of_points = (batch.point_voxel.split(batch.num_points), batch.superpoints.split(batch.num_points))
+    of_voxels = [values.split(batch.num_voxels) for values in (
+        features, batch.positions[point], batch.voxels[:, 1:], batch.superpoints[point])]
+    found = []
+    for scene in scenes:
+        first_voxel, first_superpoint = (sum(counts[:scene]) for counts in (batch.num_voxels, batch.num_superpoints))
+        own, positions, cells, superpoints = (values[scene] for values in of_voxels)
+        found.append(SceneVoxels(own, positions, cells, superpoints - first_superpoint, of_points[0][scene] - first_voxel,
+                                 of_points[1][scene] - first_superpoint, *levels[scene]))
+    return found

@@ -8,31 +8,12 @@ from dataclasses import replace
 
 import torch
 from jrs_plugins.point_clouds.decoder import PointPredictions, QueryHeads, Superpoints, blocked_elements
+from jrs_plugins.point_clouds.fourier import FourierPositions, own_box
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jrs.errors import ConfigError
 from jrs.registry import MODELS
-
-LEAST_RANGE = 1e-6                             # metres: a scene of one superpoint, or flat, has no extent of its own
-
-
-class FourierPositions(nn.Module):
-    """Sines and cosines of 2 pi x B of positions x; B is a random draw that belongs to the weights.
-
-    Args:
-        width: of the result, even.
-        dim_in: coordinates of a position.
-    """
-
-    def __init__(self, width: int, dim_in: int = 3) -> None:
-        super().__init__()
-        self.register_buffer('gauss_B', torch.randn(dim_in, width // 2))
-
-    def forward(self, positions: Tensor) -> Tensor:
-        """Return (n, width) for `positions` (n, dim_in)."""
-        angle = 2 * math.pi * positions @ self.gauss_B
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 class RelativeTables(nn.Module):
@@ -188,8 +169,7 @@ class PlacedDecoder(nn.Module):
         `watch` is called with the reference points (Q, 3) in metres with which each layer starts.
         """
         keys, mask_features = self.key_projection(scene.features), self.mask_projection(scene.features)     # (S, C) each
-        low, high = scene.positions.amin(dim=0), scene.positions.amax(dim=0)
-        extent = (high - low).clamp_min(LEAST_RANGE)
+        low, extent = own_box(scene.positions)
         key_sine = self.key_positions((scene.positions - low) / extent)                     # (S, C)
         reference = self.reference.sigmoid()                                                # (Q, 3) in units of the box
         content, levels = torch.zeros_like(self.query_positions(reference)), []

@@ -119,6 +119,20 @@ class Res16UNet34C(nn.Module):
     def forward(self, features: Tensor, coordinates: Tensor) -> Tensor:
         """Return (X, dim_out) for `features` (X, dim_in) of voxels `coordinates` (X, 4): scene, c0, c1, c2, in any order."""
         levels, order = self.pyramid(features, coordinates)
+        return self._last(levels, order)
+
+    def with_levels(self, features: Tensor, coordinates: Tensor) -> tuple[Tensor, list[tuple[VoxelLevel, Tensor]]]:
+        """Return what `forward` does, and level and features (X_l, C_l) at strides 16, 8, 4, 2, 1.
+
+        Raises:
+            ValueError: the voxels are not in the order of their coordinates, so that rows of the levels would not be theirs.
+        """
+        levels, order = self.pyramid(features, coordinates)
+        if not order.equal(torch.arange(len(order), device=order.device)):
+            raise ValueError('voxels must be in the order of scene, c0, c1, c2 where levels are read')
+        return self._last(levels, order), levels
+
+    def _last(self, levels: list[tuple[VoxelLevel, Tensor]], order: Tensor) -> Tensor:
         rows = levels[-1][1] if self.final is None else self.final(levels[-1][1])
         return torch.empty_like(rows).index_copy(0, order, rows)
 

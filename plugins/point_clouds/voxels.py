@@ -103,6 +103,13 @@ class VoxelLevel:
     def __len__(self) -> int:
         return len(self.coordinates)
 
+    @property
+    def parents(self) -> Tensor:
+        """(X,) int64: the row of each voxel in the coarser level, -1 where that has none."""
+        pairs = self.coarser()[1]
+        parents = self.coordinates.new_full((len(self),), -1)
+        return parents.index_copy_(0, torch.cat(pairs.inputs), torch.cat(pairs.outputs))
+
     def _neighbours(self, size: int) -> KernelPairs:
         """Return the pairs of a kernel of odd `size`³ at the same voxels; its places run along c2 fastest.
 

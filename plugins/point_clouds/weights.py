@@ -10,7 +10,7 @@ from torch import Tensor
 from jrs.errors import WeightsError
 
 NETWORKS = (('input_conv.', 'network.input_conv.'), ('unet.', 'network.unet.'), ('output_layer.', 'network.output_layer.'),
-            ('backbone.', 'network.'))
+            ('backbone.', 'network.'), ('model.backbone.', 'network.'))
 DECODER = (
     (r'decoder\.input_proj\.(.*)', r'decoder.key_projection.\1'),
     (r'decoder\.x_mask\.(.*)', r'decoder.mask_projection.\1'),
@@ -43,6 +43,20 @@ DECODER = (
     (r'decoder\.decoder\.bbox_embed\.layers\.1\.(.*)', r'decoder.move.2.\1'),
     (r'decoder\.decoder\.bbox_embed\.layers\.2\.(.*)', r'decoder.move.4.\1'),
     (r'decoder\.out_sem\.(.*)', r'decoder.heads.semantic.\1'),
+    (r'(?:model\.)?mask_features_head\.(.*)', r'decoder.mask_features.\1'),               # Mask3D from here on
+    (r'(?:model\.)?query_projection\.layers\.(.*)', r'decoder.place.\1'),
+    (r'(?:model\.)?mask_embed_head\.(.*)', r'decoder.embedding.\1'),
+    (r'(?:model\.)?class_embed_head\.(.*)', r'decoder.classes.\1'),
+    (r'(?:model\.)?pos_enc\.(.*)', r'decoder.positions.\1'),
+    (r'(?:model\.)?cross_attention\.0\.(\d+)\.multihead_attn\.(.*)', r'decoder.layers.\1.cross_attention.\2'),
+    (r'(?:model\.)?cross_attention\.0\.(\d+)\.norm\.(.*)', r'decoder.layers.\1.cross_norm.\2'),
+    (r'(?:model\.)?self_attention\.0\.(\d+)\.self_attn\.(.*)', r'decoder.layers.\1.self_attention.\2'),
+    (r'(?:model\.)?self_attention\.0\.(\d+)\.norm\.(.*)', r'decoder.layers.\1.self_norm.\2'),
+    (r'(?:model\.)?ffn_attention\.0\.(\d+)\.linear1\.(.*)', r'decoder.layers.\1.feed_forward.0.\2'),
+    (r'(?:model\.)?ffn_attention\.0\.(\d+)\.linear2\.(.*)', r'decoder.layers.\1.feed_forward.2.\2'),
+    (r'(?:model\.)?ffn_attention\.0\.(\d+)\.norm\.(.*)', r'decoder.layers.\1.norm.\2'),
+    (r'(?:model\.)?lin_squeeze\.0\.(.*)', r'decoder.squeeze.\1'),
+    (r'(?:model\.)?decoder_norm\.(.*)', r'decoder.norm.\1'),
 )
 
 
@@ -50,17 +64,21 @@ MARKS = ('decoder.input_proj.0.weight', 'decoder.x_mask.0.weight', 'decoder.out_
 STARTS = ('decoder.query.weight', 'decoder.query_proj.0.weight', 'decoder.refpoint_embed.weight')   # one per method
 OTHERS = 'mlp.0.weight'                        # Relation3D, which is not here
 UNUSED_NORM = (r'decoder\.cross_attn_layers\.\d+\.norm\..*',)      # of SPFormer: trained beside, never applied
+MASK3D_MARKS = ('mask_features_head.kernel', 'mask_embed_head.0.weight', 'lin_squeeze.0.0.weight')
+UNUSED_FINAL = (r'(?:model\.)?backbone\.final\..*',)                # of Mask3D, which reads what stands before
 
 
 def unused_keys(keys: Collection[str]) -> tuple[str, ...] | None:
     """Return patterns of the keys of a published file that its method does not use; None for another file."""
+    if set(MASK3D_MARKS) <= {key.removeprefix('model.') for key in keys}:
+        return UNUSED_FINAL
     if not set(MARKS) <= set(keys) or not set(STARTS) & set(keys) or OTHERS in keys:
         return None
     return UNUSED_NORM if STARTS[0] in keys else ()
 
 
 def our_key(key: str, unused: tuple[str, ...] = ()) -> str | None:
-    """Return our name of a published key of SPFormer, OneFormer3D or MAFT; None where it is known and no part of ours.
+    """Return our name of a published key; None where it is known and no part of ours.
 
     `unused` are patterns of keys whose modules the published program has and does not use.
     """

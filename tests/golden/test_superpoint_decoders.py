@@ -134,9 +134,9 @@ def targets_of(arrays: dict, scenes: int) -> list:
 
 
 def weights_of(meta: dict) -> dict[str, float]:
-    """Return the weight of each loss; the centre is there where there are five."""
-    names = ('cls', 'bce', 'dice', *(('centre',) if len(meta['loss_weight']) == 5 else ()), 'score')
-    return dict(zip(names, meta['loss_weight'], strict=True))
+    """Return the weight of each loss, in the order in which the method lists them."""
+    names = {3: ('cls', 'bce', 'dice'), 4: ('cls', 'bce', 'dice', 'score'), 5: ('cls', 'bce', 'dice', 'centre', 'score')}
+    return dict(zip(names[len(meta['loss_weight'])], meta['loss_weight'], strict=True))
 
 
 def criterion_of(meta: dict, scenes: int):
@@ -146,8 +146,10 @@ def criterion_of(meta: dict, scenes: int):
         classes = 'mean_all'
         reduction = 'mean_present' if meta['fix_mean_loss'] else 'mean_all'
         last, aux = (4.0, 4.0 / scenes) if meta['fix_dice_loss_weight'] else (scenes, 1.0)
+    elif meta['kind'] == 'criterion_mask3d':
+        reduction, last = 'sum', 1.0
     parts = dict(
-        cls=dict(type='ClassLoss', no_object_weight=meta['no_object_weight'], scene_reduction=classes),
+        cls=dict(type='ClassLoss', no_object_weight=meta['no_object_weight'], scene_reduction=classes, **ignored(meta)),
         bce=dict(type='MaskBCELoss', scene_reduction=reduction),
         dice=dict(type='MaskDiceLoss', scene_reduction=reduction, last_scale=last, aux_scale=aux),
         centre=dict(type='CentreLoss', scene_reduction='pooled'),
@@ -160,16 +162,22 @@ def criterion_of(meta: dict, scenes: int):
     return build(LOSSES, dict(type='Criterion', losses=parts), 'model', weights=named)
 
 
+def ignored(meta: dict) -> dict:
+    return dict(ignored_label=meta['ignore_label']) if 'ignore_label' in meta else {}
+
+
 def matcher_of(meta: dict):
     costs = dict(zip(('ClassCost', 'MaskBCECost', 'MaskDiceCost', 'CentreCost'), meta['cost_weight'], strict=False))
     costs = {name: dict(type=name, weight=weight) for name, weight in costs.items()}
+    costs['ClassCost'] |= ignored(meta)
     sparse = meta.get('matcher') == 'SparseMatcher'
     return build(MATCHERS, dict(type='SparseMatcher', k=meta['topk'], costs=costs) if sparse
                  else dict(type='HungarianMatcher', costs=costs), 'model.matcher')
 
 
 @pytest.mark.parametrize('path', golden_files(
-    'baseline_criterion_spformer*.npz', 'baseline_criterion_oneformer3d*.npz', 'baseline_criterion_maft*.npz'))
+    'baseline_criterion_spformer*.npz', 'baseline_criterion_oneformer3d*.npz', 'baseline_criterion_maft*.npz',
+    'baseline_criterion_mask3d*.npz'))
 def test_costs_matches_terms_and_gradients_of_the_criterion(path):
     arrays, meta = load_npz(path)
     scenes = sum(name.startswith('gt_labels') for name in arrays)
@@ -306,6 +314,7 @@ def points_as_batch(arrays: dict, scene: int):
     points, colors = arrays['points'][own].astype(np.float64), (arrays['colour'][own].astype(np.float64) + 1) * 127.5
     maker = object.__new__(DATASETS.get('PointSceneDataset'))
     maker.voxel_m, maker.voxel_origin, maker.features = 0.02, 'scene', ('color', 'position')
+    maker.voxel_values = 'mean'
     maker.color_scale, maker.centred = 'signed', False
     mesh = Mesh(points, colors, np.zeros((0, 3)), superpoints=arrays['superpoints'][own])
     return maker._batch(SimpleNamespace(name=str(scene)), mesh, np.arange(len(points)), points, colors, points * 50)
