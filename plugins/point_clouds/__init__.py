@@ -20,9 +20,9 @@ from torch import Tensor
 
 from jrs.plugins import hook
 
-UNPROVEN = ('weights of a published method on points: names and shapes were compared with lists of the published classes, no '
-            'file was there to compare with. Not visible in a file: whether its 1x1x1 kernels of spconv are meant by memory '
-            'order (read so here), and the order of its classes. Look at the result on a scene before trusting it.')
+UNPROVEN = ('weights of a published method on points: names and shapes were compared with lists of the published classes; '
+            'no file was there to compare with. Not visible in a file: whether its 1x1x1 kernels of spconv are meant by '
+            'memory order (read so here), and the order of its classes. Look at the result on a scene before trusting it.')
 
 
 @hook
