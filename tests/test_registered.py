@@ -55,7 +55,9 @@ GEOMETRY = dict(type='SegVGGT', backbone=BACKBONE, camera_head=MODEL['camera_hea
 TINY = {
     'backbones': dict(VGGT=BACKBONE, Pi3=BACKBONE, Pi3X=BACKBONE, StreamVGGT=BACKBONE, MapAnything=BACKBONE,
                       DepthAnything3=dict(img_size=SIZE, embed_dim=C, depth=6, num_heads=2, feature_layers=(2, 3, 4, 5)),
-                      VGGTOmega=dict(BACKBONE, patch_size=14)),
+                      VGGTOmega=dict(BACKBONE, patch_size=14),
+                      MUSt3R=dict(patch_size=14, embed_dim=C, depth=LAYERS, num_heads=2, encoder_dim=24, encoder_depth=1,
+                                  encoder_heads=2, feature_layers=(0, 1))),
     'attentions': dict(FusedAttention={}, TokenMerging={}, CausalViews={}, KeyValueCache={}, ReleasedTrunk={}),
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
     'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
@@ -65,6 +67,7 @@ TINY = {
                   Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
                   Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),
                   DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE,
+                  MUSt3RGeometry=dict(patch_size=14),
                   ScaleHead=dict(dim=8), TextClassHead=dict(text_dim=4, embedding_dim=D, vocabulary=[[1.0, 0, 0, 0]] * K),
                   IGGTPointHead=DENSE, IGGTFeatures=dict(features=8, cross_heads=2, window_heads=2),
                   MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
@@ -74,7 +77,7 @@ TINY = {
     'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(
         class_=dict(type='ClassCost', weight=1.0), dice=dict(type='MaskDiceCost', weight=1.0)))),
     'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
-                   PointLoss={}, MetricScaleLoss={}, PullPushLoss={},
+                   PointLoss={}, LocalPointLoss={}, MetricScaleLoss={}, PullPushLoss={},
                    Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
     'pretexts': dict(Correspondence=dict(matching_layers=[0], displacement_layers=[1])),
     'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),
@@ -323,7 +326,8 @@ def geometry_pair(views: int) -> tuple[Predictions, GeometryTargets]:
         pose_encodings=[torch.randn(1, views, 9, requires_grad=True) for _ in range(2)],
         depth=torch.rand(shape).add(0.5).requires_grad_(), depth_conf=torch.rand(shape).add(1.1).requires_grad_(),
         points=torch.randn(*shape, 3, requires_grad=True), points_conf=torch.rand(shape).add(1.1).requires_grad_(),
-        extras={'metric_scale': torch.tensor([2.0], requires_grad=True)})
+        extras={'metric_scale': torch.tensor([2.0], requires_grad=True),
+                'points_local': torch.randn(*shape, 3, requires_grad=True)})
     valid = torch.ones(shape, dtype=torch.bool)
     valid[..., :2] = False
     return scene, GeometryTargets(torch.randn(1, views, 9), torch.rand(shape) + 0.5, valid, torch.randn(*shape, 3),

@@ -40,6 +40,8 @@ class Step:
         rope: name of one of the layout's `rotations`, for the block; None = no rotary embedding.
         query: whether queries read the tokens that come out (after `StepBackbone.after`).
         number: how `feature_layers` calls what comes out; None: by the number of the query layer, 0, 1, ..., where `query`.
+        context: name in `State.kept` of tokens (B, M, C) of other views that the block reads beside, such as a memory; it is
+            then called as ``block(tokens, rope, context)``, and views see each other in it, whatever its scope.
     """
 
     block: nn.Module
@@ -47,6 +49,12 @@ class Step:
     rope: str | None = None
     query: bool = False
     number: int | None = None
+    context: str | None = None
+
+    @property
+    def mixes(self) -> str:
+        """Kind of tokens that meet those of other views in it: 'scene', 'special', or 'view' for none."""
+        return self.scope if self.context is None else 'scene'
 
 
 class StepBackbone(nn.Module):
@@ -183,7 +191,7 @@ class StepBackbone(nn.Module):
         for index, stretch in enumerate(self.stretches()):
             if not stretch[-1][1].query:
                 continue
-            scopes = {step.scope for _, step in stretch}
+            scopes = {step.mixes for _, step in stretch}
             if scopes == {'view'}:
                 raise PluginError(f'{type(self).__name__}: queries read layer {index}, and since the layer before it no '
                                   "step has let views see each other. Set query=True on steps of scope 'scene' or later.")
@@ -260,9 +268,17 @@ class StepBackbone(nn.Module):
         return stretches
 
     def query_step(self, layer: int) -> int:
-        """Return the index of the last step of scope 'scene' at or before query layer `layer`."""
+        """Return the index of the last step of scope 'scene' at or before query layer `layer`.
+
+        Raises:
+            ConfigError: there is none.
+        """
         queries = [index for index, step in enumerate(self.steps()) if step.query]
-        return max(index for index, step in enumerate(self.steps()[:queries[layer] + 1]) if step.scope == 'scene')
+        over_all = [index for index, step in enumerate(self.steps()[:queries[layer] + 1]) if step.scope == 'scene']
+        if not over_all:
+            raise ConfigError(f'{type(self).__name__} has no step over the whole scene up to query layer {layer} that could '
+                              'be watched: views meet otherwise there.')
+        return over_all[-1]
 
     def train(self, mode: bool = True) -> StepBackbone:
         """Switch to training or evaluation; a frozen image encoder stays in evaluation."""
@@ -357,8 +373,9 @@ class StepBackbone(nn.Module):
         """Return the state after `block`, that of `step` with the `mix` of this pass, has seen its tokens."""
         views, extra = state.views, state.extra
         rope = None if step.rope is None else layout.rotations[step.rope]
+        read = () if step.context is None else (state.kept[step.context],)
         if step.scope == 'view':
-            after = block(views.flatten(0, 1), rope).view(views.shape)          # (B*V, P, C) -> (B, V, P, C)
+            after = block(views.flatten(0, 1), rope, *read).view(views.shape)   # (B*V, P, C) -> (B, V, P, C)
             return replace(state, views=after, previous=views)
         seen = views
         if step.scope == 'special':
@@ -367,7 +384,7 @@ class StepBackbone(nn.Module):
         tokens = seen.flatten(1, 2)                                             # (B, V * K or P, C)
         if extra is not None:
             tokens = torch.cat([tokens, extra], dim=1)
-        after = block(tokens, rope)
+        after = block(tokens, rope, *read)
         if index in self._watched:
             self._watched[index] = WatchedStep(_in_input_order(tokens, state), _in_input_order(after, state), layout, rope)
         if extra is not None:
@@ -399,6 +416,9 @@ class StepBackbone(nn.Module):
         if self.activation_checkpointing not in LEVELS:
             raise ConfigError(f'activation_checkpointing of {name} is False, \'attention\' or True, got '
                               f'{self.activation_checkpointing!r}.')
+        if self.global_attention is not None and all(step.scope == 'view' for step in self.steps()):
+            raise ConfigError(f'model.backbone.global_attention stands behind the steps across views, and {name} has none: '
+                              'set it to None.')
         if self.activation_checkpointing and self.global_attention is not None and not self.global_attention.recomputable:
             raise ConfigError(f'{type(self.global_attention).__name__} is for inference: blocks that run twice would fill '
                               'its cache twice. Set model.backbone.activation_checkpointing=False.')

@@ -10,6 +10,7 @@ import os
 import re
 import struct
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
@@ -37,6 +38,7 @@ IMPOSTORS = {
     b'7z\xbc\xaf': 'a 7z archive: unpack it', b'Rar!': 'a rar archive: unpack it',
     b'\x93NUMPY': 'an array of numpy', b'\x89HDF': 'an HDF5 file', b'GGUF': 'a GGUF file, of another program'}
 WEIGHTS_SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin', '.ckpt')
+HARMLESS = [Namespace]                         # options of a command beside the weights (MUSt3R): attributes, and no code
 PART = re.compile(r'-\d{5}-of-(\d{5})')
 
 
@@ -170,12 +172,13 @@ def _lacking(path: Path) -> str:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     _refuse_other_archives(path)
     try:
-        if path.suffix == '.safetensors':                  # torch goes by this suffix, unless it is given an open file
-            with path.open('rb') as file:
-                content = torch.load(file, map_location='cpu', weights_only=True)
-        else:
-            with openable(path) as name:
-                content = torch.load(name, map_location='cpu', weights_only=True, mmap=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            if path.suffix == '.safetensors':              # torch goes by this suffix, unless it is given an open file
+                with path.open('rb') as file:
+                    content = torch.load(file, map_location='cpu', weights_only=True)
+            else:
+                with openable(path) as name:
+                    content = torch.load(name, map_location='cpu', weights_only=True, mmap=True)
     except UnpicklingError as error:
         raise WeightsError(
             f'{path} holds Python objects other than tensors, which could run code: refused, nothing of it was executed '

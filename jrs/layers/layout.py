@@ -91,6 +91,12 @@ class Layout:
                        patch_index=none)
 
 
+def evenly_spaced(num_views: int, count: int, device: torch.device | None = None) -> Tensor:
+    """Return `count` of `num_views` views, first and last among them, rounded down, (count,) int64; all of fewer."""
+    count = min(count, num_views)
+    return torch.linspace(0, num_views - 1, count, dtype=torch.float64).long().to(device)
+
+
 def first_and_other_views(tokens: Tensor, num_scenes: int, num_views: int, seen: int = 0) -> Tensor:
     """Return the special tokens (B, V, K, C) of all views, where the first view of a scene has some of its own.
 

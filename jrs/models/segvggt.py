@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jrs.errors import ConfigError, NonFiniteError, PluginError
 from jrs.finite import refuse_nonfinite
 from jrs.geometry.camera import in_first_frame, predicted_cameras, relative_to_first
+from jrs.layers.layout import evenly_spaced
 from jrs.masks import mask_logits
 from jrs.models.attention import matched_attention
 from jrs.models.targets import instance_targets
@@ -269,7 +270,7 @@ class SegVGGT(BaseModel):
         """Return the views (n,) int64 that queries read; None = all."""
         if self.training or self.key_views is None or num_views <= self.key_views:
             return None
-        return torch.linspace(0, num_views - 1, self.key_views, dtype=torch.float64).long().to(device)
+        return evenly_spaced(num_views, self.key_views, device)
 
     def loss(self, batch: SceneBatch) -> dict[str, Tensor]:
         """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""

@@ -116,10 +116,16 @@ def test_a_cut_safetensors_says_how_much_of_it_is_there(tmp_path, left):
 
 
 def test_a_pickle_that_needs_more_is_refused_with_the_way_out(tmp_path):
-    import argparse
-    torch.save({'model': STATE, 'args': argparse.Namespace(lr=1)}, tmp_path / 'w.pt')
-    with pytest.raises(WeightsError, match=r'nothing of it was executed \(.*argparse.Namespace.*where you trust the file'):
+    import types
+    torch.save({'model': STATE, 'args': types.SimpleNamespace(lr=1)}, tmp_path / 'w.pt')
+    with pytest.raises(WeightsError, match=r'nothing of it was executed \(.*types.SimpleNamespace.*where you trust the file'):
         read_tensors(tmp_path / 'w.pt')
+
+
+def test_options_of_a_command_beside_the_weights_are_passed_over(tmp_path):
+    import argparse
+    torch.save({'model': STATE, 'args': argparse.Namespace(model='Model(depth=3)')}, tmp_path / 'w.pt')
+    assert set(read_tensors(tmp_path / 'w.pt')) == {f'model.{key}' for key in STATE}
 
 
 def test_a_file_that_is_not_there_is_told_with_what_is_near(tmp_path):

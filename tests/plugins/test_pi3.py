@@ -21,6 +21,7 @@ from jrs.engine.memory import RUNTIME, parameter_bytes, training_memory
 from jrs.errors import ConfigError, DataError
 from jrs.geometry.camera import decode_cameras, invert_rigid, rotation_from_quaternion
 from jrs.geometry.rotation import nearest_rotation
+from jrs.heads.pixels import PixelHead
 from jrs.heads.pose import PoseHead, TokenConv
 from jrs.heads.view_geometry import encode
 from jrs.io.weights import read_metadata
@@ -199,7 +200,7 @@ def test_depth_and_confidence_are_those_of_the_point_and_the_logit():
 
 
 def test_a_patch_token_becomes_the_pixels_of_its_patch():
-    head = geometry.PixelHead(6, 1, 2)
+    head = PixelHead(6, 1, 2)
     with torch.no_grad():
         head.proj.weight.copy_(torch.eye(4, 6))
         head.proj.bias.zero_()
