@@ -154,7 +154,8 @@ def geometry_pair(valid: bool = True) -> tuple[Predictions, GeometryTargets]:
         pose_encodings=[seeded(2, VIEWS, 9).requires_grad_() for _ in range(2)],
         depth=(seeded(*shape) + 0.5).requires_grad_(), depth_conf=(seeded(*shape) + 1.1).requires_grad_(),
         points=(seeded(*shape, 3) + 0.5).requires_grad_(), points_conf=(seeded(*shape) + 1.1).requires_grad_(),
-        extras={'metric_scale': torch.tensor([2.0, 3.0], requires_grad=True)})
+        extras={'metric_scale': torch.tensor([2.0, 3.0], requires_grad=True),
+                'points_local': (seeded(*shape, 3) + 0.2).requires_grad_()})
     kept = torch.full(shape, valid)
     return predictions, GeometryTargets(seeded(2, VIEWS, 9) + 0.1, (seeded(*shape) + 0.7) * kept, kept,
                                         seeded(*shape, 3) + 0.2, torch.tensor([1.5, 4.0]))

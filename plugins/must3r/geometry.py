@@ -16,7 +16,7 @@ CHANNELS = 7                                   # point in the world, point in th
 SHORTEST = 1e-8                                # length of a raw point
 ROUNDS = 10                                    # of Weiszfeld's algorithm
 NEAREST_PIXEL = 1e-8                           # distance at which a pixel counts most
-FORWARD = 1e-6                                 # z of points that the focal length is found from
+FORWARD = 1e-6                                 # least z of a point in front of the camera
 SHORTEST_FOCAL = 0.05                          # over the longer side of the image: a field of view of 168 degrees
 LONGEST_FOCAL = 100.0
 POINTS_LOCAL = 'points_local'                  # among the extras
@@ -28,8 +28,8 @@ class MUSt3RGeometry(nn.Module):
     """Points, depth and cameras as MUSt3R predicts them (backbones.md section 5), in our conventions; float32.
 
     A part of `model.geometry_head`. One linear map of the last tap gives each pixel's point in the world and in its own
-    camera, and a confidence 1 + exp(logit) for both. Depth is z of the latter, as it comes: above 0 for trained weights.
-    `extras['points_local']` has it whole.
+    camera, and a confidence 1 + exp(logit) for both. Depth is z of the latter, which trained weights put in front of the
+    camera; what is not counts as almost 0. `extras['points_local']` has all three as they come.
 
     There is no camera head. The focal length is Weiszfeld's, for the principal point in the middle of the image; the camera
     is the rigid motion of least squares between both maps, weighted by confidence - 1. No gradient goes through cameras:
@@ -60,7 +60,7 @@ class MUSt3RGeometry(nn.Module):
         with torch.no_grad():
             cam_from_world, intrinsics = cameras_of_points(points.detach(), local.detach(), confidence.detach())
             encoding = encode_cameras(cam_from_world, intrinsics, features.image_size)
-        return Predictions([encoding], local[..., 2], confidence, points=points, points_conf=confidence,
+        return Predictions([encoding], local[..., 2].clamp_min(FORWARD), confidence, points=points, points_conf=confidence,
                            extras={POINTS_LOCAL: local})
 
     def raw(self, features: FeatureTaps) -> Tensor:
