@@ -187,7 +187,8 @@ def test_the_head_gives_what_its_points_say():
     backbone, head = tiny().eval(), MUSt3RGeometry(16, 16)
     list(backbone.layers(some_images(3)))
     found = head(backbone.features())
-    assert found.points.shape == (2, 3, 32, 48, 3) and found.depth.equal(found.extras['points_local'][..., 2].clamp_min(1e-6))
+    assert found.points.shape == (2, 3, 32, 48, 3)
+    assert found.depth.equal(found.extras['points_local'][..., 2].clamp_min(1e-6))
     assert (found.depth_conf > 1).all() and not found.pose_encodings[0].requires_grad and found.points.requires_grad
     cam_from_world, _ = decode_cameras(found.pose_encodings[0], (32, 48))
     torch.testing.assert_close(invert_rigid(invert_rigid(cam_from_world)), cam_from_world)
