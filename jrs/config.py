@@ -48,6 +48,8 @@ TRAIN_KEYS = (*WHOLE, 'accumulate', 'warmup', 'final_lr_factor', 'clip_norm', 's
 OWN_DEFAULTS = ('clip_by', 'decay_vectors')                            # keys of `train` that configs of older runs have not
 SHARDINGS = (None, 'fully_shard')
 CLIPPED = ('all', 'groups', 'modules')
+LITERALS = dict(true='True', false='False', none='None', null='None')  # other languages' words -> Python's
+NOT_FINITE = ('nan', 'inf', 'infinity')
 
 
 def load_config(file: str | Path, profile: str = 'paper', overrides: Mapping[str, Any] | None = None) -> Config:
@@ -330,10 +332,22 @@ def _fit_widths(cfg: Config, file: Path, profile: str, overrides: Mapping[str, A
 
 
 def parse_override(item: str) -> tuple[str, Any]:
-    """Split ``a.b=value``; the value is a Python literal where it reads as one, else text."""
+    """Split ``a.b=value``; the value is a Python literal where it reads as one, else text.
+
+    Raises:
+        ConfigError: without ``=``; for another language's word (``true``, ``null``), which would pass for a text; and for
+            ``nan`` and ``inf``, of which no setting makes sense.
+    """
     path, equals, text = item.partition('=')
     if not equals or not path:
         raise ConfigError(f'--cfg-options takes a.b=value, got {item!r}.')
+    word = text.strip().lower()
+    if word in LITERALS and text not in ('True', 'False', 'None'):
+        raise ConfigError(f'--cfg-options {item}: values are written as in Python. Write {path}={LITERALS[word]}, or for '
+                          f'the text {path}=\'"{text}"\'.')
+    if word.lstrip('+-') in NOT_FINITE:
+        raise ConfigError(f'--cfg-options {item}: {text} is no finite number. Give one, or for the text '
+                          f'{path}=\'"{text}"\'.')
     try:
         return path, ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):      # all that literal_eval may raise

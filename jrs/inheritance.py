@@ -17,8 +17,8 @@ from mmengine.config import ConfigDict
 from jrs.discovery import absolute
 from jrs.errors import ConfigError, did_you_mean
 from jrs.plugins import load_plugins
-from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, keys_at, terms_of
-from jrs.signatures import parsed
+from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, keys_at, part_at, terms_of
+from jrs.signatures import default_of, parsed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OF_THE_PROJECT = ('configs', 'plugins')         # folders beside the package `jrs`, in this checkout or another
@@ -129,7 +129,7 @@ def of_the_project(file: Path) -> bool:
 
 
 def check_known(base: Mapping, changes: Mapping, source: str, path: str = '') -> None:
-    """Refuse a key of `changes` that `base` does not have.
+    """Refuse a key of `changes` that `base` does not have, and text in the place of a number.
 
     A new key is accepted where the component's constructor takes it, where it names a further component of a collection (a
     mapping with `type`), and as a further weight, which is checked with the config.
@@ -148,6 +148,8 @@ def check_known(base: Mapping, changes: Mapping, source: str, path: str = '') ->
             _check_addition(base, key, value, here, source)
         elif _merges(base[key], value):
             check_known(base[key], value, source, here)
+        else:
+            _check_number(base[key], value, here, source)
 
 
 def _merges(old: Any, new: Any) -> bool:
@@ -157,12 +159,19 @@ def _merges(old: Any, new: Any) -> bool:
     return 'type' not in new or isinstance(old, Mapping) and new['type'] == old.get('type')
 
 
+def _check_number(old: Any, new: Any, here: str, source: str) -> None:
+    """Refuse text in the place of a number."""
+    if isinstance(new, str) and isinstance(old, (int, float)) and not isinstance(old, bool):
+        raise ConfigError(f'{source}: {here} must be a number, got {new!r}; it was {old!r}.')
+
+
 def _check_addition(base: Mapping, key: str, value: Any, here: str, source: str) -> None:
     accepted: set[str] = set()
     if 'type' in base:
         parent = here.rpartition('.')[0]
         allowed = keys_at(parent, base['type'])
         if allowed is None or key in allowed:
+            _check_number(default_of(part_at(parent, base['type']), key), value, here, source)
             return
         accepted = allowed
     elif here.startswith('parameter_groups.'):

@@ -31,6 +31,15 @@ def required_keys(part: Callable) -> list[str]:
     return [name for name, required in _taken(part).arguments.items() if required]
 
 
+def default_of(part: Callable, name: str) -> Any:
+    """Return what the argument `name` of `part` is where nobody gives it; None where there is no such value."""
+    try:
+        parameter = inspect.signature(part).parameters.get(name)
+    except (TypeError, ValueError):                                # built in C, without a signature
+        return None
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
 def part_name(part: Any) -> str:
     """Return the name of a class or function, through `functools.partial`."""
     return part_name(part.func) if isinstance(part, functools.partial) else getattr(part, '__name__', repr(part))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jrs.config import load_config, read_config
+from jrs.config import load_config, parse_override, read_config
 from jrs.errors import ConfigError
 from jrs.profiles import profile_file, sizes_that_apply
 from jrs.registry import MODELS, build
@@ -183,3 +183,20 @@ def test_a_misspelt_change_of_a_profile_is_refused(tmp_path):
         load_config(leaf(tmp_path, 'profiles = dict(rooms=dict(train=dict(iteration=7)))'), 'rooms')
     with pytest.raises(ConfigError, match="no profile 'room'"):
         load_config(leaf(tmp_path, 'profiles = dict(room=dict(train=dict(iterations=7)))'))
+
+
+@pytest.mark.parametrize(('item', 'words'), [
+    ('train.x=true', 'train.x=True'), ('a=false', 'a=False'), ('a.b=null', 'a.b=None'), ('a=none', 'a=None'),
+    ('optimizer.lr=nan', 'no finite number'), ('a=-inf', 'no finite number'), ('a=Infinity', 'no finite number')])
+def test_an_override_in_another_language_or_of_no_value_is_refused(item, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_override(item)
+    assert parse_override('a="true"') == ('a', 'true') and parse_override('a=None') == ('a', None)
+
+
+@pytest.mark.parametrize(('path', 'value'), [
+    ('optimizer.lr', float('nan')), ('optimizer.lr', 'much'), ('train.clip_norm', float('inf')),
+    ('model.num_classes', 'all'), ('model.losses.depth.weight', 'nan')])
+def test_a_number_is_changed_to_a_finite_number_only(path, value):
+    with pytest.raises(ConfigError, match=f'{path} (must be a number, got|is) {value!r}'):
+        load_config(MAIN, 'debug', {path: value})
