@@ -145,5 +145,15 @@ def _floored(distribution: Tensor, floor: float) -> Tensor:
     return raised / raised.sum(dim=-1, keepdim=True)
 
 
+def places_of(flags: Tensor, count: int) -> Tensor:
+    """Return where `flags` (n,) bool are set, ascending, (count,) int64, without waiting for the device as `nonzero` does.
+
+    Args:
+        flags: (n,) bool, few enough to be sorted.
+        count: how many are set.
+    """
+    return (~flags).to(torch.uint8).argsort(stable=True)[:count]
+
+
 def _as_masks(logits: Tensor | MaskLogits) -> MaskLogits:
     return logits if isinstance(logits, MaskLogits) else MaskLogits.given(logits)

@@ -68,8 +68,9 @@ def predicted_cameras(predictions: Predictions, image_size: tuple[int, int],
     if predictions.intrinsics is None:
         return cam_from_world, intrinsics
     height, width = (new / old for new, old in zip(image_size, seen_size or image_size, strict=True))
-    resize = torch.tensor([[width, 0, (width - 1) / 2], [0, height, (height - 1) / 2], [0, 0, 1]])     # centres at integers
-    return cam_from_world, resize.to(intrinsics) @ predictions.intrinsics.float()
+    across, down, last = predictions.intrinsics.float().unbind(-2)              # (B, V, 3) each; centres at integers
+    resized = [width * across + (width - 1) / 2 * last, height * down + (height - 1) / 2 * last, last]
+    return cam_from_world, torch.stack(resized, dim=-2)
 
 
 def pinhole_of_rays(rays: Tensor) -> Tensor:
@@ -88,8 +89,8 @@ def pinhole_of_rays(rays: Tensor) -> Tensor:
     slope, pixel = slopes.mean(dim=-2, keepdim=True), pixels.mean(dim=0)        # (..., 1, 2), (2,)
     spread = (slopes - slope).square().sum(dim=-2).clamp(min=1e-12)             # (..., 2)
     focal = ((slopes - slope) * (pixels - pixel)).sum(dim=-2) / spread          # (..., 2)
-    size = rays.new_tensor([width, height])
-    focal = focal.clamp(MIN_FORWARD * size, size / MIN_FIELD_OF_VIEW)
+    focal = torch.stack([length.clamp(MIN_FORWARD * side, side / MIN_FIELD_OF_VIEW)
+                         for length, side in zip(focal.unbind(-1), (width, height), strict=True)], dim=-1)
     centre = pixel - focal * slope[..., 0, :]                                   # (..., 2)
     intrinsics = rays.new_zeros(*rays.shape[:-3], 3, 3)
     intrinsics[..., [0, 1], [0, 1]] = focal
@@ -163,7 +164,7 @@ def quaternion_from_rotation(rotation: Tensor) -> Tensor:
 def rigid_from_rotation_translation(rotation: Tensor, translation: Tensor) -> Tensor:
     """Return rigid transforms (..., 4, 4) of rotations (..., 3, 3) and translations (..., 3), such as (B, V, 3)."""
     upper = torch.cat([rotation, translation[..., None]], dim=-1)               # (..., 3, 4)
-    lower = upper.new_tensor([0, 0, 0, 1]).expand(*upper.shape[:-2], 1, 4)
+    lower = torch.eye(4, dtype=upper.dtype, device=upper.device)[3:].expand(*upper.shape[:-2], 1, 4)
     return torch.cat([upper, lower], dim=-2)                                    # (..., 4, 4)
 
 

@@ -135,7 +135,7 @@ def _instances_of_pixels(scene: Reconstruction, keep: Tensor) -> tuple[Tensor, T
         none = torch.zeros(count, dtype=torch.int32, device=keep.device)
         return none, none - 1
     ids = at_centres(instance_map(scene.instances.packed), tuple(keep.shape[1:]))[keep]              # (N,)
-    labels = torch.cat([scene.instances.labels.new_tensor([-1]), scene.instances.labels])
+    labels = torch.cat([scene.instances.labels.new_full((1,), -1), scene.instances.labels])
     return ids.int(), labels[ids].int()
 
 

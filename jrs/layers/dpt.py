@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -291,8 +292,8 @@ def add_positions(maps: Tensor, image_size: tuple[int, int], overwrite: bool = F
     """
     channels, height, width = maps.shape[1:]
     diagonal = (image_size[0] ** 2 + image_size[1] ** 2) ** 0.5
-    across = _waves(width, image_size[1] / diagonal, channels).to(maps)[:, None, :]         # (C/2, 1, w)
-    down = _waves(height, image_size[0] / diagonal, channels).to(maps)[:, :, None]          # (C/2, h, 1)
+    across = _waves(width, image_size[1] / diagonal, channels, maps.device, maps.dtype)[:, None, :]     # (C/2, 1, w)
+    down = _waves(height, image_size[0] / diagonal, channels, maps.device, maps.dtype)[:, :, None]      # (C/2, h, 1)
     if torch.is_grad_enabled():
         return maps + torch.cat([across.expand(-1, height, -1), down.expand(-1, -1, width)])    # (C, h, w)
     maps = maps if overwrite else maps.clone()
@@ -301,14 +302,16 @@ def add_positions(maps: Tensor, image_size: tuple[int, int], overwrite: bool = F
     return maps
 
 
-def _waves(count: int, extent: float, channels: int) -> Tensor:
+@lru_cache(maxsize=512)
+def _waves(count: int, extent: float, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return sines, then cosines (channels / 2, count) of `count` pixel centres between -extent and extent.
 
-    Computed on the CPU, because not every accelerator has float64.
+    Computed on the CPU, because not every accelerator has float64, and kept: a copy to the device would wait for all that
+    it still has to do, at every chunk of views. Nobody may write into it.
     """
     limit = extent * (count - 1) / count
     places = torch.linspace(-limit, limit, count, dtype=torch.float32, device='cpu').double()
     quarter = channels // 4
     omega = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float64, device='cpu') / quarter)
     angles = omega[:, None] * places                                                        # (channels / 4, count)
-    return (POSITION_SCALE * torch.cat([angles.sin(), angles.cos()])).float()
+    return (POSITION_SCALE * torch.cat([angles.sin(), angles.cos()])).float().to(device, dtype)

@@ -50,18 +50,17 @@ class CameraLoss:
             raise ConfigError('CameraLoss needs cameras, and this model predicts none: '
                               'set model.camera_head, or set this loss to None.')
         stages = torch.stack([stage.float() for stage in predictions.pose_encodings])     # (S, B, V, 9)
-        counted = target.valid[:, 0].flatten(1).sum(dim=1) > self.min_valid               # (B,)
-        if not counted.any():
-            zero = 0 * stages.flatten(1)[:, 0].sum()
-            return {'total': zero, **dict.fromkeys(PARTS, zero)}
-        difference = stages[:, counted] - target.pose_encoding[counted]                   # (S, b, V, 9)
-        terms = {name: self._over_stages(self._distance(difference[..., part])) for name, part in PARTS.items()}
+        counted = target.valid[:, 0].flatten(1).sum(dim=1) > self.min_valid               # (B,); nobody waits for it
+        difference = stages - target.pose_encoding                                        # (S, B, V, 9)
+        terms = {name: self._over_stages(self._distance(difference[..., part], counted)) for name, part in PARTS.items()}
         return {'total': sum(self.factors[name] * term for name, term in terms.items()), **terms}
 
-    def _distance(self, difference: Tensor) -> Tensor:
-        """(S, b, V, n) -> (S,)"""
+    def _distance(self, difference: Tensor, counted: Tensor) -> Tensor:
+        """(S, B, V, n), (B,) -> (S,): the mean over the scenes that count, 0 where none does."""
+        difference = difference.where(counted[:, None, None], 1.0)                        # no NaN of the others
         distance = difference.abs() if self.distance == 'l1' else difference.norm(dim=-1)
-        return fix(distance).flatten(1).mean(dim=1)
+        of_scene = fix(distance).flatten(2).mean(dim=2)                                   # (S, B)
+        return of_scene.where(counted, 0.0).sum(dim=1) / counted.sum().clamp_min(1)
 
     def _over_stages(self, values: Tensor) -> Tensor:
         """(S,) -> scalar; the last stage has factor 1."""

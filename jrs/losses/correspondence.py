@@ -197,10 +197,11 @@ def displacements(pixels: Tensor, known: Tensor, size: tuple[int, int], patch_si
         size: (H, W) of the images.
         patch_size: side of a patch in pixels.
     """
-    limit = pixels.new_tensor([size[1], size[0]])                                           # (2,)
     views = torch.arange(pixels.shape[1], device=pixels.device)
     first, own = pixels[:, :, :, 0], pixels[:, views, :, views].movedim(0, 1)               # (B, V, n, 2) each
-    told = known & ((first > -REACH * limit) & (first < (1 + REACH) * limit)).all(-1)
+    near = [(place > -REACH * side) & (place < (1 + REACH) * side)                          # (B, V, n) each
+            for place, side in zip(first.unbind(-1), size[::-1], strict=True)]
+    told = known & near[0] & near[1]
     told = told & (views > 0)[:, None]
     return ((first - own) / patch_size).nan_to_num(0.0), told
 

@@ -60,16 +60,18 @@ class ConfidentRegression:
             weight: (..., H, W) multiplies the errors of `confidence` and `regression`; None = 1. The gradient term has none.
         """
         names = ('confidence', 'regression') + (() if self.gradient is None else ('gradient',))
-        if valid.sum() < MIN_VALID:
+        count = int(valid.sum())                                                # the wait for the device; see `_valid_of`
+        if count < MIN_VALID:
             zero = 0 * (pred.flatten()[0] + confidence.flatten()[0])
             return dict.fromkeys(names, zero)
         pred, confidence, target = pred.flatten(0, -4), confidence.flatten(0, -3), fix(target.flatten(0, -4))
         valid = valid.flatten(0, -3)                                            # (n, H, W); maps are (n, H, W, C)
-        error = fix((target - pred)[valid].norm(dim=-1))                        # (m,)
-        error = error if weight is None else error * weight.flatten(0, -3)[valid]
-        weighted = fix(self._weigh(error, confidence[valid]))
-        terms = {'confidence': keep_smallest(weighted, self.valid_range).mean(),
-                 'regression': keep_smallest(error, self.valid_range).mean()}
+        of_valid = _valid_of(valid, count)
+        error = fix(of_valid(target - pred).norm(dim=-1))                       # (m,)
+        error = error if weight is None else error * of_valid(weight.flatten(0, -3))
+        weighted = fix(self._weigh(error, of_valid(confidence)))
+        terms = {'confidence': mean_of_smallest(weighted, self.valid_range),
+                 'regression': mean_of_smallest(error, self.valid_range)}
         if self.gradient is not None:
             terms['gradient'] = self._multi_scale(pred, confidence, target, valid)
         return terms
@@ -93,20 +95,36 @@ def _unweighted(error: Tensor, confidence: Tensor) -> Tensor:
     return error
 
 
-def keep_smallest(values: Tensor, share: float) -> Tensor:
-    """Return the values (N,), of N pixels, below the `share` quantile (nearest rank), clamped to at most 100.
+def _valid_of(valid: Tensor, count: int) -> Callable[[Tensor], Tensor]:
+    """Return the function that takes the `count` valid pixels of maps: (n, H, W, ...) -> (count, ...).
 
-    Values are returned as they are when `share` <= 0 or N <= 1000; all of them, clamped, when 1000 or fewer would be
-    left.
+    Where all are valid nothing is copied; else their places are looked up once for all maps, which waits for the device.
+    """
+    if count == valid.numel():
+        return lambda maps: maps.flatten(0, 2)
+    places = valid.flatten().nonzero()[:, 0]                                    # (count,)
+    return lambda maps: maps.flatten(0, 2)[places]
+
+
+def mean_of_smallest(values: Tensor, share: float) -> Tensor:
+    """Return the mean of the values (N,), of N pixels, below the `share` quantile (nearest rank), clamped to at most 100.
+
+    All values count, as they are, when `share` <= 0 or N <= 1000; all of them, clamped, when 1000 or fewer would be left.
     """
     if share <= 0 or values.numel() <= MIN_FILTERED:
-        return values
+        return values.mean()
     if values.numel() > MAX_FILTERED:
         values = values[torch.randint(values.numel(), (SAMPLED,), device=values.device)]
     values = values.clamp(max=LARGEST)
     rank = round(share * (values.numel() - 1)) + 1
-    kept = values[values < values.detach().kthvalue(rank).values]
-    return kept if kept.numel() > MIN_FILTERED else values
+    kept = values < kth_smallest(values.detach(), rank)
+    kept = kept | (kept.sum() <= MIN_FILTERED)
+    return values.where(kept, 0.0).sum() / kept.sum()
+
+
+def kth_smallest(values: Tensor, rank: int) -> Tensor:
+    """Return the value of `rank` 1 .. N among `values` (N,), a scalar (): by sorting where selection is one block's work."""
+    return values.kthvalue(rank).values if values.device.type == 'cpu' else values.sort().values[rank - 1]
 
 
 def difference_term(pred: Tensor, confidence: Tensor, target: Tensor, valid: Tensor,
@@ -127,7 +145,7 @@ def difference_term(pred: Tensor, confidence: Tensor, target: Tensor, valid: Ten
         first, second = valid.narrow(axis, 0, size), valid.narrow(axis, 1, size)
         change = error.diff(dim=axis).abs() * (first & second)[..., None]
         total = total + weigh(change.clamp(max=LARGEST), confidence.narrow(axis, 1, size)[..., None]).sum()
-    return total / count if count > 0 else 0 * total
+    return (total / count.clamp_min(1)).where(count > 0, 0.0)
 
 
 def normal_term(pred: Tensor, confidence: Tensor, target: Tensor, valid: Tensor,
@@ -142,11 +160,10 @@ def normal_term(pred: Tensor, confidence: Tensor, target: Tensor, valid: Tensor,
     """
     pred_normals, target_normals = surface_normals(pred), surface_normals(target)    # (4, n, H, W, 3)
     counted = _valid_normals(valid)                                                  # (4, n, H, W)
-    if counted.sum() < MIN_NORMALS:
-        return 0 * pred.flatten()[0]
-    cosine = (pred_normals[counted] * target_normals[counted]).sum(dim=-1)           # (m,)
-    error = fix(1 - cosine.clamp(-1 + 1e-8, 1 - 1e-8))
-    return weigh(error, confidence.expand(4, *confidence.shape)[counted]).mean()
+    count = counted.sum()
+    cosine = (pred_normals * target_normals).sum(dim=-1)                             # (4, n, H, W)
+    error = weigh(fix(1 - cosine.clamp(-1 + 1e-8, 1 - 1e-8)), confidence).where(counted, 0.0)
+    return (error.sum() / count.clamp_min(1)).where(count >= MIN_NORMALS, 0.0)
 
 
 def surface_normals(points: Tensor) -> Tensor:

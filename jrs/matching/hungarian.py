@@ -57,7 +57,7 @@ class CostMatcher:
         if target.labels.shape[0] == 0:
             nobody = torch.zeros(0, dtype=torch.int64, device=device)
             return Match(nobody, nobody, auxiliary)
-        cost = self.total_cost(pred, target).cpu()
+        cost = self.total_cost(pred, target)
         given = self.assign(cost, pred, target)
         try:
             queries, instances, *weights = _pairs(given, cost.shape)
@@ -76,13 +76,13 @@ class CostMatcher:
         raise NotImplementedError
 
     def total_cost(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
-        """Return the sum of the costs, (Q, G) float64; raises NonFiniteError when an entry is not finite."""
+        """Return the sum of the costs, (Q, G) float64 on the CPU; raises NonFiniteError when an entry is not finite."""
         costs = {name: cost(pred, target) for name, cost in self.costs.items()}
         expected = (pred.embedding.shape[0], target.labels.shape[0])
         for name, cost in costs.items():
             check_shape(cost, expected, '(Q, G)', f'The matching cost {name!r}', self.costs[name])
         costs = {name: cost.double() for name, cost in costs.items()}
-        total = sum(costs.values())
+        total = sum(costs.values()).cpu()                               # the only wait for the device
         if not total.isfinite().all():
             for name, cost in costs.items():
                 _check_finite(name, cost)

@@ -333,9 +333,9 @@ class SegVGGT(BaseModel):
             return None if values is None else values[index]
         seen = self.context(batch, predictions, cameras, index)
         instances = None if self.postprocessor is None else self.postprocessor(seen)
-        refuse_nonfinite({'cam_from_world': seen.cam_from_world, 'intrinsics': seen.intrinsics,
-                          'scores of instances': None if instances is None else instances.scores},
-                         f'the reconstruction of {batch.scene_names[index]}', BROKEN)
+        if instances is not None and not getattr(self.postprocessor, 'scores_are_finite', False):
+            refuse_nonfinite({'scores of instances': instances.scores}, f'the reconstruction of {batch.scene_names[index]}',
+                             BROKEN)
         return Reconstruction(images=batch.images[index], depth=seen.depth, depth_conf=seen.depth_conf,
                               intrinsics=seen.intrinsics, cam_from_world=seen.cam_from_world, features=seen.features,
                               instances=instances, view_names=batch.view_names[index],
@@ -400,7 +400,11 @@ def check_predictions(predictions: Predictions, batch: SceneBatch) -> None:
 
     What is not finite compares as False: the scene would have no instances, and an average precision of 0.
     """
-    parts = dict(cameras=predictions.pose_encodings[-1] if predictions.pose_encodings else None)
+    parts: dict[str, Tensor | None] = {}
+    if predictions.pose_encodings:
+        cameras = predicted_cameras(predictions, batch.images.shape[-2:])       # finite encodings may be of no camera
+        parts = dict(zip(('cameras', 'cam_from_world', 'intrinsics of cameras'), (predictions.pose_encodings[-1], *cameras),
+                         strict=True))
     parts |= {name: getattr(predictions, name) for name in READ_OF_VIEWS}
     if predictions.queries is not None:
         parts |= {name: getattr(predictions.queries, name) for name in READ_OF_QUERIES}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jrs.alignment.visibility import view_visibility
 from jrs.errors import DataError
+from jrs.functional import places_of
 from jrs.geometry.pixels import at_centres
 from jrs.structures import InstanceTable, InstanceTargets, SceneBatch
 
@@ -37,15 +38,28 @@ def instance_targets(batch: SceneBatch, mask_size: tuple[int, int], min_pixels: 
     if mask_size[0] > height or mask_size[1] > width or min_pixels < 1:
         raise ValueError(f'masks must be at most as large as the images and min_pixels at least 1, got masks '
                          f'{mask_size} for images {(height, width)} and min_pixels {min_pixels}')
-    ids = at_centres(batch.instance_ids, mask_size)
-    return [_scene_targets(scene_ids, table, min_pixels) for scene_ids, table in zip(ids, batch.instances, strict=True)]
+    scenes = list(zip(at_centres(batch.instance_ids, mask_size), batch.instances, strict=True))
+    seen = [_pixels(ids, table.ids) >= min_pixels for ids, table in scenes]         # (instances of the table,) each
+    valid = [ids != IGNORE for ids, _ in scenes]                                    # (V, h, w) each
+    facts = torch.stack([torch.stack([kept.sum(), known.all().long()]) for kept, known in zip(seen, valid, strict=True)])
+    return [_scene_targets(ids, table, places_of(kept, count), None if all_known else known)
+            for (ids, table), kept, known, (count, all_known) in
+            zip(scenes, seen, valid, facts.tolist(), strict=True)]                  # one wait for the device
 
 
-def _scene_targets(ids: Tensor, table: InstanceTable, min_pixels: int) -> InstanceTargets:
-    """ids (V, h, w) -> the targets of one scene."""
-    seen, pixels = ids.unique(return_counts=True)                       # (n,), (n,)
-    kept = torch.isin(table.ids, seen[pixels >= min_pixels])            # (instances of the table,)
+def _pixels(ids: Tensor, wanted: Tensor) -> Tensor:
+    """Return how many elements of `ids` (V, h, w) are each of `wanted` (n,): (n,) int64."""
+    if not len(wanted):
+        return torch.zeros_like(wanted)
+    known, flat = wanted.sort().values, ids.flatten()
+    place = torch.searchsorted(known, flat).clamp_max(len(known) - 1)
+    place = place.where(known[place] == flat, len(known))                           # the last one for all others
+    counts = known.new_zeros(len(known) + 1).scatter_add_(0, place, torch.ones_like(place))
+    return counts[torch.searchsorted(known, wanted)]
+
+
+def _scene_targets(ids: Tensor, table: InstanceTable, kept: Tensor, valid: Tensor | None) -> InstanceTargets:
+    """ids (V, h, w), which rows (G,) of the table -> the targets of one scene."""
     masks = ids == table.ids[kept][:, None, None, None]                 # (G, V, h, w) bool
-    valid = ids != IGNORE
-    return InstanceTargets(labels=table.labels[kept], masks=masks, view_visibility=view_visibility(masks),
-                           valid=None if valid.all() else valid, ids=table.ids[kept])
+    return InstanceTargets(labels=table.labels[kept], masks=masks, view_visibility=view_visibility(masks), valid=valid,
+                           ids=table.ids[kept])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.finite import all_finite, nonfinite, refuse_nonfinite
+from jrs.functional import places_of
 from jrs.masks import mask_logits
 from jrs.registry import POSTPROCESSORS, build
 from jrs.structures import Instances, PackedMasks, QueryPredictions, SceneContext, count_bits, pack_above
@@ -42,6 +43,7 @@ class QueryMasks:
     """
 
     reads = ('queries',)
+    scores_are_finite = True                       # it has refused others itself: nobody has to wait for them again
 
     def __init__(self, mode: str = 'pairs', top_pairs: int = 600, mask_threshold: float = 0.4, min_score: float = 0.0,
                  min_pixels: int = 200, max_logits: int = 2 ** 24, mask_quality: bool = True,
@@ -74,26 +76,38 @@ class QueryMasks:
         queries, features = scene.queries, scene.features
         if queries.mask_logits is None and features is None:
             raise ValueError('QueryMasks needs mask logits in the predictions or instance features, got neither')
-        refuse_nonfinite({'class_logits': queries.class_logits, 'scores': queries.scores}, 'QueryMasks', BROKEN)
+        finite = [all_finite(values) for values in (queries.class_logits, queries.scores) if values is not None]
         probability, query, label = self.rank(*queries.class_probabilities())                   # (n,) each
         if queries.scores is not None:
             probability = probability * queries.scores.float()[query]
         probability, best = probability.topk(min(self.top_pairs, len(probability)))
         query, label = query[best], label[best]
-        distinct, row = query.unique(return_inverse=True)
+        ranked, row = _used(query, len(queries.class_logits))                                   # (Q,) bool, (n,)
+        sound, count = torch.stack([torch.stack(finite).all().long(), ranked.sum()]).tolist()   # the first wait
+        if not sound:
+            refuse_nonfinite({'class_logits': queries.class_logits, 'scores': queries.scores}, 'QueryMasks', BROKEN)
+        distinct = places_of(ranked, count)                                                     # (distinct queries,)
         source = _MaskLogits(queries, features, self.max_logits)
-        quality, pixels, bits, size = self._measure(source, distinct)
+        quality, pixels, bits, size, sound = self._measure(source, distinct)
         score = probability * quality[row] if self.mask_quality else probability
         if self.suppression is not None:
             left, score = self.suppression(source.dense(distinct).sigmoid(), row, label, score)     # (m,) each
             query, label, row = query[left], label[left], row[left]
-        kept = ((score > self.min_score) & (pixels[row] > self.min_pixels)).nonzero()[:, 0]     # (M,)
+        good = (score > self.min_score) & (pixels[row] > self.min_pixels)                       # (n,)
+        seen = torch.zeros_like(pixels).index_add_(0, row, good.to(pixels.dtype)) > 0           # (distinct queries,)
+        sound, count, shown = torch.stack([sound.long(), good.sum(), seen.sum()]).tolist()      # the second wait, and last
+        if not sound:
+            source.refuse(distinct)
+        kept = places_of(good, count)                                                           # (M,)
         kept = kept[score[kept].argsort(descending=True, stable=True)]
         embedding = queries.embedding[query[kept]] if queries.mask_logits is None else None
-        return Instances(_without_unused(bits, row[kept], size), label[kept], score[kept], query[kept], embedding)
+        packed = PackedMasks(bits, row[kept], size) if shown == len(bits) else \
+            PackedMasks(bits[places_of(seen, shown)], (seen.cumsum(0) - 1)[row[kept]], size)    # masks that nobody has go
+        return Instances(packed, label[kept], score[kept], query[kept], embedding)
 
-    def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
-        """Return quality, pixels or points (n,), packed masks (n, V, bytes) and their (h, w) of queries (n,), in one pass.
+    def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int], Tensor]:
+        """Return quality, pixels or points (n,), packed masks (n, V, bytes), their (h, w), and whether all logits are finite
+        (a bool scalar), of queries (n,), in one pass.
 
         Quality is the mean probability where logit > 0.
         """
@@ -115,9 +129,7 @@ class QueryMasks:
             torch.gt(logits, 0, out=above)                                  # as 0.0 and 1.0: bool is slow on a CPU
             positive[rows] += above.sum(dim=(1, 2)).long()
             probability_sum[rows] += above.mul_(probability).sum(dim=(1, 2))
-        if not torch.stack(finite).all():
-            source.refuse(query)
-        return probability_sum / (positive + 1e-6), pixels, bits, tuple(size)
+        return probability_sum / (positive + 1e-6), pixels, bits, tuple(size), torch.stack(finite).all()
 
 
 class _MaskLogits:
@@ -176,10 +188,10 @@ def _slices(count: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
-def _without_unused(bits: Tensor, rows: Tensor, size: tuple[int, int]) -> PackedMasks:
-    """Return the masks `rows` (M,) of `bits` (n, V, bytes); those that no row names are dropped."""
-    used, rows = rows.unique(return_inverse=True)
-    return PackedMasks(bits if len(used) == len(bits) else bits[used], rows, size)
+def _used(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return which of 0 .. count - 1 occur in `numbers` (n,), (count,) bool, and the rank of each among these, (n,) int64."""
+    used = torch.zeros(count, dtype=torch.bool, device=numbers.device).index_fill_(0, numbers, True)
+    return used, (used.cumsum(0) - 1)[numbers]
 
 
 def _rank_pairs(each: Tensor, any_object: Tensor) -> tuple[Tensor, Tensor, Tensor]:
