@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LOOKED_AT = tuple(f'{ROOT / folder}/' for folder in ('jrs', 'plugins', 'tests/examples'))
 LARGE = 10 ** 6                                # what an integer is: slices by it take everything
 DISTINCT = 9                                   # values that `unique` finds
+NUMPY = {getattr(torch, name): getattr(np, name) for name in ('float32', 'float64', 'int64', 'int32', 'int16', 'uint8')} | {
+    torch.bool: np.bool_}
 MOVING = ('_to_copy', 'copy_')
 Place = tuple[str, str]                        # (what, where)
 
@@ -165,27 +167,25 @@ def watching(watch: Watch, mode: FakeTensorMode) -> Iterator[Watch]:
             return real_numpy(self, *args, **options)
         if self.device.type != 'cpu' or self.requires_grad:
             raise TypeError(f"can't convert a tensor on {self.device} to numpy (requires_grad={self.requires_grad})")
-        kind = real_numpy(torch.empty(0, dtype=self.dtype)).dtype
-        count = np.ones(tuple(self.shape), kind) if self.is_floating_point() else np.zeros(tuple(self.shape), kind)
-        return count + np.linspace(0, 1, count.size, dtype=kind).reshape(count.shape) if self.is_floating_point() else count
+        if not self.is_floating_point():
+            return np.zeros(tuple(self.shape), NUMPY[self.dtype])
+        return 1 + np.linspace(0, 1, self.numel(), dtype=NUMPY[self.dtype]).reshape(tuple(self.shape))
 
     def tolist(self):
-        if not isinstance(self, FakeTensor):
-            return real_list(self)
         watch.waits('tolist', self.device.type == watch.kind)
         value = watch.scalar(self, place())
         return np.full(tuple(self.shape), value).tolist()
 
-    real_numpy, real_list, real_array = Tensor.numpy, Tensor.tolist, Tensor.__array__
+    real_numpy, real_array, fake_list = Tensor.numpy, Tensor.__array__, FakeTensor.tolist
     torch.tensor, Tensor.new_tensor = tensor, new_tensor
-    Tensor.numpy, Tensor.tolist = numpy, tolist
+    Tensor.numpy, FakeTensor.tolist = numpy, tolist
     Tensor.__array__ = lambda self, dtype=None, copy=None: numpy(self) if dtype is None else numpy(self).astype(dtype)
     try:
         with mode, watch:
             yield watch
     finally:
         torch.tensor, Tensor.new_tensor = made, new
-        Tensor.numpy, Tensor.tolist, Tensor.__array__ = real_numpy, real_list, real_array
+        Tensor.numpy, Tensor.__array__, FakeTensor.tolist = real_numpy, real_array, fake_list
 
 
 def moved(module: nn.Module, device: torch.device) -> nn.Module:

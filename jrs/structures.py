@@ -709,6 +709,8 @@ class Instances(Moves):
 
     def select(self, index: list[int] | Tensor) -> Instances:
         """Return some of the M instances, in the order of `index`: numbers in 0 .. M - 1, or (n,) int64, or (M,) bool."""
+        if not isinstance(index, Tensor):
+            index = torch.tensor(index, dtype=torch.int64, device=self.scores.device)
         embedding = None if self.embedding is None else self.embedding[index]
         return Instances(self.packed[index], self.labels[index], self.scores[index], self.queries[index], embedding,
                          self.ranking, {name: scores[index] for name, scores in self.rankings.items()})

@@ -93,7 +93,7 @@ def pinhole_of_rays(rays: Tensor) -> Tensor:
                          for length, side in zip(focal.unbind(-1), (width, height), strict=True)], dim=-1)
     centre = pixel - focal * slope[..., 0, :]                                   # (..., 2)
     intrinsics = rays.new_zeros(*rays.shape[:-3], 3, 3)
-    intrinsics[..., [0, 1], [0, 1]] = focal
+    intrinsics[..., 0, 0], intrinsics[..., 1, 1] = focal.unbind(-1)
     intrinsics[..., :2, 2] = centre
     intrinsics[..., 2, 2] = 1
     return intrinsics

@@ -189,7 +189,7 @@ def _slices(count: int, step: int) -> Iterator[slice]:
 
 
 def _used(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return which of 0 .. count - 1 occur in `numbers` (n,), (count,) bool, and the rank of each among these, (n,) int64."""
+    """Return which of 0 .. count - 1 are among `numbers` (n,), (count,) bool, and the rank of each there, (n,) int64."""
     used = torch.zeros(count, dtype=torch.bool, device=numbers.device).index_fill_(0, numbers, True)
     return used, (used.cumsum(0) - 1)[numbers]
 
