@@ -17,7 +17,7 @@ LAYERS = [
      'visualization'},
     {'models'},
     {'engine', 'trials'},
-    {'report'},
+    {'report', 'viewer'},
     {'cli'},
 ]
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -17,6 +17,7 @@ COMMANDS = {
     'train': 'train an experiment config',
     'test': 'score a checkpoint on held-out scenes, with the oracle beside it',
     'infer': 'photos or a video -> cameras, depth, cloud, instances, report',
+    'view': 'results in a browser: clouds, cameras, instances, two side by side; own photos',
     'prepare': 'raw scans, built-in rooms, photos or a video -> scene folders; check a scene folder',
     'convert': 'official checkpoints -> one safetensors file with its licence; checks of key lists',
     'demo': 'rooms, training, scores and a report, in a quarter of an hour',

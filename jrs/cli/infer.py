@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from jrs.cli.options import add_copy_option
+from jrs.cli.options import add_copy_option, positive
 from jrs.errors import DataError, JrsError
 from jrs.io.known_scale import FORMS
 from jrs.io.names import check_names, distinct_names, expanded, readable
@@ -31,7 +31,8 @@ EXAMPLES = """examples:
   python tools/infer.py walk.mp4 --out outputs/walk --stream 16 --checkpoint work_dirs/stream_vggt_fada/weights.safetensors
 
 written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
-masks/NAME.png (16-bit instance ids at the original size) and report.html, which needs nothing else. Files that were not read
+masks/NAME.png (16-bit instance ids at the original size), views/NAME.jpg (what the network saw) and report.html, which
+needs nothing else; `jrs view OUT` opens all of it in a browser. Files that were not read
 are named there with their reason; docs/photos.md says what is read, and how. NAME is that of the
 photo without suffix; bytes that are no text become %XX, equal names get -2, -3, …: cameras.json has the file of each.
 """
@@ -49,12 +50,12 @@ def parser() -> argparse.ArgumentParser:
                          'weights/rooms_tiny_all24_fada/weights.safetensors of the repository, from any working folder')
     options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms_small, rooms, debug')
     views = options.add_argument_group('views')
-    views.add_argument('--max-views', type=_positive, help='at most so many, evenly spaced; default: all photos, '
+    views.add_argument('--max-views', type=positive, help='at most so many, evenly spaced; default: all photos, '
                        'a few frames of a video')
-    views.add_argument('--every', type=_positive, default=1, help='take each n-th photo or frame')
-    views.add_argument('--width', type=_positive, help='width of the network input, or the side from which '
+    views.add_argument('--every', type=positive, default=1, help='take each n-th photo or frame')
+    views.add_argument('--width', type=positive, help='width of the network input, or the side from which '
                        'a backbone with a rule of its own finds the size; default: as the config tests')
-    views.add_argument('--stream', type=_positive, nargs='?', const=STREAM_WINDOW, metavar='WINDOW',
+    views.add_argument('--stream', type=positive, nargs='?', const=STREAM_WINDOW, metavar='WINDOW',
                        help='views come one at a time, all frames of a video: each sees the first and the last WINDOW '
                        f'ones (default {STREAM_WINDOW}); results are written after each WINDOW views, to OUT/window_0000 '
                        'and so on; memory does not grow. For models that see earlier views only (plugins/stream_vggt)')
@@ -72,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     result = options.add_argument_group('result')
     result.add_argument('--confidence', type=_percent, default=20.0, metavar='PERCENT',
                         help='leave out so many percent of the points, the least sure ones (default 20)')
-    result.add_argument('--max-points', type=_positive, default=500_000, help='points in the cloud (default 500000)')
+    result.add_argument('--max-points', type=positive, default=500_000, help='points in the cloud (default 500000)')
     result.add_argument('--min-score', type=_finite, default=0.2, help='leave out instances below this score (default 0.2)')
     result.add_argument('--agnostic', action='store_true', help='objects of any kind, without classes')
     result.add_argument('--keep-all', action='store_true', help="every instance that the config's own ranking keeps")
@@ -217,16 +218,10 @@ def refuse_results_as_photos(sources: Sequence[str], out: Path) -> None:
         place = (place if place.is_dir() else place.parent).resolve()
         parts = place.relative_to(out.resolve()).parts if place.is_relative_to(out.resolve()) else ()
         parts = parts[1:] if parts and parts[0].startswith('window_') else parts
-        if parts[:1] == ('masks',) or parts[:2] == ('colmap', 'images'):
+        if parts[:1] in (('masks',), ('views',)) or parts[:2] == ('colmap', 'images'):
             raise DataError(f'{source} is in a folder of results, {place}, which is written anew: the photos would be lost. '
                             'Choose another --out, or copy them elsewhere.')
 
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'must be at least 1, got {text}')
-    return value
 
 
 def _finite(text: str) -> float:

@@ -47,3 +47,11 @@ def say_notes(args: argparse.Namespace) -> None:
     """Print these lines; of several processes the first one does."""
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
         print(''.join(f'{note}\n' for note in notes_of(args)), end='', flush=True)
+
+
+def positive(text: str) -> int:
+    """Return a whole number of at least 1, as argparse's `type`."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, got {text}')
+    return value

@@ -43,6 +43,7 @@ from jrs.postprocess.metres import in_metres
 from jrs.registry import MODELS, build, owner_of
 from jrs.schema import without_teacher
 from jrs.structures import Instances, KnownGeometry, Priors, Reconstruction, SceneBatch
+from jrs.visualization.features import feature_pictures
 from jrs.visualization.overlays import instance_colours
 from jrs.visualization.report import scene_section, write_report
 
@@ -102,7 +103,9 @@ class Scene:
         Raises:
             NotMeasured: the model has no depth head or no camera head.
         """
-        return point_cloud(self.reconstruction, self.photos.valid, confidence, max_points)
+        features = self.reconstruction.features
+        colours = None if features is None else feature_pictures(features)
+        return point_cloud(self.reconstruction, self.photos.valid, confidence, max_points, colours)
 
     @property
     def left_out(self) -> str:
@@ -116,7 +119,7 @@ class Scene:
 
     def save(self, out: str | Path, confidence: float = 20.0, max_points: int | None = 500_000, glb: bool = True,
              colmap: bool = False, title: str = 'Reconstruction') -> list[Path]:
-        """Write cloud.ply, instances.ply, scene.glb, cameras.json, instances.json, masks/ and report.html to `out`.
+        """Write cloud.ply, instances.ply, scene.glb, cameras.json, instances.json, masks/, views/ and report.html to `out`.
 
         What the model has no head for is left out, and the report says so (`left_out`).
 

@@ -30,6 +30,8 @@ class PointCloud:
         instances: (N,) int32, 0 = none, i + 1 = the i-th of the reconstruction's instances.
         labels: (N,) int32 class indices, -1 = none.
         views: (N,) int32, the view each point was seen in.
+        confidence: (N,) float32 >= 1, that of the depth; None where depth comes without.
+        feature_colours: (N, 3) uint8 RGB, the instance features as colours; None without any.
     """
 
     points: np.ndarray
@@ -38,13 +40,16 @@ class PointCloud:
     instances: np.ndarray
     labels: np.ndarray
     views: np.ndarray
+    confidence: np.ndarray | None = None
+    feature_colours: np.ndarray | None = None
 
     def thinned(self, count: int) -> PointCloud:
         """Return at most `count` points, a fixed random choice in the old order."""
         if len(self.points) <= count:
             return self
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.points))[:count])
-        return PointCloud(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return PointCloud(**{name: None if values is None else values[chosen] for name, values in parts.items()})
 
 
 def instance_map(masks: Tensor | PackedMasks) -> Tensor:
@@ -59,7 +64,7 @@ def instance_map(masks: Tensor | PackedMasks) -> Tensor:
 
 
 def point_cloud(scene: Reconstruction, valid: Tensor | None = None, drop_percent: float = 20.0,
-                max_points: int | None = None) -> PointCloud:
+                max_points: int | None = None, feature_colours: np.ndarray | None = None) -> PointCloud:
     """Return the points that the depth maps of all views see.
 
     Args:
@@ -68,6 +73,7 @@ def point_cloud(scene: Reconstruction, valid: Tensor | None = None, drop_percent
         drop_percent: so many percent of the valid pixels, the least confident ones over all views, are left out; none
             where there is no confidence.
         max_points: at most so many points stay, a fixed random choice.
+        feature_colours: (V, h, w, 3) uint8 of any resolution, kept with the points; None = none.
 
     Raises:
         NotMeasured: the model has no depth or no cameras. DataError: these are not finite.
@@ -85,7 +91,13 @@ def point_cloud(scene: Reconstruction, valid: Tensor | None = None, drop_percent
     points, normals, views = (torch.cat(parts) for parts in zip(*found, strict=True))
     colours = scene.images.permute(0, 2, 3, 1)[keep].mul(255).round().clamp(0, 255).to(torch.uint8)  # (N, 3)
     instances, labels = _instances_of_pixels(scene, keep)
-    return PointCloud(*(tensor.cpu().numpy() for tensor in (points, colours, normals, instances, labels, views)))
+    cloud = PointCloud(*(tensor.cpu().numpy() for tensor in (points, colours, normals, instances, labels, views)))
+    if scene.depth_conf is not None:
+        cloud.confidence = scene.depth_conf[keep].float().cpu().numpy()
+    if feature_colours is not None:
+        maps = torch.from_numpy(feature_colours).permute(3, 0, 1, 2)                        # (3, V, h, w)
+        cloud.feature_colours = at_centres(maps, tuple(keep.shape[1:]))[:, keep.cpu()].T.numpy()
+    return cloud
 
 
 def _kept_pixels(scene: Reconstruction, valid: Tensor | None, drop_percent: float, max_points: int | None) -> Tensor:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from jrs.io.images import LoadedPhotos
 from jrs.io.known_geometry import unit_in_words
 from jrs.io.photo_files import remarks_on
 from jrs.io.ply import write_ply
-from jrs.io.png import write_png16
+from jrs.io.png import write_jpeg, write_png16
 from jrs.postprocess.colmap import write_colmap
 from jrs.structures import Reconstruction, pack_bits
 
@@ -38,6 +39,8 @@ CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinate
               'Camera axes are OpenCV\'s: x right, y down, z forward. The world is {world}. '
               'Intrinsics are in pixels of the original image (width x height below, after EXIF rotation), with pixel '
               'centres at integer coordinates.')
+FEATURE_COLUMNS = ('feature_red', 'feature_green', 'feature_blue')      # of cloud.ply
+CUT_OFF = (225, 227, 231)                       # of a photo what the network did not see
 GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])          # glTF: y up, z backward
 
 
@@ -62,13 +65,14 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
     folder = Path(folder)
     check_finite(scene)
     unit = f'unit: {unit_in_words(scene.scale)}'
-    written = [] if cloud is None else [write_cloud(folder / 'cloud.ply', cloud, cloud.colours, unit)]
+    written = [] if cloud is None else [write_cloud(folder / 'cloud.ply', cloud, cloud.colours, unit, origin_columns(cloud))]
     if scene.instances is not None:
         if cloud is not None:
             by_instance = np.concatenate([np.array([[150, 154, 162]], np.uint8), palette])[cloud.instances]
             written.append(write_cloud(folder / 'instances.ply', cloud, by_instance, unit))
         written.append(write_masks(folder / 'masks', scene, photos))
         written.append(_write_json(folder / 'instances.json', instances_record(scene, cloud, class_names, palette, weights)))
+    written.append(write_views(folder / 'views', photos))
     if scene.cam_from_world is not None:
         written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos)))
     if glb and cloud is not None:
@@ -94,12 +98,51 @@ def original_intrinsics(scene: Reconstruction, photos: LoadedPhotos) -> Tensor:
     return torch.linalg.solve(photos.input_from_original.double(), scene.intrinsics.detach().cpu().double())
 
 
-def write_cloud(path: Path, cloud: PointCloud, colours: np.ndarray, comment: str) -> Path:
-    """Write a PLY with x y z nx ny nz red green blue instance class, and a comment; `colours` (N, 3) uint8."""
+def write_cloud(path: Path, cloud: PointCloud, colours: np.ndarray, comment: str,
+                further: Mapping[str, np.ndarray] | None = None) -> Path:
+    """Write a PLY with x y z nx ny nz red green blue instance class, what is `further` (N,) known, and a comment.
+
+    `colours` are (N, 3) uint8.
+    """
     columns = dict(zip(('x', 'y', 'z', 'nx', 'ny', 'nz'), (*cloud.points.T, *cloud.normals.T), strict=True))
     columns |= dict(zip(('red', 'green', 'blue'), colours.T, strict=True))
-    write_ply(path, columns | {'instance': cloud.instances, 'class': cloud.labels}, comment=comment)
+    write_ply(path, columns | {'instance': cloud.instances, 'class': cloud.labels} | dict(further or {}), comment=comment)
     return path
+
+
+def origin_columns(cloud: PointCloud) -> dict[str, np.ndarray]:
+    """Return what a viewer asks of points, (N,) each: `view`, where known `confidence`, and `feature_red` and so on."""
+    columns = {'view': cloud.views}
+    if cloud.confidence is not None:
+        columns['confidence'] = cloud.confidence
+    if cloud.feature_colours is not None:
+        columns |= dict(zip(FEATURE_COLUMNS, cloud.feature_colours.T, strict=True))
+    return columns
+
+
+def write_views(folder: Path, photos: LoadedPhotos) -> Path:
+    """Write NAME.jpg per view: what the network saw, laid where it is in the photo; grey where it was cut off."""
+    for old in folder.glob('*.jpg'):                        # of an earlier run, perhaps on other photos
+        old.unlink()
+    for view, name in enumerate(photos.names):
+        write_jpeg(folder / f'{name}.jpg', view_in_photo(photos, view))
+    return folder
+
+
+def view_in_photo(photos: LoadedPhotos, view: int) -> np.ndarray:
+    """Return the network input of one view in the frame of its photo, (h, w, 3) uint8 RGB.
+
+    It has the photo's aspect and the input's scale: masks and intrinsics of the original fit it when they are scaled.
+    """
+    input_from_original = photos.input_from_original[view].numpy()
+    scale = float(np.abs(np.linalg.det(input_from_original[:2, :2]))) ** 0.5
+    height, width = (max(round(side * scale), 1) for side in photos.original_sizes[view])
+    grow = np.array(photos.original_sizes[view][::-1]) / [width, height]
+    original_from_picture = np.array([[grow[0], 0, grow[0] / 2 - 0.5], [0, grow[1], grow[1] / 2 - 0.5], [0, 0, 1.0]])
+    image = photos.images[view].mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    return cv2.warpAffine(np.ascontiguousarray(image), (input_from_original @ original_from_picture)[:2], (width, height),
+                          flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
+                          borderValue=CUT_OFF)
 
 
 def write_masks(folder: Path, scene: Reconstruction, photos: LoadedPhotos) -> Path:

@@ -53,7 +53,7 @@ def test_five_lines_give_every_file(run, photos, tmp_path):
     reconstruct = Reconstructor(checkpoint=run / 'weights.safetensors', device='cpu', min_score=0.0)
     scene = reconstruct(photos)
     written = {path.name for path in scene.save(tmp_path, glb=False)}
-    assert written == {'cloud.ply', 'instances.ply', 'masks', 'instances.json', 'cameras.json', 'report.html'}
+    assert written == {'cloud.ply', 'instances.ply', 'masks', 'views', 'instances.json', 'cameras.json', 'report.html'}
     cameras = json.loads((tmp_path / 'cameras.json').read_text())['cameras']
     np.testing.assert_allclose(cameras[0]['cam_from_world'], np.eye(4), atol=1e-6)
     assert [(camera['width'], camera['height']) for camera in cameras] == [(80, 60), (60, 80)]

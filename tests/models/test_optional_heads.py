@@ -91,7 +91,7 @@ def test_infer_writes_what_there_is_and_says_what_is_left_out(tmp_path, case):
     reconstruct = Reconstructor(checkpoint=tmp_path / 'weights.safetensors', device='cpu', min_score=0.0)
     scene = reconstruct(LoadedPhotos.of_input(torch.rand(2, 3, 42, 56), ['a', 'b']))
     written = {path.name for path in scene.save(tmp_path / 'out', glb=True, colmap=True)}
-    expected = {'report.html'} | ({'masks', 'instances.json'} if case != 'only geometry' else set()) | (
+    expected = {'report.html', 'views'} | ({'masks', 'instances.json'} if case != 'only geometry' else set()) | (
         {'cameras.json'} if case in ('no depth head', 'only geometry') else set())
     if case == 'only geometry':
         expected |= {'cloud.ply', 'scene.glb', 'colmap'}

@@ -1,5 +1,6 @@
 """Exported files say what the reconstruction says, in the frames and sizes that they promise."""
 
+import dataclasses
 import json
 import sys
 
@@ -16,6 +17,7 @@ from jrs.postprocess.export import (
     export_scene,
     instances_record,
     original_ids,
+    view_in_photo,
     without_padding,
     write_glb,
 )
@@ -37,13 +39,41 @@ def exported(folder, **options):
 def test_ply_has_colour_instance_and_class_per_point(tmp_path):
     scene, photos, cloud = exported(tmp_path, glb=False)
     vertices, _ = read_ply(tmp_path / 'cloud.ply')
-    assert list(vertices) == ['x', 'y', 'z', 'nx', 'ny', 'nz', 'red', 'green', 'blue', 'instance', 'class']
+    columns = ['x', 'y', 'z', 'nx', 'ny', 'nz', 'red', 'green', 'blue', 'instance', 'class']
+    assert list(vertices) == [*columns, 'view', 'confidence']
     assert len(vertices['x']) == int(photos.valid.sum())
     np.testing.assert_allclose(vertices['z'], 2.0)
     assert set(zip(vertices['instance'].tolist(), vertices['class'].tolist(), strict=True)) == {(0, -1), (1, 1), (2, 0)}
     painted, _ = read_ply(tmp_path / 'instances.ply')
+    assert list(painted) == columns
     assert (painted['red'][painted['instance'] == 1] == 255).all()
     assert (painted['blue'][painted['instance'] == 2] == 255).all()
+
+
+def test_points_keep_where_they_come_from_for_viewers(tmp_path):
+    scene = small_scene()
+    photos = small_photos(scene)
+    colours = np.arange(VIEWS * (HEIGHT // 2) * (WIDTH // 2) * 3).reshape(VIEWS, HEIGHT // 2, WIDTH // 2, 3) % 251
+    cloud = point_cloud(scene, photos.valid, drop_percent=0, feature_colours=colours.astype(np.uint8))
+    export_scene(tmp_path, scene, photos, cloud, NAMES, PALETTE, glb=False)
+    found, _ = read_ply(tmp_path / 'cloud.ply')
+    assert np.bincount(found['view']).tolist() == photos.valid.flatten(1).sum(1).tolist()
+    valid = photos.valid.numpy()
+    np.testing.assert_array_equal(found['confidence'], scene.depth_conf.numpy()[valid])
+    grown = colours.repeat(2, axis=1).repeat(2, axis=2)[valid]                              # (N, 3)
+    np.testing.assert_array_equal(np.stack([found[f'feature_{name}'] for name in ('red', 'green', 'blue')], 1), grown)
+    assert all(len(values) == 7 for values in (cloud.thinned(7).confidence, cloud.thinned(7).feature_colours))
+    plain = point_cloud(dataclasses.replace(scene, depth_conf=None), drop_percent=0).thinned(5)
+    assert plain.confidence is None and plain.feature_colours is None
+
+
+def test_pictures_of_views_lie_where_they_are_in_the_photo(tmp_path):
+    scene, photos, _ = exported(tmp_path, glb=False)
+    assert sorted(path.name for path in (tmp_path / 'views').iterdir()) == ['a.jpg', 'b.jpg', 'c.jpg']
+    picture = view_in_photo(photos, 1)                      # twice the size, eight rows below the crop
+    assert picture.shape == (HEIGHT + 4, WIDTH, 3)
+    np.testing.assert_array_equal(picture[:HEIGHT], (scene.images[1].permute(1, 2, 0) * 255).round().byte().numpy())
+    assert (picture[HEIGHT + 1:] == [225, 227, 231]).all()
 
 
 def test_intrinsics_are_those_of_the_original_image():

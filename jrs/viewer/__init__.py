@@ -1,0 +1,1 @@
+"""Looking at results in a browser: what is shown is worked out in numpy; `page` alone knows viser."""
