@@ -23,7 +23,7 @@ NO_VISER = ('The viewer needs viser: pip install "jrs[viewer]" (or pip install v
 MAX_FRUSTA, THUMBNAIL = 64, 160                 # cameras that are drawn; width of their pictures
 FRUSTUM = 0.06                                  # depth of a drawn camera; a scene reaches from -1 to 1
 SHOWN_VIEWS = 6                                 # pictures of the selected instance
-POINT = 0.008                                   # size of a point at first
+AWAY = {1: 2.1, 2: 3.6}                         # of the viewer from the middle, by how many results stand there
 STILL = 1e-3                                    # a turn of the viewer's right by less than this moves nothing
 NONE = 'none'
 
@@ -49,6 +49,11 @@ def start_page(session: Session, host: str, port: int, uploads: Uploads | None =
     server.gui.configure_theme(show_logo=False, show_share_button=False, control_width='large')
     server.gui.main_panel.dock_right()
     return Page(server, session, uploads)
+
+
+def point_size(count: int) -> float:
+    """Return how large the points of a cloud of `count` are drawn, so that they about close its surfaces."""
+    return min(max(2.2 / max(count, 1) ** 0.5, 0.002), 0.03)
 
 
 class Page:
@@ -91,7 +96,7 @@ class Page:
             self.colours = gui.add_dropdown('Colours', COLOURS)
             self.score = gui.add_slider('Score from', 0.0, 1.0, 0.01, 0.0)
             self.least_sure = gui.add_slider('Leave out least sure (%)', 0.0, 95.0, 1.0, 0.0)
-            self.size = gui.add_slider('Point size', 0.002, 0.04, 0.001, POINT)
+            self.size = gui.add_slider('Point size', 0.25, 4.0, 0.05, 1.0)
             self.cameras = gui.add_checkbox('Cameras', True)
         with gui.add_folder('Instance'):
             self.instance = gui.add_dropdown('Instance', (NONE,))
@@ -169,6 +174,14 @@ class Page:
                     self.frusta[side] = self._add_cameras(side, self.session.stands[side])
             self._place()
             self._refresh()
+        for client in self.server.get_clients().values():
+            self._step_back(client.camera)
+
+    def _step_back(self, camera) -> None:
+        """Let a viewer who looks at the middle stand where all fits in."""
+        offset = camera.position - camera.look_at
+        away = AWAY[max(len(self.session.stands), 1)]
+        camera.position, camera.look_at = offset / max(np.linalg.norm(offset), 1e-6) * away, np.zeros(3)
 
     def _add_cameras(self, side: str, stand: Stand) -> list:
         import viser.transforms as transforms
@@ -199,7 +212,7 @@ class Page:
                     self.clouds[side].colors = colours
                 else:
                     self.clouds[side] = self.server.scene.add_point_cloud(
-                        f'/{side}/cloud', points, colours, point_size=self.size.value, point_shape='circle',
+                        f'/{side}/cloud', points, colours, point_size=self._size_at(side), point_shape='circle',
                         point_shading='flat', precision='float16')
                     self.drawn[side] = shown
             self.status.content = session.status()
@@ -237,8 +250,11 @@ class Page:
         self._refresh()
 
     def _sized(self) -> None:
-        for cloud in self.clouds.values():
-            cloud.point_size = self.size.value
+        for side, cloud in self.clouds.items():
+            cloud.point_size = self._size_at(side)
+
+    def _size_at(self, side: str) -> float:
+        return self.size.value * point_size(len(self.session.stands[side].result.points))
 
     def _named(self) -> None:
         number = self.numbers.get(self.instance.value, 0)
@@ -256,6 +272,7 @@ class Page:
         client.camera.up_direction = (0.0, 1.0, 0.0)
         client.camera.position = (0.0, 0.75, 2.0)
         client.camera.look_at = (0.0, 0.0, 0.0)
+        self._step_back(client.camera)
         client.camera.on_update(self._moved)
 
     def _moved(self, camera) -> None:

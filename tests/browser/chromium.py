@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +36,8 @@ class Browser:
         pages = json.load(urllib.request.urlopen(f'http://127.0.0.1:{port}/json'))
         address = next(page['webSocketDebuggerUrl'] for page in pages if page['type'] == 'page')
         self.socket = connect(address, max_size=None)
-        self.number, self.events = 0, defaultdict(list)
-        for domain in ('Page', 'Runtime', 'Network'):
+        self.number = 0
+        for domain in ('Page', 'Runtime'):
             self.call(f'{domain}.enable')
         self.call('Emulation.setDeviceMetricsOverride', width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
 
@@ -60,7 +59,7 @@ class Browser:
         self.profile.cleanup()
 
     def call(self, method: str, **arguments) -> dict:
-        """Return what the browser answers to a command; events that come before are kept by name."""
+        """Return what the browser answers to a command; events that come before are passed over."""
         self.number += 1
         self.socket.send(json.dumps(dict(id=self.number, method=method, params=arguments)))
         while True:
@@ -69,7 +68,6 @@ class Browser:
                 if 'error' in message:
                     raise RuntimeError(f'{method}: {message["error"]}')
                 return message['result']
-            self.events[message.get('method')].append(message.get('params'))
 
     def open(self, address: str) -> None:
         """Go to a page."""
@@ -114,9 +112,3 @@ class Browser:
             x, y = (a + (b - a) * share for a, b in zip(start, end, strict=True))
             self.call('Input.dispatchMouseEvent', type='mouseMoved', x=x, y=y, button='left')
         self.call('Input.dispatchMouseEvent', type='mouseReleased', x=end[0], y=end[1], button='left', clickCount=1)
-
-    def received(self) -> int:
-        """Return the bytes of WebSocket messages that came so far."""
-        self.call('Runtime.evaluate', expression='0')
-        return sum(len(base64.b64decode(event['response']['payloadData'])) if event['response']['opcode'] == 2
-                   else len(event['response']['payloadData']) for event in self.events['Network.webSocketFrameReceived'])
