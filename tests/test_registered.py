@@ -96,7 +96,7 @@ TINY = {
     'functions': dict(collate_scenes=None),                             # in test_datasets_samplers_and_transforms
 }
 OF_POINTS = {                                                           # they see no images
-    'costs': ('CentreCost',), 'losses': ('CentreLoss', 'ScoreLoss', 'SuperpointSemanticLoss'),
+    'costs': ('CentreCost',), 'losses': ('CentreLoss', 'ScoreLoss', 'SuperpointContrastLoss', 'SuperpointSemanticLoss'),
     'postprocessors': ('MatrixNMS', 'SplitMasks', 'SuperpointTransfer'),
     'models': ('PointSegmenter', 'SparseUNet', 'Res16UNet34C', 'MeanPooling', 'AdaptivePooling', 'LearnedQueries',
                'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder', 'PlacedDecoder', 'LevelDecoder'),

@@ -1,8 +1,9 @@
-"""From scored instances, in which several may claim one object, to a set that can be shown: each pixel has one owner."""
+"""From queries or instances, of which several may claim one object, to those that do not."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from jrs.structures import Instances
 
@@ -27,3 +28,27 @@ def distinct_instances(instances: Instances, min_score: float = 0.0, min_share: 
         taken |= mask
         kept.append(index)
     return instances.select(kept)
+
+
+def unlike_masks(masks: Tensor, scores: Tensor, most_overlap: float) -> Tensor:
+    """Return the rows (m,) int64 of masks that are left, best first: going down, one drops all later ones too like it.
+
+    Empty masks are like no other and come last (baselines.md section 2.3, mask NMS of Relation3D).
+
+    Args:
+        masks: (n, E) bool.
+        scores: (n,), at least 0.
+        most_overlap: IoU, over elements, above which a mask is too like a better one.
+    """
+    flat = masks.float()
+    both, sizes = flat @ flat.T, flat.sum(dim=1)
+    alike = both / (sizes[:, None] + sizes - both + 1e-6) > most_overlap                    # (n, n)
+    scores = scores.masked_fill(sizes == 0, 0.0)
+    order = scores.flip(0).argsort(descending=True, stable=True)                            # of equals the later one
+    kept, alike = [], alike.cpu()
+    dropped = torch.zeros(len(masks), dtype=torch.bool)
+    for row in (len(masks) - 1 - order).tolist():
+        if not dropped[row]:
+            kept.append(row)
+            dropped |= alike[row]
+    return torch.tensor(kept, dtype=torch.int64, device=masks.device)

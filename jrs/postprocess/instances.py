@@ -12,6 +12,7 @@ from jrs.errors import ConfigError, NonFiniteError
 from jrs.finite import all_finite, nonfinite, refuse_nonfinite
 from jrs.functional import places_of
 from jrs.masks import mask_logits
+from jrs.postprocess.distinct import unlike_masks
 from jrs.registry import POSTPROCESSORS, build
 from jrs.structures import Instances, PackedMasks, QueryPredictions, SceneContext, count_bits, pack_above
 
@@ -23,7 +24,8 @@ BROKEN = 'What is not finite ranks nowhere, so that nothing would be found: the 
 class QueryMasks:
     """Ranks queries by class probability times mask quality, and thresholds their masks.
 
-    Where a head says the overlap of each mask (`QueryPredictions.scores`), the class probability is multiplied by it first.
+    Where a head says the overlap of each mask (`QueryPredictions.scores`), the class probability is multiplied by it first,
+    unless `score_head` is False.
 
     Mask logits are read once, or made for a few views at a time and never kept: memory beside the masks, at one bit per
     pixel of each query, is bounded by `max_logits`. All thresholds are strict.
@@ -38,6 +40,10 @@ class QueryMasks:
             (`QueryPredictions.element_points`) more points.
         max_logits: mask logits that may exist at a time; one view of all queries is the least.
         mask_quality: whether scores are multiplied by the mean probability of the mask's pixels.
+        score_head: whether what that head says counts, where there is one.
+        query_overlap: queries whose mask has a larger IoU, over mask elements where logit > 0, with that of a query that is
+            surer of its class are left out before the ranking; None = none are. All masks of the scene are in memory for it.
+        score_decimals: scores of the result are rounded to so many; None = they are not.
         suppression: what becomes of masks that lie on each other (`POSTPROCESSORS`), such as `MatrixNMS`; None = nothing
             does. All masks of the scene are in memory for it.
     """
@@ -47,6 +53,7 @@ class QueryMasks:
 
     def __init__(self, mode: str = 'pairs', top_pairs: int = 600, mask_threshold: float = 0.4, min_score: float = 0.0,
                  min_pixels: int = 200, max_logits: int = 2 ** 24, mask_quality: bool = True,
+                 score_head: bool = True, query_overlap: float | None = None, score_decimals: int | None = None,
                  suppression: dict | None = None, path: str = 'model.postprocessor') -> None:
         if mode not in RANKINGS:
             raise ConfigError(f'QueryMasks.mode must be one of {", ".join(map(repr, RANKINGS))}, got {mode!r}')
@@ -60,6 +67,7 @@ class QueryMasks:
         self.min_pixels = min_pixels
         self.max_logits = max_logits
         self.mask_quality = mask_quality
+        self.score_head, self.query_overlap, self.score_decimals = score_head, query_overlap, score_decimals
         self.suppression = build(POSTPROCESSORS, suppression, f'{path}.suppression')
 
     @torch.no_grad()
@@ -77,8 +85,9 @@ class QueryMasks:
         if queries.mask_logits is None and features is None:
             raise ValueError('QueryMasks needs mask logits in the predictions or instance features, got neither')
         finite = [all_finite(values) for values in (queries.class_logits, queries.scores) if values is not None]
-        probability, query, label = self.rank(*queries.class_probabilities())                   # (n,) each
-        if queries.scores is not None:
+        source = _MaskLogits(queries, features, self.max_logits)
+        probability, query, label = self._ranked(queries, source)                               # (n,) each
+        if queries.scores is not None and self.score_head:
             probability = probability * queries.scores.float()[query]
         probability, best = probability.topk(min(self.top_pairs, len(probability)))
         query, label = query[best], label[best]
@@ -87,7 +96,6 @@ class QueryMasks:
         if not sound:
             refuse_nonfinite({'class_logits': queries.class_logits, 'scores': queries.scores}, 'QueryMasks', BROKEN)
         distinct = places_of(ranked, count)                                                     # (distinct queries,)
-        source = _MaskLogits(queries, features, self.max_logits)
         quality, pixels, bits, size, sound = self._measure(source, distinct)
         score = probability * quality[row] if self.mask_quality else probability
         if self.suppression is not None:
@@ -103,7 +111,18 @@ class QueryMasks:
         embedding = queries.embedding[query[kept]] if queries.mask_logits is None else None
         packed = PackedMasks(bits, row[kept], size) if shown == len(bits) else \
             PackedMasks(bits[places_of(seen, shown)], (seen.cumsum(0) - 1)[row[kept]], size)    # masks that nobody has go
-        return Instances(packed, label[kept], score[kept], query[kept], embedding)
+        scores = score[kept] if self.score_decimals is None else score[kept].round(decimals=self.score_decimals)
+        return Instances(packed, label[kept], scores, query[kept], embedding)
+
+    def _ranked(self, queries: QueryPredictions, source: _MaskLogits) -> tuple[Tensor, Tensor, Tensor]:
+        """Return probability, query and label (n,) of the candidates, as the mode has them."""
+        each, any_object = queries.class_probabilities()                                        # (Q, K), (Q,)
+        if self.query_overlap is None:
+            return self.rank(each, any_object)
+        every = torch.arange(len(each), device=each.device)
+        left = unlike_masks(source.dense(every) > 0, each.amax(dim=1), self.query_overlap)      # (q,)
+        probability, query, label = self.rank(each[left], any_object[left])
+        return probability, left[query], label
 
     def _measure(self, source: _MaskLogits, query: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int], Tensor]:
         """Return quality, pixels or points (n,), packed masks (n, V, bytes), their (h, w), and whether all logits are finite

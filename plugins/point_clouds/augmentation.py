@@ -31,14 +31,14 @@ class PointAugmentation:
         self.flip_axes, self.rotation, self.affine, self.scale, self.shift_m = flip_axes, rotation, affine, scale, shift_m
         self.color_noise, self.elastic, self.elastic_share = color_noise, elastic, elastic_share
 
-    def positions(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return positions (N, 3) in metres after flips, rotation, noise, scale and shift."""
+    def movement(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return flips, rotation, noise and scale as a matrix (3, 3), and a shift (3,) in metres: p @ matrix + shift."""
         matrix = np.eye(3) + self.affine * rng.standard_normal((3, 3))
         for axis in self.flip_axes:
             matrix[:, axis] *= rng.choice((-1.0, 1.0))
         if self.rotation:
             matrix = matrix @ Rotation.from_euler('z', rng.uniform(0, 2 * np.pi)).as_matrix().T
-        return positions @ (matrix * rng.uniform(*self.scale)) + self.shift_m * rng.standard_normal(3)
+        return matrix * rng.uniform(*self.scale), self.shift_m * rng.standard_normal(3)
 
     def colors(self, colors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return colours (N, 3) in 0 .. 255, shifted; they may leave that range."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jrs_plugins.point_clouds.losses import PointTargets
@@ -15,6 +15,8 @@ from jrs.structures import InstanceTable, Moves, SceneGroundTruth
 
 SUMMED = {'superpoints': 'num_superpoints', 'point_voxel': 'num_voxels'}     # numbered through all scenes: field -> how many
 MEMBERSHIPS = ('majority', 'any_voxel')
+NUMBERINGS = (None, 'most', 'floored_mean')
+NO_INSTANCE = -100                             # the number of points of no instance, in the release
 
 
 @dataclass
@@ -130,21 +132,25 @@ def superpoint_mode(values: Tensor, superpoints: Tensor, count: int) -> Tensor:
     return result.index_copy(0, superpoint[order[first]], pairs[order[first]] % base - 1)
 
 
-def superpoint_targets(batch: PointBatch, membership: str = 'majority') -> list[PointTargets]:
+def superpoint_targets(batch: PointBatch, membership: str = 'majority',
+                       superpoint_ids: str | None = None) -> list[PointTargets]:
     """Return the true instances of each scene.
 
     Args:
         membership: 'majority': an instance has the superpoints of which more than half of the points are its own;
             'any_voxel': those of which the first point of any voxel is, so that instances may overlap, and superpoints
             without a voxel of their own are not valid (baselines.md section 2.3).
+        superpoint_ids: 'most': superpoints of which most points are of one instance, or of none, have one number;
+            'floored_mean': that of the release, the mean of their points' numbers, which may be that of a third instance
+            (section 2.2); None = they have none.
 
     Raises:
-        ConfigError: another word for `membership`.
+        ConfigError: another word for one of these.
         DataError: the batch has no instances.
     """
-    if membership not in MEMBERSHIPS:
-        raise ConfigError(f'model.targets.membership must be one of {", ".join(map(repr, MEMBERSHIPS))}, got '
-                          f'{membership!r}.')
+    for name, given, known in (('membership', membership, MEMBERSHIPS), ('superpoint_ids', superpoint_ids, NUMBERINGS)):
+        if given not in known:
+            raise ConfigError(f'model.targets.{name} must be one of {", ".join(map(repr, known))}, got {given!r}.')
     if batch.point_ids is None or batch.instances is None:
         raise DataError(f'The scenes {", ".join(batch.scene_names)} have no true instances, and training needs them: '
                         'prepare the data with instances.')
@@ -152,9 +158,20 @@ def superpoint_targets(batch: PointBatch, membership: str = 'majority') -> list[
     classes = [None] * len(batch.instances) if batch.point_classes is None else superpoint_mode(
         batch.point_classes, batch.superpoints, count).split(batch.num_superpoints)
     masks = _masks_by_voxels(batch) if membership == 'any_voxel' else _masks_by_majority(batch)
-    scenes = zip(masks, batch.instances, classes, batch.point_ids.split(batch.num_points),
-                 batch.positions.split(batch.num_points), strict=True)
-    return [_scene_targets(*scene) for scene in scenes]
+    numbers = [None] * len(batch.instances) if superpoint_ids is None else _numbers(
+        batch.point_ids, batch.superpoints, count, superpoint_ids).split(batch.num_superpoints)
+    scenes = zip(masks, batch.instances, batch.point_ids.split(batch.num_points), batch.positions.split(batch.num_points),
+                 strict=True)
+    return [replace(_scene_targets(*scene), semantic=semantic, superpoint_ids=own)
+            for scene, semantic, own in zip(scenes, classes, numbers, strict=True)]
+
+
+def _numbers(point_ids: Tensor, superpoints: Tensor, count: int, kind: str) -> Tensor:
+    """Return the number (S,) int64 of each superpoint."""
+    if kind == 'most':
+        return superpoint_mode(point_ids, superpoints, count)
+    released = torch.where(point_ids > 0, point_ids - 1, NO_INSTANCE).double()
+    return superpoint_mean(released[:, None], superpoints, count)[:, 0].floor().long()
 
 
 def _masks_by_majority(batch: PointBatch) -> list[tuple[Tensor, None]]:
@@ -175,7 +192,7 @@ def _masks_by_voxels(batch: PointBatch) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def _scene_targets(masks: tuple[Tensor, Tensor | None], table: InstanceTable, semantic: Tensor | None, point_ids: Tensor,
+def _scene_targets(masks: tuple[Tensor, Tensor | None], table: InstanceTable, point_ids: Tensor,
                    positions: Tensor) -> PointTargets:
     """Return the targets of one scene from masks (G, 1, 1, S) and validity, and ids (n,) and positions (n, 3) of points."""
     masks, valid = masks
@@ -186,4 +203,4 @@ def _scene_targets(masks: tuple[Tensor, Tensor | None], table: InstanceTable, se
     own = torch.isin(point_ids, numbers)
     centres = superpoint_mean(positions[own], order[row[own]], len(numbers)) if len(numbers) else positions[:0]
     return PointTargets(labels, masks, masks.new_ones(len(masks), 1, dtype=torch.float32), valid=valid, ids=numbers,
-                        centres=centres, semantic=semantic)
+                        centres=centres)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jrs_plugins.point_clouds.augmentation import PointAugmentation
 from jrs_plugins.point_clouds.batch import PointBatch, collate_points
+from jrs_plugins.point_clouds.normals import unit_rows, vertex_normals
 
 from jrs.datasets.sampling import SampleRequest, ViewBatchSampler
 from jrs.datasets.scene import Mesh, Scene
@@ -16,7 +17,7 @@ from jrs.errors import ConfigError, DataError
 from jrs.registry import DATASETS, SAMPLERS, check_keys
 from jrs.structures import InstanceTable, SceneGroundTruth
 
-FEATURES = ('color', 'position')
+FEATURES = ('color', 'position', 'normal')
 COLORS = {'signed': (127.5, 127.5), 'normalised': (                            # mean and deviation of colours in 0 .. 255
     255 * np.array([0.47793, 0.43032, 0.37496]), 255 * np.array([0.28340, 0.27567, 0.27020]))}
 WHOLE = 2 ** 10                                # cells by which scenes are moved: coarser cells stay where they are
@@ -35,7 +36,7 @@ class PointSceneDataset(ScenesOfSplit):
         voxel_m: edge of a voxel in metres.
         voxel_values: what a voxel has: the 'mean' over its points, or that of its 'first' one.
         voxel_origin: 'scene' counts voxels from the least coordinate of the scene, 'world' from the origin.
-        features: what the network sees of a voxel, out of 'color' and 'position', in this order.
+        features: what the network sees of a voxel, out of 'color', 'position' and 'normal', in this order.
         color_scale: 'signed' is rgb / 127.5 - 1; 'normalised' by ScanNet's mean and deviation.
         centred: whether positions are relative to their mean.
         augmentation: arguments of `PointAugmentation`; None = no random change.
@@ -49,7 +50,7 @@ class PointSceneDataset(ScenesOfSplit):
     """
 
     def __init__(self, voxel_m: float = 0.02, voxel_values: str = 'mean', voxel_origin: str = 'scene',
-                 features: Sequence[str] = FEATURES, color_scale: str = 'signed', centred: bool = False,
+                 features: Sequence[str] = FEATURES[:2], color_scale: str = 'signed', centred: bool = False,
                  augmentation: Mapping | None = None, max_points: int = 250000, ignored_label: int | None = None,
                  **scenes) -> None:
         _check_choice('voxel_values', [voxel_values], ('mean', 'first'))
@@ -74,7 +75,7 @@ class PointSceneDataset(ScenesOfSplit):
         mesh = mesh_of(scene)
         if self.mode == 'test':
             batch = self._batch(scene, mesh, np.arange(len(mesh.vertices)), mesh.vertices, mesh.colors.astype(np.float64),
-                                mesh.vertices / self.voxel_m)
+                                mesh.vertices / self.voxel_m, self._normals(mesh))
             batch.ground_truth = [SceneGroundTruth(
                 scene_name=scene.name, vertices=mesh.vertices, vertex_ids=self.vertex_ids(scene, mesh),
                 superpoints=batch.superpoints.numpy(), **NO_VIEWS,
@@ -82,13 +83,21 @@ class PointSceneDataset(ScenesOfSplit):
             return batch
         rng = np.random.default_rng([self.seed, request.draw])
         kept = nearest_points(mesh.vertices, self.max_points, rng)
-        positions = self.augmentation.positions(mesh.vertices[kept], rng)
+        matrix, shift = self.augmentation.movement(rng)
+        positions = mesh.vertices[kept] @ matrix + shift
+        normals = self._normals(mesh)
+        if normals is not None:
+            normals = unit_rows(normals[kept] @ np.linalg.inv(matrix).T)
         colors = self.augmentation.colors(mesh.colors[kept].astype(np.float64), rng)
-        return self._batch(scene, mesh, kept, positions, colors, self.augmentation.distorted(positions / self.voxel_m, rng))
+        return self._batch(scene, mesh, kept, positions, colors, self.augmentation.distorted(positions / self.voxel_m, rng),
+                           normals)
+
+    def _normals(self, mesh: Mesh) -> np.ndarray | None:
+        return vertex_normals(mesh) if 'normal' in self.features else None
 
     def _batch(self, scene: Scene, mesh: Mesh, kept: np.ndarray, positions: np.ndarray, colors: np.ndarray,
-               places: np.ndarray) -> PointBatch:
-        """Return the points `kept` (n,) of a mesh with their positions, colours and places in voxels, (n, 3) each."""
+               places: np.ndarray, normals: np.ndarray | None = None) -> PointBatch:
+        """Return the points `kept` (n,) of a mesh with their positions, colours, places in voxels, normals: (n, 3) each."""
         cells = np.floor(places - places.min(axis=0) if self.voxel_origin == 'scene' else places).astype(np.int64)
         cells -= cells.min(axis=0) // WHOLE * WHOLE if self.voxel_origin == 'world' else 0
         voxels, first, point_voxel = np.unique(cells, axis=0, return_index=True, return_inverse=True)
@@ -96,7 +105,7 @@ class PointSceneDataset(ScenesOfSplit):
         _, superpoints = np.unique(mesh.superpoints[kept], return_inverse=True)
         seen = positions - positions.mean(axis=0) if self.centred else positions
         middle, deviation = COLORS[self.color_scale]
-        of_point = dict(color=(colors - middle) / deviation, position=seen)
+        of_point = dict(color=(colors - middle) / deviation, position=seen, normal=normals)
         features = np.concatenate([of_point[name] for name in self.features], axis=1)           # (n, F)
         of_voxel = features[first] if self.voxel_values == 'first' else voxel_means(features, point_voxel, len(voxels))
         ids = classes = table = None

@@ -40,9 +40,12 @@ class PointPredictions(QueryPredictions):
     Attributes:
         semantic_logits: (Q, K' + 1) over all classes of the data set, stuff included, of the superpoint that each query
             stands for; the last column is "no class". None without that head.
+        element_features: (n, S, C) what the superpoints are after each of n steps, of the last prediction in training; None
+            where no loss asks.
     """
 
     semantic_logits: Tensor | list[Tensor] | None = None
+    element_features: Tensor | list[Tensor] | None = None
 
 
 @MODELS.register_module()

@@ -24,9 +24,11 @@ class PointTargets(InstanceTargets):
 
     Attributes:
         semantic: (S,) int64 class of each superpoint among all classes of the data set, stuff first; -1 = not labelled.
+        superpoint_ids: (S,) int64, one number per superpoint, equal where they are of one instance; None where nobody asks.
     """
 
     semantic: Tensor | None = None
+    superpoint_ids: Tensor | None = None
 
 
 @LOSSES.register_module()
@@ -131,3 +133,27 @@ class SuperpointSemanticLoss(InstanceTerm):
         if not (wanted >= 0).any():
             return None
         return F.cross_entropy(pred.semantic_logits[:, :-1].float(), wanted, ignore_index=-1)
+
+
+@LOSSES.register_module()
+class SuperpointContrastLoss(InstanceTerm):
+    """How far pairs of superpoints are from looking alike where they are of one instance, and unlike else (Relation3D).
+
+    Binary cross-entropy of (1 + cosine) / 2, mean over all pairs, each with itself too; the decoder's steps are added.
+
+    Args: see `InstanceTerm`.
+    """
+
+    every_level = False
+    sees = 'points'
+
+    def __call__(self, pred: PointPredictions, target: PointTargets, match: Match) -> Tensor:
+        """Return a scalar; reads ``pred.element_features`` (n, S, C) and ``target.superpoint_ids`` (S,)."""
+        if getattr(pred, 'element_features', None) is None or getattr(target, 'superpoint_ids', None) is None:
+            raise ConfigError('SuperpointContrastLoss reads superpoints that the decoder changes, and which are of one '
+                              'instance: set model.decoder.masks_of=\'keys\' of a PlacedDecoder and '
+                              'model.targets.superpoint_ids=\'most\', or this loss to None.')
+        same = (target.superpoint_ids[:, None] == target.superpoint_ids).float()            # (S, S)
+        with torch.autocast(same.device.type, enabled=False):
+            steps = F.normalize(pred.element_features.float(), dim=2, eps=1e-8)
+            return sum(F.binary_cross_entropy(((1 + step @ step.T) / 2).clamp(0, 1), same) for step in steps)

@@ -30,19 +30,22 @@ DECODER = (
     (r'decoder\.refpoint_embed\.weight', 'decoder.reference'),
     (r'decoder\.key_position_embedding\.(.*)', r'decoder.key_positions.\1'),
     (r'decoder\.decoder\.position_embedding\.(.*)', r'decoder.query_positions.\1'),
-    (r'decoder\.decoder\.layers\.(\d+)\.relative_pos_(\w+)', r'decoder.layers.\1.tables.\2'),
-    (r'decoder\.decoder\.layers\.(\d+)\.([sc]a_\w+)_proj\.(.*)', r'decoder.layers.\1.\2.\3'),
-    (r'decoder\.decoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)', r'decoder.layers.\1.sa_out.\2'),
-    (r'decoder\.decoder\.layers\.(\d+)\.cross_attn\.out_proj\.(.*)', r'decoder.layers.\1.ca_out.\2'),
-    (r'decoder\.decoder\.layers\.(\d+)\.linear1\.(.*)', r'decoder.layers.\1.feed_forward.0.\2'),
-    (r'decoder\.decoder\.layers\.(\d+)\.linear2\.(.*)', r'decoder.layers.\1.feed_forward.2.\2'),
-    (r'decoder\.decoder\.(layers\.\d+\.norm\d\..*|norm\..*)', r'decoder.\1'),
+    (r'decoder\.decoder\.(layers\.\d+|layers_cross\.0)\.relative_pos_(\w+)', r'decoder.\1.tables.\2'),
+    (r'decoder\.decoder\.(layers\.\d+|layers_cross\.0)\.([sc]a_\w+)_proj\.(.*)', r'decoder.\1.\2.\3'),
+    (r'decoder\.decoder\.(layers\.\d+|layers_cross\.0)\.self_attn\.out_proj\.(.*)', r'decoder.\1.sa_out.\2'),
+    (r'decoder\.decoder\.(layers\.\d+|layers_cross\.0)\.cross_attn\.out_proj\.(.*)', r'decoder.\1.ca_out.\2'),
+    (r'decoder\.decoder\.(layers\.\d+|layers_cross\.0)\.linear1\.(.*)', r'decoder.\1.feed_forward.0.\2'),
+    (r'decoder\.decoder\.(layers\.\d+|layers_cross\.0)\.linear2\.(.*)', r'decoder.\1.feed_forward.2.\2'),
+    (r'decoder\.decoder\.((?:layers\.\d+|layers_cross\.0)\.norm\d\..*|norm\..*)', r'decoder.\1'),
     (r'decoder\.decoder\.ref_point_head\.layers\.0\.(.*)', r'decoder.place.0.\1'),
     (r'decoder\.decoder\.ref_point_head\.layers\.1\.(.*)', r'decoder.place.2.\1'),
     (r'decoder\.decoder\.bbox_embed\.layers\.0\.(.*)', r'decoder.move.0.\1'),
     (r'decoder\.decoder\.bbox_embed\.layers\.1\.(.*)', r'decoder.move.2.\1'),
     (r'decoder\.decoder\.bbox_embed\.layers\.2\.(.*)', r'decoder.move.4.\1'),
     (r'decoder\.out_sem\.(.*)', r'decoder.heads.semantic.\1'),
+    (r'(mlp|pooling_linear1?)\.(.*)', r'pooling.\1.\2'),                                  # Relation3D
+    (r'decoder\.decoder\.position_relation_embedding\.pos_proj\.0\.(.*)', r'decoder.relations.heads.\1'),
+    (r'decoder\.decoder\.position_relation_embedding\.pos_func\.(.*)', r'decoder.relations.positions.\1'),
     (r'(?:model\.)?mask_features_head\.(.*)', r'decoder.mask_features.\1'),               # Mask3D from here on
     (r'(?:model\.)?query_projection\.layers\.(.*)', r'decoder.place.\1'),
     (r'(?:model\.)?mask_embed_head\.(.*)', r'decoder.embedding.\1'),
@@ -62,7 +65,9 @@ DECODER = (
 
 MARKS = ('decoder.input_proj.0.weight', 'decoder.x_mask.0.weight', 'decoder.out_cls.0.weight')
 STARTS = ('decoder.query.weight', 'decoder.query_proj.0.weight', 'decoder.refpoint_embed.weight')   # one per method
-OTHERS = 'mlp.0.weight'                        # Relation3D, which is not here
+RELATION3D_MARK = 'mlp.0.weight'
+UNUSED_OF_RELATION3D = (r'coords_linear\..*', r'decoder\.x_mask\..*', r'decoder\.decoder\.layers_cross\.1\..*',
+                        r'decoder\.decoder\.layers_cross\.0\.(ca_qpos_proj|norm1)\..*')
 UNUSED_NORM = (r'decoder\.cross_attn_layers\.\d+\.norm\..*',)      # of SPFormer: trained beside, never applied
 MASK3D_MARKS = ('mask_features_head.kernel', 'mask_embed_head.0.weight', 'lin_squeeze.0.0.weight')
 UNUSED_FINAL = (r'(?:model\.)?backbone\.final\..*',)                # of Mask3D, which reads what stands before
@@ -72,8 +77,10 @@ def unused_keys(keys: Collection[str]) -> tuple[str, ...] | None:
     """Return patterns of the keys of a published file that its method does not use; None for another file."""
     if set(MASK3D_MARKS) <= {key.removeprefix('model.') for key in keys}:
         return UNUSED_FINAL
-    if not set(MARKS) <= set(keys) or not set(STARTS) & set(keys) or OTHERS in keys:
+    if not set(MARKS) <= set(keys) or not set(STARTS) & set(keys):
         return None
+    if RELATION3D_MARK in keys:
+        return UNUSED_OF_RELATION3D
     return UNUSED_NORM if STARTS[0] in keys else ()
 
 
@@ -89,7 +96,7 @@ def our_key(key: str, unused: tuple[str, ...] = ()) -> str | None:
             return ours + key[len(published):]
     for pattern, ours in DECODER:
         if re.fullmatch(pattern, key):
-            return re.sub(pattern, ours, key)
+            return re.sub(pattern, ours, key).replace('decoder.layers_cross.0.', 'decoder.update.')
     return key
 
 

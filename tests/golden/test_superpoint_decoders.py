@@ -1,4 +1,4 @@
-"""SPFormer, OneFormer3D and MAFT against the published definitions: decoders, criteria, post-processing, end to end."""
+"""Methods on superpoints against the published definitions: decoders, criteria, post-processing, end to end."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from jrs.datasets.scene import Mesh
 from jrs.plugins import load_plugins
+from jrs.postprocess.distinct import unlike_masks
 from jrs.registry import DATASETS, LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build
 from jrs.structures import Match, Predictions, SceneContext
 from tests.golden._golden import golden_files, load_npz
@@ -76,15 +77,19 @@ def test_the_decoder_of_superpoints(path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('path', golden_files('baseline_decoder_maft*.npz'))
+@pytest.mark.parametrize('path', golden_files('baseline_decoder_maft*.npz', 'baseline_decoder_relation3d*.npz'))
 def test_the_decoder_of_queries_with_a_place(path):
     arrays, meta = load_npz(path)
-    config = meta['config']
+    config, relation3d = meta['config'], meta['kind'] == 'decoder_relation3d'
+    options = dict(masks_of='keys', update_after=[layer for layer in (0, 3) if layer < config['num_layer']],
+                   relations=True) if relation3d else {}
     part = build(MODELS, dict(
         type='PlacedDecoder', dim_in=config['in_channel'], num_classes=config['num_class'], num_queries=config['num_query'],
         layers=config['num_layer'], width=config['d_model'], num_heads=config['nhead'], hidden=config['hidden_dim'],
-        mask_threshold=config['attn_mask_thresh'], reach=config['quant_grid_length'], cell_m=config['grid_size']), 'decoder')
-    load_published(part, meta, lambda key: weights.our_key(key).removeprefix('decoder.')).train()
+        mask_threshold=config['attn_mask_thresh'], reach=config['quant_grid_length'], cell_m=config['grid_size'],
+        **options), 'decoder')
+    unused = weights.UNUSED_OF_RELATION3D if relation3d else ()
+    load_published(part, meta, lambda key: (ours := weights.our_key(key, unused)) and ours.removeprefix('decoder.')).train()
     for index in range(len(meta['offsets']) - 1):
         first, last = meta['offsets'][index:index + 2]
         scene = replace(scene_of(arrays, meta, index), positions=torch.from_numpy(arrays['sp_pos'][first:last]))
@@ -97,6 +102,28 @@ def test_the_decoder_of_queries_with_a_place(path):
             assert_close(torch.stack(values), arrays[f'{name}{index}'], f'{name}{index}')
         blocked = [decoder.blocked_elements(level.mask_logits, part.mask_threshold) for level in found[:-1]]
         np.testing.assert_array_equal(torch.stack(blocked), arrays[f'attn{index}'])
+        if relation3d:
+            assert_close(found[-1].element_features, arrays['mask_feats'][:, first:last], 'superpoints')
+            given = [part.relations(level.mask_logits, scene.positions) for level in found[:-1]]
+            assert_close(torch.stack(given), arrays[f'self_bias{index}'], f'self_bias{index}', 3e-5)   # README: sines
+
+
+@pytest.mark.parametrize('path', golden_files('baseline_criterion_relation3d*.npz'))
+def test_superpoints_of_one_instance_are_taught_to_look_alike(path):
+    arrays, meta = load_npz(path)
+    features = torch.from_numpy(arrays['mask_feats']).requires_grad_()
+    part, values = losses.SuperpointContrastLoss(), []
+    for step in features:                                        # one set of features at a time, as the file has them
+        scenes = []
+        for index, (first, last) in enumerate(zip(meta['offsets'][:-1], meta['offsets'][1:], strict=True)):
+            target = losses.PointTargets(torch.zeros(0), torch.zeros(0, 1, 1, last - first), torch.ones(0, 1),
+                                         superpoint_ids=torch.from_numpy(arrays[f'sp_instance{index}']))
+            pred = decoder.PointPredictions(step, element_features=step[None, first:last])
+            scenes.append(part(pred, target, None))
+        values.append(torch.stack(scenes).mean())
+    assert_close(torch.stack(values), arrays['contrast'], 'contrast')
+    sum(values).backward()
+    assert_close(features.grad, arrays['grad_mask_feats'], 'gradient')
 
 
 def leaves_of(arrays: dict, names: tuple[str, ...], scenes: int) -> dict[str, list[torch.Tensor]]:
@@ -177,7 +204,7 @@ def matcher_of(meta: dict):
 
 @pytest.mark.parametrize('path', golden_files(
     'baseline_criterion_spformer*.npz', 'baseline_criterion_oneformer3d*.npz', 'baseline_criterion_maft*.npz',
-    'baseline_criterion_mask3d*.npz'))
+    'baseline_criterion_mask3d*.npz', 'baseline_criterion_relation3d*.npz'))
 def test_costs_matches_terms_and_gradients_of_the_criterion(path):
     arrays, meta = load_npz(path)
     scenes = sum(name.startswith('gt_labels') for name in arrays)
@@ -240,9 +267,11 @@ def test_matrix_nms(path):
 
 
 def postprocessor_of(meta: dict, case: dict):
-    """Return the postprocessor of a case; SPFormer's has no NMS and masks of logit > 0."""
-    if meta['kind'] == 'postprocess_spformer':
+    """Return the postprocessor of a case; only some suppress, and mask with another logit than 0."""
+    if meta['kind'] in ('postprocess_spformer', 'postprocess_relation3d'):
         options = dict(mask_threshold=0.5)
+        if meta['kind'] == 'postprocess_relation3d':
+            options |= dict(query_overlap=meta['nms_iou'], score_head=False)
     else:
         nms = dict(type='MatrixNMS', kernel=case['kernel']) if case['nms'] else None
         options = dict(mask_threshold=case['sp_score_thr'], mask_quality=case['obj_norm'], suppression=nms)
@@ -250,7 +279,8 @@ def postprocessor_of(meta: dict, case: dict):
                                       min_pixels=case['npoint_thr'], **options), 'model.postprocessor')
 
 
-@pytest.mark.parametrize('path', golden_files('baseline_postprocess_spformer*.npz', 'baseline_postprocess_oneformer3d*.npz'))
+@pytest.mark.parametrize('path', golden_files(
+    'baseline_postprocess_spformer*.npz', 'baseline_postprocess_oneformer3d*.npz', 'baseline_postprocess_relation3d*.npz'))
 def test_predictions_become_scored_masks_of_points(path):
     arrays, meta = load_npz(path)
     for number, case in enumerate(meta['cases']):
@@ -261,7 +291,8 @@ def test_predictions_become_scored_masks_of_points(path):
             given['labels'], given['labels'], given['masks'][:, None, None],
             scores=given['scores'][:, 0] if 'scores' in given else None,
             element_points=torch.bincount(superpoints, minlength=given['masks'].shape[1]))
-        found = postprocessor_of(meta, case)(SceneContext(queries))
+        part = postprocessor_of(meta, case)
+        found = part(SceneContext(queries))
         masks = found.masks.flatten(1)[:, superpoints].numpy()                  # (M, N)
         assert_close(found.scores, given['out_scores'], f'scores {number}')
         rows = sorted(zip(given['out_scores'].tolist(), given['out_labels'].tolist(), map(bytes, given['out_masks'].numpy()),
@@ -269,6 +300,12 @@ def test_predictions_become_scored_masks_of_points(path):
         ours = sorted(zip(found.scores.tolist(), found.labels.tolist(), map(bytes, np.packbits(masks, axis=1)), strict=True),
                       key=lambda row: (-round(row[0], 5), row[1:]))
         assert [row[1:] for row in ours] == [row[1:] for row in rows], f'case {number}'
+        if 'picked' in given:
+            masks = given['masks'] > 0
+            picked = unlike_masks(masks, queries.class_probabilities()[0].amax(dim=1), meta['nms_iou'])
+            np.testing.assert_array_equal(picked, given['picked'])
+            part.score_decimals = 1
+            assert_close(part(SceneContext(queries)).scores, given['out_scores_rounded'], 'rounded scores')
         if case.get('panoptic'):
             semantic, instance = panoptic.panoptic_map(
                 found, given['sem_preds'], superpoints, min_score=case['pan_score_thr'], min_points=case['npoint_thr'])

@@ -215,14 +215,15 @@ def test_a_mesh_without_superpoints_says_what_to_do(debug_data):
 
 
 @pytest.mark.parametrize(('options', 'words'), [
-    (dict(features=('colour',)), "features must be of 'color', 'position'"), (dict(voxel_origin='room'), "'scene', 'world'"),
+    (dict(features=('colour',)), "features must be of 'color', 'position', 'normal'"),
+    (dict(voxel_origin='room'), "'scene', 'world'"),
     (dict(augmentation=dict(flips=2)), 'dataset.augmentation.*flips')])
 def test_what_the_data_set_does_not_know_is_told(options, words):
     with pytest.raises(ConfigError, match=words):
         DATASETS.get('PointSceneDataset')(folder='x', split='y', benchmark='scannet200', **options)
 
 
-@pytest.mark.parametrize('name', ['oneformer3d', 'mask3d'])
+@pytest.mark.parametrize('name', ['oneformer3d', 'mask3d', 'relation3d'])
 def test_a_method_is_trained_saved_loaded_and_scored(name, debug_data, tmp_path):
     words = ('--profile', 'debug', '--cfg-options', f'data_root={debug_data}')
     assert command('train', CONFIGS / f'{name}.py', *words, 'train.iterations=2', 'batches.slots=1',
@@ -235,6 +236,8 @@ def test_a_method_is_trained_saved_loaded_and_scored(name, debug_data, tmp_path)
 
 
 UNUSED = dict(spformer=r'decoder\.cross_attn_layers\.\d\.norm\..*|criterion\..*',
+              relation3d=r'coords_linear\..*|decoder\.x_mask\..*|decoder\.decoder\.layers_cross\.1\..*|'
+                         r'decoder\.decoder\.layers_cross\.0\.(ca_qpos_proj|norm1)\..*|criterion\..*',
               mask3d=r'model\.backbone\.final\..*|criterion\..*')
 
 
@@ -263,7 +266,9 @@ def _numbers(braces: str) -> list[str]:
                                               ('maft_scannet', 'maft_scannetv2'),
                                               ('oneformer3d_scannet', 'oneformer3d_scannetv2'),
                                               ('oneformer3d_scannet200', 'oneformer3d'),
-                                              ('mask3d_scannet', 'mask3d_scannetv2'), ('mask3d_scannet200', 'mask3d')])
+                                              ('mask3d_scannet', 'mask3d_scannetv2'), ('mask3d_scannet200', 'mask3d'),
+                                              ('relation3d_scannet', 'relation3d_scannetv2'),
+                                              ('relation3d_scannet200', 'relation3d')])
 def test_every_published_name_and_shape_is_ours(keys, config):
     with torch.device('meta'):
         model = build(MODELS, load_config(CONFIGS / f'{config}.py').model, 'model')

@@ -4,6 +4,7 @@ import torch
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.masks import mask_logits
 from jrs.postprocess import instances as instances_module
+from jrs.postprocess.distinct import unlike_masks
 from jrs.registry import POSTPROCESSORS, build
 from jrs.structures import QueryPredictions, SceneContext
 
@@ -163,6 +164,23 @@ def test_a_score_head_multiplies_the_class_probability_and_quality_can_be_left_o
     torch.testing.assert_close(found.scores, plain.scores.flip(0) * torch.tensor([2.0, 0.25]))
     quality = _postprocess(min_pixels=0, mode='best_class')(of_points())
     torch.testing.assert_close(quality.scores, plain.scores * torch.tensor(3.0).sigmoid(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_query_like_one_that_is_surer_is_left_out_and_an_empty_one_is_like_nobody():
+    masks = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0.0]]) * 2 - 1
+    scores = torch.tensor([0.5, 0.6, 0.9, 0.1, 0.2])
+    assert unlike_masks(masks > 0, scores, 0.66).tolist() == [1, 3, 4, 2]                   # 2 of 3 elements in common
+    assert unlike_masks(masks > 0, scores, 0.67).tolist() == [1, 0, 3, 4, 2]
+    assert unlike_masks(masks[:0] > 0, scores[:0], 0.5).tolist() == []
+    logits = torch.stack([scores.log(), (1 - scores).log()], dim=1)
+    queries = QueryPredictions(torch.zeros(5, 2), logits, masks[:, None, None])
+    for options, expected in ((dict(query_overlap=0.66), [1, 3]), ({}, [1, 0, 3])):
+        found = _postprocess(min_pixels=1, mask_quality=False, **options)(SceneContext(queries))
+        assert found.queries.tolist() == expected
+        torch.testing.assert_close(found.scores, scores[expected])
+    queries.scores = torch.full((5,), 0.25)
+    found = _postprocess(min_pixels=1, mask_quality=False, score_head=False, score_decimals=0)(SceneContext(queries))
+    assert found.scores.tolist() == [1.0, 0.0, 0.0]                     # 0.6, 0.5 (to the even one), 0.1, in this order
 
 
 class Last:
