@@ -145,9 +145,12 @@ def threshold_words(thresholds: Sequence[float]) -> str:
     return f'{thresholds[0]:.2f}:0.05:{thresholds[-1]:.2f}' if even else ', '.join(f'{one:.2f}' for one in thresholds)
 
 
-def _load(name: str, table: str, **properties) -> Benchmark:
+def _rows(table: str) -> list[dict[str, str]]:
     with open(LABELS_DIR / table, encoding='utf-8-sig', newline='') as file:
-        rows = list(csv.DictReader(file, delimiter='\t'))
+        return list(csv.DictReader(file, delimiter='\t'))
+
+
+def _load(name: str, rows: list[dict[str, str]], **properties) -> Benchmark:
     scored = [row for row in rows if row['is_instance_class'] == '1']
 
     def ids(chosen: list[dict]) -> tuple[int, ...]:
@@ -159,11 +162,20 @@ def _load(name: str, table: str, **properties) -> Benchmark:
         in_validation=ids([row for row in scored if row.get('in_validation', '1') == '1']), **properties)
 
 
+def _rooms(name: str, rows: list[dict[str, str]]) -> Benchmark:
+    """Return a label space of the built-in rooms, whose objects go by their labels."""
+    return _load(name, rows, view_stride=1, submission_format='scannet', has_superpoints=True,
+                 id_of_label={row['name']: int(row['id']) for row in rows})
+
+
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (
-    _load('scannet20', 'scannet20.tsv', view_stride=20, submission_format='scannet', has_superpoints=True),
-    _load('scannet200', 'scannet200.tsv', view_stride=20, submission_format='scannet', has_superpoints=True),
+    _load('scannet20', _rows('scannet20.tsv'), view_stride=20, submission_format='scannet', has_superpoints=True),
+    _load('scannet200', _rows('scannet200.tsv'), view_stride=20, submission_format='scannet', has_superpoints=True),
     # 60 Hz instead of 30 Hz video: stride 40 is ScanNet's 1.5 views per second (data.md section 7).
-    _load('scannetpp', 'scannetpp100.tsv', view_stride=40, submission_format='scannetpp', has_superpoints=False),
+    _load('scannetpp', _rows('scannetpp100.tsv'), view_stride=40, submission_format='scannetpp', has_superpoints=False),
+    _rooms('rooms', _rows('rooms.tsv')),
+    # Names that a training shall not see are missing, chosen so that each of their attributes occurs in one that it sees.
+    _rooms('rooms_known', [row for row in _rows('rooms.tsv') if row['held_out'] == '0']),
 )}
 
 

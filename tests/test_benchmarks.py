@@ -24,7 +24,7 @@ from tests._data import MAIN, command
 
 def test_counts_of_classes():
     assert {name: benchmark.num_classes for name, benchmark in BENCHMARKS.items()} == \
-        {'scannet20': 18, 'scannet200': 198, 'scannetpp': 84}
+        {'scannet20': 18, 'scannet200': 198, 'scannetpp': 84, 'rooms': 40, 'rooms_known': 30}
     scannet200 = get_benchmark('scannet200')
     assert [len(ids) for ids in scannet200.splits.values()] == [64, 68, 66]
     assert [len(set(ids) & set(scannet200.in_validation)) for ids in scannet200.splits.values()] == [64, 65, 58]

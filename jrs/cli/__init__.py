@@ -20,6 +20,7 @@ COMMANDS = {
     'view': 'results in a browser: clouds, cameras, instances, two side by side; own photos',
     'prepare': 'raw scans, built-in rooms, photos or a video -> scene folders; check a scene folder',
     'convert': 'official checkpoints -> one safetensors file with its licence; checks of key lists',
+    'vocabulary': 'names -> a vocabulary file with text embeddings, for models whose classes are words',
     'demo': 'rooms, training, scores and a report, in a quarter of an hour',
     'reproduce': 'the tables of the paper, filled: trains and scores what is missing',
     'evaluate': "score anybody's prediction files",

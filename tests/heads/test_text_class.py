@@ -6,6 +6,7 @@ import torch
 from jrs.errors import ConfigError
 from jrs.heads.text_class import TextClassHead
 from jrs.io.lean_build import build_on_meta
+from jrs.io.vocabulary import Vocabulary
 
 WORDS = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
 
@@ -62,3 +63,29 @@ def test_without_words_there_are_no_logits():
         head()(torch.ones(1, 1, 4))
     with pytest.raises(ConfigError, match='softmax'):
         head(classes='both')
+
+
+def test_a_head_scores_the_words_of_a_vocabulary_by_name():
+    part = TextClassHead(embedding_dim=4, vocabulary='attributes')
+    part.use_names(['chair', 'window'])
+    embedding = torch.randn(1, 2, 4)
+    both = part(embedding)
+    part.use_names(['window'])
+    assert part.names == ('window',)
+    torch.testing.assert_close(part(embedding), both[..., 1:])
+    part.use_vocabulary(part.words.embeddings)
+    assert part.names is None
+
+
+def test_words_of_another_encoder_are_refused():
+    part = TextClassHead(embedding_dim=4, vocabulary='attributes')
+    with pytest.raises(ConfigError, match="trained with width 35 by 'stated attributes'"):
+        part.use_words(Vocabulary(('chair',), torch.ones(1, 35), 'clip', 'by hand'))
+    part.use_words(Vocabulary(('lamp post',), torch.ones(1, 35), 'stated attributes', 'by hand'))
+    assert part.names == ('lamp post',)
+    with pytest.raises(ConfigError, match='leave text_dim out'):
+        TextClassHead(text_dim=3, vocabulary='attributes')
+    with pytest.raises(ConfigError, match='needs text_dim'):
+        TextClassHead()
+    with pytest.raises(ConfigError, match='no vocabulary of words'):
+        head().use_names(['chair'])
