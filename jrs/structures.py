@@ -18,6 +18,7 @@ from torch import Tensor
 from jrs.errors import PluginError
 from jrs.masks import MaskLogits
 
+UNNAMED = -1                                   # label of an instance that has no name: its mask is true, its class unknown
 MAPS = ('depth_m', 'instance_ids')             # what is true of each pixel: loaded where some part reads it, see `maps_read`
 
 
@@ -54,7 +55,10 @@ def _changed(value, change: Callable[[Tensor], Tensor]):
 
 @dataclass
 class InstanceTable(Moves):
-    """Which instances a scene has: `ids` (G,) int64 as in the id images, `labels` (G,) int64 class indices 0..K-1."""
+    """Which instances a scene has: `ids` (G,) int64 as in the id images, `labels` (G,) int64 class indices 0..K-1.
+
+    In training a label may be `UNNAMED`.
+    """
 
     ids: Tensor
     labels: Tensor
@@ -469,7 +473,7 @@ class InstanceTargets(Moves):
     """The true instances of one scene in the sampled views.
 
     Attributes:
-        labels: (G,) int64 class indices.
+        labels: (G,) int64 class indices, or `UNNAMED`.
         masks: (G, V, h, w) bool at the resolution of the mask logits.
         view_visibility: (G, V) float32, share of an instance's pixels in each view; rows sum to 1.
         valid: (V, h, w) bool, False where neither instance nor background is known; None = all valid.
@@ -488,6 +492,11 @@ class InstanceTargets(Moves):
     def num_views(self) -> int:
         """V."""
         return self.view_visibility.shape[1]
+
+    def unknown(self, ignored_label: int | None = None) -> Tensor:
+        """Return whose class nobody knows (G,) bool: label `UNNAMED`, or `ignored_label` where a data set has one."""
+        unnamed = self.labels == UNNAMED
+        return unnamed if ignored_label is None else unnamed | (self.labels == ignored_label)
 
     def select(self, index: Tensor) -> InstanceTargets:
         """Return some of the G instances, in the order of `index` (n,) int64: `masks` become (n, V, h, w)."""

@@ -90,8 +90,8 @@ TINY = {
     'transforms': dict(TrainViews={}),
     'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}, AttentionMetric={},
                     PanopticMetric=dict(benchmark='scannet200')),
-    'hooks': dict.fromkeys(('EvaluationHook', 'Heartbeat', 'MetricNeeds', 'PlainCheckpoint', 'ProgressLog', 'ResourceLog',
-                            'SafeCheckpoint', 'SceneImages', 'TermLog')),   # all in the run of test_a_run_has_every_hook
+    'hooks': dict.fromkeys(('ClassWords', 'EvaluationHook', 'Heartbeat', 'MetricNeeds', 'PlainCheckpoint', 'ProgressLog',
+                            'ResourceLog', 'SafeCheckpoint', 'SceneImages', 'TermLog')),   # all in the run of test_a_run_has_every_hook
     'loops': dict(ResumableIterLoop=None),
     'functions': dict(collate_scenes=None),                             # in test_datasets_samplers_and_transforms
 }

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
             if args.save_predictions:
                 write_origin(args.save_predictions, dict(facts=facts, scenes=record['scenes'], **origin))
                 print(f'written: {args.save_predictions}: predictions of {len(record["scenes"])} scenes')
-            print(format_results(metrics, facts))
+            print(format_results(metrics, facts, record.get('class_names', {}).get('novel', ())))
             if record['transfer_rules']:
                 print('\n'.join(['', *text_lines(record['transfer_rules']), '']))
             print(f'written: {out / "results.json"}, {out / "results.csv"}')
@@ -159,6 +160,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     from jrs.engine.inference import load_model
     from jrs.engine.loading import explaining_lost_workers
     from jrs.engine.processes import Watchdog, naming_lost_processes
+    from jrs.engine.words import names_in, say_names, tell_metrics, trained_names_of
     from jrs.evaluation.metrics import RULE
     cfg.weights = None
     cfg.model = without_teacher(cfg.model)
@@ -172,6 +174,8 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint, copy)
     evaluator = build_evaluator(cfg.metrics)
     dataset = build_dataset(cfg, 'test_dataset', maps_of_run(model, evaluator.metrics), patch_size_of(model))
+    say_names(model, names_in(dataset))
+    tell_metrics(evaluator.metrics, model, trained_names_of(cfg, checkpoint))
     out.mkdir(parents=True, exist_ok=True)
     runner = JrsRunner(
         model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=place.launcher, test_cfg=dict(),
@@ -185,7 +189,9 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
             explaining_lost_workers(cfg.train.workers):
         metrics = runner.test()
     metrics = {name: value for name, value in metrics.items() if f'/{RULE}' not in name}       # they make `transfer_rules`
-    record = dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), left_out=left_aside(dataset),
+    apart = [metric.names_apart for metric in evaluator.metrics if getattr(metric, 'names_apart', None)]
+    record = dict(class_names=apart[0]) if apart else {}
+    record |= dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), left_out=left_aside(dataset),
                   hours=(time.monotonic() - start) / 3600,
                   transfer_rules=[row for metric in evaluator.metrics for row in getattr(metric, 'by_rule', ())],
                   peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
@@ -214,8 +220,8 @@ def write_origin(folder: Path, origin: dict) -> None:
         json.dump(origin, file, indent=1)
 
 
-def format_results(metrics: dict[str, float], facts: dict) -> str:
-    """Return the table that is printed: how the numbers were made, means, then one line per class."""
+def format_results(metrics: dict[str, float], facts: dict, novel: Collection[str] = ()) -> str:
+    """Return the table that is printed: how the numbers were made, one line per class, `novel` ones apart, then means."""
     means = [f'{name:44} {value:10.4f}' for name, value in metrics.items() if CLASS not in name]
     rows: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
@@ -223,8 +229,12 @@ def format_results(metrics: dict[str, float], facts: dict) -> str:
             class_name, _, kind = name.partition(CLASS)[2].rpartition('/')
             rows.setdefault(class_name, {})[kind] = value
     kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
-    classes = [f'{name:32} ' + ' '.join(f'{row.get(kind, math.nan):8.4f}' for kind in kinds) for name, row in rows.items()]
+    lines = {name: ' '.join([f'{name:32}', *(f'{row.get(kind, math.nan):8.4f}' for kind in kinds)])
+             for name, row in rows.items()}
     head = [f'{"class (with ground truth)":32} ' + ' '.join(f'{kind:>8}' for kind in kinds)] if rows else []
+    classes = [line for name, line in lines.items() if name not in novel]
+    apart = [line for name, line in lines.items() if name in novel]
+    classes += ['', f'{"novel: no training saw the name":32}', *apart] if apart else []
     return '\n'.join(['', *(f'{name}: {value}' for name, value in facts.items()), '', *head, *classes, '', *means])
 
 

@@ -20,7 +20,9 @@ from jrs.errors import ConfigError, DataError
 from jrs.io.images import RESIZES
 from jrs.io.names import some
 from jrs.registry import DATASETS, FUNCTIONS, SAMPLERS, build
-from jrs.structures import MAPS, InstanceTable, SceneBatch, SceneGroundTruth
+from jrs.structures import MAPS, UNNAMED, InstanceTable, SceneBatch, SceneGroundTruth
+
+UNNAMED_AS = ('background', 'masks')
 
 
 @dataclass
@@ -64,6 +66,8 @@ class SceneDataset(ScenesOfSplit):
         view_step: `max_views` views so many frames of the recording apart instead, in a window around its middle.
         resize: filter of the colour images, 'lanczos', 'area' or 'bicubic' (`jrs.io.images.resample`); None = 'area' in
             mode 'train', 'lanczos' in mode 'test'.
+        unnamed: what becomes of objects that the benchmark has no word for, in mode 'train': 'background', or 'masks':
+            instances of an unknown class (`jrs.structures.UNNAMED`), of which masks are learned, and no name.
         limit_scenes: use the first scenes of the list only.
         maps: which of `jrs.structures.MAPS` something reads; the others are not loaded, and None in the batch.
 
@@ -75,7 +79,10 @@ class SceneDataset(ScenesOfSplit):
                  data_root: str = 'data', transform: dict | list[dict] | None = None, seed: int = 0, mode: str = 'train',
                  every: int | None = 1, view_spacing: tuple[int, int] = (10, 100), view_choice: dict | None = None,
                  max_views: int | None = None, limit_scenes: int | None = None,
-                 maps: Collection[str] = MAPS, view_step: int | None = None, resize: str | None = None) -> None:
+                 maps: Collection[str] = MAPS, view_step: int | None = None, resize: str | None = None,
+                 unnamed: str = 'background') -> None:
+        if unnamed not in UNNAMED_AS:
+            raise ConfigError(f'SceneDataset: unnamed must be one of {", ".join(UNNAMED_AS)}, got {unnamed!r}.')
         if resize not in (None, *RESIZES):
             raise ConfigError(f'SceneDataset: resize must be None or one of {", ".join(RESIZES)}, got {resize!r}.')
         if view_step is not None and (max_views is None or view_step < 1):
@@ -93,6 +100,7 @@ class SceneDataset(ScenesOfSplit):
         self.max_views, self.view_step = max_views, view_step
         self.resize = resize or ('area' if mode == 'train' else 'lanczos')
         self.maps = frozenset(maps)
+        self.unnamed_as = unnamed
         if mode == 'train' and 'instance_ids' in self.maps:
             self.check_labels()
         self._check_view_choice()
@@ -212,6 +220,8 @@ class SceneDataset(ScenesOfSplit):
         check_poses(scene, frames)
         images = np.stack([view.image for view in views]).transpose(0, 3, 1, 2)                 # (V, 3, H, W)
         classes = self.class_index(scene)
+        if self.mode == 'train' and self.unnamed_as == 'masks':
+            classes |= dict.fromkeys(self.unnamed(scene), UNNAMED)
         return SceneBatch(
             images=_one_scene(images, torch.uint8), scene_names=[scene.name],
             view_names=[[frame.name for frame in frames]],

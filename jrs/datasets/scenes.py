@@ -129,6 +129,11 @@ class ScenesOfSplit:
         found = {item.id: self.benchmark.class_id(item.classes, item.label) for item in scene.instances or ()}
         return {number: class_id for number, class_id in found.items() if class_id in self.benchmark.all_ids}
 
+    def unnamed(self, scene: Scene) -> list[int]:
+        """Return the ids of instances that the benchmark has no word for: neither a class of it nor one that it ignores."""
+        known = self.class_ids(scene)
+        return [item.id for item in scene.instances or () if item.id not in known]
+
     def vertex_ids(self, scene: Scene, mesh: Mesh) -> np.ndarray:
         """Return class id * 1000 + instance number of each vertex (N,), 0 = void (data.md section 4.3)."""
         if mesh.instances is None:

@@ -26,9 +26,11 @@ from jrs.engine.processes import start_processes
 from jrs.engine.sharding import shard
 from jrs.engine.stop import leave_stopping_to_the_parent
 from jrs.engine.update import update_of
+from jrs.engine.words import names_in, say_names, tell_metrics
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.evaluation.evaluator import SceneEvaluator
 from jrs.io.atomic import check_folder
+from jrs.io.vocabulary import ATTRIBUTES
 from jrs.io.weights import build_with_weights
 from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
 from jrs.structures import MAPS, maps_read
@@ -38,6 +40,8 @@ FRESH = ('queries.*', 'feature_head.*', 'class_head.*', 'point_head.*', 'scale_h
 OFFICIAL_VGGT = ('Put the official VGGT-1B there: model.pt (5.0 GB, non-commercial licence) from '
                  'https://huggingface.co/facebook/VGGT-1B. Or name your copy: --cfg-options weights=FILE '
                  'model.teacher.checkpoint=FILE; model.pt, model.safetensors and files of tools/convert.py load alike.')
+HOW_TO_GET_WORDS = ('Write it with a CLIP or SigLIP that you have: python tools/vocabulary.py FILE --encoder FOLDER '
+                    '--names ...')
 HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
 
 
@@ -118,14 +122,21 @@ def look_for(cfg: Config, *datasets: str) -> tuple[dict[str, Dataset], list[Miss
             missing.setdefault(str(error), Missing(_place_of(cfg, name), [], str(error))).paths.append(name)
     teacher = cfg.model.get('teacher') or {}
     own = getattr(_backbone_part(cfg), 'official_weights', OFFICIAL_VGGT)
+    words = (cfg.model.get('class_head') or {}).get('vocabulary')
     for path, file, advice in (('weights', cfg.get('weights'), own),
-                               ('model.teacher.checkpoint', teacher.get('checkpoint'), OFFICIAL_VGGT)):
+                               ('model.teacher.checkpoint', teacher.get('checkpoint'), OFFICIAL_VGGT),
+                               ('model.class_head.vocabulary', _file_of_words(words), HOW_TO_GET_WORDS)):
         if file and not Path(file).is_file():
             own_file = (REPOSITORY / file).is_file()
             advice = f'It comes with the project: run from {REPOSITORY}, or name it there.' if own_file else advice
             fault = f'no file {file}. {advice}'
             missing.setdefault(fault, Missing(str(file), [], fault)).paths.append(path)
     return ready, list(missing.values())
+
+
+def _file_of_words(vocabulary: object) -> str | None:
+    """Return the vocabulary of a class head where it is a file."""
+    return vocabulary if isinstance(vocabulary, str) and vocabulary != ATTRIBUTES else None
 
 
 def _place_of(cfg: Config, name: str) -> str:
@@ -222,6 +233,9 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     print_log(memory_words(model, cfg, torch.device(get_device()), processes), 'current')
     hooks = [build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None]
     evaluator = build_evaluator(cfg.metrics) if validate else None
+    names = {name: names_in(dataset) for name, dataset in ready.items()}
+    say_names(model, names['train_dataset'])
+    tell_metrics(evaluator.metrics if validate else (), model, names['train_dataset'])
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm,
                                 settings.get('clip_by', 'all'), settings.get('decay_vectors', True))
     return JrsRunner(
@@ -236,7 +250,8 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
         val_cfg=dict() if validate else None, val_evaluator=evaluator,
         optim_wrapper=optimizer,
         param_scheduler=build_schedule(optimizer, settings.iterations, settings.warmup, settings.final_lr_factor),
-        default_hooks=_default_hooks(settings),
+        default_hooks=dict(_default_hooks(settings), words=dict(
+            type='ClassWords', training=names['train_dataset'], validation=names.get('val_dataset'))),
         custom_hooks=hooks,
         log_processor=dict(window_size=20, by_epoch=False), randomness=dict(seed=cfg.seed),
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]),

@@ -15,7 +15,6 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from jrs import __version__
-from jrs.benchmarks import BENCHMARKS
 from jrs.config import REPOSITORY, load_config, nearest_multiple
 from jrs.engine.memory import (
     RUNTIME,
@@ -27,6 +26,7 @@ from jrs.engine.memory import (
     parameter_bytes,
     without_estimate,
 )
+from jrs.engine.words import trained_names
 from jrs.errors import ConfigError, DataError, WeightsError, find_named
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
@@ -368,8 +368,7 @@ def class_names(cfg: Config, card: Mapping, agnostic: bool = False) -> tuple[str
     """
     if agnostic or cfg.model.get('class_head') is None:
         return ('object',)
-    benchmark = BENCHMARKS.get(card.get('benchmark') or cfg.train_dataset.get('benchmark'))
-    names = tuple(card.get('class_names') or (benchmark.class_names if benchmark else ()))
+    names = trained_names(cfg, card) or ()
     return names if len(names) == cfg.model.get('num_classes', 0) else ()
 
 

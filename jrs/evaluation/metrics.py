@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,23 @@ class SceneMetric(BaseMetric):
     """
 
     not_measured = ''
+    trained_names: frozenset[str] | None = None            # of a model whose classes are words; None = all were trained
+
+    @property
+    def names_apart(self) -> dict[str, list[str]] | None:
+        """Which classes of the benchmark are `known` from the model's training, and which `novel`; None where none is."""
+        names = getattr(getattr(self, 'benchmark', None), 'class_names', ())
+        if self.trained_names is None or self.trained_names.issuperset(names):
+            return None
+        return {'known': [name for name in names if name in self.trained_names],
+                'novel': [name for name in names if name not in self.trained_names]}
+
+    def names_in_words(self) -> dict[str, str]:
+        """Return that some names are novel, for `describe`; empty where none is."""
+        apart = self.names_apart
+        return {} if apart is None else {
+            'novel_names': f'{len(apart["novel"])} of {len(self.benchmark.class_names)}: in no training of these weights; '
+                           'their means are novel_..., the others known_...'}
 
     def process(self, data_batch: SceneBatch, data_samples: Sequence[Reconstruction]) -> None:
         """Score each scene of a batch."""
@@ -117,6 +134,9 @@ class InstanceAPMetric(SceneMetric):
         collect_device: 'cpu' or 'gpu', where processes exchange results.
         prefix: put before the name of every number.
 
+    Where the classes of the model are words and some were never trained (`names_apart`), their means are given apart, as
+    `known_AP`, `novel_AP` and so on.
+
     Attributes:
         by_rule: after `evaluate`, of the process that computes: a row per transfer, its own first, where there are `rules`.
     """
@@ -171,7 +191,7 @@ class InstanceAPMetric(SceneMetric):
         return {'benchmark': f'{self.benchmark.name} ({self.benchmark.num_classes} classes)',
                 'overlaps': threshold_words(thresholds), 'min_region': str(self.benchmark.min_region),
                 'labels': '; '.join(settings), **self.transfer.describe(), 'views_per_scene': self.views_per_scene,
-                **self.truth, **self.ranking}
+                **self.truth, **self.ranking, **(self.names_in_words() if self.class_aware else {})}
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, Any]:
         """Move the instances of one scene to its mesh and count overlaps, by each rule."""
@@ -264,7 +284,12 @@ class InstanceAPMetric(SceneMetric):
         return numbers
 
     def _evaluate(self, scenes: list[SceneMatches], class_agnostic: bool = False) -> AveragePrecision:
-        return evaluate(scenes, self.benchmark, class_agnostic, self.include_095)
+        found = evaluate(scenes, self.benchmark, class_agnostic, self.include_095)
+        if class_agnostic or self.names_apart is None:
+            return found
+        id_of = dict(zip(self.benchmark.class_names, self.benchmark.class_ids, strict=True))
+        apart = {kind: tuple(id_of[name] for name in names) for kind, names in self.names_apart.items()}
+        return replace(found, splits=found.splits | apart)
 
     def _oracle(self, transfer: Any, instance_ids: Tensor, table: InstanceTable, truth: SceneGroundTruth,
                 visible: Any) -> SceneMatches:

@@ -57,7 +57,8 @@ class PanopticMetric(SceneMetric):
         """Return the rule in words."""
         return {'panoptic': f'things of {self.benchmark.name}; IoU > 0.5, void out of the union, segments more than half '
                             f'void not counted; masks of score >= {self.min_score:g} with {self.min_share:g} of them free',
-                **{f'panoptic_{name}': words for name, words in self.transfer.describe().items() if VERTICES in self.where}}
+                **{f'panoptic_{name}': words for name, words in self.transfer.describe().items() if VERTICES in self.where},
+                **(self.names_in_words() if self.class_aware else {})}
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, SegmentCounts]:
         """Count the segments of one scene, by place and by whether classes count."""
@@ -106,6 +107,10 @@ class PanopticMetric(SceneMetric):
         """Return PQ, SQ and RQ over all scenes, by place."""
         numbers = {'scenes': float(len(scenes))}
         for way in sorted({key for scene in scenes for key in scene}):
-            quality = SegmentCounts.total(scene[way] for scene in scenes if way in scene).quality()
-            numbers |= {f'{way}{name}_things': value for name, value in quality.items()}
+            counts, apart = SegmentCounts.total(scene[way] for scene in scenes if way in scene), {}
+            if self.names_apart is not None and 'agnostic' not in way:
+                apart = {f'{kind}_': [self.benchmark.class_names.index(name) for name in names]
+                         for kind, names in self.names_apart.items()}
+            for kind, classes in {'': None, **apart}.items():
+                numbers |= {f'{way}{kind}{name}_things': value for name, value in counts.quality(classes).items()}
         return numbers

@@ -20,12 +20,15 @@ from jrs.masks import MaskLogits
 from jrs.registry import LOSSES
 from jrs.structures import InstanceTargets, Match, QueryPredictions
 
+NO_WORD = -100                                 # a target that cross-entropy leaves out
 TINY = 1e-12                                   # keeps a mean in which nothing counts at 0
 
 
 @LOSSES.register_module()
 class ClassLoss(InstanceTerm):
     """Cross-entropy of all queries over K + 1 classes; unmatched queries should say "no object", the last class.
+
+    Queries of instances without a name say nothing to it.
 
     Args:
         no_object_weight: class weight of "no object"; the others have 1. The mean is weighted likewise, and a matched query
@@ -53,17 +56,15 @@ class ClassLoss(InstanceTerm):
                               f'{classes!r}: take a loss for these, or a head with softmax.')
         with torch.autocast(scenes[0][0].class_logits.device.type, enabled=False):
             logits = torch.cat([pred.class_logits for pred, _, _ in scenes]).float()                # (n, K + 1)
-            wanted = torch.cat([_wanted(*scene) for scene in scenes])                               # (n,)
+            wanted = torch.cat([_wanted(*scene, self.ignored_label) for scene in scenes])           # (n,)
             weight = torch.ones(logits.shape[1], device=logits.device)
             weight[-1] = self.no_object_weight
-            if self.ignored_label is None and all(match.weights is None for _, _, match in scenes):
-                return F.cross_entropy(logits, wanted, weight)
-            counts = torch.cat([_counts(pred, match) for pred, _, match in scenes])                 # (n,)
-            if self.ignored_label is not None:
-                ignored = wanted == self.ignored_label
-                counts, wanted = counts.masked_fill(ignored, 0.0), wanted.masked_fill(ignored, 0)
-            losses = F.cross_entropy(logits, wanted, weight, reduction='none')                      # (n,)
-            return (counts * losses).sum() / (counts * weight[wanted]).sum().clamp_min(TINY)
+            some_count = any(len(match.queries) < len(pred.class_logits) for pred, _, match in scenes)
+            if some_count and all(match.weights is None for _, _, match in scenes):
+                return F.cross_entropy(logits, wanted, weight, ignore_index=NO_WORD)
+            counts = torch.cat([_counts(pred, match) for pred, _, match in scenes]) * (wanted != NO_WORD)       # (n,)
+            losses = F.cross_entropy(logits, wanted, weight, reduction='none', ignore_index=NO_WORD)            # (n,)
+            return (counts * losses).sum() / (counts * weight[wanted.clamp_min(0)]).sum().clamp_min(TINY)
 
 
 @LOSSES.register_module()
@@ -100,11 +101,11 @@ class MaskDiceLoss(InstanceTerm):
         return match.mean(matched_dice(*_matched(pred, target, match), smooth=self.smooth, valid=target.flat_valid))
 
 
-def _wanted(pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor:
-    """Return the class index that each query should say, (Q,) int64."""
+def _wanted(pred: QueryPredictions, target: InstanceTargets, match: Match, ignored_label: int | None = None) -> Tensor:
+    """Return the class index that each query should say, (Q,) int64; `NO_WORD` where nobody knows it."""
     logits = pred.class_logits
     wanted = torch.full((logits.shape[0],), logits.shape[1] - 1, dtype=torch.int64, device=logits.device)
-    wanted[match.queries] = target.labels[match.instances]
+    wanted[match.queries] = target.labels[match.instances].masked_fill(target.unknown(ignored_label)[match.instances], NO_WORD)
     return wanted
 
 

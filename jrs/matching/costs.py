@@ -19,7 +19,7 @@ class ClassCost:
 
     Args:
         weight: multiplier in the matching cost.
-        ignored_label: label of instances whose class nobody knows: any query is as good as certain. None = there are none.
+        ignored_label: label of instances whose class nobody knows, beside `UNNAMED`: any query is as good as certain.
     """
 
     def __init__(self, weight: float, ignored_label: int | None = None) -> None:
@@ -27,11 +27,9 @@ class ClassCost:
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
         """Return (Q, G) in [-weight, 0]; reads ``pred.class_probabilities()`` (Q, K) and ``target.labels`` (G,)."""
-        probabilities = pred.class_probabilities()[0]
-        if self.ignored_label is None:
-            return -self.weight * probabilities[:, target.labels]
-        ignored = target.labels == self.ignored_label                           # (G,)
-        return -self.weight * probabilities[:, target.labels.masked_fill(ignored, 0)].masked_fill(ignored, 1.0)
+        unknown = target.unknown(self.ignored_label)                            # (G,)
+        probabilities = pred.class_probabilities()[0][:, target.labels.masked_fill(unknown, 0)]             # (Q, G)
+        return -self.weight * probabilities.masked_fill(unknown, 1.0)
 
 
 @COSTS.register_module()

@@ -15,6 +15,7 @@ from jrs.datasets.sampling import SampleRequest, ViewBatchSampler
 from jrs.datasets.scene import SceneFolder
 from jrs.engine.data import data_line
 from jrs.errors import ConfigError, DataError
+from jrs.structures import UNNAMED
 from tests.datasets._raw_scan import export_frames, world_from_cam, write_raw
 
 CROPS = {'type': 'TrainViews', 'brightness': 0, 'contrast': 0, 'saturation': 0, 'hue': 0}
@@ -316,3 +317,19 @@ def test_what_is_not_read_of_a_split_is_said(prepared, monkeypatch):
     assert dataset(prepared, limit_scenes=1).left_aside() == ['the first 1 of 2 scenes of the list (limit_scenes)']
     line = data_line(dict(test_dataset=dict(type='SceneDataset')), 'test_dataset', few)
     assert line.endswith(f'1 scenes; 2 of {frames} frames are views (every=2, max_views=2, view_step=None)')
+
+
+def test_objects_that_a_benchmark_has_no_word_for_are_background_or_instances_without_a_name(prepared):
+    """Of chair, table, office chair and a strange thing; wall and floor are known, and ignored."""
+    own = dict(benchmark='rooms_known', width=84)
+    plain, masks = (dataset(prepared, **own, **more)[request()] for more in ({}, dict(unnamed='masks')))
+    names = {item.id: item.label for item in SceneFolder(prepared / 'scene0000_00').instances}
+    assert {names[int(number)] for number in plain.instances[0].ids} == {'chair', 'table'}
+    of_label = dict(zip((names[int(number)] for number in masks.instances[0].ids), masks.instances[0].labels.tolist(),
+                        strict=True))
+    assert set(of_label) == {'chair', 'table', 'office chair', 'strange thing'}
+    assert [of_label[name] for name in ('office chair', 'strange thing')] == [UNNAMED] * 2 and of_label['chair'] >= 0
+    assert set(masks.instance_ids.unique().tolist()) - {0, -1} > set(plain.instance_ids.unique().tolist()) - {0, -1}
+    assert UNNAMED not in dataset(prepared, **own, unnamed='masks', mode='test')[0].instances[0].labels
+    with pytest.raises(ConfigError, match='unnamed must be one of background, masks'):
+        dataset(prepared, unnamed='ignored')

@@ -1,6 +1,7 @@
 """Class and mask terms against slow loops."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from jrs.alignment.loss import ViewAttentionLoss
 from jrs.errors import ConfigError
 from jrs.losses.instance import ClassLoss, MaskBCELoss, MaskDiceLoss
 from jrs.matching.hungarian import HungarianMatcher
-from jrs.structures import Match
+from jrs.structures import UNNAMED, Match
 from tests.matching.test_costs import scene
 
 MATCH = Match(torch.tensor([1, 4]), torch.tensor([2, 0]))
@@ -126,3 +127,25 @@ def test_cross_entropy_refuses_classes_that_know_nothing_of_each_other():
     pred.classes = 'sigmoid'
     with pytest.raises(ConfigError, match="'sigmoid'"):
         ClassLoss()(pred, target, Match(torch.arange(1), torch.arange(1)))
+
+
+def test_queries_of_unnamed_instances_say_nothing_of_classes_and_have_masks():
+    pred, target = scene()
+    named = replace(target, labels=target.labels.clone())
+    target.labels[2] = UNNAMED
+    rest = [0, 2, 3, 4]                                                                    # query 1 is matched to it
+    logits, wanted = pred.class_logits[rest], torch.tensor([3, 3, 3, target.labels[0]])
+    expected = torch.nn.functional.cross_entropy(logits, wanted, torch.tensor([1, 1, 1, 0.1]))
+    torch.testing.assert_close(ClassLoss(0.1)(pred, target, MATCH), expected)
+    weighted = replace(MATCH, weights=torch.ones(2))
+    torch.testing.assert_close(ClassLoss(0.1)(pred, target, weighted), expected)
+    assert MaskBCELoss()(pred, target, MATCH).equal(MaskBCELoss()(pred, named, MATCH))
+
+
+def test_where_every_query_has_an_unnamed_instance_the_class_term_is_zero_with_a_gradient():
+    pred, target = scene(queries=2, instances=2)
+    target.labels[:] = UNNAMED
+    pred.class_logits.requires_grad_()
+    value = ClassLoss()(pred, target, Match(torch.arange(2), torch.arange(2)))
+    value.backward()
+    assert value.item() == 0 and pred.class_logits.grad.eq(0).all()

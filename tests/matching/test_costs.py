@@ -5,7 +5,7 @@ import torch
 
 from jrs.losses.instance import MaskBCELoss, MaskDiceLoss
 from jrs.matching.costs import ClassCost, MaskBCECost, MaskDiceCost
-from jrs.structures import InstanceTargets, Match, QueryPredictions
+from jrs.structures import UNNAMED, InstanceTargets, Match, QueryPredictions
 
 COSTS = [ClassCost(0.5), MaskBCECost(1.0), MaskDiceCost(1.0)]
 
@@ -70,3 +70,11 @@ def test_no_instances_more_instances_than_queries_and_one_view(cost, queries, in
     value = cost(*scene(queries, instances, views))
     assert value.shape == (queries, instances)
     assert value.isfinite().all()
+
+
+def test_an_unnamed_instance_costs_every_query_the_same():
+    pred, target = scene()
+    expected = ClassCost(0.5)(pred, target)
+    target.labels[1] = UNNAMED
+    found = ClassCost(0.5)(pred, target)
+    assert found[:, 1].eq(-0.5).all() and found[:, [0, 2]].equal(expected[:, [0, 2]])

@@ -1,0 +1,89 @@
+"""Which words the class head of a model scores, and which of those it was trained on.
+
+A head whose classes are words (`TextClassHead` with a vocabulary file) has no number of classes of its own: the data say
+which names a class index stands for. What the weights were trained on stands in their card; all other names are novel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from torch import nn
+from torch.utils.data import Dataset
+
+from jrs.benchmarks import BENCHMARKS
+from jrs.registry import HOOKS
+
+
+def open_head(model: nn.Module) -> nn.Module | None:
+    """Return the class head of a model where its classes are words of a vocabulary, else None."""
+    head = getattr(getattr(model, 'module', model), 'class_head', None)
+    return head if getattr(head, 'words', None) is not None else None
+
+
+def names_in(dataset: Dataset) -> tuple[str, ...] | None:
+    """Return the names of the classes of a data set; None where it does not say."""
+    names = getattr(dataset, 'metainfo', {}).get('classes')
+    return None if names is None else tuple(names)
+
+
+def say_names(model: nn.Module, names: Sequence[str] | None) -> None:
+    """Let a head whose classes are words score those called `names`; other models and None stay as they are.
+
+    Raises:
+        DataError: the vocabulary does not have one of them.
+    """
+    head = open_head(model)
+    if head is not None and names is not None:
+        head.use_names(names)
+
+
+def trained_names(cfg: Config, card: Mapping | None = None) -> tuple[str, ...] | None:
+    """Return the names that weights were trained on: as their card says, else as the config trains; None = not known."""
+    stated = (card or {}).get('class_names')
+    benchmark = BENCHMARKS.get((card or {}).get('benchmark') or cfg.train_dataset.get('benchmark'))
+    return tuple(stated) if stated else benchmark.class_names if benchmark else None
+
+
+def trained_names_of(cfg: Config, checkpoint: str | Path | None) -> tuple[str, ...] | None:
+    """Return the names that a weights file was trained on; of an untrained model those that the config trains."""
+    from jrs.io.weights import read_metadata
+    return trained_names(cfg, None if checkpoint is None else read_metadata(Path(checkpoint)))
+
+
+def tell_metrics(metrics: Iterable[object], model: nn.Module, names: Collection[str] | None) -> None:
+    """Tell metrics that ask for it which names a model of words was trained on; the others have all been trained."""
+    if names is None or open_head(model) is None:
+        return
+    for metric in metrics:
+        if hasattr(metric, 'trained_names'):
+            metric.trained_names = frozenset(names)
+
+
+@HOOKS.register_module()
+class ClassWords(Hook):
+    """Let the class head score the words of the validation data while these are scored, and those of training else.
+
+    Args:
+        training, validation: names of the classes; None = nothing changes.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, training: Sequence[str] | None = None, validation: Sequence[str] | None = None) -> None:
+        self.training, self.validation = training, validation
+
+    def before_train(self, runner) -> None:
+        """Score the names of training."""
+        say_names(runner.model, self.training)
+
+    def before_val_epoch(self, runner) -> None:
+        """Score the names of validation."""
+        say_names(runner.model, self.validation)
+
+    def after_val_epoch(self, runner, metrics: Mapping[str, float] | None = None) -> None:
+        """Score the names of training again."""
+        say_names(runner.model, self.training)

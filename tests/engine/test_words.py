@@ -1,0 +1,93 @@
+"""Classes that are words: the head scores the names of the data, and names that no training saw are told apart."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from jrs.config import load_config
+from jrs.engine.words import ClassWords, say_names, tell_metrics, trained_names
+from jrs.errors import DataError
+from jrs.heads.text_class import TextClassHead
+from jrs.io.weights import read_metadata
+from jrs.registry import METRICS, build
+from tests._data import ROOT, command
+
+WORDS = ROOT / 'configs' / 'segvggt' / 'all24_fada_words.py'
+
+
+@pytest.fixture(scope='module')
+def run(debug_data, tmp_path_factory):
+    """A run of two steps on the known names, validated on all; returns its folder and the options of its commands."""
+    out = tmp_path_factory.mktemp('words')
+    options = ['--profile', 'debug', '--cfg-options', f'data_root={debug_data}', 'train.iterations=2', 'hooks.pictures=None',
+               'batches.max_images=2', 'batches.views=(2, 2)', 'train.validate_every=1',
+               'metrics.depth=None', 'metrics.cameras=None']
+    assert command('train', WORDS, '--work-dir', out, *options) == 0
+    return out, options
+
+
+def test_training_knows_its_names_and_validation_scores_others(run):
+    out, _ = run
+    card = read_metadata(out / 'weights.safetensors')
+    assert card['benchmark'] == 'rooms_known' and len(card['class_names']) == 30 and 'desk' not in card['class_names']
+    last = json.loads((out / 'metrics.jsonl').read_text().splitlines()[-1])
+    assert {'instance/known_AP25', 'instance/novel_AP25'} <= set(last)
+    assert json.loads((out / 'terms.jsonl').read_text().splitlines()[-1])['loss_classification'] > 0
+
+
+def test_a_test_scores_novel_names_apart(run, capsys):
+    out, options = run
+    assert command('test', WORDS, out / 'weights.safetensors', *options) == 0
+    said, result = capsys.readouterr().out, json.loads((out / 'test' / 'results.json').read_text())
+    assert len(result['class_names']['known']) == 30 and 'desk' in result['class_names']['novel']
+    assert {'instance/known_AP', 'instance/novel_AP50'} <= set(result['metrics'])
+    assert '10 of 40' in result['facts']['novel_names'] and 'novel: no training saw the name' in said
+    assert said.index('novel: no training saw') > said.index('class (with ground truth)')
+
+
+def test_the_names_of_weights_are_their_cards_else_the_configs():
+    cfg = load_config(WORDS, 'debug')
+    assert trained_names(cfg, dict(class_names=['a'])) == ('a',) and len(trained_names(cfg)) == 30
+    assert len(trained_names(cfg, dict(benchmark='scannet20'))) == 18
+    cfg.train_dataset.pop('benchmark')
+    assert trained_names(cfg) is None
+
+
+def model_of(head):
+    return SimpleNamespace(class_head=head)
+
+
+def test_a_hook_changes_the_words_for_validation_and_back():
+    head = TextClassHead(embedding_dim=4, vocabulary='attributes')
+    hook, runner = ClassWords(['chair'], ['desk', 'chair']), SimpleNamespace(model=model_of(head))
+    hook.before_train(runner)
+    assert head.names == ('chair',)
+    hook.before_val_epoch(runner)
+    assert head.names == ('desk', 'chair')
+    hook.after_val_epoch(runner)
+    assert head.names == ('chair',)
+
+
+def test_other_heads_are_left_alone_and_unknown_words_refused():
+    plain = torch.nn.Linear(2, 2)
+    say_names(model_of(plain), ['chair'])
+    say_names(model_of(TextClassHead(text_dim=2, embedding_dim=4, vocabulary=[[1.0, 0.0]])), ['chair'])
+    with pytest.raises(DataError, match="no embedding of 'fire extinguisher'"):
+        say_names(model_of(TextClassHead(embedding_dim=4, vocabulary='attributes')), ['fire extinguisher'])
+
+
+def test_metrics_of_a_model_of_words_know_what_is_novel():
+    metric = build(METRICS, dict(type='InstanceAPMetric', benchmark='rooms_known'), 'metrics.a')
+    tell_metrics([metric], model_of(torch.nn.Linear(2, 2)), ['chair'])
+    assert metric.names_apart is None
+    model = model_of(TextClassHead(embedding_dim=4, vocabulary='attributes'))
+    tell_metrics([metric], model, None)
+    assert metric.names_apart is None
+    tell_metrics([metric], model, ['chair', 'desk'])
+    assert metric.names_apart['known'] == ['chair'] and len(metric.names_apart['novel']) == 29
+    tell_metrics([metric], model, metric.benchmark.class_names)
+    assert metric.names_apart is None and 'novel_names' not in metric.describe()
