@@ -1,5 +1,5 @@
 """Runner, loop, hooks, checkpoints: importing registers what mmengine looks up."""
 
-from jrs.engine import checkpoint, console, hooks, loop, pictures, processes
+from jrs.engine import checkpoint, console, hooks, loop, pictures, processes, words
 
-__all__ = ['checkpoint', 'console', 'hooks', 'loop', 'pictures', 'processes']
+__all__ = ['checkpoint', 'console', 'hooks', 'loop', 'pictures', 'processes', 'words']
