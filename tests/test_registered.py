@@ -91,7 +91,8 @@ TINY = {
     'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}, AttentionMetric={},
                     PanopticMetric=dict(benchmark='scannet200')),
     'hooks': dict.fromkeys(('ClassWords', 'EvaluationHook', 'Heartbeat', 'MetricNeeds', 'PlainCheckpoint', 'ProgressLog',
-                            'ResourceLog', 'SafeCheckpoint', 'SceneImages', 'TermLog')),   # all in the run of test_a_run_has_every_hook
+                            'ResourceLog', 'SafeCheckpoint', 'SceneImages',
+                            'TermLog')),                                # all in the run of test_a_run_has_every_hook
     'loops': dict(ResumableIterLoop=None),
     'functions': dict(collate_scenes=None),                             # in test_datasets_samplers_and_transforms
 }

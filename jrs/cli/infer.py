@@ -28,6 +28,8 @@ EXAMPLES = """examples:
   python tools/infer.py walk.mp4 --out outputs/walk --max-views 32
   python tools/infer.py photos/ --out outputs/mine --config configs/segvggt/all24_fada.py --checkpoint segvggt_scannet200.pt
   python tools/infer.py photos/ --out outputs/mine --cameras cameras.json --depth depth/
+  python tools/infer.py photos/ --out outputs/mine --checkpoint work_dirs/RUN/weights.safetensors \
+      --classes "chair, guitar, fire extinguisher" --vocabulary words/mine.yaml
   python tools/infer.py walk.mp4 --out outputs/walk --stream 16 --checkpoint work_dirs/stream_vggt_fada/weights.safetensors
 
 written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
@@ -49,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--checkpoint', help='weights; default: the file that comes with the project, '
                          'weights/rooms_tiny_all24_fada/weights.safetensors of the repository, from any working folder')
     options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms_small, rooms, debug')
+    words = options.add_argument_group('words', 'of a model whose classes are words (docs/words.md)')
+    words.add_argument('--classes', metavar='"A, B, ..."', help='words to look for, commas between; default: those of its '
+                       'training. The report and instances.json say which of them no training saw')
+    words.add_argument('--vocabulary', type=Path, metavar='FILE', help='where these words are (tools/vocabulary.py); '
+                       "default: the config's")
     views = options.add_argument_group('views')
     views.add_argument('--max-views', type=positive, help='at most so many, evenly spaced; default: all photos, '
                        'a few frames of a video')
@@ -98,6 +105,7 @@ def infer(args: argparse.Namespace) -> None:
     from jrs.engine.inference import Reconstructor
     from jrs.io.known_geometry import known_geometry, not_used, read_cameras
     from jrs.io.known_scale import check_scale_source, parse_scale_source
+    from jrs.io.vocabulary import split_names
     start = time.perf_counter()
     cameras = None if args.cameras is None else read_cameras(args.cameras)
     source = None if args.scale_from is None else parse_scale_source(args.scale_from)
@@ -109,7 +117,8 @@ def infer(args: argparse.Namespace) -> None:
         print(f'[{time.perf_counter() - start:6.1f} s] {words}', flush=True)
 
     reconstruct = Reconstructor(args.config, args.checkpoint, args.profile, args.device, args.width, args.agnostic,
-                                args.min_score, args.keep_all, args.copy)
+                                args.min_score, args.keep_all, args.copy,
+                                None if args.classes is None else split_names(args.classes), args.vocabulary)
     say(f'weights: {reconstruct.weights["file"]} ({reconstruct.weights["origin"]})')
     if args.stream:
         infer_stream(args, reconstruct, say)
@@ -201,6 +210,9 @@ def check_before_work(args: argparse.Namespace) -> None:
     if args.stream and args.scale_from is not None:
         raise DataError('--scale-from compares a scene at once, and the windows of a stream share one unit: leave out '
                         '--stream or --scale-from.')
+    if args.classes is not None and (args.agnostic or not args.classes.replace(',', '').strip()):
+        raise DataError('--classes names words to look for, such as --classes "chair, fire extinguisher"; it does not go '
+                        'with --agnostic, objects of any kind.')
     if args.out.exists() and not args.out.is_dir():
         raise DataError(f'--out {args.out} is a file; name a folder.')
     refuse_results_as_photos(args.source, args.out)

@@ -160,8 +160,9 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     from jrs.engine.inference import load_model
     from jrs.engine.loading import explaining_lost_workers
     from jrs.engine.processes import Watchdog, naming_lost_processes
-    from jrs.engine.words import names_in, say_names, tell_metrics, trained_names_of
+    from jrs.engine.words import check_encoder, names_in, say_names, tell_metrics, trained_names
     from jrs.evaluation.metrics import RULE
+    from jrs.io.weights import read_metadata
     cfg.weights = None
     cfg.model = without_teacher(cfg.model)
     ready = check_ready(cfg, 'test_dataset')
@@ -174,8 +175,10 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint, copy)
     evaluator = build_evaluator(cfg.metrics)
     dataset = build_dataset(cfg, 'test_dataset', maps_of_run(model, evaluator.metrics), patch_size_of(model))
+    card = {} if checkpoint is None else read_metadata(Path(checkpoint))
+    check_encoder(model, card)
     say_names(model, names_in(dataset))
-    tell_metrics(evaluator.metrics, model, trained_names_of(cfg, checkpoint))
+    tell_metrics(evaluator.metrics, model, trained_names(cfg, card))
     out.mkdir(parents=True, exist_ok=True)
     runner = JrsRunner(
         model=model, work_dir=str(out / 'log'), default_scope='jrs', launcher=place.launcher, test_cfg=dict(),

@@ -198,6 +198,7 @@ def save_result(runner, cfg: Config, work_dir: Path) -> None:
     from jrs.engine.record import finish_record, read_record
     from jrs.engine.sharding import whole
     from jrs.engine.update import update_of
+    from jrs.engine.words import word_facts
     from jrs.io.weights import save_weights
     state = whole(getattr(runner.model, 'module', runner.model).state_dict())
     if runner.rank != 0:
@@ -207,7 +208,8 @@ def save_result(runner, cfg: Config, work_dir: Path) -> None:
     card = dict(origin=f'trained by jrs, {code["commit"]}{"+changes" if code["dirty"] else ""}',
                 licence=facts.weights_licence, trained_on=facts.trained_on, experiment=Path(cfg.filename).stem,
                 iterations=cfg.train.iterations, update=str(update_of(cfg)), seed=cfg.seed,
-                num_classes=cfg.model.get('num_classes', 0), **label_space(cfg, runner.train_dataloader.dataset))
+                num_classes=cfg.model.get('num_classes', 0), **label_space(cfg, runner.train_dataloader.dataset),
+                **word_facts(runner.model))
     save_weights(state, work_dir / 'weights.safetensors', card)
     runner.logger.info(f'weights: {work_dir / "weights.safetensors"}')
     finish_record(work_dir)

@@ -26,7 +26,7 @@ from jrs.engine.memory import (
     parameter_bytes,
     without_estimate,
 )
-from jrs.engine.words import trained_names
+from jrs.engine.words import check_encoder, open_head, set_vocabulary, trained_names, words_of
 from jrs.errors import ConfigError, DataError, WeightsError, find_named
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
@@ -68,6 +68,7 @@ class Scene:
         weights: the card of the weights: file, origin, licence, trained_on, …
         facts: how it was made, for the report.
         advice: what the weights are good for, in words.
+        novel: those of the class names that no training of the weights saw.
     """
 
     reconstruction: Reconstruction
@@ -76,6 +77,7 @@ class Scene:
     weights: dict
     facts: dict
     advice: str = ''
+    novel: frozenset[str] = frozenset()
 
     @property
     def scale(self) -> str:
@@ -134,8 +136,9 @@ class Scene:
         cloud = None if self.reconstruction.missing_geometry else self.cloud(confidence, max_points)
         count = 0 if self.instances is None else len(self.instances.scores)
         written = export_scene(out, self.reconstruction, self.photos, cloud, self.class_names, instance_colours(count),
-                               self.weights, glb, colmap)
-        section = scene_section(self.reconstruction, self.class_names, cloud=cloud, valid=self.photos.valid)
+                               self.weights, glb, colmap, self.novel)
+        shown = [f'{name} (novel)' if name in self.novel else name for name in self.class_names]
+        section = scene_section(self.reconstruction, shown, cloud=cloud, valid=self.photos.valid)
         card = {name.replace('_', ' '): self.weights[name] for name in ('trained_on', 'licence') if name in self.weights}
         facts = {**self.facts, 'points': 'none' if cloud is None else f'{len(cloud.points):,}',
                  **({'left out': self.left_out} if self.left_out else {}),
@@ -161,14 +164,17 @@ class Reconstructor:
         min_score: instances below it are left out.
         keep_all: keep every scored instance of the config's own postprocessor, several per object included.
         copy: which copy of the model in the checkpoint, by its name there; None = the model itself where it is there.
+        classes: words to look for, of a model whose classes are words; None = those of its training.
+        vocabulary: the file that has these words, by the text encoder of the training; None = the one of the config.
 
     Raises:
-        WeightsError, ConfigError: what is missing or does not fit, and how to get it.
+        WeightsError, ConfigError, DataError: what is missing or does not fit, and how to get it.
     """
 
     def __init__(self, config: str | Path | None = None, checkpoint: str | Path | None = None, profile: str = 'paper',
                  device: str = 'auto', width: int | None = None, agnostic: bool = False, min_score: float = 0.2,
-                 keep_all: bool = False, copy: str | None = None) -> None:
+                 keep_all: bool = False, copy: str | None = None, classes: Sequence[str] | None = None,
+                 vocabulary: str | Path | None = None) -> None:
         if config is not None and checkpoint is None:
             raise WeightsError(f'The config {config} needs weights: name them with --checkpoint.')
         checkpoint = Path(checkpoint) if checkpoint is not None else default_weights()
@@ -177,12 +183,24 @@ class Reconstructor:
         if self.device.type == 'cpu':
             lean_allocations()
         _choose_ranking(self.cfg, agnostic, keep_all)
+        if vocabulary is not None:
+            set_vocabulary(self.cfg, vocabulary)
         self.model = load_model(self.cfg, checkpoint, copy).to(self.device)
         self.weights = weights_card(checkpoint)
         self.size_unit = self.cfg.test_dataset.get('patch_size') or self.model.backbone.patch_size
         self.width = width or self.cfg.test_dataset.get('width') or nearest_multiple(WIDTH, self.size_unit)
         self.agnostic, self.min_score, self.keep_all = agnostic, min_score, keep_all
         self.class_names = class_names(self.cfg, self.weights, agnostic)
+        self.novel = frozenset()
+        if (head := open_head(self.model)) is not None and not agnostic:
+            check_encoder(self.model, self.weights)
+            trained = trained_names(self.cfg, self.weights)
+            self.class_names = tuple(classes or trained or head.words.names)
+            head.use_names(self.class_names)
+            self.novel = frozenset() if trained is None else frozenset(self.class_names).difference(trained)
+        elif classes is not None:
+            raise ConfigError('--classes: objects of any kind are asked for, without classes.' if agnostic else
+                              f'--classes: {words_of(self.model)}.')
 
     def load(self, source: str | Path | Sequence[str | Path], max_views: int | None = None, every: int = 1) -> LoadedPhotos:
         """Return the views of `source` (folder, photo, list, video) at this model's input size."""
@@ -233,7 +251,8 @@ class Reconstructor:
         height, width = photos.images.shape[-2:]
         facts = {**facts, 'network input': f'{width} × {height}', 'device': str(self.device)}
         facts |= {'scores': found.instances.ranking} if found.instances is not None and found.instances.ranking else {}
-        return Scene(found, photos, self.class_names, self.weights, facts, self.advice)
+        facts |= {'novel names': ', '.join(name for name in self.class_names if name in self.novel)} if self.novel else {}
+        return Scene(found, photos, self.class_names, self.weights, facts, self.advice, self.novel)
 
     @property
     def advice(self) -> str:

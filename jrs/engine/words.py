@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from jrs.benchmarks import BENCHMARKS
+from jrs.errors import ConfigError
 from jrs.registry import HOOKS
 
 
@@ -48,10 +49,40 @@ def trained_names(cfg: Config, card: Mapping | None = None) -> tuple[str, ...] |
     return tuple(stated) if stated else benchmark.class_names if benchmark else None
 
 
-def trained_names_of(cfg: Config, checkpoint: str | Path | None) -> tuple[str, ...] | None:
-    """Return the names that a weights file was trained on; of an untrained model those that the config trains."""
-    from jrs.io.weights import read_metadata
-    return trained_names(cfg, None if checkpoint is None else read_metadata(Path(checkpoint)))
+def set_vocabulary(cfg: Config, vocabulary: str | Path) -> None:
+    """Let a config take its words from another vocabulary file.
+
+    Raises:
+        ConfigError: the classes of its model are no words.
+    """
+    head = cfg.model.get('class_head') or {}
+    if 'vocabulary' not in head:
+        raise ConfigError(f'--vocabulary: the classes of {head.get("type", "a model without class_head")} are no words: '
+                          'they are those of its training. A config whose model.class_head is a TextClassHead has words.')
+    head.vocabulary = str(vocabulary)
+
+
+def words_of(model: nn.Module) -> str:
+    """Return why the classes of a model are no words that could be chosen."""
+    head = getattr(model, 'class_head', None)
+    return 'the model has no class head' if head is None else \
+        f'the classes of {type(head).__name__} are those of its training; train one with a TextClassHead and a vocabulary ' \
+        '(docs/words.md)'
+
+
+def word_facts(model: nn.Module) -> dict[str, str]:
+    """Return what the card of weights says of the words of their training: `text_encoder`; empty for other models."""
+    head = open_head(model)
+    return {} if head is None else {'text_encoder': head.words.encoder}
+
+
+def check_encoder(model: nn.Module, card: Mapping) -> None:
+    """Raise a ConfigError where a model's words are by another text encoder than those that weights were trained with."""
+    head, trained = open_head(model), card.get('text_encoder')
+    if head is not None and trained is not None and head.words.encoder != trained:
+        raise ConfigError(f'the vocabulary ({head.words.source}) is by {head.words.encoder!r}, and these weights were '
+                          f'trained with the words of {trained!r}: cosines between the two mean nothing. Write the '
+                          'vocabulary with that encoder, tools/vocabulary.py.')
 
 
 def tell_metrics(metrics: Iterable[object], model: nn.Module, names: Collection[str] | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -46,7 +46,7 @@ GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])          # glTF: y up, z back
 
 def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud | None,
                  class_names: Sequence[str], palette: np.ndarray, weights: dict | None = None, glb: bool = True,
-                 colmap: bool = False) -> list[Path]:
+                 colmap: bool = False, novel: Collection[str] = ()) -> list[Path]:
     """Write everything that the scene has into `folder`; return the files and folders written.
 
     Args:
@@ -58,6 +58,7 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
         weights: what is known of the weights, repeated in instances.json.
         glb: also scene.glb (needs trimesh).
         colmap: also COLMAP's text model and its pictures in `colmap/` (`jrs.postprocess.colmap`).
+        novel: those of the names that no training of the weights saw; instances.json says so of each instance.
 
     Raises:
         DataError: depth or cameras are not finite. JrsError: trimesh is not installed.
@@ -71,7 +72,8 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
             by_instance = np.concatenate([np.array([[150, 154, 162]], np.uint8), palette])[cloud.instances]
             written.append(write_cloud(folder / 'instances.ply', cloud, by_instance, unit))
         written.append(write_masks(folder / 'masks', scene, photos))
-        written.append(_write_json(folder / 'instances.json', instances_record(scene, cloud, class_names, palette, weights)))
+        record = instances_record(scene, cloud, class_names, palette, weights, novel)
+        written.append(_write_json(folder / 'instances.json', record))
     written.append(write_views(folder / 'views', photos))
     if scene.cam_from_world is not None:
         written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos)))
@@ -192,8 +194,10 @@ def cameras_record(scene: Reconstruction, photos: LoadedPhotos) -> dict:
 
 
 def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_names: Sequence[str], palette: np.ndarray,
-                     weights: dict | None = None) -> dict:
+                     weights: dict | None = None, novel: Collection[str] = ()) -> dict:
     """Return what instances.json holds: one entry per instance, `id` as in masks and PLY; no points without a cloud.
+
+    Where some names are `novel`, each entry says whether its own is.
 
     `palette` (M, 3) uint8 RGB has the colour of each instance.
     """
@@ -206,6 +210,7 @@ def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_name
             'score': float(found.scores[index]), 'query': int(found.queries[index]), 'colour': palette[index].tolist(),
             'mask_pixels': int(pixels[index].sum()),
             'mask_pixels_per_view': dict(zip(scene.view_names, pixels[index].tolist(), strict=True)),
+            **({'novel': class_name(class_names, label) in novel} if novel else {}),
             **({} if cloud is None else _place(cloud.points[cloud.instances == index + 1]))})
     return {'mask_size': list(found.packed.size), 'scale': unit_in_words(scene.scale), 'weights': weights or {},
             'instances': entries,

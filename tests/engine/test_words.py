@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from jrs.config import load_config
 from jrs.engine.words import ClassWords, say_names, tell_metrics, trained_names
@@ -91,3 +92,42 @@ def test_metrics_of_a_model_of_words_know_what_is_novel():
     assert metric.names_apart['known'] == ['chair'] and len(metric.names_apart['novel']) == 29
     tell_metrics([metric], model, metric.benchmark.class_names)
     assert metric.names_apart is None and 'novel_names' not in metric.describe()
+
+
+def found_in(out):
+    return json.loads((out / 'instances.json').read_text())['instances']
+
+
+def test_photos_are_searched_for_words(run, tmp_path, capsys):
+    weights = run[0] / 'weights.safetensors'
+    Image.fromarray(torch.randint(0, 256, (60, 80, 3), dtype=torch.uint8).numpy()).save(tmp_path / 'photo.png')
+
+    def infer(name, *words):
+        return command('infer', tmp_path / 'photo.png', '--out', tmp_path / name, '--checkpoint', weights, '--no-glb',
+                       '--device', 'cpu', '--min-score', '0', *words)
+    assert infer('own', '--classes', 'desk, chair') == 0
+    found = found_in(tmp_path / 'own')
+    assert found and all(one['class'] in ('desk', 'chair') and one['novel'] is (one['class'] == 'desk') for one in found)
+    assert ('desk (novel)' in (report := (tmp_path / 'own' / 'report.html').read_text())) or 'novel names' in report
+    assert infer('trained') == 0 and 'novel' not in found_in(tmp_path / 'trained')[0]
+    assert command('vocabulary', tmp_path / 'other.yaml', '--encoder', 'attributes', '--names', 'lamp,window') == 0
+    assert infer('other', '--vocabulary', tmp_path / 'other.yaml', '--classes', 'window') == 0
+    assert {one['class'] for one in found_in(tmp_path / 'other')} == {'window'}
+    capsys.readouterr()
+    said = {('--classes', 'fire extinguisher'): "no embedding of 'fire extinguisher'", ('--classes', ' , '): 'names words',
+            ('--classes', 'chair', '--agnostic'): 'does not go with'}
+    for words, answer in said.items():
+        assert infer('refused', *words) == 2 and answer in capsys.readouterr().err
+    text = (tmp_path / 'other.yaml').read_text().replace('stated attributes', 'clip')
+    (tmp_path / 'other.yaml').write_text(text)
+    assert infer('refused', '--vocabulary', tmp_path / 'other.yaml') == 2
+    assert "by 'clip', and these weights were trained with the words of 'stated attributes'" in capsys.readouterr().err
+
+
+def test_fixed_classes_are_no_words(tmp_path, capsys):
+    Image.new('RGB', (80, 60)).save(tmp_path / 'photo.png')
+    plain = ['infer', tmp_path / 'photo.png', '--out', tmp_path / 'out', '--no-glb', '--device', 'cpu']
+    assert command(*plain, '--classes', 'chair') == 2
+    assert 'the classes of QueryClassHead are those of its training' in capsys.readouterr().err
+    assert command(*plain, '--vocabulary', 'words.yaml') == 2
+    assert 'the classes of QueryClassHead are no words' in capsys.readouterr().err
