@@ -33,7 +33,7 @@ class ClassLoss(InstanceTerm):
     Args:
         no_object_weight: class weight of "no object"; the others have 1. The mean is weighted likewise, and a matched query
             counts by its pair's weight besides.
-        ignored_label: label of instances whose class nobody knows: their queries do not count. None = there are none.
+        ignored_label: label of instances whose class nobody knows: beside `UNNAMED`: their queries do not count.
         options: of `InstanceTerm`; 'pooled' takes the weighted mean over the queries of all scenes.
     """
 
@@ -105,7 +105,7 @@ def _wanted(pred: QueryPredictions, target: InstanceTargets, match: Match, ignor
     """Return the class index that each query should say, (Q,) int64; `NO_WORD` where nobody knows it."""
     logits = pred.class_logits
     wanted = torch.full((logits.shape[0],), logits.shape[1] - 1, dtype=torch.int64, device=logits.device)
-    wanted[match.queries] = target.labels[match.instances].masked_fill(target.unknown(ignored_label)[match.instances], NO_WORD)
+    wanted[match.queries] = target.labels.masked_fill(target.unknown(ignored_label), NO_WORD)[match.instances]
     return wanted
 
 
