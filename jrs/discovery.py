@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -23,7 +24,20 @@ def plugin_folders() -> list[Path]:
 
 def points() -> dict[str, EntryPoint]:
     """Return the plugins that installed packages bring: name -> entry point."""
+    return dict(_points(tuple((folder, _changed(folder)) for folder in sys.path)))
+
+
+@functools.lru_cache(maxsize=8)
+def _points(searched: tuple[tuple[str, int], ...]) -> dict[str, EntryPoint]:
+    """Return the entry points of the packages in the folders `searched`, as they were when each was changed last."""
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder or '.').st_mtime_ns
+    except OSError:
+        return 0
 
 
 def available() -> dict[str, Path | None]:
@@ -107,20 +121,28 @@ def arguments_in_plugins(slot: str) -> set[str]:
 def _registrations(place: Path) -> Iterator[tuple[str, str, ast.ClassDef | ast.FunctionDef | None]]:
     """Yield name, slot and definition of everything that the files of a plugin register by name."""
     for path in _files(place):
-        tree = _tree(path, path.stat().st_mtime_ns)
-        nodes = list(ast.walk(tree)) if tree is not None else []
-        defined = {node.name: node for node in nodes if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
-        slots = {alias.asname: alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
-                 if alias.asname}
-        decorators = {id(decorator): node for node in defined.values() for decorator in node.decorator_list}
-        for node in nodes:
-            target = node.func if isinstance(node, ast.Call) else node if id(node) in decorators else None
-            if isinstance(target, ast.Attribute) and target.attr == 'register_module':
-                slot = getattr(target.value, 'id', getattr(target.value, 'attr', ''))
-                part = decorators.get(id(node)) or defined.get(_word(node, 'module', 1))
-                name = _word(node, 'name', 0) or getattr(part, 'name', None)
-                if name is not None:
-                    yield name, slots.get(slot, slot), part
+        yield from _registered(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=512)
+def _registered(path: Path, changed: int) -> list[tuple[str, str, ast.ClassDef | ast.FunctionDef | None]]:
+    """Return name, slot and definition of everything that a file registers by name, as it was at the time `changed`."""
+    tree = _tree(path, changed)
+    nodes = list(ast.walk(tree)) if tree is not None else []
+    defined = {node.name: node for node in nodes if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    slots = {alias.asname: alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+             if alias.asname}
+    decorators = {id(decorator): node for node in defined.values() for decorator in node.decorator_list}
+    found = []
+    for node in nodes:
+        target = node.func if isinstance(node, ast.Call) else node if id(node) in decorators else None
+        if isinstance(target, ast.Attribute) and target.attr == 'register_module':
+            slot = getattr(target.value, 'id', getattr(target.value, 'attr', ''))
+            part = decorators.get(id(node)) or defined.get(_word(node, 'module', 1))
+            name = _word(node, 'name', 0) or getattr(part, 'name', None)
+            if name is not None:
+                found.append((name, slots.get(slot, slot), part))
+    return found
 
 
 def _word(node: ast.expr, keyword: str, place: int) -> str | None:

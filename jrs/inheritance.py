@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import traceback
 import types
@@ -243,18 +244,23 @@ def _written(own: Mapping, inherited: Any, path: str = '') -> Iterator[str]:
 def _parse(path: Path) -> ast.Module:
     """Return the tree of a file, with mmengine's marks ``{{ fileDirname }}`` and ``{{_base_.x}}`` filled in."""
     try:
-        text = path.read_text(encoding='utf-8-sig')
-        marks = {'fileDirname': path.resolve().parent, 'fileBasename': path.name, 'fileBasenameNoExtension': path.stem,
-                 'fileExtname': path.suffix}
-        for mark, value in marks.items():
-            text = re.sub(rf'\{{\{{\s*{mark}\s*\}}\}}', lambda _, value=value: str(value), text)
-        tree = parsed(re.sub(r'\{\{\s*(_base_\.[\w.]+)\s*\}\}', r'\1', text), str(path))
+        return _tree(path.read_text(encoding='utf-8-sig'), path, path.resolve())
     except SyntaxError as error:
         raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
     except UnicodeDecodeError as error:
         raise ConfigError(f'{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8.') from error
     except (ValueError, RecursionError, MemoryError) as error:      # a NUL, or nested without end
         raise ConfigError(f'{path} cannot be read as Python: {error or type(error).__name__}.') from error
+
+
+@functools.lru_cache(maxsize=256)                                      # a base is read with each of its children
+def _tree(text: str, path: Path, place: Path) -> ast.Module:
+    """Return the tree of a file's `text`, for reading only; `place` is the resolved `path`."""
+    marks = {'fileDirname': place.parent, 'fileBasename': path.name, 'fileBasenameNoExtension': path.stem,
+             'fileExtname': path.suffix}
+    for mark, value in marks.items():
+        text = re.sub(rf'\{{\{{\s*{mark}\s*\}}\}}', lambda _, value=value: str(value), text)
+    tree = parsed(re.sub(r'\{\{\s*(_base_\.[\w.]+)\s*\}\}', r'\1', text), str(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.With) and 'read_base' in ast.unparse(node.items[0]):
             raise ConfigError(f'{path}, line {node.lineno}: the read_base() style is not supported: write '

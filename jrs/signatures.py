@@ -57,6 +57,7 @@ class _Taken(NamedTuple):
         return _Taken({name: required for name, required in left.items() if name not in given}, self.any)
 
 
+@functools.lru_cache(maxsize=4096)                                 # a config asks for every part at every change of a key
 def _taken(part: Callable) -> _Taken:
     try:
         return _of(part)
