@@ -97,10 +97,13 @@ TINY = {
     'functions': dict(collate_scenes=None),                             # in test_datasets_samplers_and_transforms
 }
 OF_POINTS = {                                                           # they see no images
-    'costs': ('CentreCost',), 'losses': ('CentreLoss', 'ScoreLoss', 'SuperpointContrastLoss', 'SuperpointSemanticLoss'),
+    'costs': ('CentreCost',),
+    'losses': ('CentreLoss', 'ScoreLoss', 'SuperpointContrastLoss', 'SuperpointSemanticLoss', 'VoxelClassLoss',
+               'VoxelOffsetLoss'),
     'postprocessors': ('MatrixNMS', 'SplitMasks', 'SuperpointTransfer'),
     'models': ('PointSegmenter', 'SparseUNet', 'Res16UNet34C', 'MeanPooling', 'AdaptivePooling', 'LearnedQueries',
-               'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder', 'PlacedDecoder', 'LevelDecoder'),
+               'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder', 'PlacedDecoder', 'LevelDecoder',
+               'GuidedDecoder'),
     'datasets': ('PointSceneDataset',), 'samplers': ('PointBatchSampler',)}
 for _slot, _names in OF_POINTS.items():
     TINY[_slot] |= dict.fromkeys(_names)

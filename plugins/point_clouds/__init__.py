@@ -3,6 +3,7 @@
 from jrs_plugins.point_clouds import (  # noqa: F401
     dataset,
     decoder,
+    guided_decoder,
     level_decoder,
     losses,
     model,

@@ -133,7 +133,7 @@ def superpoint_mode(values: Tensor, superpoints: Tensor, count: int) -> Tensor:
 
 
 def superpoint_targets(batch: PointBatch, membership: str = 'majority',
-                       superpoint_ids: str | None = None) -> list[PointTargets]:
+                       superpoint_ids: str | None = None, voxels: bool = False) -> list[PointTargets]:
     """Return the true instances of each scene.
 
     Args:
@@ -143,6 +143,7 @@ def superpoint_targets(batch: PointBatch, membership: str = 'majority',
         superpoint_ids: 'most': superpoints of which most points are of one instance, or of none, have one number;
             'floored_mean': that of the release, the mean of their points' numbers, which may be that of a third instance
             (section 2.2); None = they have none.
+        voxels: whether there are targets of voxels, each by its first point.
 
     Raises:
         ConfigError: another word for one of these.
@@ -162,8 +163,25 @@ def superpoint_targets(batch: PointBatch, membership: str = 'majority',
         batch.point_ids, batch.superpoints, count, superpoint_ids).split(batch.num_superpoints)
     scenes = zip(masks, batch.instances, batch.point_ids.split(batch.num_points), batch.positions.split(batch.num_points),
                  strict=True)
-    return [replace(_scene_targets(*scene), semantic=semantic, superpoint_ids=own)
-            for scene, semantic, own in zip(scenes, classes, numbers, strict=True)]
+    of_voxels = _voxel_targets(batch) if voxels else [{}] * len(batch.instances)
+    return [replace(_scene_targets(*scene), semantic=semantic, superpoint_ids=own, **below)
+            for scene, semantic, own, below in zip(scenes, classes, numbers, of_voxels, strict=True)]
+
+
+def _voxel_targets(batch: PointBatch) -> list[dict[str, Tensor]]:
+    """Return `voxel_labels` (X,), `voxel_offsets` (X, 3) and `voxel_inside` (X,) of each scene."""
+    points, found = batch.voxel_points.split(batch.num_voxels), []
+    for scene, (table, ids, positions) in enumerate(zip(batch.instances, batch.point_ids.split(batch.num_points),
+                                                        batch.positions.split(batch.num_points), strict=True)):
+        own = torch.isin(ids, table.ids)                                                    # (n,)
+        row = torch.zeros_like(ids)
+        row[own] = (ids[own][:, None] == table.ids).nonzero()[:, 1]
+        labels, centres = torch.full_like(ids, -1), torch.zeros_like(positions)             # of each point
+        labels[own] = table.labels[row[own]]
+        centres[own] = superpoint_mean(positions[own], row[own], len(table.ids))[row[own]]
+        first = points[scene] - sum(batch.num_points[:scene])                               # (X,)
+        found.append(dict(voxel_labels=labels[first], voxel_offsets=(centres - positions)[first], voxel_inside=own[first]))
+    return found
 
 
 def _numbers(point_ids: Tensor, superpoints: Tensor, count: int, kind: str) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from jrs_plugins.point_clouds.augmentation import PointAugmentation
 from jrs_plugins.point_clouds.batch import PointBatch, collate_points
 from jrs_plugins.point_clouds.normals import unit_rows, vertex_normals
+from scipy.spatial.transform import Rotation
 
 from jrs.datasets.sampling import SampleRequest, ViewBatchSampler
 from jrs.datasets.scene import Mesh, Scene
@@ -39,6 +40,7 @@ class PointSceneDataset(ScenesOfSplit):
         features: what the network sees of a voxel, out of 'color', 'position' and 'normal', in this order.
         color_scale: 'signed' is rgb / 127.5 - 1; 'normalised' by ScanNet's mean and deviation.
         centred: whether positions are relative to their mean.
+        turn: angle in radians about the vertical axis by which scenes of mode 'test' are turned for the network.
         augmentation: arguments of `PointAugmentation`; None = no random change.
         max_points: points of a training scene at most.
         ignored_label: in mode 'train', label of instances of a class that the benchmark does not have, for costs and losses
@@ -51,8 +53,8 @@ class PointSceneDataset(ScenesOfSplit):
 
     def __init__(self, voxel_m: float = 0.02, voxel_values: str = 'mean', voxel_origin: str = 'scene',
                  features: Sequence[str] = FEATURES[:2], color_scale: str = 'signed', centred: bool = False,
-                 augmentation: Mapping | None = None, max_points: int = 250000, ignored_label: int | None = None,
-                 **scenes) -> None:
+                 turn: float = 0.0, augmentation: Mapping | None = None, max_points: int = 250000,
+                 ignored_label: int | None = None, **scenes) -> None:
         _check_choice('voxel_values', [voxel_values], ('mean', 'first'))
         _check_choice('voxel_origin', [voxel_origin], ('scene', 'world'))
         _check_choice('color_scale', [color_scale], COLORS)
@@ -60,7 +62,7 @@ class PointSceneDataset(ScenesOfSplit):
         check_keys(PointAugmentation, augmentation or {}, 'dataset.augmentation')
         super().__init__(**scenes)
         self.voxel_m, self.voxel_values, self.voxel_origin = voxel_m, voxel_values, voxel_origin
-        self.features, self.ignored_label = tuple(features), ignored_label
+        self.features, self.turn, self.ignored_label = tuple(features), turn, ignored_label
         self.color_scale, self.centred, self.max_points = color_scale, centred, max_points
         self.augmentation = PointAugmentation(**(augmentation or {}))
         if self.mode == 'train':
@@ -74,8 +76,10 @@ class PointSceneDataset(ScenesOfSplit):
         scene = self.scenes[request if isinstance(request, int) else request.index]
         mesh = mesh_of(scene)
         if self.mode == 'test':
-            batch = self._batch(scene, mesh, np.arange(len(mesh.vertices)), mesh.vertices, mesh.colors.astype(np.float64),
-                                mesh.vertices / self.voxel_m, self._normals(mesh))
+            turn = Rotation.from_euler('z', self.turn).as_matrix().T
+            positions, normals = mesh.vertices @ turn, self._normals(mesh)
+            batch = self._batch(scene, mesh, np.arange(len(positions)), positions, mesh.colors.astype(np.float64),
+                                positions / self.voxel_m, None if normals is None else normals @ turn)
             batch.ground_truth = [SceneGroundTruth(
                 scene_name=scene.name, vertices=mesh.vertices, vertex_ids=self.vertex_ids(scene, mesh),
                 superpoints=batch.superpoints.numpy(), **NO_VIEWS,

@@ -42,10 +42,14 @@ class PointPredictions(QueryPredictions):
             stands for; the last column is "no class". None without that head.
         element_features: (n, S, C) what the superpoints are after each of n steps, of the last prediction in training; None
             where no loss asks.
+        voxel_logits, voxel_offsets: (X, K + 1) and (X, 3) metres, the class of each voxel and how far the centre of its
+            instance is from it, of the last prediction in training; None without such heads.
     """
 
     semantic_logits: Tensor | list[Tensor] | None = None
     element_features: Tensor | list[Tensor] | None = None
+    voxel_logits: Tensor | list[Tensor] | None = None
+    voxel_offsets: Tensor | list[Tensor] | None = None
 
 
 @MODELS.register_module()

@@ -25,10 +25,16 @@ class PointTargets(InstanceTargets):
     Attributes:
         semantic: (S,) int64 class of each superpoint among all classes of the data set, stuff first; -1 = not labelled.
         superpoint_ids: (S,) int64, one number per superpoint, equal where they are of one instance; None where nobody asks.
+        voxel_labels: (X,) int64, the class index of the instance that each voxel is of, -1 = none; None where nobody asks.
+        voxel_offsets: (X, 3) metres, from each voxel to the centre of its instance; anything where it has none.
+        voxel_inside: (X,) bool, whether it has one.
     """
 
     semantic: Tensor | None = None
     superpoint_ids: Tensor | None = None
+    voxel_labels: Tensor | None = None
+    voxel_offsets: Tensor | None = None
+    voxel_inside: Tensor | None = None
 
 
 @LOSSES.register_module()
@@ -157,3 +163,62 @@ class SuperpointContrastLoss(InstanceTerm):
         with torch.autocast(same.device.type, enabled=False):
             steps = F.normalize(pred.element_features.float(), dim=2, eps=1e-8)
             return sum(F.binary_cross_entropy(((1 + step @ step.T) / 2).clamp(0, 1), same) for step in steps)
+
+
+class VoxelTerm(InstanceTerm):
+    """Base of the terms on the last prediction's voxels: one mean over those of all scenes."""
+
+    every_level = False
+    sees = 'points'
+
+    def __call__(self, pred: PointPredictions, target: PointTargets, match: Match) -> Tensor:
+        """Return the value of one scene, a scalar."""
+        return self.pooled([(pred, target, match)])
+
+    def pooled(self, scenes: Sequence[SceneOfQueries]) -> Tensor:
+        """Return a scalar, of the voxels of all scenes; reads `voxel_logits`, `voxel_offsets` and the targets' `voxel_*`."""
+        for pred, target, _ in scenes:
+            if getattr(pred, 'voxel_logits', None) is None or getattr(target, 'voxel_labels', None) is None:
+                raise ConfigError(f'{type(self).__name__} reads what is said and what is true of voxels: set model.decoder '
+                                  'to one with such heads (GuidedDecoder) and model.targets.voxels=True, or this loss to '
+                                  'None.')
+        logits, offsets = (torch.cat([getattr(pred, name) for pred, _, _ in scenes]).float()
+                           for name in ('voxel_logits', 'voxel_offsets'))
+        return self.of(logits, offsets, *(torch.cat([getattr(target, f'voxel_{name}') for _, target, _ in scenes])
+                                          for name in ('labels', 'offsets', 'inside')))
+
+
+@LOSSES.register_module()
+class VoxelClassLoss(VoxelTerm):
+    """Cross-entropy of voxels over K + 1 classes, those of no instance being "no object"; the mean is weighted likewise.
+
+    Args:
+        no_object_weight: class weight of "no object"; the others have 1.
+        options: of `InstanceTerm`.
+    """
+
+    def __init__(self, no_object_weight: float = 0.1, scene_reduction: str = 'pooled', **options) -> None:
+        super().__init__(scene_reduction=scene_reduction, **options)
+        self.no_object_weight = no_object_weight
+
+    def of(self, logits: Tensor, offsets: Tensor, labels: Tensor, true_offsets: Tensor, inside: Tensor) -> Tensor:
+        """Return a scalar for voxels (X, ...)."""
+        weight = logits.new_ones(logits.shape[1])
+        weight[-1] = self.no_object_weight
+        return F.cross_entropy(logits, torch.where(labels < 0, logits.shape[1] - 1, labels), weight)
+
+
+@LOSSES.register_module()
+class VoxelOffsetLoss(VoxelTerm):
+    """How far off voxels of instances see the centre: metres along x, y and z, added, mean over these voxels.
+
+    Args: see `InstanceTerm`.
+    """
+
+    def __init__(self, scene_reduction: str = 'pooled', **options) -> None:
+        super().__init__(scene_reduction=scene_reduction, **options)
+
+    def of(self, logits: Tensor, offsets: Tensor, labels: Tensor, true_offsets: Tensor, inside: Tensor) -> Tensor:
+        """Return a scalar for voxels (X, ...); 0 where none is of an instance."""
+        errors = (offsets - true_offsets).abs().sum(dim=1)                                  # (X,)
+        return (inside * errors).sum() / (inside.sum() + 1e-8)

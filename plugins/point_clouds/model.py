@@ -27,7 +27,8 @@ class PointSegmenter(BaseModel):
     Args:
         network: features and coordinates of voxels -> features of voxels (`SparseUNet`).
         decoder: superpoints of a scene -> predictions (`SuperpointDecoder`); its attribute `reads` says whether it wants
-            'superpoints', their 'voxels' too, or also the 'levels' of the network.
+            'superpoints', their 'voxels' too, or also the 'levels' of the network. One with heads of voxels has a method
+            `of_voxels`, which is called with those of all scenes together.
         num_classes: K.
         pooling: features of points -> of superpoints.
         matcher: assigns queries to true instances (`MATCHERS`).
@@ -81,8 +82,28 @@ class PointSegmenter(BaseModel):
         scenes = zip(*(values.split(batch.num_superpoints) for values in (
             pooled, superpoint_mean(batch.positions, batch.superpoints, count),
             points_per_superpoint(batch.superpoints, count))), strict=True)
-        below = [None] * len(batch.scene_names) if reads == 'superpoints' else _voxels(batch, voxels, pyramid)
+        below = [None] * len(batch.scene_names) if reads == 'superpoints' else self._voxels(batch, voxels, pyramid)
         return [Superpoints(*scene, voxels=own) for scene, own in zip(scenes, below, strict=True)]
+
+    def _voxels(self, batch: PointBatch, features: Tensor, pyramid: list | None) -> list[SceneVoxels]:
+        """Return the voxels of each scene, `features` (X, C) of all, and the network's levels where there are any."""
+        point = batch.voxel_points                                                          # (X,)
+        scenes = range(len(batch.scene_names))
+        levels = [([], [])] * len(scenes) if pyramid is None else of_scenes(pyramid, len(scenes))
+        of_points = (batch.point_voxel.split(batch.num_points), batch.superpoints.split(batch.num_points))
+        of_voxels = [values.split(batch.num_voxels) for values in (
+            features, batch.positions[point], batch.voxels[:, 1:], batch.superpoints[point])]
+        said = self.decoder.of_voxels(features) if hasattr(self.decoder, 'of_voxels') else {}
+        said = {name: values.split(batch.num_voxels) for name, values in said.items()}
+        found = []
+        for scene in scenes:
+            first_voxel, first_superpoint = (sum(counts[:scene]) for counts in (batch.num_voxels, batch.num_superpoints))
+            own, positions, cells, superpoints = (values[scene] for values in of_voxels)
+            found.append(SceneVoxels(
+                own, positions, cells, superpoints - first_superpoint, of_points[0][scene] - first_voxel,
+                of_points[1][scene] - first_superpoint, *levels[scene],
+                **{name: values[scene] for name, values in said.items()}))
+        return found
 
     def loss(self, batch: PointBatch) -> dict[str, Tensor]:
         """Return the weighted training terms of `batch` as ``loss_<name>``, and unweighted parts for the log."""
@@ -120,20 +141,3 @@ class PointSegmenter(BaseModel):
         superpoints = batch.superpoints.split(batch.num_points)[index] - sum(batch.num_superpoints[:index])
         return dict(zip(('panoptic_semantic', 'panoptic_instance'),
                         panoptic_map(instances, logits, superpoints, **self.panoptic), strict=True))
-
-
-def _voxels(batch: PointBatch, features: Tensor, pyramid: list | None) -> list[SceneVoxels]:
-    """Return the voxels of each scene, `features` (X, C) of all, and the network's levels where there are any."""
-    point = batch.voxel_points                                                              # (X,)
-    scenes = range(len(batch.scene_names))
-    levels = [([], [])] * len(scenes) if pyramid is None else of_scenes(pyramid, len(scenes))
-    of_points = (batch.point_voxel.split(batch.num_points), batch.superpoints.split(batch.num_points))
-    of_voxels = [values.split(batch.num_voxels) for values in (
-        features, batch.positions[point], batch.voxels[:, 1:], batch.superpoints[point])]
-    found = []
-    for scene in scenes:
-        first_voxel, first_superpoint = (sum(counts[:scene]) for counts in (batch.num_voxels, batch.num_superpoints))
-        own, positions, cells, superpoints = (values[scene] for values in of_voxels)
-        found.append(SceneVoxels(own, positions, cells, superpoints - first_superpoint, of_points[0][scene] - first_voxel,
-                                 of_points[1][scene] - first_superpoint, *levels[scene]))
-    return found

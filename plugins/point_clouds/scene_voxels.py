@@ -25,6 +25,7 @@ class SceneVoxels(Moves):
         levels: (X_l, C_l) features of the network at falling strides, the last of the voxels (X, C); empty where
             nobody reads them.
         parents: (X_l,) int64, the row of each voxel at the level before, for all but the first level.
+        class_logits, offsets: (X, K + 1) and (X, 3), what a decoder with such heads says of voxels; else None.
     """
 
     features: Tensor
@@ -35,6 +36,8 @@ class SceneVoxels(Moves):
     point_superpoint: Tensor
     levels: list[Tensor] = field(default_factory=list)
     parents: list[Tensor] = field(default_factory=list)
+    class_logits: Tensor | None = None
+    offsets: Tensor | None = None
 
     def at_level(self, values: Tensor, number: int) -> Tensor:
         """Return `values` (X, F) at level `number`, (X_l, F): a coarser voxel has the mean of its occupied children."""

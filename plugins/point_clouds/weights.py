@@ -46,6 +46,17 @@ DECODER = (
     (r'(mlp|pooling_linear1?)\.(.*)', r'pooling.\1.\2'),                                  # Relation3D
     (r'decoder\.decoder\.position_relation_embedding\.pos_proj\.0\.(.*)', r'decoder.relations.heads.\1'),
     (r'decoder\.decoder\.position_relation_embedding\.pos_func\.(.*)', r'decoder.relations.positions.\1'),
+    (r'decoder\.vx_seg_head\.(.*)', r'decoder.voxel_classes.\1'),                          # SGIFormer
+    (r'decoder\.vx_bias_head\.(.*)', r'decoder.voxel_offsets.\1'),
+    (r'decoder\.vx_feat_proj\.(.*)', r'decoder.voxel_projection.\1'),
+    (r'decoder\.rep_layer\.(.*)', r'decoder.guide.\1'),
+    (r'decoder\.query_learn\.weight', 'decoder.learned'),
+    (r'decoder\.sp_feat_proj\.(.*)', r'decoder.key_projection.\1'),
+    (r'decoder\.sp_pos\.(.*)', r'decoder.key_positions.\1'),
+    (r'decoder\.feat_query_attn_layers\.(\d+)\.attn\.(.*)', r'decoder.updates.\1.cross_attention.\2'),
+    (r'decoder\.feat_query_attn_layers\.(\d+)\.norm\.(.*)', r'decoder.updates.\1.cross_norm.\2'),
+    (r'decoder\.feat_self_attn_layers\.(\d+)\.attn\.(.*)', r'decoder.updates.\1.self_attention.\2'),
+    (r'decoder\.feat_self_attn_layers\.(\d+)\.norm\.(.*)', r'decoder.updates.\1.self_norm.\2'),
     (r'(?:model\.)?mask_features_head\.(.*)', r'decoder.mask_features.\1'),               # Mask3D from here on
     (r'(?:model\.)?query_projection\.layers\.(.*)', r'decoder.place.\1'),
     (r'(?:model\.)?mask_embed_head\.(.*)', r'decoder.embedding.\1'),
@@ -69,14 +80,19 @@ RELATION3D_MARK = 'mlp.0.weight'
 UNUSED_OF_RELATION3D = (r'coords_linear\..*', r'decoder\.x_mask\..*', r'decoder\.decoder\.layers_cross\.1\..*',
                         r'decoder\.decoder\.layers_cross\.0\.(ca_qpos_proj|norm1)\..*')
 UNUSED_NORM = (r'decoder\.cross_attn_layers\.\d+\.norm\..*',)      # of SPFormer: trained beside, never applied
+SGIFORMER_MARKS = ('decoder.vx_seg_head.0.weight', 'decoder.rep_layer.0.weight', 'decoder.query_learn.weight')
 MASK3D_MARKS = ('mask_features_head.kernel', 'mask_embed_head.0.weight', 'lin_squeeze.0.0.weight')
-UNUSED_FINAL = (r'(?:model\.)?backbone\.final\..*',)                # of Mask3D, which reads what stands before
+UNUSED_FINAL = (r'(?:model\.)?backbone\.final\..*',)                # of Mask3D, SGIFormer: they read what is before
 
 
 def unused_keys(keys: Collection[str]) -> tuple[str, ...] | None:
     """Return patterns of the keys of a published file that its method does not use; None for another file."""
     if set(MASK3D_MARKS) <= {key.removeprefix('model.') for key in keys}:
         return UNUSED_FINAL
+    if set(SGIFORMER_MARKS) <= set(keys):
+        layer = re.compile(r'decoder\.feat_query_attn_layers\.(\d+)\.')
+        last = max((int(found[1]) for found in map(layer.match, keys) if found), default=0)
+        return (*UNUSED_FINAL, rf'decoder\.feat_(query|self)_attn_layers\.{last}\..*')     # nobody reads its result
     if not set(MARKS) <= set(keys) or not set(STARTS) & set(keys):
         return None
     if RELATION3D_MARK in keys:

@@ -26,6 +26,8 @@ suppression = sys.modules['jrs_plugins.point_clouds.suppression']
 panoptic = importlib.import_module('jrs_plugins.point_clouds.panoptic')
 batches = sys.modules['jrs_plugins.point_clouds.batch']
 weights = sys.modules['jrs_plugins.point_clouds.weights']
+scene_voxels = sys.modules['jrs_plugins.point_clouds.scene_voxels']
+pooling = sys.modules['jrs_plugins.point_clouds.pooling']
 UNUSED = (r'decoder\.cross_attn_layers\.\d+\.norm\..*',)                # of SPFormer: there, and not used
 
 
@@ -126,10 +128,50 @@ def test_superpoints_of_one_instance_are_taught_to_look_alike(path):
     assert_close(features.grad, arrays['grad_mask_feats'], 'gradient')
 
 
+VOXELS = dict(voxel_logits='vx_seg', voxel_offsets='vx_bias')
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('path', golden_files('baseline_decoder_sgiformer*.npz'))
+def test_the_decoder_of_queries_and_superpoints_in_turn(path):
+    arrays, meta = load_npz(path)
+    config, keys = meta['config'], meta['keys']
+    part = build(MODELS, dict(
+        type='GuidedDecoder', dim_in=config['in_channel'], num_classes=config['num_class'],
+        num_guided=config['num_sample_query'], num_learned=config['num_learn_query'], voxel_share=config['alpha'],
+        layers=config['dec_num_layer'], width=config['d_model'], num_heads=config['nhead'], hidden=config['hidden_dim'],
+        superpoint_attention=any('feat_self_attn' in key for key in keys), score_head=config['use_score']), 'model.decoder')
+    unused = weights.unused_keys(keys)
+    load_published(part, meta, lambda key: (ours := weights.our_key(key, unused)) and ours.removeprefix('decoder.')).eval()
+    features = torch.from_numpy(arrays['vx_feats'])
+    said = part.of_voxels(features)                              # the norms of these heads know training; their means do not
+    part.train()                                                 # no dropout: only so are all levels kept
+    assert_close(said['class_logits'], arrays['vx_seg'], 'classes of voxels')
+    assert_close(said['offsets'], arrays['vx_bias'], 'offsets of voxels')
+    first = np.cumsum([0, *meta['voxels']])
+    for index, count in enumerate(meta['superpoints']):
+        own = slice(first[index], first[index + 1])
+        voxel, superpoints = torch.from_numpy(arrays[f'inverse{index}']), torch.from_numpy(arrays[f'superpoint{index}'])
+        positions = torch.from_numpy(arrays['vx_coord'][own])
+        voxels = scene_voxels.SceneVoxels(features[own], positions, positions.long(), voxel, voxel, superpoints,
+                                          **{name: values[own] for name, values in said.items()})
+        pooled = pooling.superpoint_mean(features[own][voxel], superpoints, count)
+        assert_close(part.starts(voxels), arrays[f'start_queries{index}'], 'starts')
+        found = part(decoder.Superpoints(pooled, positions, torch.bincount(superpoints, minlength=count), voxels)).levels
+        for name, values in (('labels', [level.class_logits for level in found]),
+                             ('masks', [level.mask_logits.flatten(1) for level in found]),
+                             ('scores', [level.scores[:, None] for level in found if level.scores is not None])):
+            if values:
+                assert_close(torch.stack(values), arrays[f'{name}{index}'], f'{name}{index}')
+        blocked = [decoder.blocked_elements(level.mask_logits, part.mask_threshold) for level in found]
+        np.testing.assert_array_equal(torch.stack(blocked), arrays[f'attn{index}'])
+
+
 def leaves_of(arrays: dict, names: tuple[str, ...], scenes: int) -> dict[str, list[torch.Tensor]]:
     """Return the inputs that gradients are stored for, by kind: one tensor per scene."""
     return {name: [torch.from_numpy(arrays[f'{name}{index}']).requires_grad_() for index in range(scenes)]
-            for name in names if f'{name}0' in arrays}
+            for name in names if f'{name}0' in arrays} | {
+        name: [torch.from_numpy(arrays[f'{name}0']).requires_grad_()] for name in VOXELS.values() if f'{name}0' in arrays}
 
 
 def predictions_of(arrays: dict, leaves: dict, level: int, last: bool):
@@ -142,7 +184,13 @@ def predictions_of(arrays: dict, leaves: dict, level: int, last: bool):
         mask_logits=[value[level][:, None, None] for value in leaves['masks']],
         scores=[value[level][:, 0] for value in leaves['scores']] if 'scores' in leaves else None, elements=elements,
         centres=[value[level] for value in leaves['bboxes']] if 'bboxes' in leaves else None,
-        semantic_logits=[value[0] for value in leaves['sem']] if last and 'sem' in leaves else None)
+        semantic_logits=[value[0] for value in leaves['sem']] if last and 'sem' in leaves else None,
+        **{name: in_first_scene(leaves[kind][0], len(scenes)) for name, kind in VOXELS.items() if last and kind in leaves})
+
+
+def in_first_scene(values: torch.Tensor, scenes: int) -> list[torch.Tensor]:
+    """Return the voxels of all scenes, which files do not tell apart, as those of the first."""
+    return [values, *[values[:0]] * (scenes - 1)]
 
 
 def targets_of(arrays: dict, scenes: int) -> list:
@@ -157,12 +205,17 @@ def targets_of(arrays: dict, scenes: int) -> list:
                                            torch.ones(len(masks), 1), semantic=semantic,
                                            centres=torch.from_numpy(arrays[f'gt_centres{index}'])
                                            if f'gt_centres{index}' in arrays else None))
+    if 'gt_voxel_class' in arrays:
+        for name, kind in dict(voxel_labels='class', voxel_offsets='offset', voxel_inside='in_instance').items():
+            values = in_first_scene(torch.from_numpy(arrays[f'gt_voxel_{kind}']), scenes)
+            targets = [replace(target, **{name: value}) for target, value in zip(targets, values, strict=True)]
     return targets
 
 
 def weights_of(meta: dict) -> dict[str, float]:
     """Return the weight of each loss, in the order in which the method lists them."""
-    names = {3: ('cls', 'bce', 'dice'), 4: ('cls', 'bce', 'dice', 'score'), 5: ('cls', 'bce', 'dice', 'centre', 'score')}
+    names = {3: ('cls', 'bce', 'dice'), 4: ('cls', 'bce', 'dice', 'score'), 5: ('cls', 'bce', 'dice', 'centre', 'score'),
+             6: ('cls', 'bce', 'dice', 'score', 'voxel_cls', 'voxel_offset')}
     return dict(zip(names[len(meta['loss_weight'])], meta['loss_weight'], strict=True))
 
 
@@ -173,6 +226,8 @@ def criterion_of(meta: dict, scenes: int):
         classes = 'mean_all'
         reduction = 'mean_present' if meta['fix_mean_loss'] else 'mean_all'
         last, aux = (4.0, 4.0 / scenes) if meta['fix_dice_loss_weight'] else (scenes, 1.0)
+    elif meta['kind'] == 'criterion_sgiformer':
+        classes, reduction = 'mean_all', 'mean_present' if meta['fix_mean_loss'] else 'mean_all'
     elif meta['kind'] == 'criterion_mask3d':
         reduction, last = 'sum', 1.0
     parts = dict(
@@ -180,7 +235,9 @@ def criterion_of(meta: dict, scenes: int):
         bce=dict(type='MaskBCELoss', scene_reduction=reduction),
         dice=dict(type='MaskDiceLoss', scene_reduction=reduction, last_scale=last, aux_scale=aux),
         centre=dict(type='CentreLoss', scene_reduction='pooled'),
-        score=dict(type='ScoreLoss', scene_reduction='mean_all'))
+        score=dict(type='ScoreLoss', scene_reduction='mean_all'),
+        voxel_cls=dict(type='VoxelClassLoss', no_object_weight=meta['no_object_weight']),
+        voxel_offset=dict(type='VoxelOffsetLoss'))
     named = weights_of(meta)
     parts = {name: part for name, part in parts.items() if name in meta['terms']}
     if meta.get('semantic_weight'):
@@ -204,7 +261,7 @@ def matcher_of(meta: dict):
 
 @pytest.mark.parametrize('path', golden_files(
     'baseline_criterion_spformer*.npz', 'baseline_criterion_oneformer3d*.npz', 'baseline_criterion_maft*.npz',
-    'baseline_criterion_mask3d*.npz', 'baseline_criterion_relation3d*.npz'))
+    'baseline_criterion_mask3d*.npz', 'baseline_criterion_relation3d*.npz', 'baseline_criterion_sgiformer*.npz'))
 def test_costs_matches_terms_and_gradients_of_the_criterion(path):
     arrays, meta = load_npz(path)
     scenes = sum(name.startswith('gt_labels') for name in arrays)
@@ -280,7 +337,8 @@ def postprocessor_of(meta: dict, case: dict):
 
 
 @pytest.mark.parametrize('path', golden_files(
-    'baseline_postprocess_spformer*.npz', 'baseline_postprocess_oneformer3d*.npz', 'baseline_postprocess_relation3d*.npz'))
+    'baseline_postprocess_spformer*.npz', 'baseline_postprocess_oneformer3d*.npz', 'baseline_postprocess_relation3d*.npz',
+    'baseline_postprocess_sgiformer*.npz'))
 def test_predictions_become_scored_masks_of_points(path):
     arrays, meta = load_npz(path)
     for number, case in enumerate(meta['cases']):

@@ -223,7 +223,7 @@ def test_what_the_data_set_does_not_know_is_told(options, words):
         DATASETS.get('PointSceneDataset')(folder='x', split='y', benchmark='scannet200', **options)
 
 
-@pytest.mark.parametrize('name', ['oneformer3d', 'mask3d', 'relation3d'])
+@pytest.mark.parametrize('name', ['oneformer3d', 'mask3d', 'relation3d', 'sgiformer_l'])
 def test_a_method_is_trained_saved_loaded_and_scored(name, debug_data, tmp_path):
     words = ('--profile', 'debug', '--cfg-options', f'data_root={debug_data}')
     assert command('train', CONFIGS / f'{name}.py', *words, 'train.iterations=2', 'batches.slots=1',
@@ -236,6 +236,7 @@ def test_a_method_is_trained_saved_loaded_and_scored(name, debug_data, tmp_path)
 
 
 UNUSED = dict(spformer=r'decoder\.cross_attn_layers\.\d\.norm\..*|criterion\..*',
+              sgiformer=r'backbone\.final\..*|decoder\.feat_(query|self)_attn_layers\.2\..*',
               relation3d=r'coords_linear\..*|decoder\.x_mask\..*|decoder\.decoder\.layers_cross\.1\..*|'
                          r'decoder\.decoder\.layers_cross\.0\.(ca_qpos_proj|norm1)\..*|criterion\..*',
               mask3d=r'model\.backbone\.final\..*|criterion\..*')
@@ -268,7 +269,9 @@ def _numbers(braces: str) -> list[str]:
                                               ('oneformer3d_scannet200', 'oneformer3d'),
                                               ('mask3d_scannet', 'mask3d_scannetv2'), ('mask3d_scannet200', 'mask3d'),
                                               ('relation3d_scannet', 'relation3d_scannetv2'),
-                                              ('relation3d_scannet200', 'relation3d')])
+                                              ('relation3d_scannet200', 'relation3d'),
+                                              ('sgiformer_l_scannet', 'sgiformer_l_scannetv2'),
+                                              ('sgiformer_l_scannet200', 'sgiformer_l')])
 def test_every_published_name_and_shape_is_ours(keys, config):
     with torch.device('meta'):
         model = build(MODELS, load_config(CONFIGS / f'{config}.py').model, 'model')

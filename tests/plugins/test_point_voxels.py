@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,77 @@ def test_instances_of_no_class_of_the_benchmark_are_there_for_losses_that_ignore
     assert table.labels[table.ids == item.id].tolist() == [253] and (table.labels < 198).sum() >= 1
     data.ignored_label = None
     assert item.id not in data[SampleRequest(0, 0, 1, 1.0)].instances[0].ids
+
+
+def test_voxels_know_the_class_and_the_centre_of_their_instance(debug_data):
+    alone = [sample(config(debug_data, 'sgiformer_l'), index) for index in (0, 1)]
+    batch = batches.collate_points(alone)
+    for scene, target in zip(alone, batches.superpoint_targets(batch, voxels=True), strict=True):
+        ids, table = scene.point_ids[scene.voxel_points], scene.instances[0]
+        assert target.voxel_inside.equal(ids > 0) and target.voxel_labels[ids == 0].eq(-1).all()
+        for number, label in zip(table.ids.tolist(), table.labels.tolist(), strict=True):
+            assert target.voxel_labels[ids == number].eq(label).all()
+            seen = (target.voxel_offsets + scene.positions[scene.voxel_points])[ids == number]
+            centre = scene.positions[scene.point_ids == number].mean(dim=0)
+            torch.testing.assert_close(seen, centre.expand_as(seen), atol=1e-4, rtol=0)
+
+
+def test_losses_of_voxels_count_each_voxel_of_the_batch_once_and_say_what_they_lack():
+    empty = torch.zeros(0)
+    targets = [losses.PointTargets(
+        empty, empty, empty, voxel_labels=torch.tensor(labels), voxel_inside=torch.tensor(labels) >= 0,
+        voxel_offsets=torch.zeros(len(labels), 3)) for labels in ([0, -1], [-1])]
+    preds = [decoder.PointPredictions(empty, voxel_logits=torch.randn(count, 3), voxel_offsets=torch.full((count, 3), 2.0))
+             for count in (2, 1)]
+    scenes = [(pred, target, None) for pred, target in zip(preds, targets, strict=True)]
+    each = -torch.cat([pred.voxel_logits for pred in preds]).log_softmax(dim=1)
+    expected = (each[0, 0] + 0.1 * each[1, 2] + 0.1 * each[2, 2]) / 1.2
+    torch.testing.assert_close(losses.VoxelClassLoss().pooled(scenes), expected)
+    assert losses.VoxelOffsetLoss().pooled(scenes) == 6.0 and losses.VoxelOffsetLoss().pooled(scenes[1:]) == 0
+    with pytest.raises(ConfigError, match='VoxelOffsetLoss reads .*GuidedDecoder'):
+        losses.VoxelOffsetLoss().pooled([(preds[0], replace(targets[0], voxel_labels=None), None)])
+
+
+def guided(**options):
+    return build(MODELS, dict(type='GuidedDecoder', num_guided=2, num_learned=1, width=8, num_heads=2, hidden=8, **options),
+                 'model.decoder', dim_in=4, num_classes=3)
+
+
+def test_guided_queries_come_from_the_likely_voxels_and_one_voxel_is_enough():
+    part, rows = guided(), torch.arange(5)
+    features = torch.randn(5, 4)
+    logits = torch.tensor([[0.0, 0, 0, 9], [9, 0, 0, 0], [0, 0, 0, 9], [0, 9, 0, 0], [0, 0, 0, 9]])
+    voxels = scene_voxels.SceneVoxels(features, torch.randn(5, 3), torch.zeros(5, 3), rows, rows, rows, class_logits=logits,
+                                      offsets=torch.zeros(5, 3))
+    same = replace(voxels, features=torch.where(logits[:, 3:] > 0, 7.0, features))
+    assert part.starts(voxels).equal(part.starts(same)) and not part.starts(voxels).equal(
+        part.starts(replace(voxels, features=features + 1)))
+    first = torch.zeros(1, dtype=torch.int64)
+    one = scene_voxels.SceneVoxels(features[:1], torch.ones(1, 3), torch.zeros(1, 3), first, first, first,
+                                   class_logits=logits[:1], offsets=torch.zeros(1, 3))
+    found = part(decoder.Superpoints(features[:1], torch.ones(1, 3), first + 1, one))
+    assert all(level.mask_logits.isfinite().all() for level in found.levels) and len(found.levels) == 4
+    assert len(guided(superpoint_attention=False).state_dict()) == len(part.state_dict()) - 2 * 6
+    with pytest.raises(ConfigError, match='one query of either kind'):
+        guided(layers=0)
+
+
+def test_norms_of_the_voxel_heads_see_all_scenes_of_a_batch(debug_data):
+    cfg = config(debug_data, 'sgiformer_l')
+    model = build(MODELS, cfg.model, 'model').train()
+    batch = batches.collate_points([sample(cfg, index) for index in (0, 1)])
+    sizes = []
+    model.decoder.voxel_classes.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    found = model(batch)
+    assert sizes == [sum(batch.num_voxels)] and list(map(len, found.voxel_logits)) == batch.num_voxels
+
+
+def test_a_scene_may_be_turned_for_the_network_and_is_scored_as_it_stands(debug_data):
+    plain, turned = (build_dataset(config(debug_data, 'sgiformer_l', **{'test_dataset.turn': turn}), 'test_dataset')[0]
+                     for turn in (0.0, np.pi / 2))
+    x, y, z = plain.positions.T
+    torch.testing.assert_close(turned.positions, torch.stack([-y, x, z], dim=1), atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(turned.ground_truth[0].vertices, plain.ground_truth[0].vertices)
 
 
 def test_ignored_classes_cost_nothing_and_teach_nothing():
