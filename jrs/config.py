@@ -20,7 +20,8 @@ from mmengine.logging import print_log
 from jrs.benchmarks import register_benchmarks
 from jrs.discovery import absolute, plugin_name, providers
 from jrs.errors import ConfigError, JrsError, PluginError, did_you_mean
-from jrs.inheritance import REPOSITORY, bases_of, check_known, merged, read_file
+from jrs.inheritance import bases_of, check_known, merged, read_file
+from jrs.places import REPOSITORY
 from jrs.plugins import NAMESPACE, hook_of, implementing, load_plugins, manager
 from jrs.profiles import added, profile_file, replaced, sizes_that_apply, with_own_data
 from jrs.registry import CORE, check_keys, owner_of, to_list

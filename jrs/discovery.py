@@ -11,15 +11,16 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from jrs.places import project
 from jrs.signatures import parsed
 
 ENTRY_POINTS = 'jrs.plugins'
 
 
 def plugin_folders() -> list[Path]:
-    """Return the folders that hold plugin folders: ``$JRS_PLUGIN_PATH`` (os.pathsep between), then the repository's."""
+    """Return the folders that hold plugin folders: ``$JRS_PLUGIN_PATH`` (os.pathsep between), then the project's."""
     listed = [Path(entry) for entry in os.environ.get('JRS_PLUGIN_PATH', '').split(os.pathsep) if entry]
-    return [folder for folder in [*listed, Path(__file__).resolve().parents[1] / 'plugins'] if folder.is_dir()]
+    return [folder for folder in [*listed, project() / 'plugins'] if folder.is_dir()]
 
 
 def points() -> dict[str, EntryPoint]:

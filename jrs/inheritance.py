@@ -17,11 +17,11 @@ from mmengine.config import ConfigDict
 
 from jrs.discovery import absolute
 from jrs.errors import ConfigError, did_you_mean
+from jrs.places import experiments, is_project, own_config, project
 from jrs.plugins import load_plugins
 from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, keys_at, part_at, terms_of
 from jrs.signatures import default_of, parsed
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 OF_THE_PROJECT = ('configs', 'plugins')         # folders beside the package `jrs`, in this checkout or another
 DELETE = '_delete_'                            # =True: replaces what is inherited, instead of changing it
 
@@ -56,7 +56,8 @@ def read_file(path: Path) -> ConfigFile:
         PluginError: a plugin that a file with one base names cannot be loaded.
     """
     if not path.is_file():
-        near = [str(p) for p in (path.parent if path.parent.is_dir() else REPOSITORY / 'configs').rglob('*.py')]
+        beside = path.suffix == '.py' and path.parent.is_dir()
+        near = [str(other) for other in path.parent.rglob('*.py')] if beside else experiments()
         raise ConfigError(f'no config file {str(path)!r}.{did_you_mean(str(path), near)}')
     if path.suffix != '.py':
         raise ConfigError(f'{path} is no config: experiments are Python files that end with .py.')
@@ -64,7 +65,8 @@ def read_file(path: Path) -> ConfigFile:
     bases = _bases(tree, path)
     for base in bases:
         if not base.is_file():
-            raise ConfigError(f'{path} inherits from {base}, which does not exist. Correct `_base_`.')
+            raise ConfigError(f'{path} inherits from {base}, which does not exist, as a file or as an experiment of '
+                              'the project. Correct `_base_`.')
     inherited = _join([read_file(base) for base in bases], path)
     own = _own_values(path, tree, inherited.values)
     names = [name for node in tree.body if _assigned(node) == 'plugins' for name in _names(node, path)]
@@ -124,9 +126,10 @@ def _alone(value: Any) -> Any:
 
 
 def of_the_project(file: Path) -> bool:
-    """Return whether a config is the project's own: in `configs/` or `plugins/` of a checkout, whichever `jrs` runs."""
-    return any(folder.name in OF_THE_PROJECT and (folder.parent / 'jrs' / Path(__file__).name).is_file()
-               for folder in file.resolve().parents)
+    """Return whether a config is the project's own: in `configs/` or `plugins/` of a checkout, whichever `jrs` runs, or of
+    an installed package.
+    """
+    return any(folder.name in OF_THE_PROJECT and is_project(folder.parent) for folder in file.resolve().parents)
 
 
 def check_known(base: Mapping, changes: Mapping, source: str, path: str = '') -> None:
@@ -280,7 +283,7 @@ def _as_base(node: ast.With, path: Path) -> str:
             if level:
                 files.append(f'{"./" if level == 1 else "../" * (level - 1)}{file}')
             else:                                                      # of where Python was started, or of this project
-                places = [Path.cwd() / file, REPOSITORY / file]
+                places = [Path.cwd() / file, project() / file]
                 files.append(str(next((place for place in places if place.is_file()), file)))
     shown = files or ['./FILE.py']
     return f'_base_ = {shown[0]!r}' if len(shown) == 1 else f'_base_ = {shown!r}'
@@ -292,8 +295,13 @@ def _assigned(node: ast.stmt) -> str:
 
 
 def _bases(tree: ast.Module, path: Path) -> list[Path]:
-    return [(path.parent / base).resolve() for node in tree.body if _assigned(node) == '_base_'
-            for base in _names(node, path)]
+    return [_base(path, base) for node in tree.body if _assigned(node) == '_base_' for base in _names(node, path)]
+
+
+def _base(path: Path, name: str) -> Path:
+    """Return the file that the config in `path` means by a base: beside it, else one of the project by path or name."""
+    beside = (path.parent / name).resolve()
+    return beside if beside.is_file() else own_config(name, here=False) or beside
 
 
 def _names(node: ast.Assign, path: Path) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from jrs.discovery import arguments_in_plugins
 from jrs.errors import ConfigError, did_you_mean
-from jrs.inheritance import DELETE, REPOSITORY
+from jrs.inheritance import DELETE
+from jrs.places import project
 from jrs.schema import joined, keys_at, part_at, slot_of, value_at
 from jrs.signatures import accepted_keys
 
@@ -21,8 +22,8 @@ SAID_OF_WEIGHTS = ('experiment.trained_on', 'experiment.weights_licence')      #
 
 
 def profile_file(profile: str, experiment: str | Path) -> Path:
-    """Return the file of `profile`: in a `profiles` folder above the experiment, else in the repository's configs."""
-    folders = [parent / 'profiles' for parent in Path(experiment).resolve().parents] + [REPOSITORY / 'configs' / 'profiles']
+    """Return the file of `profile`: in a `profiles` folder above the experiment, else in the project's configs."""
+    folders = [parent / 'profiles' for parent in Path(experiment).resolve().parents] + [project() / 'configs' / 'profiles']
     for folder in folders:
         if (folder / f'{profile}.py').is_file():
             return folder / f'{profile}.py'

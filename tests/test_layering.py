@@ -11,14 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {'registry', 'plugins', 'discovery', 'signatures', 'hookspecs', 'contracts', 'structures', 'masks', 'benchmarks',
-     'config', 'inheritance', 'profiles', 'schema', 'errors', 'launch', 'finite'},
+     'config', 'inheritance', 'profiles', 'schema', 'errors', 'launch', 'finite', 'places', 'opencv'},
     {'geometry', 'layers', 'functional', 'io'},
     {'backbones', 'queries', 'heads', 'matching', 'losses', 'alignment', 'postprocess', 'evaluation', 'datasets', 'synth',
      'visualization'},
     {'models'},
     {'engine', 'trials'},
     {'report', 'viewer'},
-    {'cli'},
+    {'cli', '__main__'},
 ]
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 

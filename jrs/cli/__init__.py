@@ -12,6 +12,8 @@ from jrs.cli.output import while_read
 from jrs.errors import JrsError, PluginError, did_you_mean
 from jrs.io.names import is_about_a_name, print_any_name, readable
 from jrs.launch import refuse_several_processes
+from jrs.opencv import explained
+from jrs.places import typed
 
 COMMANDS = {
     'train': 'train an experiment config',
@@ -29,6 +31,8 @@ COMMANDS = {
     'print_config': 'an experiment with everything it inherits, or what differs from another',
     'compare_runs': 'training runs side by side: curves, scores, configs, time and memory',
     'plugins': 'list plugins, start a new one, check one',
+    'configs': 'the experiments that can be named, and the table and row each makes',
+    'init': 'start a project of your own: a config, a plugin with its test, a README',
 }
 LAUNCHED = ('train', 'test')                    # several processes can run these together; they have --launcher
 
@@ -41,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in COMMANDS:
         print(f'jrs has no command {argv[0]!r}.{did_you_mean(argv[0], COMMANDS)}', file=sys.stderr)
         return 2
-    return run(importlib.import_module(f'jrs.cli.{argv[0]}').main, argv[1:])
+    return while_read(partial(_run, argv[0], partial(_imported, argv[0]), argv[1:]))
 
 
 def run(command: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
@@ -50,7 +54,7 @@ def run(command: Callable[[list[str] | None], int | None], argv: list[str] | Non
     A plugin that fails shows its own traceback: its author is the one who can act. A reader of the output that leaves early
     ends the command (`while_read`).
     """
-    return while_read(partial(_run, command, argv))
+    return while_read(partial(_run, command.__module__.rpartition('.')[2], lambda: command, argv))
 
 
 def _say_usage(code: int) -> int:
@@ -59,17 +63,23 @@ def _say_usage(code: int) -> int:
     return code
 
 
-def _run(command: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
+def _imported(name: str) -> Callable[[list[str] | None], int | None]:
+    try:
+        return importlib.import_module(f'jrs.cli.{name}').main
+    except ImportError as error:
+        raise explained(error) from error
+
+
+def _run(name: str, command: Callable[[], Callable], argv: list[str] | None) -> int:
     print_any_name()
     try:
-        name = command.__module__.rpartition('.')[2]
         if name not in LAUNCHED:
             refuse_several_processes(f'tools/{name}.py')
-        return command(argv) or 0
+        return command()(argv) or 0
     except JrsError as error:
         if isinstance(error, PluginError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        print(f'{type(error).__name__}: {_own_words(error)}', file=sys.stderr)
+        print(typed(f'{type(error).__name__}: {_own_words(error)}'), file=sys.stderr)
         return 2
     except OSError as error:
         if not is_about_a_name(error):

@@ -7,7 +7,6 @@ import csv
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,8 +18,10 @@ from mmengine.config import Config
 
 from jrs.benchmarks import class_name
 from jrs.cli.options import add_config_options, config_from
+from jrs.cli.parser import Parser
 from jrs.cli.test import UNTRAINED
 from jrs.errors import ConfigError, DataError, WeightsError, find_named
+from jrs.places import command_words
 
 if TYPE_CHECKING:                               # torch takes seconds, and --help should not
     from torch import nn
@@ -81,8 +82,8 @@ class Evidence:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/attention.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/attention.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(options)
     options.add_argument('weights', nargs='+', metavar='[LABEL=]WEIGHTS', help='checkpoints to stand side by side, or the '
                          f'word {UNTRAINED!r}')
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.out.exists() and not args.out.is_dir():
         raise DataError(f'--out {args.out} is a file; name a folder.')
     from jrs.engine.writer import one_writer
-    with one_writer(args.out, sys.argv if argv is None else ['tools/attention.py', *argv]):
+    with one_writer(args.out, command_words('attention', argv)):
         compare(args)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 from pathlib import Path
 
 from jrs.cli.options import config_from
+from jrs.cli.parser import Parser, config_argument
+from jrs.places import command_words
 
 EXAMPLES = """examples:
   python tools/benchmark.py --table 5 --device cuda                          10 to 200 views, as the paper
@@ -22,13 +23,13 @@ DEFAULT_CONFIG = 'configs/segvggt/all24_fada.py'
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/benchmark.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/benchmark.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     what = options.add_mutually_exclusive_group(required=True)
     what.add_argument('--table', type=int, choices=(5, 6), help='run time and memory of inference, as in the paper')
     what.add_argument('--fada', action='store_true', help='training step with and without alignment')
     what.add_argument('--train', action='store_true', help='training step of one slot of an update')
-    options.add_argument('--config', default=DEFAULT_CONFIG)
+    options.add_argument('--config', type=config_argument, default=DEFAULT_CONFIG)
     options.add_argument('--profile', default='paper', help='paper, rooms_small, rooms, debug')
     options.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides of the config')
     options.add_argument('--device', default='auto')
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     size = tuple(args.size) if args.size else default_size(cfg)
     what = f'table{args.table}' if args.table else 'fada' if args.fada else 'train'
     rows = inference_rows(args, cfg, device, size) if args.table else training_rows(args, cfg, device, size)
-    record = dict(command=['tools/benchmark.py', *(argv if argv is not None else sys.argv[1:])], config=args.config,
+    record = dict(command=command_words('benchmark', argv), config=args.config,
                   profile=args.profile, size=size, device=device_name(device), threads=torch.get_num_threads(),
                   torch=torch.__version__, rows=rows)
     path = args.json or Path('benchmarks/results') / f'{what}_{args.profile}_{device.type}.json'

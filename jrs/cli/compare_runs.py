@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from jrs.cli.parser import Parser
 from jrs.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -16,8 +17,8 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/compare_runs.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/compare_runs.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument('runs', nargs='+', metavar='RUN', help='a run folder of tools/train.py, or a pattern of them in '
                          'quotes; all differences are to the first')
     options.add_argument('--out', type=Path, default=Path('outputs/comparison.html'), help='the page; default %(default)s')

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from jrs import __version__
 from jrs.cli.options import add_copy_option
-from jrs.config import REPOSITORY, load_config, parse_override
+from jrs.cli.parser import Parser, config_argument
+from jrs.config import load_config, parse_override
 from jrs.engine.build import FRESH
 from jrs.errors import ConfigError, WeightsError
 from jrs.finite import refuse_nonfinite
@@ -48,7 +49,7 @@ EXAMPLES = """examples:
 A key list has `name shape` per line, such as `depth_head.norm.weight (2048,)`; further shapes after a `|` are as good. In
 `blocks.{0..23}.ls{1,2}.gamma [1024]` braces stand for each of the numbers. Lines that begin with `#` are passed over.
 """
-CONFIG = REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py'
+CONFIG = 'configs/segvggt/all24_fada.py'
 TRACK_HEAD = 'track_head.'
 RELEASED_ALPHA = 32.0                           # of both SegVGGT files, which do not hold it (segvggt_release.md section 2)
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
@@ -97,8 +98,8 @@ class Contents:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/convert.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/convert.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument('file', nargs='?', type=Path, metavar='IN', help='a checkpoint: safetensors, a file of torch.save, '
                          'or the .index.json of several')
     add_copy_option(options)
@@ -109,9 +110,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--lora-alpha', type=float, help='alpha of the LoRA in the file; default: what the file says, else '
                          f'{RELEASED_ALPHA:g}, that of the released SegVGGT')
     options.add_argument('--dtype', choices=DTYPES, help='store as this type; default: as in the file')
-    options.add_argument('--config', default=CONFIG, help='experiment whose architecture the file must have (default: '
+    options.add_argument('--config', type=config_argument, default=CONFIG,
+                         help='experiment whose architecture the file must have (default: '
                          'configs/segvggt/all24_fada.py); LoRA, and of released files classes and queries, are read off it')
-    options.add_argument('--keys', nargs=2, metavar=('LIST', 'CONFIG'), help='compare the model of CONFIG with a key list; '
+    options.add_argument('--keys', type=config_argument, nargs=2, metavar=('LIST', 'CONFIG'),
+                         help='compare the model of CONFIG with a key list; '
                          'no weights are read or written')
     options.add_argument('--profile', default='paper', help='scale of the config (default: %(default)s)')
     options.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of the config')

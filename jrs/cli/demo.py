@@ -14,12 +14,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from jrs.cli.output import READER_LEFT
+from jrs.cli.parser import Parser
 from jrs.config import load_config
 from jrs.errors import JrsError
+from jrs.places import command_words, own_config, project
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-EXPERIMENTS = REPOSITORY / 'configs' / 'segvggt'
-CONFIG = EXPERIMENTS / 'all24_fada.py'
+CONFIG = 'segvggt/all24_fada'
+SCRATCH_CONFIG = 'segvggt/all24_fada_true_geometry'
 SLOTS = 2                                                    # of an update: one per process, or one after the other
 LEARNING_RATES = {'new': 2.8e-3, 'pretrained': 1.4e-3}      # the profile's, times the root of two: twice the batch
 SCRATCH = {'weights': None, 'model.backbone.lora': None}    # with the ground truth as teacher
@@ -36,7 +37,7 @@ SCRATCH_NOTICE = ('These weights were trained for minutes on procedurally genera
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/demo.py', description=__doc__)
+    options = Parser(prog='tools/demo.py', description=__doc__)
     options.add_argument('--out', type=Path, default=Path('outputs/demo'), help='folder of everything the demo makes')
     options.add_argument('--rooms', type=int, default=60, help='rooms to generate; one in six is held out')
     options.add_argument('--iterations', type=int, default=300, help='updates of the weights')
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run all steps; a demo that was stopped goes on where it was."""
     args = parser().parse_args(argv)
     from jrs.engine.writer import one_writer
-    with one_writer(args.out, sys.argv if argv is None else ['tools/demo.py', *argv]):
+    with one_writer(args.out, command_words('demo', argv)):
         run_steps(args)
 
 
@@ -60,7 +61,7 @@ def run_steps(args: argparse.Namespace) -> None:
                  'val_dataset.folder': 'rooms', 'train.iterations': args.iterations, 'batches.slots': SLOTS,
                  **{f'parameter_groups.{name}.lr': rate for name, rate in LEARNING_RATES.items()},
                  **(SCRATCH if args.scratch else {})}
-    config = EXPERIMENTS / 'all24_fada_true_geometry.py' if args.scratch else CONFIG
+    config = own_config(SCRATCH_CONFIG if args.scratch else CONFIG)
     run_dir = args.out / 'run'
     steps = {'rooms': lambda: make_rooms(args.out / 'data' / 'rooms', args.rooms),
              'training': lambda: train(config, run_dir, overrides),
@@ -86,7 +87,7 @@ def train(config: Path, run_dir: Path, overrides: dict) -> None:
         return
     resume = ['--resume'] if (run_dir / 'last_checkpoint').is_file() else []
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes()),
-               str(REPOSITORY / 'tools' / 'train.py'), str(config), '--profile', 'rooms',
+               str(project() / 'tools' / 'train.py'), str(config), '--profile', 'rooms',
                '--work-dir', str(run_dir), *resume, '--cfg-options', *_options(overrides)]
     _run(command)
 
@@ -180,7 +181,7 @@ def _options(overrides: dict) -> list[str]:
 
 
 def _tool_command(name: str, *words: str) -> list[str]:
-    return [sys.executable, str(REPOSITORY / 'tools' / f'{name}.py'), *words]
+    return [sys.executable, str(project() / 'tools' / f'{name}.py'), *words]
 
 
 def _tool(name: str, *words: str) -> None:

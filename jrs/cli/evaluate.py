@@ -20,6 +20,7 @@ from jrs.benchmarks import BENCHMARKS, Benchmark, get_benchmark, threshold_words
 from jrs.cli.ground_truth import COMMAND as EXPORT
 from jrs.cli.ground_truth import MESH_MASK, RECORD, check_benchmark
 from jrs.cli.ground_truth import main as export_ground_truth
+from jrs.cli.parser import Parser, config_argument
 from jrs.errors import ConfigError, DataError
 from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMatches, assign, evaluate
 from jrs.io.atomic import atomic_write, check_folder
@@ -217,14 +218,15 @@ def _read_scene(name: str, predictions: Path, ground_truth: Path, data: Path | N
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
+    parser = Parser(prog='tools/evaluate.py', description=__doc__)
     parser.add_argument('--predictions', type=Path, required=True, metavar='DIR',
                         help='<scene>.txt per scene: `mask-file class-id confidence` per line; or <scene>.npz with masks '
                         '(N, M), classes (M,) and scores (M,); docs/external.md')
     parser.add_argument('--ground-truth', type=Path, required=True, metavar='DIR',
                         help='<scene>.txt per scene: class id * 1000 + instance number of each vertex')
     parser.add_argument('--benchmark', help=f'{", ".join(BENCHMARKS)}, or one of --config or --plugins')
-    parser.add_argument('--config', type=Path, metavar='FILE', help='experiment whose benchmark is scored, or whose plugins '
+    parser.add_argument('--config', type=config_argument, metavar='FILE',
+                        help='experiment whose benchmark is scored, or whose plugins '
                         'and `benchmarks` --benchmark is one of')
     parser.add_argument('--plugins', nargs='+', default=(), metavar='NAME', help='plugins that register benchmarks')
     parser.add_argument('--class-agnostic', action='store_true',

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jrs.cli.parser import Parser, config_argument
 from jrs.errors import ConfigError, DataError
 from jrs.io.atomic import atomic_folder, check_folder, refuse_filled, writing_to
 from jrs.io.submission import write_vertex_numbers
@@ -36,12 +37,13 @@ predictions/ground_truth/<benchmark>_val_random10 with --split val_random10 for 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog=f'tools/evaluate.py {COMMAND}', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog=f'tools/evaluate.py {COMMAND}', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument('--scenes', type=Path, metavar='DIR', help='a prepared data set: scene folders and lists of splits')
     options.add_argument('--split', help='name of a list there, with --scenes')
     options.add_argument('--benchmark', help='whose classes count, with --scenes')
-    options.add_argument('--config', help='instead: an experiment, of whose test_dataset the three are taken')
+    options.add_argument('--config', type=config_argument,
+                         help='instead: an experiment, of whose test_dataset the three are taken')
     options.add_argument('--profile', default='paper', help='scale of --config: paper, rooms_small, rooms, debug')
     options.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of --config')
     options.add_argument('--out', type=Path, required=True, metavar='DIR', help='a folder that is new, or empty')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
@@ -14,9 +13,11 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from jrs.cli.options import add_copy_option, positive
+from jrs.cli.parser import Parser, config_argument
 from jrs.errors import DataError, JrsError
 from jrs.io.known_scale import FORMS
 from jrs.io.names import check_names, distinct_names, expanded, readable
+from jrs.places import command_words
 
 if TYPE_CHECKING:                              # torch is imported when there is work
     from jrs.engine.inference import Reconstructor, Scene
@@ -42,11 +43,12 @@ photo without suffix; bytes that are no text become %XX, equal names get -2, -3,
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/infer.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/infer.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument('source', nargs='+', metavar='PHOTOS_OR_VIDEO', help='a folder of photos, photos, or one video')
     options.add_argument('--out', type=Path, required=True, help='folder for the results')
-    options.add_argument('--config', help='experiment of the weights; default: config.py beside the checkpoint')
+    options.add_argument('--config', type=config_argument,
+                         help='experiment of the weights; default: config.py beside the checkpoint')
     add_copy_option(options)
     options.add_argument('--checkpoint', help='weights; default: the file that comes with the project, '
                          'weights/rooms_tiny_all24_fada/weights.safetensors of the repository, from any working folder')
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     check_before_work(args)
     from jrs.engine.writer import one_writer
-    with one_writer(args.out, sys.argv if argv is None else ['tools/infer.py', *argv]):
+    with one_writer(args.out, command_words('infer', argv)):
         infer(args)
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from mmengine.config import Config
 
+from jrs.cli.parser import config_argument
 from jrs.config import load_config, parse_override, profile_notes
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG, --profile and --cfg-options."""
-    parser.add_argument('config', help='an experiment, e.g. configs/segvggt/all24_fada.py')
+    parser.add_argument('config', type=config_argument, metavar='CONFIG', help='an experiment: a file, or a name such as '
+                        'segvggt/all24_fada (`jrs configs` lists all)')
     parser.add_argument('--profile', default='paper', help='scale: paper (as in the config), rooms_small (built-in '
                         'rooms, one GPU), rooms (built-in rooms, CPU in minutes), debug (seconds)')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides, e.g. seed=3 '

@@ -56,7 +56,7 @@ def config_lines(kind: Contract, name: str, plugin: str) -> list[str]:
         plugin: how the config names the plugin.
     """
     words = EXAMPLES[kind.name].config.format(part=class_name(name))
-    return ["_base_ = 'configs/segvggt/all24_fada.py'", f'plugins = [{plugin!r}]', *words.splitlines()]
+    return ["_base_ = 'segvggt/all24_fada'", f'plugins = [{plugin!r}]', *words.splitlines()]
 
 
 def skeleton(name: str, folder: Path, test: Path, kind: Contract) -> dict[Path, str]:

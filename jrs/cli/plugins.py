@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+from jrs.cli.parser import Parser, config_argument
 from jrs.cli.plugin_skeleton import class_name, config_lines, skeleton
 from jrs.contracts.page import kinds, slot_lines, slot_text
 from jrs.discovery import ENTRY_POINTS, available, plugin_folders, plugin_name, points, provided, provides
 from jrs.errors import PluginError
+from jrs.places import PACKAGE, REPOSITORY, installed, project
 from jrs.plugins import load_plugins, manager
 from jrs.registry import SLOTS, owner_of
 
-PACKAGE = Path(__file__).resolve().parents[1]
-ROOT = PACKAGE.parent
+ROOT = REPOSITORY
 EXAMPLES = """examples:
   python tools/plugins.py list --config configs/baselines/vggt_mask2former_6l.py     and which of them that experiment loads
   python tools/plugins.py new total_variation                                        plugins/total_variation with a test
@@ -29,14 +30,15 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/plugins.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = options.add_subparsers(dest='action', required=True)
+    options = Parser(prog='tools/plugins.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = options.add_subparsers(dest='action')
     listing = actions.add_parser('list', help='name, folder, owner, parts; imports none')
-    listing.add_argument('--config', help='say which ones this experiment loads')
+    listing.add_argument('--config', type=config_argument, help='say which ones this experiment loads')
     new = actions.add_parser('new', help='write a working plugin to start from')
     new.add_argument('name', help='lower_case; becomes the name of the folder')
-    new.add_argument('--into', type=Path, help="parent folder; default: the repository's plugins/")
+    new.add_argument('--into', type=Path, help='parent folder; default: plugins/, in a checkout the '
+                     "project's")
     new.add_argument('--slot', default='ALIGNMENTS', help='what its part is: a slot, or a kind of it such as '
                      'HEADS.depth_head (see describe); default: %(default)s')
     describe = actions.add_parser('describe', help='print what a slot asks of a part, with an example that works')
@@ -49,10 +51,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one action; `check` returns 1 when something lacks."""
+    """Run one action, `list` where none is named; `check` returns 1 when something lacks."""
     args = parser().parse_args(argv)
-    if args.action == 'list':
-        print('\n'.join(list_lines(args.config)))
+    if args.action in (None, 'list'):
+        print('\n'.join(list_lines(getattr(args, 'config', None))))
     elif args.action == 'new':
         print('\n'.join(new_plugin(args.name, args.into, args.slot)))
     elif args.action == 'describe':
@@ -98,12 +100,16 @@ def new_plugin(name: str, into: Path | None = None, slot: str = 'ALIGNMENTS') ->
 
     Args:
         name: lower-case identifier.
-        into: parent folder; None = `plugins/` of the repository, with the test in its `tests/plugins/`.
+        into: parent folder; None = `plugins/` of the checkout, with the test in its `tests/plugins/`; of an installed
+            package `plugins/` in the current folder, with the test beside the part.
         slot: what its part is: a slot, or one of its kinds (`jrs.contracts`); of several kinds the first.
 
     Raises:
         PluginError: a name that does not fit or is taken; a slot that does not exist.
     """
+    if into is None and installed():
+        into = Path('plugins')
+        into.mkdir(exist_ok=True)
     kind, folder = kinds(slot)[0], (into or ROOT / 'plugins') / name
     _check_new(name, folder)
     test = ROOT / 'tests' / 'plugins' / f'test_{name}.py' if into is None else folder / 'tests' / f'test_{name}.py'
@@ -119,15 +125,22 @@ def new_plugin(name: str, into: Path | None = None, slot: str = 'ALIGNMENTS') ->
 
 
 def _check_new(name: str, folder: Path) -> None:
+    if folder.exists():
+        raise PluginError(f'there is a {name!r} already: {folder}. Choose another name, or change that one.')
+    check_name(name)
+    if not folder.parent.is_dir():
+        raise PluginError(f'no folder {folder.parent} to write {name!r} into: make it, or name another with --into.')
+
+
+def check_name(name: str) -> None:
+    """Raise a PluginError for what cannot be the name of a new plugin, or is that of another, or of another's part."""
     if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
         raise PluginError(f'{name!r} is no name for a plugin: use lower-case letters, digits and underscores, such as '
                           "'total_variation'.")
     known = available()
-    if folder.exists() or name in known:
-        raise PluginError(f'there is a {name!r} already: {folder if folder.exists() else known[name] or "an entry point"}. '
-                          'Choose another name, or change that one.')
-    if not folder.parent.is_dir():
-        raise PluginError(f'no folder {folder.parent} to write {name!r} into: make it, or name another with --into.')
+    if name in known:
+        raise PluginError(f'there is a {name!r} already: {known[name] or "an entry point"}. Choose another name, or change '
+                          'that one.')
     part = class_name(name)
     mentioning = (path for path in PACKAGE.rglob('*.py') if f'class {part}' in path.read_text(encoding='utf-8-sig'))
     if part in provided() or any(part in provides(path) for path in mentioning):      # parsing all of jrs takes a second
@@ -166,7 +179,7 @@ def _faults(key: str, place: Path, registered: dict[str, str], hooks: list[str],
                 yield f'a docstring of {part.__name__}: what it is for, shapes, and each argument'
     if place.is_dir() and not (place / 'README.md').is_file():
         yield f'{place / "README.md"}: one command and its expected result'
-    if not tests:
+    if not tests and not (installed() and place.parent == ROOT / 'plugins'):       # those stay in the repository
         inside = f', or {place}/tests/test_*.py' if place.is_dir() else ''
         where = f'tests/plugins/test_{key}.py in the repository' if place.parent == ROOT / 'plugins' else (
             f'test_{key}.py in {place.parent}')
@@ -198,8 +211,8 @@ def _tests(key: str, place: Path) -> Iterator[Path]:
 def _owner(folder: Path | None, point: EntryPoint | None) -> str:
     if point is not None:
         return f'package {point.dist.name} {point.dist.version}, entry point {point.value}'
-    if folder is not None and folder.parent == ROOT / 'plugins':
-        return 'this repository'
+    if folder is not None and folder.parent in (ROOT / 'plugins', project() / 'plugins'):
+        return 'the package jrs' if installed() else 'this repository'
     return '$JRS_PLUGIN_PATH' if folder is not None and folder.parent in plugin_folders() else 'a config, by path'
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jrs.cli.parser import Parser
 from jrs.errors import ConfigError, DataError
 
 # Data sets and rooms are imported where they are needed: with torch they take seconds, and `--help` should not.
@@ -35,8 +36,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='prepare.py', description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog='tools/prepare.py', description=__doc__, epilog=EXAMPLES,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar='scannet | scannetpp | rooms | images | superpoints | check')
     scannet = commands.add_parser('scannet', help='raw ScanNet v2 scans -> scene folders')
     scannet.add_argument('--raw', type=Path, required=True, help='folder with the scans, the label table (tsv) and '

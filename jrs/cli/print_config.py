@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from jrs.cli.options import add_config_options, config_from, notes_of
+from jrs.cli.parser import Parser
 from jrs.config import bases_of, load_config, resolve_config
 from jrs.errors import ConfigError
 from jrs.report.differences import difference_lines
@@ -22,8 +23,8 @@ PARENT = ''                                     # --diff without OTHER
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/print_config.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/print_config.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(options)
     options.add_argument('--diff', nargs='?', const=PARENT, metavar='OTHER', help='print only what differs from OTHER, a '
                          'config or a run folder; without OTHER from the experiment that this one inherits from')

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jrs.cli.parser import Parser
 from jrs.errors import ConfigError, DataError, did_you_mean
+from jrs.places import command_words, own_config, project
 
 # Planning reads configs, which brings torch: imported where it is needed, so that `--help` does not take seconds.
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ FAILED, INCOMPLETE = 1, 3                      # exit codes
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/reproduce.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/reproduce.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     what = options.add_argument_group('what')
     what.add_argument('--table', type=_table, nargs='+', default=[], metavar='N', help='tables of the paper, 1 to 9; '
                       'A3: how attention changes with depth (0.A.3)')
@@ -105,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
         print('\n'.join(dry_run(plan, args)))
         return 0
     out = args.out or Path('outputs/reproduce') / '_'.join([*(table.name for table in tables), *args.profile])
-    with one_writer(out, sys.argv if argv is None else ['tools/reproduce.py', *argv]):
+    with one_writer(out, command_words('reproduce', argv)):
         runner = _runner(args, out)
         plan = prepare(plan, Planner(settings), tables, runner)
         if args.launcher == 'slurm':
@@ -161,11 +163,12 @@ def tables_from(args: argparse.Namespace, timings: Mapping[tuple[int, str], Give
 
 def find_config(name: str, roots: list[Path]) -> str:
     """Return the path of a config given by path, or by name below configs/ or a plugin's folder of configs."""
-    from jrs.config import REPOSITORY
     from jrs.report.work import shown
     if Path(name).is_file():
         return name
-    known = {path.stem: path for root in (REPOSITORY / 'configs', *roots) for path in sorted(root.rglob('*.py'))}
+    if (own := own_config(name)) is not None:
+        return shown(own)
+    known = {path.stem: path for root in (project() / 'configs', *roots) for path in sorted(root.rglob('*.py'))}
     if Path(name).name != name or Path(name).stem not in known:
         raise ConfigError(f'no config {name!r}.{did_you_mean(Path(name).stem, known)}')
     return shown(known[Path(name).stem])

@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import math
-import sys
 import time
 from collections.abc import Collection
 from contextlib import nullcontext
@@ -15,8 +14,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from jrs.cli.options import add_config_options, add_copy_option, config_from, say_notes
+from jrs.cli.parser import Parser
 from jrs.errors import ConfigError
 from jrs.launch import add_launcher_option
+from jrs.places import command_words
 from jrs.schema import without_teacher
 
 EXAMPLES = """examples:
@@ -32,8 +33,8 @@ CLASS = 'class/'                                # in the names of per-class metr
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/test.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/test.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(options)
     options.add_argument('checkpoint', help=f'weights (.safetensors, .pth), or the word {UNTRAINED!r}')
     add_copy_option(options)
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     from jrs.report.identity import scoring_identity
     from jrs.report.transfer_rules import text_lines
     origin = dict(identity=scoring_identity(cfg, checkpoint, args.copy), **git_state(),
-                  command=sys.argv if argv is None else ['tools/test.py', *argv])
+                  command=command_words('test', argv))
     if args.transfer_rules:
         score_by_rules(cfg, args.transfer_rules)
     if args.save_predictions:

@@ -10,10 +10,12 @@ from pathlib import Path
 from mmengine.config import Config
 
 from jrs.cli.options import add_config_options, config_from, notes_of, overrides_of, say_notes
+from jrs.cli.parser import Parser
 from jrs.config import bases_of, resolve_config
 from jrs.errors import DataError
 from jrs.io.names import is_text
 from jrs.launch import add_launcher_option, refuse_several_processes
+from jrs.places import command_words
 from jrs.report.differences import difference_lines
 from jrs.report.naming import default_work_dir
 
@@ -47,8 +49,8 @@ refused; --cfg-options batches.slots=N trains with another update, which is anot
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/train.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/train.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(options)
     options.add_argument('--work-dir', type=Path, help='run folder; default work_dirs/<experiment>_<profile>_seed<seed> '
                          'with the other overrides behind it')
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         return replay_step(cfg, args.replay)
     work_dir = args.work_dir or default_work_dir(args.config, args.profile, cfg.seed, args.cfg_options)
     refuse_bytes(args, work_dir)
-    command = sys.argv if argv is None else ['tools/train.py', *argv]
+    command = command_words('train', argv)
     from jrs.engine.disk import explaining_full_disks
     from jrs.engine.processes import end_processes, start_processes
     from jrs.engine.writer import one_writer

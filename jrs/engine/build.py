@@ -14,7 +14,7 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
 
-from jrs.config import REPOSITORY, backbone_patch_size
+from jrs.config import backbone_patch_size
 from jrs.datasets.dataset import limit_worker_threads
 from jrs.engine.checkpoint import check_counts_updates, last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner, RunConfig
@@ -32,6 +32,7 @@ from jrs.evaluation.evaluator import SceneEvaluator
 from jrs.io.atomic import check_folder
 from jrs.io.vocabulary import ATTRIBUTES
 from jrs.io.weights import build_with_weights
+from jrs.places import own_file
 from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
 from jrs.structures import MAPS, maps_read
 
@@ -126,9 +127,7 @@ def look_for(cfg: Config, *datasets: str) -> tuple[dict[str, Dataset], list[Miss
     for path, file, advice in (('weights', cfg.get('weights'), own),
                                ('model.teacher.checkpoint', teacher.get('checkpoint'), OFFICIAL_VGGT),
                                ('model.class_head.vocabulary', _file_of_words(words), HOW_TO_GET_WORDS)):
-        if file and not Path(file).is_file():
-            own_file = (REPOSITORY / file).is_file()
-            advice = f'It comes with the project: run from {REPOSITORY}, or name it there.' if own_file else advice
+        if file and not own_file(file).is_file():
             fault = f'no file {file}. {advice}'
             missing.setdefault(fault, Missing(str(file), [], fault)).paths.append(path)
     return ready, list(missing.values())
@@ -165,7 +164,7 @@ def build_model(cfg: Config) -> torch.nn.Module:
     if not cfg.get('weights'):
         return make()
     try:
-        return build_with_weights(make, cfg.weights, FRESH)
+        return build_with_weights(make, own_file(cfg.weights), FRESH)
     except WeightsError as error:
         raise WeightsError(f'{error} To train a model of another kind from fresh weights: --cfg-options weights=None, or '
                            "profiles=dict(rooms=dict(weights=None)) in its config where they are a profile's.") from error

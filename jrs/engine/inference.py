@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from jrs import __version__
-from jrs.config import REPOSITORY, load_config, nearest_multiple
+from jrs.config import load_config, nearest_multiple
 from jrs.engine.memory import (
     RUNTIME,
     announce,
@@ -36,6 +36,7 @@ from jrs.io.known_scale import ScaleSource
 from jrs.io.names import readable
 from jrs.io.photo_files import reasons, remarks_on
 from jrs.io.weights import build_with_weights, read_metadata
+from jrs.places import REPOSITORY
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.postprocess.known import check_usable, with_known
@@ -322,12 +323,12 @@ def default_weights() -> Path:
     """Return the weights that are used when none are named: those of `DEFAULT_WEIGHTS`, whatever lies beside them.
 
     Raises:
-        WeightsError: the file is not there (an install without the repository); says how to make or get some.
+        WeightsError: the file is not there; says how to make or get some.
     """
     if not DEFAULT_WEIGHTS.is_file():
         raise WeightsError(f'The weights that are used when none are named, {DEFAULT_WEIGHTS}, are not there: they come '
-                           "with the project's repository, not with an installed package. --checkpoint names any, such as "
-                           f'that file of a clone; `make demo` in a clone trains others. {OFFICIAL}')
+                           'with the project and with its package. Install it again, or name others with --checkpoint; '
+                           f'`make demo` in a clone trains some. {OFFICIAL}')
     return DEFAULT_WEIGHTS
 
 

@@ -14,6 +14,7 @@ from jrs.geometry.normalisation import normalise_scene
 from jrs.geometry.projection import unproject_depth
 from jrs.io.lean_build import build_on_meta
 from jrs.io.weights import build_with_weights
+from jrs.places import own_file
 from jrs.registry import MODELS, TEACHERS, build
 from jrs.structures import GeometryTargets, Predictions, SceneBatch, unit_images
 
@@ -152,7 +153,7 @@ class PretrainedTeacher:
         """Return the frozen model on `device`, building it once."""
         if self.model is None:
             print_log(f'the teacher, which is not trained, takes its weights from {self.checkpoint}', 'current')
-            self.model = _narrow(build_with_weights(self._make, self.checkpoint)).requires_grad_(False).eval()
+            self.model = _narrow(build_with_weights(self._make, own_file(self.checkpoint))).requires_grad_(False).eval()
         if next(self.model.parameters()).device != device:     # asked of each of a thousand tensors it takes 12 ms a step
             self.model = self.model.to(device)
         return self.model

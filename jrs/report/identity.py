@@ -19,13 +19,14 @@ from jrs.discovery import plugin_name
 from jrs.engine.update import update_of
 from jrs.io.atomic import atomic_write
 from jrs.io.weights_file import parts_of
+from jrs.places import BUNDLED, PACKAGE, own_file
 from jrs.plugins import manager
 
 Identity = dict[str, Any]
 
 IDENTITY_FILE = 'identity.json'
 ABSENT = 'absent'                              # weights or data that are not on this machine: nothing to compare with
-SOURCES = Path(__file__).resolve().parents[1]
+SOURCES = PACKAGE
 NO_NUMBERS = ('cli', 'report', 'viewer', 'visualization', 'synth', 'datasets/prepare')      # these mark what they make
 AFTER_TRAINING = ('evaluation', 'postprocess')
 TRAINING_SECTIONS = ('model', 'train_dataset', 'batches', 'train', 'optimizer', 'parameter_groups', 'hooks')
@@ -85,7 +86,8 @@ def read_identity(work_dir: Path) -> Identity | None:
 
 def code_digest(left_out: Collection[str] = (), root: Path = SOURCES) -> str:
     """Return the digest of the sources and tables below `root`, without the folders that are left out."""
-    files = {path.relative_to(root).as_posix(): path for kind in ('*.py', '*.tsv') for path in root.rglob(kind)}
+    files = {path.relative_to(root).as_posix(): path for kind in ('*.py', '*.tsv') for path in root.rglob(kind)
+             if root == BUNDLED or BUNDLED not in path.parents}         # configs and plugins count where they are used
     folders = tuple(f'{name}/' for name in left_out)
     return digest([(name, _sha256(path)) for name, path in sorted(files.items()) if not name.startswith(folders)])
 
@@ -148,7 +150,7 @@ def file_digest(path: str | Path) -> str:
 
 def weights_digest(*files: str | Path | None) -> str:
     """Return the digest of files of weights (None: of none), 'absent' as soon as one of them is."""
-    digests = [None if file is None else file_digest(file) for file in files]
+    digests = [None if file is None else file_digest(own_file(file)) for file in files]
     return ABSENT if ABSENT in digests else digest(digests)
 
 

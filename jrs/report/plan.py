@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from jrs.config import REPOSITORY, bases_of, load_config, parse_override, read_config
+from jrs.config import bases_of, load_config, parse_override, read_config
 from jrs.datasets.scene import read_split
 from jrs.datasets.splits import SUFFIX, split_names, subset_name
 from jrs.engine.build import OFFICIAL_VGGT, look_for
@@ -18,6 +18,7 @@ from jrs.engine.update import update_of
 from jrs.errors import ConfigError, DataError, JrsError
 from jrs.io.atomic import atomic_write
 from jrs.io.submission_arrays import SUFFIX as ARRAYS
+from jrs.places import own_file, project
 from jrs.report.gaps import (
     Gap,
     no_accelerator,
@@ -304,7 +305,7 @@ class Planner:
             changed = changed.with_options(f'test_dataset.split={self._subset(one, split, bool(gaps))}')
         else:
             gaps = self._gaps(one, 'test_dataset')
-        run, checkpoint = self._run_folder(one, ()), self._config(one).get('weights') or 'none'
+        run, checkpoint = self._run_folder(one, ()), str(own_file(self._config(one).get('weights') or 'none'))
         own_name = [f'table{table.id}'] if changed != one else []
         named = self._that_matter(scoring_identity, one)
         if training is not None:
@@ -396,7 +397,7 @@ class Planner:
         if not weights:
             return (no_published_weights(one.profile),)
         fault = f'no file {weights}. {OFFICIAL_VGGT}'
-        return () if Path(weights).is_file() else (Gap(str(weights), fault, fault),)
+        return () if own_file(weights).is_file() else (Gap(str(weights), fault, fault),)
 
     def _generates(self, cfg: Config, name: str) -> bool:
         """Return whether a data set is rooms that are not all there; plans to generate them."""
@@ -453,8 +454,8 @@ class Planner:
 
 
 def config_path(name: str) -> str:
-    """Return a config's path as commands name it; those of the repository are found from any folder."""
-    return name if Path(name).is_file() or Path(name).is_absolute() else shown(REPOSITORY / name)
+    """Return a config's path as commands name it; those of the project are found from any folder."""
+    return name if Path(name).is_file() or Path(name).is_absolute() else shown(project() / name)
 
 
 def submission_identity(predictions: Path, ground_truth: Path) -> dict:

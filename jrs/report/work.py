@@ -9,8 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jrs.config import REPOSITORY
 from jrs.engine.update import Update
+from jrs.places import project
 from jrs.report.gaps import Gap, in_words
 from jrs.report.identity import Identity, other_parts, read_identity, weights_digest
 from jrs.report.timings import GivenTiming
@@ -273,4 +273,4 @@ def _counts(others: list[str], any_code: bool) -> bool:
 
 
 def _tool(name: str) -> str:
-    return shown(REPOSITORY / 'tools' / f'{name}.py')
+    return shown(project() / 'tools' / f'{name}.py')

@@ -7,6 +7,7 @@ from jrs.config import load_config
 from jrs.engine.build import build_model, check_ready
 from jrs.engine.inference import load_model
 from jrs.errors import DataError, WeightsError
+from jrs.places import own_file
 from jrs.registry import MODELS, build
 from tests._data import ROOT, command
 from tests._released import GEOMETRY, LORA, outputs, segvggt_file, toy_config, toy_model, vggt_file
@@ -115,9 +116,14 @@ def convert(path, out, *words):
     return command('convert', path, '--out', out, '--profile', 'debug', *words)
 
 
-def test_weights_of_the_project_are_asked_for_from_its_root(tmp_path, monkeypatch):
+def test_weights_of_the_project_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load_config(ROOT / 'configs' / 'segvggt' / 'all24_fada.py', 'rooms')
-    with pytest.raises(DataError, match=f'no file weights/rooms_tiny_geometry.*run from {ROOT}') as caught:
+    with pytest.raises(DataError, match='prepare.py rooms') as caught:
         check_ready(cfg)
-    assert 'VGGT-1B' not in str(caught.value)
+    assert 'rooms_tiny_geometry' not in str(caught.value)
+    own = tmp_path / cfg.weights
+    assert own_file(cfg.weights) == ROOT / cfg.weights
+    own.parent.mkdir(parents=True)
+    own.touch()                                                        # what lies in the current folder comes first
+    assert own_file(cfg.weights).resolve() == own
