@@ -219,7 +219,7 @@ def check_before_work(args: argparse.Namespace) -> None:
         raise DataError(f'--out {args.out} is a file; name a folder.')
     refuse_results_as_photos(args.source, args.out)
     if not args.no_glb and find_spec('trimesh') is None:
-        raise JrsError('scene.glb needs trimesh: pip install "jrs[export]", or add --no-glb.')
+        raise JrsError('scene.glb needs trimesh: pip install trimesh, or add --no-glb.')
     from jrs.io.images import as_video, find_photos
     if as_video(args.source) is None:
         find_photos(args.source[0] if len(args.source) == 1 else args.source)

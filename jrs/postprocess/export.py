@@ -234,7 +234,7 @@ def write_glb(path: Path, scene: Reconstruction, cloud: PointCloud) -> Path:
     try:
         import trimesh
     except ImportError as error:
-        raise JrsError('Writing scene.glb needs trimesh: pip install "jrs[export]" (or pip install trimesh), '
+        raise JrsError('Writing scene.glb needs trimesh: pip install trimesh, '
                        'or leave it out with --no-glb.') from error
     world = trimesh.Scene(metadata={'unit': unit_in_words(scene.scale)})
     if len(cloud.points):

@@ -199,7 +199,7 @@ def _closest_points(aligned: Similarity, points: np.ndarray, scene: SceneGroundT
     try:
         from trimesh.registration import icp
     except ImportError as error:
-        raise JrsError('The ICP of UnposedTransfer needs trimesh: pip install "jrs[export]" (or pip install trimesh), or '
+        raise JrsError('The ICP of UnposedTransfer needs trimesh: pip install trimesh, or '
                        'set icp_radii_m=() to go without.') from error
     moved = aligned.apply(points)
     vertices = _some(scene.vertices, ICP_VERTICES)

@@ -200,7 +200,7 @@ def test_missing_inputs_are_explained(tmp_path):
 
 def test_missing_embreex_names_the_package(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'embreex.mesh_construction', None)
-    with pytest.raises(DataError, match=r'pip install "jrs\[meshes\]"'):
+    with pytest.raises(DataError, match='pip install embreex'):
         masks.MeshRenderer(np.zeros((3, 3)), np.array([[0, 1, 2]]))
 
 

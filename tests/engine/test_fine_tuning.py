@@ -6,7 +6,7 @@ import torch
 from jrs.config import load_config
 from jrs.engine.build import build_model, check_ready
 from jrs.engine.inference import load_model
-from jrs.errors import DataError, WeightsError
+from jrs.errors import WeightsError
 from jrs.places import own_file
 from jrs.registry import MODELS, build
 from tests._data import ROOT, command

@@ -29,7 +29,8 @@ class MeshRenderer:
             from embreex.rtcore_scene import EmbreeScene
         except ImportError as error:
             raise DataError('Rendering instance masks needs the package embreex, which is not installed: '
-                            'pip install "jrs[meshes]".') from error
+                            'pip install embreex. There are builds for x86 machines only: elsewhere prepare the data '
+                            'on one.') from error
         self._origin = vertices.mean(axis=0)                                # rays are float32: keep numbers small
         self._scene = EmbreeScene(robust=True)
         TriangleMesh(self._scene, (vertices - self._origin).astype(np.float32), faces.astype(np.int32))
