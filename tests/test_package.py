@@ -48,8 +48,8 @@ def test_an_installed_package_works_from_an_empty_folder(built, tmp_path):
                "cfg = load_config(project() / 'configs/segvggt/all24_fada.py', 'rooms'); "
                "assert own_file(cfg.weights).is_file() and own_file(cfg.weights).is_relative_to(project()); "
                "load_config(project() / 'plugins/pi3/configs/pi3_fada.py', 'debug'); "
-               "codes = [main(['train', 'segvggt/all24_fada', '--profile', 'rooms']), main(['print_config', 'all24_no_fada', "
-               "'--diff']), main(['plugins']), main(['configs', '--table', '3'])]; print(codes)")
+               "codes = [main(['train', 'segvggt/all24_fada', '--profile', 'rooms']), main(['print_config', "
+               "'all24_no_fada', '--diff']), main(['plugins']), main(['configs', '--table', '3'])]; print(codes)")
     done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, 'PYTHONPATH': str(built), 'PYTHONDONTWRITEBYTECODE': '1'})
     assert done.returncode == 0 and '[2, 0, 0, 0]' in done.stdout, done.stderr
