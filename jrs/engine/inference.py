@@ -36,7 +36,7 @@ from jrs.io.known_scale import ScaleSource
 from jrs.io.names import readable
 from jrs.io.photo_files import reasons, remarks_on
 from jrs.io.weights import build_with_weights, read_metadata
-from jrs.places import REPOSITORY
+from jrs.places import REPOSITORY, typed
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.postprocess.known import check_usable, with_known
@@ -48,10 +48,10 @@ from jrs.visualization.features import feature_pictures
 from jrs.visualization.overlays import instance_colours
 from jrs.visualization.report import scene_section, write_report
 
-OFFICIAL = ('For real photos use the official weights (non-commercial licence): download segvggt_scannet200.pt from '
-            'https://huggingface.co/JinyuanQu/SegVGGT (6.6 GB, folder checkpoint), then\n'
-            '  python tools/infer.py PHOTOS --out OUT --config configs/segvggt/all24_fada.py '
-            '--checkpoint segvggt_scannet200.pt')
+OFFICIAL = typed('For real photos use the official weights (non-commercial licence): download segvggt_scannet200.pt from '
+                 'https://huggingface.co/JinyuanQu/SegVGGT (6.6 GB, folder checkpoint), then\n'
+                 '  python tools/infer.py PHOTOS --out OUT --config configs/segvggt/all24_fada.py '
+                 '--checkpoint segvggt_scannet200.pt')
 DEFAULT_WEIGHTS = REPOSITORY / 'weights' / 'rooms_tiny_all24_fada' / 'weights.safetensors'
 WIDTH = 518                                     # of the network input, about, where the config's data set has no width
 UNSTATED = 'not stated in the file'
