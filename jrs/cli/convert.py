@@ -38,6 +38,7 @@ from jrs.io.weights import (
     read_state,
 )
 from jrs.layers.lora import merged_weight
+from jrs.places import config_named
 from jrs.registry import MODELS, build
 from jrs.schema import without_teacher
 
@@ -233,7 +234,8 @@ def architecture(contents: Contents, cfg: Config) -> nn.Module:
 def make_card(args: argparse.Namespace, contents: Contents, cfg: Config) -> dict:
     """Return the metadata of the new file: what official files are known as, what the old one says, the command line."""
     card = {'origin': 'not stated', 'licence': 'not stated', 'trained_on': 'not stated'}
-    if contents.released and Path(cfg.filename).resolve() == CONFIG and args.profile == 'paper' and not args.cfg_options:
+    usual = Path(cfg.filename).resolve() == Path(config_named(CONFIG)).resolve()
+    if contents.released and usual and args.profile == 'paper' and not args.cfg_options:
         card |= SEGVGGT_CARD | segvggt_training(contents) if contents.num_queries else VGGT_CARD
     stated = read_metadata(args.file)
     card |= stated | {name: value for name in ('origin', 'licence') if (value := getattr(args, name))}
