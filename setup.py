@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 FOLDERS = ('configs', 'plugins', 'weights', 'tools')       # jrs.places.FOLDERS
 LEFT_OUT = shutil.ignore_patterns('__pycache__', '*.pyc', '*.pth', '.*')
-OWN_WEIGHTS = ('rooms_tiny_all24_fada', 'rooms_tiny_geometry', 'README.md')       # not what a user has laid beside them
+OWN_WEIGHTS = ('rooms_', 'README.md')           # how their names begin: not what a user has laid beside them
 
 
 class BuildWithProject(build_py):
@@ -27,7 +27,7 @@ class BuildWithProject(build_py):
 
     def copy_into(self, source: Path, target: Path) -> None:
         """Copy a file or folder of the project, without what a checkout gathers beside it."""
-        others = source.parent.name == 'weights' and source.name not in OWN_WEIGHTS
+        others = source.parent.name == 'weights' and not source.name.startswith(OWN_WEIGHTS)
         if others or source.name.startswith(('.', '__pycache__')):
             return
         if source.is_dir():
