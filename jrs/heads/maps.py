@@ -24,6 +24,7 @@ class ConfidentMaps(DenseDecoder):
         skip: of the residual units: 'rectified' (VGGT) or 'plain' (Depth Anything 3).
     """
 
+    example = dict(features=16, out_channels=(8, 8, 16, 16))
     channels: int                   # C, of the quantity alone, without the confidence
 
     def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),

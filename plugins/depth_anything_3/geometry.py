@@ -96,6 +96,8 @@ class DepthAnything3Geometry(nn.Module):
         activation_checkpointing: in training, recompute every chunk in the backward pass.
     """
 
+    example = dict(features=16, out_channels=(8, 8, 16, 16))
+
     def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
                  views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
         super().__init__()

@@ -57,6 +57,7 @@ class IGGTFeatures(DenseFusion):
 
     reads = (COARSE, FINE)
     down_ratio = 1
+    example = dict(features=16, cross_heads=2, window_heads=2)
 
     def __init__(self, dim_in: int, features: int = 256, channels: int = 8, cross_heads: int = 8, window_heads: int = 4,
                  views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:

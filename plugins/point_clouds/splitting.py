@@ -40,6 +40,8 @@ class SplitMasks:
 
     reads = ('queries',)
 
+    sees = 'points'
+
     def __init__(self, distance_m: float | None = 0.95, min_points: int = 1, top_pairs: int | None = 500,
                  num_labels: int | None = None, filter_score: float | None = None,
                  filter_overlap: float | None = None) -> None:

@@ -148,6 +148,8 @@ class VGGTOmegaGeometry(nn.Module):
             model; None = none.
     """
 
+    example = dict(trunk_depth=1, num_heads=2, features=16, out_channels=(8, 8, 16, 16))
+
     def __init__(self, dim_in: int, patch_size: int, trunk_depth: int = 4, num_heads: int = 16, init_values: float = 1e-5,
                  features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024), views_per_chunk: int = 8,
                  activation_checkpointing: bool = False, text: dict | None = None) -> None:
