@@ -134,14 +134,16 @@ def test_a_misspelt_or_misplaced_size_of_a_profile_is_refused(tmp_path, text, wo
 
 
 @pytest.mark.parametrize('name', ['rooms', 'rooms_small', 'debug'])
-def test_of_the_repository_s_profiles_only_two_parts_sizes_are_not_the_main_experiment_s(name):
-    """Those of the mask decoder, and of a head for cameras and depth, which has what the two heads have."""
+def test_of_the_repository_s_profiles_only_three_parts_sizes_are_not_the_main_experiment_s(name):
+    """Those of the mask decoder, of a head for cameras and depth, which has what the two heads have, and of geometry before
+    a method on points, which is the teacher's."""
     cfg, sizes = read_config(MAIN)._cfg_dict, read_config(profile_file(name, MAIN))._cfg_dict
     kept = sizes_that_apply(cfg, sizes)
     assert set(sizes['model']['queries']) - set(kept['model']['queries']) == {'width', 'hidden'}
     del sizes['model']['queries'], kept['model']['queries']
     both = sizes['model'].pop('geometry_head')
     assert both == {**sizes['model']['camera_head'], **sizes['model']['depth_head']} and 'geometry_head' not in kept['model']
+    assert sizes['model'].pop('reconstruction') == {'geometry': sizes['model']['teacher']}
     assert kept == sizes
 
 

@@ -103,8 +103,8 @@ OF_POINTS = {                                                           # they s
     'postprocessors': ('MatrixNMS', 'SplitMasks', 'SuperpointTransfer'),
     'models': ('PointSegmenter', 'SparseUNet', 'Res16UNet34C', 'MeanPooling', 'AdaptivePooling', 'LearnedQueries',
                'SuperpointQueries', 'FarthestPointQueries', 'SuperpointDecoder', 'PlacedDecoder', 'LevelDecoder',
-               'GuidedDecoder'),
-    'datasets': ('PointSceneDataset',), 'samplers': ('PointBatchSampler',)}
+               'GuidedDecoder', 'ReconstructedPoints'),                 # the last is in tests/plugins/test_two_stage.py
+    'metrics': ('PointQuality',), 'datasets': ('PointSceneDataset',), 'samplers': ('PointBatchSampler',)}
 for _slot, _names in OF_POINTS.items():
     TINY[_slot] |= dict.fromkeys(_names)
 VIEWS_AND_INSTANCES = [(3, 2), (1, 2), (3, 0), (1, 0)]

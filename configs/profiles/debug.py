@@ -14,6 +14,7 @@ model = dict(
     feature_head=dict(embedding_dim=16, **_dense),
     class_head=dict(embedding_dim=16),
     teacher=dict(_delete_=True, type='GroundTruthTeacher'),
+    reconstruction=dict(geometry=dict(_delete_=True, type='GroundTruthTeacher')),
     postprocessor=dict(min_pixels=4))
 batches = dict(views=(2, 4), max_images=4, slots=2)     # on one process or two
 train_dataset = dict(folder='rooms/debug', width=56, view_spacing=(1, 3))

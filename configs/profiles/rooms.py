@@ -24,6 +24,9 @@ model = dict(
     teacher=dict(
         checkpoint=_geometry, autocast=None,
         model=dict(backbone=_backbone, camera_head=_camera_head, depth_head=_dense)),
+    reconstruction=dict(geometry=dict(              # of a method on points, where views are its input
+        checkpoint=_geometry, autocast=None,
+        model=dict(backbone=_backbone, camera_head=_camera_head, depth_head=_dense))),
     postprocessor=dict(min_pixels=40))
 batches = dict(views=(3, 8), max_images=24, slots=1, aspect_ratio=(0.75, 0.75))
 train_dataset = dict(

@@ -17,6 +17,7 @@ model = dict(                                       # bfloat16 as in the experim
     feature_head=dict(embedding_dim=48, **_dense),
     class_head=dict(embedding_dim=48),
     teacher=dict(_delete_=True, type='GroundTruthTeacher'),
+    reconstruction=dict(geometry=dict(_delete_=True, type='GroundTruthTeacher')),
     postprocessor=dict(min_pixels=40))
 batches = dict(views=(3, 16), max_images=192, slots=1, aspect_ratio=(0.75, 0.75))    # an update fits one GPU
 train_dataset = dict(folder='rooms/small', width=112, view_spacing=(1, 6))

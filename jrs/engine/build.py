@@ -34,6 +34,7 @@ from jrs.io.vocabulary import ATTRIBUTES
 from jrs.io.weights import build_with_weights
 from jrs.places import own_file
 from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
+from jrs.schema import value_at
 from jrs.structures import MAPS, maps_read
 
 # What fine-tuning from VGGT-1B adds to it; each of these comes from the file as a whole, or starts fresh as a whole.
@@ -43,6 +44,7 @@ OFFICIAL_VGGT = ('Put the official VGGT-1B there: model.pt (5.0 GB, non-commerci
                  'model.teacher.checkpoint=FILE; model.pt, model.safetensors and files of tools/convert.py load alike.')
 HOW_TO_GET_WORDS = ('Write it with a CLIP or SigLIP that you have: python tools/vocabulary.py FILE --encoder FOLDER '
                     '--names ...')
+FROZEN = ('model.teacher.checkpoint', 'model.reconstruction.geometry.checkpoint')       # files that are never trained
 HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
 
 
@@ -121,11 +123,10 @@ def look_for(cfg: Config, *datasets: str) -> tuple[dict[str, Dataset], list[Miss
             check_classes(cfg, ready[name], name)
         except DataError as error:
             missing.setdefault(str(error), Missing(_place_of(cfg, name), [], str(error))).paths.append(name)
-    teacher = cfg.model.get('teacher') or {}
+    frozen = [(path, value_at(cfg._cfg_dict, path)) for path in FROZEN]
     own = getattr(_backbone_part(cfg), 'official_weights', OFFICIAL_VGGT)
     words = (cfg.model.get('class_head') or {}).get('vocabulary')
-    for path, file, advice in (('weights', cfg.get('weights'), own),
-                               ('model.teacher.checkpoint', teacher.get('checkpoint'), OFFICIAL_VGGT),
+    for path, file, advice in (('weights', cfg.get('weights'), own), *((*one, OFFICIAL_VGGT) for one in frozen),
                                ('model.class_head.vocabulary', _file_of_words(words), HOW_TO_GET_WORDS)):
         if file and not own_file(file).is_file():
             fault = f'no file {file}. {advice}'

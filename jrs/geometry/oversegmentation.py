@@ -50,8 +50,8 @@ def cloud_superpoints(points: np.ndarray, towards: np.ndarray | None = None, thr
         return cell_superpoints(points)
     if towards is None:
         towards = points.mean(axis=0) + [0, 0, 1e3]
-    neighbours = _nearest(points, NORMAL_NEIGHBOURS)                                        # (N, k), itself first
-    normals = cloud_normals(points, neighbours, np.asarray(towards, np.float32))
+    neighbours = nearest_neighbours(points)                                                 # (N, k), itself first
+    normals = cloud_normals(points, neighbours, towards)
     tails, heads = neighbour_pairs(neighbours[:, 1:GRAPH_NEIGHBOURS + 1])
     return _segments(points, normals, tails, heads, threshold, min_size)
 
@@ -96,12 +96,12 @@ def cloud_normals(points: np.ndarray, neighbours: np.ndarray, towards: np.ndarra
 
     They are turned to `towards`, (N, 3) or (3,).
     """
-    normals = np.empty((len(points), 3), np.float32)
+    points, normals = np.asarray(points, np.float32), np.empty((len(points), 3), np.float32)
     for start in range(0, len(points), CHUNK):
         around = points[neighbours[start:start + CHUNK]].astype(np.float64)                 # (n, k, 3)
         around -= around.mean(axis=1, keepdims=True)
         normals[start:start + CHUNK] = np.linalg.eigh(around.transpose(0, 2, 1) @ around)[1][:, :, 0]
-    away = ((towards - points) * normals).sum(axis=1) < 0
+    away = ((np.asarray(towards, np.float32) - points) * normals).sum(axis=1) < 0
     normals[away] *= -1
     return normals
 
@@ -205,7 +205,7 @@ def _segments(points: np.ndarray, normals: np.ndarray, tails: np.ndarray, heads:
     return numbered(small_joined(component, tails, heads, min_size))
 
 
-def _nearest(points: np.ndarray, count: int) -> np.ndarray:
+def nearest_neighbours(points: np.ndarray, count: int = NORMAL_NEIGHBOURS) -> np.ndarray:
     """Return the `count` points nearest to each, (N, k), itself first and equally near ones by number; all where fewer."""
-    distance, found = cKDTree(points).query(points, k=min(count, len(points)))
+    distance, found = cKDTree(points).query(points, k=range(1, min(count, len(points)) + 1))
     return np.take_along_axis(found, np.lexsort((found, distance, found != np.arange(len(points))[:, None])), axis=1)

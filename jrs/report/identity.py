@@ -21,6 +21,7 @@ from jrs.io.atomic import atomic_write
 from jrs.io.weights_file import parts_of
 from jrs.places import BUNDLED, PACKAGE, own_file
 from jrs.plugins import manager
+from jrs.schema import value_at
 
 Identity = dict[str, Any]
 
@@ -31,9 +32,9 @@ NO_NUMBERS = ('cli', 'report', 'viewer', 'visualization', 'synth', 'datasets/pre
 AFTER_TRAINING = ('evaluation', 'postprocess')
 TRAINING_SECTIONS = ('model', 'train_dataset', 'batches', 'train', 'optimizer', 'parameter_groups', 'hooks')
 SCORING_SECTIONS = ('model', 'test_dataset', 'metrics')
-NOT_OF_TRAINING = ('model.postprocessor', 'model.teacher.checkpoint', 'batches.slots', 'batches.max_images',
-                   'train.accumulate', 'train.workers', 'train.log_every', 'train.validate_every', 'train.save_every',
-                   'train.timeout', 'hooks.pictures')      # slots and images: `update`
+NOT_OF_TRAINING = ('model.postprocessor', 'model.reconstruction', 'model.teacher.checkpoint', 'batches.slots',
+                   'batches.max_images', 'train.accumulate', 'train.workers', 'train.log_every', 'train.validate_every',
+                   'train.save_every', 'train.timeout', 'hooks.pictures')      # slots and images: `update`
 NOT_OF_SCORING = ('model.teacher', 'model.matcher', 'model.losses', 'model.weights', 'model.alignment')
 WHOLE_FILE = 64 * 2**20                        # larger files are read once and remembered by size and time
 
@@ -55,10 +56,11 @@ def scoring_identity(cfg: Mapping, checkpoint: str | Path | None, copy: str | No
 
     `copy` is which copy of the model in the file, None its default.
     """
-    weights = weights_digest(checkpoint)
+    weights, geometry = weights_digest(checkpoint), value_at(cfg['model'], 'reconstruction.geometry.checkpoint')
     return dict(config=digest(_sections(cfg, SCORING_SECTIONS, NOT_OF_SCORING)), code=own_code(NO_NUMBERS),
                 plugins=plugins_digest(cfg.get('plugins') or ()), weights=weights if copy is None else f'{weights} {copy}',
-                data=data_digest(cfg, 'test_dataset'), seed=cfg['seed'])
+                data=data_digest(cfg, 'test_dataset'), seed=cfg['seed'],
+                **({} if geometry is None else {'geometry': weights_digest(geometry)}))
 
 
 def other_parts(have: Mapping | None, want: Mapping) -> list[str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jrs_plugins.point_clouds.batch import PointBatch, superpoint_targets
 from jrs_plugins.point_clouds.decoder import PointPredictions, Superpoints, side_by_side
 from jrs_plugins.point_clouds.panoptic import panoptic_map
 from jrs_plugins.point_clouds.pooling import points_per_superpoint, superpoint_mean
+from jrs_plugins.point_clouds.reconstructed import each_scene
 from jrs_plugins.point_clouds.scene_voxels import PointContext, SceneVoxels, of_scenes
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.registry import LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build, check_keys
-from jrs.structures import Instances, Predictions, Reconstruction
+from jrs.structures import Instances, Predictions, Reconstruction, SceneBatch
 
 MODES = {'tensor': 'predict_all', 'loss': 'loss', 'predict': 'reconstruct'}
 
@@ -39,12 +41,14 @@ class PointSegmenter(BaseModel):
         panoptic: arguments of `panoptic_map`, `num_stuff`, `min_score` and `min_points`, for a decoder with a semantic head
             and a query for each superpoint: predictions then have `panoptic_semantic` and `panoptic_instance`. None =
             they have not.
+        reconstruction: makes points of the images of a scene, where scenes come as such (`ReconstructedPoints`): masks are
+            then (M, V, H, W) over the pixels. None = scenes come as points. Training is on points either way.
     """
 
     def __init__(self, network: dict, decoder: dict, num_classes: int, pooling: dict | None = None,
                  matcher: dict | None = None, losses: Mapping[str, dict | None] | None = None,
                  weights: Mapping[str, float] | None = None, postprocessor: dict | None = None,
-                 targets: dict | None = None, panoptic: dict | None = None) -> None:
+                 targets: dict | None = None, panoptic: dict | None = None, reconstruction: dict | None = None) -> None:
         super().__init__(data_preprocessor=build(MODELS, dict(type='ScenePreprocessor'), 'model.data_preprocessor'))
         self.network = build(MODELS, network, 'model.network')
         self.pooling = build(MODELS, pooling or dict(type='MeanPooling'), 'model.pooling', dim=self.network.dim_out)
@@ -58,6 +62,7 @@ class PointSegmenter(BaseModel):
         check_keys(superpoint_targets, self.targets, 'model.targets')
         if panoptic is not None:
             check_keys(panoptic_map, panoptic, 'model.panoptic')
+        self.reconstruction = build(MODELS, reconstruction, 'model.reconstruction')
 
     def forward(self, batch: PointBatch, mode: str = 'tensor',
                 ) -> PointPredictions | dict[str, Tensor] | list[Reconstruction]:
@@ -120,8 +125,14 @@ class PointSegmenter(BaseModel):
         return terms
 
     @torch.no_grad()
-    def reconstruct(self, batch: PointBatch) -> list[Reconstruction]:
-        """Return one Reconstruction per scene, which has instances only: masks are (M, 1, 1, S) over its superpoints."""
+    def reconstruct(self, batch: PointBatch | SceneBatch) -> list[Reconstruction]:
+        """Return one Reconstruction per scene, of points with instances only: masks are (M, 1, 1, S) over its superpoints.
+
+        Raises:
+            ConfigError: images, and no `model.reconstruction` that makes points of them.
+        """
+        if isinstance(batch, SceneBatch):
+            return self._of_images(batch)
         seen = self.scenes(batch)
         scenes = [self.decoder(scene) for scene in seen]
         found = [None if self.postprocessor is None else
@@ -130,6 +141,17 @@ class PointSegmenter(BaseModel):
         return [Reconstruction(instances=instances, view_names=batch.view_names[index], scale='metric',
                                extras=self._panoptic(batch, index, scenes[index], instances))
                 for index, instances in enumerate(found)]
+
+    def _of_images(self, batch: SceneBatch) -> list[Reconstruction]:
+        if self.reconstruction is None:
+            raise ConfigError('The data set gives images, and this method sees points: set model.reconstruction, as '
+                              'configs/baselines/two_stage_oneformer3d.py does.')
+        found = []
+        for one in each_scene(batch):
+            scene, points, pixels = self.reconstruction(one)
+            instances = self.reconstruct(points)[0].instances
+            found.append(replace(scene, instances=None if instances is None else pixels.lifted(instances)))
+        return found
 
     def _panoptic(self, batch: PointBatch, index: int, queries: PointPredictions,
                   instances: Instances | None) -> dict[str, Tensor]:
