@@ -45,7 +45,7 @@ class PointInput:
 
     def tested(self, scene_name: str, positions: np.ndarray, colors: np.ndarray, superpoints: np.ndarray,
                normals: np.ndarray | None = None) -> PointBatch:
-        """Return the n points of a scene that is tested, turned by `turn`; arguments as of `batch`."""
+        """Return points (n, 3) of a scene that is tested, turned by `turn`; arguments as of `batch`."""
         turn = Rotation.from_euler('z', self.turn).as_matrix().T
         positions, normals = positions @ turn, None if normals is None else normals @ turn
         return self.batch(scene_name, positions, colors, positions / self.voxel_m, superpoints, normals)
