@@ -43,8 +43,9 @@ def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
 def jrs_weight_values(state):
     """Return the tensors of a weights file as our parts hold them, None for a file that is not of this plugin's parts.
 
-    `state` is key of the file -> tensor, before `jrs_weight_names`; the keys stay. For files that hold a tensor in another
-    layout, such as with its axes in another order. As for names, every loaded plugin is asked.
+    `state` is key of the file -> tensor, before `jrs_weight_names`, which is asked about the keys that are returned. For
+    files that hold a tensor in another layout, such as with its axes in another order, or several in one. They may be
+    without values, where shapes alone are compared. As for names, every loaded plugin is asked.
     """
 
 

@@ -67,7 +67,9 @@ TINY = {
                   Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
                   Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),
                   DepthAnything3Geometry=DENSE, DepthAnything3Rays=DENSE,
-                  MUSt3RGeometry=dict(patch_size=14),
+                  MUSt3RGeometry=dict(patch_size=14), PanSt3RFeatures=dict(memory_dim=8, widths=(8, 8, D)),
+                  PanSt3RGuidedFeatures=dict(width=8, num_heads=2, layers=1, upsampler=dict(
+                      dim=D, num_heads=2, layers=1, frequencies=3, patch_frequencies=2)),
                   ScaleHead=dict(dim=8), TextClassHead=dict(text_dim=4, embedding_dim=D, vocabulary=[[1.0, 0, 0, 0]] * K),
                   IGGTPointHead=DENSE, IGGTFeatures=dict(features=8, cross_heads=2, window_heads=2),
                   MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
@@ -244,7 +246,11 @@ def test_heads(name, views):
     shapes = head.map_shapes((GRID, GRID)) if hasattr(head, 'map_shapes') else {}
     for read, shape in shapes.items():
         given.maps[read] = torch.randn(1, views, *shape)
-    assert_backpropagates(head, head(given))
+    leaves = getattr(head, 'leaves', ())
+    if not isinstance(given, Tensor):
+        given.wanted, given.maps['images'] = frozenset(leaves), torch.rand(1, views, 3, SIZE, SIZE)
+    found = head(given)
+    assert_backpropagates(head, [found, *(given.maps[name] for name in leaves)])
 
 
 @each(slots.PRETEXTS)

@@ -32,6 +32,7 @@ from jrs.io.weights import (
     compare_keys,
     encode_metadata,
     first_of,
+    in_our_layout,
     in_our_names,
     our_names,
     read_metadata,
@@ -299,6 +300,10 @@ def read_key_list(path: Path) -> dict[str, list[tuple[int, ...]]]:
             listed.update(dict.fromkeys(expand(line.split()[0]), allowed))
         except (ValueError, OverflowError) as error:
             raise WeightsError(f'{path}, line {number}: {error}.') from error
+    empty = {key: torch.empty(shapes[0], device='meta') for key, shapes in listed.items()}
+    converted = in_our_layout(empty)
+    if converted is not None:
+        listed = {key: listed[key] if value is empty.get(key) else [tuple(value.shape)] for key, value in converted.items()}
     return in_our_names(listed, our_names(listed), path, operator.eq)
 
 

@@ -173,10 +173,16 @@ def read_state(path: Path, known: Collection[str] = (), copy: str | None = None)
     wrapped = next((key for key in released if re.search(r'\.attn\.(qkv|proj)\.linear\.', key)), None)
     if wrapped and not any('.lora.' in key for key in released):
         raise WeightsError(f'{path} was cut: {wrapped} is a weight under LoRA, and there are no factors (lora_A) for it.')
-    converted = manager().hook.jrs_weight_values(state=released)
+    names, converted = found.names, in_our_layout(released)
     if converted is not None:
-        released, chosen = converted, {key: converted[name] for key, name in found.keys.items()}
-    return WeightsState(released, in_our_names(chosen, found.names, path, same_tensor), found.copy)
+        released = chosen = converted
+        names = our_names(converted)
+    return WeightsState(released, in_our_names(chosen, names, path, same_tensor), found.copy)
+
+
+def in_our_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return the tensors (...) of a file as parts of a plugin hold them, under keys of such a file; None = as they are."""
+    return manager().hook.jrs_weight_values(state=dict(state))
 
 
 def our_names(keys: Iterable[str]) -> dict[str, str | None]:

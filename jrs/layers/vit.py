@@ -58,20 +58,23 @@ class VisionTransformer(nn.Module):
         num_heads: attention heads.
         img_size: side in pixels of the square images that the positional table is made for.
         patch_size: side of a patch in pixels.
-        num_register_tokens: tokens without a position, put after the class token.
+        num_register_tokens: tokens without a position, put after the class token; 0 = no such parameter.
         mlp_ratio: hidden width of the MLPs over C.
         in_channels: of the images.
+        antialias: whether the positional table is resized with antialiasing.
     """
 
     def __init__(self, embed_dim: int, depth: int, num_heads: int, img_size: int = 518, patch_size: int = 14,
-                 num_register_tokens: int = 4, mlp_ratio: float = 4.0, in_channels: int = 3) -> None:
+                 num_register_tokens: int = 4, mlp_ratio: float = 4.0, in_channels: int = 3,
+                 antialias: bool = True) -> None:
         super().__init__()
         self.patch_size = patch_size
+        self.antialias = antialias
         self.table_side = img_size // patch_size
         self.num_special = 1 + num_register_tokens
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.table_side ** 2 + 1, embed_dim))
-        self.register_tokens = nn.Parameter(torch.empty(1, num_register_tokens, embed_dim))
+        self.register_tokens = nn.Parameter(torch.empty(1, num_register_tokens, embed_dim)) if num_register_tokens else None
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim), requires_grad=False)      # in checkpoints, never read
         self.patch_embed = PatchEmbed(patch_size, embed_dim, in_channels)
         self.blocks = nn.ModuleList(
@@ -89,8 +92,9 @@ class VisionTransformer(nn.Module):
         height, width = (side // self.patch_size for side in images.shape[-2:])
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)    # (N, 1 + h_p * w_p, C)
         tokens = tokens + self.position_table(height, width).to(tokens.dtype)
-        registers = self.register_tokens.expand(len(images), -1, -1)
-        tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)                # class, registers, patches
+        if self.register_tokens is not None:
+            registers = self.register_tokens.expand(len(images), -1, -1)
+            tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)            # class, registers, patches
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens)
@@ -98,13 +102,13 @@ class VisionTransformer(nn.Module):
     def position_table(self, height: int, width: int) -> Tensor:
         """Return the positional table (1, 1 + height * width, C) for a patch grid: the class row, then the patches.
 
-        Other grids than the table's own are resized by antialiased bicubic interpolation, in float32.
+        Other grids than the table's own are resized by bicubic interpolation, in float32; `antialias` says how.
         """
         if height == width == self.table_side:
             return self.pos_embed
         table = self.pos_embed.float()
         grid = table[:, 1:].unflatten(1, (self.table_side, self.table_side)).permute(0, 3, 1, 2)    # (1, C, side, side)
-        grid = F.interpolate(grid, size=(height, width), mode='bicubic', antialias=True, align_corners=False)
+        grid = F.interpolate(grid, size=(height, width), mode='bicubic', antialias=self.antialias, align_corners=False)
         return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)            # (1, 1 + height * width, C)
 
     @torch.no_grad()
@@ -114,7 +118,8 @@ class VisionTransformer(nn.Module):
         DINOv2 truncates at +-2, a hundred standard deviations away: the plain normal is the same, and much faster.
         """
         nn.init.normal_(self.cls_token, std=1e-6)
-        nn.init.normal_(self.register_tokens, std=1e-6)
+        if self.register_tokens is not None:
+            nn.init.normal_(self.register_tokens, std=1e-6)
         nn.init.normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
