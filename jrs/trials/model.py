@@ -320,7 +320,8 @@ def try_feature_head(part: nn.Module) -> Iterator[str]:
     if not lacking and any(side > whole for side, whole in zip(found.shape[-2:], taps.image_size, strict=True)):
         yield f'features {tuple(found.shape[-2:])} are larger than the images {taps.image_size}'
     yield from _wrong_maps(part, taps)
-    yield from wrong_gradients(part, [found, *(taps.maps[name] for name in getattr(part, 'leaves', ()) if name in taps.maps)])
+    left = [taps.maps[name] for name in getattr(part, 'leaves', ()) if name in taps.maps]
+    yield from wrong_gradients(part, [found, *left])
 
 
 def try_class_head(part: nn.Module) -> Iterator[str]:
