@@ -70,21 +70,22 @@ TINY = {
                   MUSt3RGeometry=dict(patch_size=14), PanSt3RFeatures=dict(memory_dim=8, widths=(8, 8, D)),
                   PanSt3RGuidedFeatures=dict(width=8, num_heads=2, layers=1, upsampler=dict(
                       dim=D, num_heads=2, layers=1, frequencies=3, patch_frequencies=2)),
-                  ScaleHead=dict(dim=8), TextClassHead=dict(text_dim=4, embedding_dim=D, vocabulary=[[1.0, 0, 0, 0]] * K),
+                  LearnedClassHead=dict(embedding_dim=D, dim=4), ScaleHead=dict(dim=8), TextClassHead=dict(text_dim=4, embedding_dim=D, vocabulary=[[1.0, 0, 0, 0]] * K),
                   IGGTPointHead=DENSE, IGGTFeatures=dict(features=8, cross_heads=2, window_heads=2),
                   MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
                   VGGTOmegaGeometry=dict(DENSE, patch_size=8, num_heads=2, trunk_depth=1, text=dict(depth=1, num_heads=2))),
     'alignments': dict(JensenShannon={}, KullbackLeibler={}),
-    'costs': dict(ClassCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
+    'costs': dict(ClassCost={}, FocalCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
     'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(
         class_=dict(type='ClassCost', weight=1.0), dice=dict(type='MaskDiceCost', weight=1.0)))),
     'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
-                   PointLoss={}, LocalPointLoss={}, MetricScaleLoss={}, PullPushLoss={},
+                   PointLoss={}, LocalPointLoss={}, MetricScaleLoss={}, PullPushLoss={}, FocalLoss={},
                    Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
     'pretexts': dict(Correspondence=dict(matching_layers=[0], displacement_layers=[1])),
     'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),
     'postprocessors': dict(QueryMasks=dict(min_pixels=0), PosedTransfer={}, UnposedTransfer={},
-                           ClusteredPixels=dict(min_samples=3, min_cluster_size=20)),
+                           ClusteredPixels=dict(min_samples=3, min_cluster_size=20),
+                           QuboMasks=dict(steps=20, restarts=2, exhaustive=2), MergedMasks={}),
     'models': dict(SegVGGT=MODEL, ScenePreprocessor={}),
     'datasets': dict(SceneDataset=dict(folder='rooms/debug', benchmark='scannet200', width=SIZE)),
     'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0)),
@@ -172,12 +173,13 @@ def taps(views: int, scenes: int = 1) -> FeatureTaps:
     return FeatureTaps(maps, patch_index, (GRID, GRID), (SIZE, SIZE), geometry_tokens=maps[-1][:, :, 0])
 
 
-def predictions(views: int, learn: bool = True) -> QueryPredictions:
+def predictions(views: int, learn: bool = True, classes: str = 'softmax') -> QueryPredictions:
     """One scene without its axis; the leaves that losses differentiate."""
     torch.manual_seed(views)
     attention = torch.rand(LAYERS, Q, views) + 0.05
     return QueryPredictions(
-        embedding=torch.randn(Q, D), class_logits=torch.randn(Q, K + 1).requires_grad_(learn),
+        embedding=torch.randn(Q, D), class_logits=torch.randn(Q, K + (classes == 'softmax')).requires_grad_(learn),
+        classes=classes,
         mask_logits=torch.randn(Q, views, 8, 8).requires_grad_(learn),
         view_attention=(attention / attention.sum(dim=-1, keepdim=True)).requires_grad_(learn),
         elements=torch.tensor([0, 64 * min(1, views - 1) + 3 * 8, *[63] * (Q - 2)]))        # queries 0 and 1: instances 0, 1
@@ -285,7 +287,7 @@ def test_alignments(name, views):
 @sizes
 def test_costs(name, views, instances):
     cost = tiny(slots.COSTS, name, **offers())
-    found = cost(predictions(views, learn=False), targets(views, instances))
+    found = cost(predictions(views, False, getattr(cost, 'classes', 'softmax')), targets(views, instances))
     assert found.shape == (Q, instances) and found.isfinite().all()
 
 
@@ -302,7 +304,7 @@ def test_matchers(name, views, instances):
 def test_losses(name, views, instances):
     loss = tiny(slots.LOSSES, name, **offers())
     matcher = tiny(slots.MATCHERS, 'HungarianMatcher')
-    pred, target = predictions(views), targets(views, instances)
+    pred, target = predictions(views, classes=getattr(loss, 'classes', 'softmax')), targets(views, instances)
     match = matcher(pred, target)
     scene, geometry = geometry_pair(views)
     if name == 'Criterion':

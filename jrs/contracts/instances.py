@@ -61,7 +61,12 @@ class Cost(Protocol):
 
     `model.matcher.costs.<name>`; None turns one off. The matcher calls it once per scene and supervised level, without
     gradient, and adds all costs.
+
+    Attributes:
+        classes: what class logits must mean where it reads them, as class heads say it: 'softmax' or 'sigmoid'.
     """
+
+    classes: str = 'softmax'
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
         """Return (Q, G), finite, already multiplied by the weight. One scene: no axis B. G may be 0, V may be 1.
@@ -107,6 +112,7 @@ class InstanceLoss(Protocol):
 
     Attributes:
         reads: 'instances', a class attribute: which arguments the loss is called with.
+        classes: as of costs.
         every_level: False where the final prediction is enough and auxiliary levels are not looked at.
         scene_reduction: 'mean_present' over the scenes that return a number, 'mean_all' over all, 'sum', or 'pooled': the
             loss has a method ``pooled(scenes)`` for the triples of all scenes.
@@ -115,6 +121,7 @@ class InstanceLoss(Protocol):
     """
 
     reads: Literal['instances']
+    classes: str = 'softmax'
     every_level: bool = True
     scene_reduction: str = 'mean_present'
     last_scale: float = 1.0
@@ -196,7 +203,8 @@ class Postprocessor(Protocol):
 
         `scene.queries` has `class_probabilities()` and `embedding` (Q, D); `mask_logits` is None. `scene.features` are
         (V, D, h, w), and ``jrs.masks.mask_logits(embedding, features)`` are the logits (Q, V, h, w): for many queries and
-        views make them a few views at a time. Give masks as (M, V, h, w) bool, or packed at one bit per pixel.
+        views make them a few views at a time. Give masks as (M, V, h, w) bool, or packed at one bit per pixel; they may have
+        the size of the network input as well.
         """
 
 

@@ -60,15 +60,16 @@ def layer_states(num_scenes: int = 2, views: int = VIEWS) -> list[LayerState]:
             for index in range(LAYERS)]
 
 
-def query_predictions(views: int = VIEWS, learn: bool = False, auxiliary: int = 1) -> QueryPredictions:
+def query_predictions(views: int = VIEWS, learn: bool = False, auxiliary: int = 1,
+                      classes: str = 'softmax') -> QueryPredictions:
     """Return what queries say of one scene in training: no mask logits, one auxiliary level."""
     attention = seeded(LAYERS, QUERIES, views) + 0.1
     found = QueryPredictions(
         embedding=(seeded(QUERIES, EMBEDDING) - 0.5).requires_grad_(learn),
-        class_logits=(seeded(QUERIES, CLASSES + 1) * 4).requires_grad_(learn),
+        class_logits=(seeded(QUERIES, CLASSES + (classes == 'softmax')) * 4).requires_grad_(learn), classes=classes,
         view_attention=(attention / attention.sum(dim=-1, keepdim=True)).requires_grad_(learn),
         features=(seeded(views, EMBEDDING, *MASK_SIZE) - 0.5).requires_grad_(learn))
-    found.auxiliary = [query_predictions(views, learn, 0) for _ in range(auxiliary)]
+    found.auxiliary = [query_predictions(views, learn, 0, classes) for _ in range(auxiliary)]
     return found
 
 

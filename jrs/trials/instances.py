@@ -46,9 +46,14 @@ def try_cost(part: object) -> Iterator[str]:
     """One scene of two views and two instances, one view, and no instance, as in training."""
     for views, count in SIZES:
         with torch.no_grad():
-            found = part(inputs.query_predictions(views), inputs.instance_targets(views, count))
+            found = part(_predictions_for(part, views), inputs.instance_targets(views, count))
         what = f'the cost with {views} views and {count} instances'
         yield from wrong_tensor(found, what, (inputs.QUERIES, count), '(Q, G)')
+
+
+def _predictions_for(part: object, views: int = inputs.VIEWS, learn: bool = False) -> QueryPredictions:
+    """Return predictions with class logits of the kind that a cost or a loss reads."""
+    return inputs.query_predictions(views, learn, classes=getattr(part, 'classes', 'softmax'))
 
 
 def try_weight(part: type, arguments: Mapping) -> Iterator[str]:
@@ -57,7 +62,7 @@ def try_weight(part: type, arguments: Mapping) -> Iterator[str]:
         yield 'its constructor takes no `weight`: what model.weights says of it would change nothing'
         return
     with torch.no_grad():
-        once, twice = (part(**{**arguments, 'weight': weight})(inputs.query_predictions(), inputs.instance_targets())
+        once, twice = (part(**{**arguments, 'weight': weight})(_predictions_for(part), inputs.instance_targets())
                        for weight in (1.0, 2.0))
     if once.shape == twice.shape and not torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-6):
         yield 'with twice the weight the cost is not twice as high: multiply it by `weight`'
@@ -90,7 +95,7 @@ def _wrong_pairs(match: Match, count: int) -> Iterator[str]:
 def try_instance_loss(part: object) -> Iterator[str]:
     """One scene of two views and two instances, one view, and no instance."""
     for views, count in SIZES:
-        pred = inputs.query_predictions(views, learn=True)
+        pred = _predictions_for(part, views, learn=True)
         pairs = torch.arange(count)
         value = part(pred, inputs.instance_targets(views, count), Match(pairs + 1, pairs))
         leaves = dict(embedding=pred.embedding, class_logits=pred.class_logits, view_attention=pred.view_attention,
@@ -102,7 +107,7 @@ def try_instance_loss(part: object) -> Iterator[str]:
 @torch.no_grad()
 def _wrong_pair_weights(part: Callable) -> Iterator[str]:
     """Yield that a loss says the same whatever a pair weighs, where it is another without that pair."""
-    pred, target, pairs = inputs.query_predictions(), inputs.instance_targets(), torch.arange(2)
+    pred, target, pairs = _predictions_for(part), inputs.instance_targets(), torch.arange(2)
     both, heavier, one = (part(pred, target, match) for match in (
         Match(pairs + 1, pairs), Match(pairs + 1, pairs, weights=torch.tensor([9.0, 1.0])), Match(pairs[:1] + 1, pairs[:1])))
     if all(isinstance(value, Tensor) for value in (both, heavier, one)) and both.equal(heavier) and not both.equal(one):
@@ -152,8 +157,9 @@ def try_postprocessor(part: object) -> Iterator[str]:
             yield f'it returns a {type(found).__name__}, not Instances'
             return
         count = len(found.scores)
-        if found.packed.shape != (count, views, *inputs.MASK_SIZE):
-            yield f'masks are {found.packed.shape}, not (M, V, h, w) = {(count, views, *inputs.MASK_SIZE)}'
+        if found.packed.shape not in [(count, views, *size) for size in (inputs.MASK_SIZE, inputs.SIZE)]:
+            yield (f'masks are {found.packed.shape}, not (M, V, h, w) = {(count, views, *inputs.MASK_SIZE)}, nor of the size '
+                   f'{inputs.SIZE} of the images')
         if not len(found.labels) == len(found.queries) == count:
             yield f'{len(found.labels)} labels, {len(found.queries)} queries and {count} scores: one of each is asked for'
         if found.scores.diff().gt(0).any() or found.scores.lt(0).any() or found.scores.gt(1).any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jrs_plugins.panst3r import features  # noqa: F401
+from jrs_plugins.panst3r import classes, features, selection  # noqa: F401
 from jrs_plugins.panst3r.weights import in_our_layout, is_released, our_name
 from torch import Tensor
 
@@ -17,5 +17,5 @@ def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
 
 @hook
 def jrs_weight_values(state: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return the tensors of such a file with attention packed as ours is."""
+    """Return the tensors of such a file with attention as ours is: (3C, C) in DINOv2, three of (C, C) in the decoder."""
     return in_our_layout(state) if is_released(state) else None

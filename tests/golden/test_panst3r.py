@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,14 +19,22 @@ from torch import Tensor, nn
 from jrs.models import segvggt
 from jrs.plugins import load_plugins
 from jrs.registry import HEADS, MODELS, QUERIES, build
-from jrs.structures import FeatureTaps
+from jrs.structures import FeatureTaps, QueryPredictions, SceneContext
 from tests.golden._golden import golden_files, load_npz, relative_error
 from tests.seeded_weights import seeded_array
 
 load_plugins(['must3r', 'mask_decoder', 'panst3r'])
 from jrs_plugins.must3r import backbone as must3r_backbone  # noqa: E402
+from jrs_plugins.panst3r import qubo  # noqa: E402
 from jrs_plugins.panst3r.encoder import DinoBranch  # noqa: E402
 from jrs_plugins.panst3r.guidance import colour_range, grid_places, scaled_colours  # noqa: E402
+from jrs_plugins.panst3r.selection import (  # noqa: E402
+    MergedMasks,
+    Probabilities,
+    Segments,
+    overlap_weights,
+    owned,
+)
 from jrs_plugins.panst3r.weights import in_our_layout, our_name  # noqa: E402
 
 KINDS = ('panst3r_decoder', 'panst3r_dino', 'panst3r_e2e', 'panst3r_post')
@@ -327,3 +336,81 @@ def test_the_whole_model_equals_the_reference_from_pictures_to_masks(path, monke
         'pts3d': found.points[0, :, ::pixels, ::pixels], 'conf': found.points_conf[0, :, ::pixels, ::pixels]}
     assert set(actual) == set(arrays) - {'images', 'text'}
     check(arrays, actual, TOLERANCES['panst3r_e2e'], FROM_PICTURES if meta['config']['version'] == 2 else None)
+
+
+# Post-processing
+
+def scene_of(arrays: dict, index: int, case: dict, image_hw: list[int] | None = None) -> SceneContext:
+    queries = QueryPredictions(torch.zeros(case['Q'], 1), torch.from_numpy(arrays[f'class_logits{index}']),
+                               torch.from_numpy(arrays[f'mask_logits{index}']).movedim(0, 1), classes=case['label_mode'])
+    return SceneContext(queries, image_size=tuple(image_hw or case['image_hw']))
+
+
+def cases(path: Path) -> Iterator[tuple[int, dict, dict, dict]]:
+    arrays, meta = load_npz(path)
+    for index, case in enumerate(meta['cases']):
+        yield index, case, arrays, meta
+
+
+def check_segments(found: Segments, labels: Tensor, arrays: dict, names: tuple[str, str, str], step: int,
+                   columns: list[Tensor]) -> None:
+    """Compare owners, confidence and the table of segments with the arrays called `names`."""
+    owner, confidence, table = names
+    np.testing.assert_array_equal(found.owner.numpy() + 1, arrays[owner])
+    np.testing.assert_allclose(found.confidence[:, ::step, ::step], arrays[confidence], atol=1e-6)
+    rows = [torch.arange(1, len(found.queries) + 1), *columns, labels[found.queries]]
+    stored = arrays[table]
+    np.testing.assert_array_equal(torch.stack(rows, dim=1).numpy().reshape(len(found.queries), 3), stored[:, :3])
+
+
+@pytest.mark.parametrize('path', files('panst3r_post'))
+def test_weights_energies_and_choices_equal_the_reference(path):
+    tried = 0
+    for index, case, arrays, meta in cases(path):
+        if case['label_mode'] != 'sigmoid':
+            continue
+        weights = overlap_weights(Probabilities(scene_of(arrays, index, case)), case['Q'], meta['penalty']).numpy()
+        assert relative_error(weights, arrays[f'W{index}']) <= 1e-6
+        stored = arrays[f'W{index}'].astype(np.float64)
+        assert meta['lambda_reg'] == qubo.REGULARISER
+        np.testing.assert_allclose(qubo.energies(stored, arrays[f'states{index}']), arrays[f'energies{index}'], rtol=1e-6)
+        tried += 1
+        if f'optimum{index}' in arrays:
+            for options in ({}, dict(exhaustive=0)):                            # and annealing finds it too
+                found = qubo.choose(stored, **options)
+                np.testing.assert_array_equal(found, arrays[f'optimum{index}'].astype(bool))
+            assert qubo.energies(stored, found[None])[0] == pytest.approx(case['optimum_energy'], rel=1e-6)
+        else:
+            assert qubo.energies(stored, qubo.choose(stored)[None])[0] <= case['annealing_energy'] + 1e-6
+    assert tried
+
+
+@pytest.mark.parametrize('path', files('panst3r_post'))
+def test_segments_of_a_selection_equal_the_reference(path):
+    for index, case, arrays, meta in cases(path):
+        for which in 'ab' if f'selection{index}a' in arrays else '':
+            scene = scene_of(arrays, index, case)
+            best, labels = scene.queries.class_probabilities()[0].max(dim=1)
+            chosen = torch.from_numpy(arrays[f'selection{index}{which}']).nonzero()[:, 0]
+            found = owned(Probabilities(scene), chosen, best, case[f'threshold_{which}'])
+            place = {query: number for number, query in enumerate(chosen.tolist())}
+            check_segments(found, labels, arrays, tuple(f'{name}{index}{which}' for name in ('pan', 'conf', 'segments')),
+                           meta['conf_stride'], [torch.tensor([place[query] for query in found.queries.tolist()]).long()])
+            areas = torch.bincount(found.owner[found.owner >= 0].long(), minlength=len(found.queries))
+            numbers = torch.stack([found.class_probability, found.mask_probability, areas.float()], dim=1)
+            np.testing.assert_allclose(numbers, arrays[f'segments{index}{which}'][:, 3:], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('path', files('panst3r_post'))
+@pytest.mark.parametrize('version', ['v1', 'v2'])
+def test_merged_masks_equal_the_reference(path, version):
+    for index, case, arrays, meta in cases(path):
+        scene = scene_of(arrays, index, case)
+        best, labels = scene.queries.class_probabilities()[0].max(dim=1)
+        part = MergedMasks(**meta[version], min_class=meta['class_threshold'], void_confidence=meta['void_confidence'])
+        found = part.segments(Probabilities(scene), scene.queries, best)
+        names = tuple(f'{version}_{name}{index}' for name in ('pan', 'conf', 'segments'))
+        check_segments(found, labels, arrays, names, meta['conf_stride'], [found.queries])
+        instances = part(scene)
+        np.testing.assert_array_equal(instances.masks.any(dim=0), arrays[names[0]] > 0)
+        assert sorted(instances.queries.tolist()) == found.queries.tolist()
