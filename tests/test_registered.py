@@ -70,7 +70,8 @@ TINY = {
                   MUSt3RGeometry=dict(patch_size=14), PanSt3RFeatures=dict(memory_dim=8, widths=(8, 8, D)),
                   PanSt3RGuidedFeatures=dict(width=8, num_heads=2, layers=1, upsampler=dict(
                       dim=D, num_heads=2, layers=1, frequencies=3, patch_frequencies=2)),
-                  LearnedClassHead=dict(embedding_dim=D, dim=4), ScaleHead=dict(dim=8), TextClassHead=dict(text_dim=4, embedding_dim=D, vocabulary=[[1.0, 0, 0, 0]] * K),
+                  LearnedClassHead=dict(embedding_dim=D, dim=4),
+                  ScaleHead=dict(dim=8), TextClassHead=dict(text_dim=4, embedding_dim=D, vocabulary=[[1.0, 0, 0, 0]] * K),
                   IGGTPointHead=DENSE, IGGTFeatures=dict(features=8, cross_heads=2, window_heads=2),
                   MapAnythingGeometry=dict(pose_dim=4, scale_dim=4, **DENSE),
                   VGGTOmegaGeometry=dict(DENSE, patch_size=8, num_heads=2, trunk_depth=1, text=dict(depth=1, num_heads=2))),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jrs.structures import Instances, Match
+from jrs.structures import Instances, Match, QueryPredictions
 from jrs.trials import inputs
 from jrs.trials.claims import wrong_leaf_gradients, wrong_tensor
 
@@ -158,8 +158,8 @@ def try_postprocessor(part: object) -> Iterator[str]:
             return
         count = len(found.scores)
         if found.packed.shape not in [(count, views, *size) for size in (inputs.MASK_SIZE, inputs.SIZE)]:
-            yield (f'masks are {found.packed.shape}, not (M, V, h, w) = {(count, views, *inputs.MASK_SIZE)}, nor of the size '
-                   f'{inputs.SIZE} of the images')
+            yield (f'masks are {found.packed.shape}, not (M, V, h, w) = {(count, views, *inputs.MASK_SIZE)}, nor of the '
+                   f'size {inputs.SIZE} of the images')
         if not len(found.labels) == len(found.queries) == count:
             yield f'{len(found.labels)} labels, {len(found.queries)} queries and {count} scores: one of each is asked for'
         if found.scores.diff().gt(0).any() or found.scores.lt(0).any() or found.scores.gt(1).any():

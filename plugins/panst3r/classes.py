@@ -45,17 +45,18 @@ class FocalCost:
     Args:
         weight: multiplier in the matching cost.
         alpha, gamma: of `focal`.
+        ignored_label: label of instances whose class nobody knows, beside `UNNAMED`: they cost nothing.
     """
 
     classes = 'sigmoid'
 
-    def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0) -> None:
-        self.weight, self.alpha, self.gamma = weight, alpha, gamma
+    def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0, ignored_label: int | None = None) -> None:
+        self.weight, self.alpha, self.gamma, self.ignored_label = weight, alpha, gamma, ignored_label
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets) -> Tensor:
-        """Return (Q, G); reads ``pred.class_logits`` (Q, K) and ``target.labels`` (G,); 0 for a label below 0, unknown."""
+        """Return (Q, G); reads ``pred.class_logits`` (Q, K) and ``target.labels`` (G,)."""
         true, false = focal(sigmoid_logits(pred, 'FocalCost'), self.alpha, self.gamma)
-        unknown = target.labels < 0
+        unknown = target.unknown(self.ignored_label)                            # (G,)
         cost = (true - false)[:, target.labels.masked_fill(unknown, 0)]         # (Q, G)
         return self.weight * cost.masked_fill(unknown, 0.0)
 
@@ -65,18 +66,19 @@ class FocalLoss(InstanceTerm):
     """Focal loss of all queries over K classes, per matched pair; unmatched queries have none (baselines.md section 4.5).
 
     The sum over queries and classes is divided by the number of matched pairs, at least 1 (ours; common practice). Queries
-    of instances with a label below 0, of which nobody knows the class, do not count.
+    of instances whose class nobody knows do not count.
 
     Args:
         alpha, gamma: of `focal`.
+        ignored_label: as of `FocalCost`.
         options: of `InstanceTerm`; 'pooled' divides the sum of all scenes by all their pairs.
     """
 
     classes = 'sigmoid'
 
-    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, **options) -> None:
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, ignored_label: int | None = None, **options) -> None:
         super().__init__(**options)
-        self.alpha, self.gamma = alpha, gamma
+        self.alpha, self.gamma, self.ignored_label = alpha, gamma, ignored_label
 
     def __call__(self, pred: QueryPredictions, target: InstanceTargets, match: Match) -> Tensor:
         """Return a scalar; reads ``pred.class_logits`` (Q, K) and ``target.labels`` (G,).
@@ -92,7 +94,7 @@ class FocalLoss(InstanceTerm):
         for pred, target, match in scenes:
             logits = sigmoid_logits(pred, 'FocalLoss')                          # (Q, K)
             labels = target.labels[match.instances]                             # (n,)
-            known = labels >= 0
+            known = ~target.unknown(self.ignored_label)[match.instances]
             counts, wanted = logits.new_ones(len(logits)), torch.zeros_like(logits)
             counts[match.queries] = known.float() if match.weights is None else known * match.weights.float()
             wanted[match.queries[known], labels[known]] = 1.0

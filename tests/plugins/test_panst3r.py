@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from jrs.cli.convert import expand
-from jrs.errors import ConfigError
+from jrs.errors import ConfigError, NonFiniteError
 from jrs.plugins import load_plugins, manager
-from jrs.registry import HEADS, build
-from jrs.structures import FeatureTaps
-from tests._data import ROOT
+from jrs.registry import COSTS, HEADS, LOSSES, POSTPROCESSORS, build
+from jrs.structures import UNNAMED, FeatureTaps, InstanceTargets, Match, QueryPredictions, SceneContext
 
 load_plugins(['must3r', 'mask_decoder', 'panst3r'])
+from jrs_plugins.panst3r import qubo  # noqa: E402
 from jrs_plugins.panst3r.guidance import FourierFeatures, colour_range, scaled_colours  # noqa: E402
+from jrs_plugins.panst3r.selection import Probabilities, overlap_weights  # noqa: E402
 from jrs_plugins.panst3r.weights import in_our_layout  # noqa: E402
 
-KEYS = Path(os.environ.get('JRS_SPEC', ROOT.parent / 'shared' / 'spec')) / 'backbones_keys'
-needs_keys = pytest.mark.skipif(not KEYS.is_dir(), reason=f'{KEYS} is not there; set JRS_SPEC to the folder that has it')
-
-
 # Weights
-
-def listed(version: int) -> dict[str, tuple[int, ...]]:
-    lines = [line.split('  ') for line in (KEYS / f'panst3r_v{version}.txt').read_text().splitlines() if line[0] != '#']
-    return {key: tuple(json.loads(shape)) for pattern, shape in lines for key in expand(pattern)}
-
 
 def test_packed_attention_is_taken_apart_and_that_of_dino_is_packed_under_the_names_of_either_program():
     torch.manual_seed(0)
@@ -131,3 +120,172 @@ def test_a_tap_that_is_not_there_is_refused():
         head(SHUFFLED, taps=(0, 2))
     with pytest.raises(ConfigError, match='widths are three'):
         head(SHUFFLED, widths=(8, 8))
+
+
+# Classes
+
+def said(logits: torch.Tensor, classes: str = 'sigmoid') -> QueryPredictions:
+    return QueryPredictions(torch.zeros(len(logits), 1), logits, classes=classes)
+
+
+def target(*labels: int) -> InstanceTargets:
+    count = len(labels)
+    return InstanceTargets(torch.tensor(labels, dtype=torch.int64), torch.zeros(count, 1, 2, 2, dtype=torch.bool),
+                           torch.ones(count, 1))
+
+
+def by_hand(logit: float, true: bool) -> float:
+    p = 1 / (1 + np.exp(-logit))
+    return float(0.25 * (1 - p) ** 2 * -np.log(p) if true else 0.75 * p ** 2 * -np.log(1 - p))
+
+
+def pairs(queries: list[int], instances: list[int], **options) -> Match:
+    return Match(torch.tensor(queries, dtype=torch.int64), torch.tensor(instances, dtype=torch.int64), **options)
+
+
+LOGITS = torch.tensor([[2.0, -1.0], [0.5, 0.0], [-3.0, 1.0]])
+
+
+def test_the_focal_loss_is_that_of_a_loop_and_is_divided_by_the_pairs():
+    loss = build(LOSSES, dict(type='FocalLoss'), 'model.losses.classification')
+    wanted = {(0, 1), (2, 0)}                                                           # query, class
+    total = sum(by_hand(LOGITS[query, label].item(), (query, label) in wanted) for query in range(3) for label in range(2))
+    found = loss(said(LOGITS), target(0, 1), pairs([2, 0], [0, 1]))
+    assert found.item() == pytest.approx(total / 2)
+    nobody = sum(by_hand(value, False) for value in LOGITS.flatten().tolist())
+    assert loss(said(LOGITS), target(), pairs([], [])).item() == pytest.approx(nobody)
+    pooled = loss.pooled([(said(LOGITS), target(0, 1), pairs([2, 0], [0, 1])), (said(LOGITS), target(), pairs([], []))])
+    assert pooled.item() == pytest.approx((total + nobody) / 2)
+
+
+def test_instances_of_which_nobody_knows_the_class_say_nothing_and_weights_count():
+    loss, cost = build(LOSSES, dict(type='FocalLoss'), 'l'), build(COSTS, dict(type='FocalCost', weight=2.0), 'c')
+    found = loss(said(LOGITS), target(0, UNNAMED), pairs([2, 0], [0, 1]))
+    assert found.item() == pytest.approx(sum(by_hand(LOGITS[query, label].item(), (query, label) == (2, 0))
+                                             for query in (1, 2) for label in range(2)))
+    twice = loss(said(LOGITS), target(0, 1), pairs([2, 0], [0, 1], weights=torch.tensor([1.0, 0.0])))
+    torch.testing.assert_close(twice, found)
+    costs = cost(said(LOGITS), target(1, UNNAMED))
+    assert costs[:, 1].eq(0).all()
+    assert costs[0, 0].item() == pytest.approx(2 * (by_hand(-1.0, True) - by_hand(-1.0, False)))
+
+
+@pytest.mark.parametrize('part', [dict(type='FocalLoss'), dict(type='FocalCost', weight=1.0)], ids=['loss', 'cost'])
+def test_classes_with_no_object_are_refused(part):
+    slot, more = (COSTS, ()) if 'weight' in part else (LOSSES, (pairs([], []),))
+    with pytest.raises(ConfigError, match="classes='sigmoid'"):
+        build(slot, part, 'part')(said(LOGITS, 'softmax'), target(0), *more)
+
+
+def test_learned_words_are_compared_by_their_direction():
+    part = build(HEADS, dict(type='LearnedClassHead', num_classes=3, embedding_dim=4, dim=5), 'model.class_head')
+    embedding = torch.randn(2, 6, 4)
+    expected = F.cosine_similarity(part.projection(embedding)[..., None, :], part.vectors, dim=-1) / 0.07
+    torch.testing.assert_close(part(embedding), expected)
+
+
+# One set of masks that fits together
+
+def weights(count: int, seed: int = 0) -> np.ndarray:
+    """Masks that are intervals of a line, which overlap in many ways."""
+    rng = np.random.default_rng(seed)
+    start, length = rng.random(count) * 0.9, rng.random(count) * 0.3
+    shared = np.minimum((start + length)[:, None], start + length) - np.maximum(start[:, None], start)
+    result = np.maximum(shared, 0)
+    np.fill_diagonal(result, -length)
+    return result
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_a_choice_is_never_worse_than_a_greedy_one_and_a_seed_decides(seed):
+    given = weights(40, seed)
+    found = qubo.choose(given, seed=seed, steps=300, restarts=3)
+    energy = qubo.energies(given, np.stack([found, qubo.greedy(given)]))
+    assert energy[0] <= energy[1] and energy[1] < 0
+    assert (found == qubo.choose(given, seed=seed, steps=300, restarts=3)).all()
+
+
+def test_annealing_finds_the_best_of_all_and_keeps_its_energies_by_changes():
+    for seed in range(5):
+        given = weights(11, seed)
+        assert (qubo.choose(given) == qubo.choose(given, steps=1000, restarts=5, exhaustive=0)).all()
+    seen = qubo.anneal(given, np.random.default_rng(0), 500, 4)
+    every = (np.arange(2 ** 11)[:, None] >> np.arange(11)) & 1
+    assert seen.shape == (4, 11) and np.isclose(qubo.energies(given, seen).min(), qubo.energies(given, every).min())
+    state = np.random.default_rng(1).random(11) < 0.5
+    flipped = np.array([np.where(np.arange(11) == place, ~state, state) for place in range(11)])
+    change = qubo.energies(given, flipped) - qubo.energies(given, state[None])
+    np.testing.assert_allclose(qubo._changes(given, state), change)
+
+
+def test_no_mask_one_mask_and_weights_that_are_none():
+    assert qubo.choose(np.zeros((0, 0))).shape == (0,) and qubo.choose(np.array([[-0.5]])).tolist() == [True]
+    assert qubo.choose(np.zeros((3, 3))).tolist() == [False] * 3                        # nothing is gained
+    for wrong in (np.full((2, 2), np.nan), np.array([[0.0, 1], [0, 0]]), np.zeros(3)):
+        with pytest.raises(ValueError, match='symmetric'):
+            qubo.choose(wrong)
+
+
+def scene(classes: str = 'sigmoid', valid: torch.Tensor | None = None) -> SceneContext:
+    """Two views of 8 x 12 pixels: a left half, a copy of it that is less sure, a right half, and everything, unsure."""
+    logits = torch.full((4, 2, 4, 6), -8.0)
+    logits[0, ..., :3], logits[1, ..., :3], logits[2, ..., 3:], logits[3] = 6.0, 4.0, 6.0, -0.5
+    words = torch.tensor([[3.0, -3], [2.0, -3], [-3.0, 3], [-3.0, -4]])
+    words = words if classes == 'sigmoid' else torch.cat([words, torch.tensor([[-3.0], [-3], [-3], [3]])], dim=1)
+    return SceneContext(QueryPredictions(torch.zeros(4, 1), words, logits, classes=classes), image_size=(8, 12), valid=valid)
+
+
+PARTS = [dict(type='QuboMasks'), dict(type='QuboMasks', exhaustive=0, steps=200, restarts=4), dict(type='MergedMasks'),
+         dict(type='MergedMasks', mask_threshold=0.25, overlap_threshold=0.5, rounds=2)]
+
+
+@pytest.mark.parametrize('classes', ['sigmoid', 'softmax'])
+@pytest.mark.parametrize('part', PARTS, ids=['exhaustive', 'annealed', 'merged once', 'merged twice'])
+def test_two_halves_are_found_once_each_and_have_the_size_of_the_picture(part, classes):
+    found = build(POSTPROCESSORS, part, 'model.postprocessor')(scene(classes))
+    assert sorted(found.queries.tolist()) == [0, 2] and found.packed.shape == (2, 2, 8, 12)
+    assert found.masks.sum(dim=0).max() == 1 and found.scores.diff().le(0).all() and 'class probability' in found.ranking
+    left = found.masks[found.queries.tolist().index(0)]
+    assert left[..., :5].all() and not left[..., 7:].any()
+    assert dict(zip(found.queries.tolist(), found.labels.tolist(), strict=True)) == {0: 0, 2: 1}
+
+
+def test_padding_belongs_to_nobody_and_counts_to_no_area():
+    valid = torch.ones(2, 8, 12, dtype=torch.bool)
+    valid[1, :, 6:] = False
+    for part in PARTS:
+        found = build(POSTPROCESSORS, part, 'model.postprocessor')(scene(valid=valid))
+        assert not found.masks[:, 1, :, 6:].any() and found.masks[:, 0].any()
+    padded, whole = (overlap_weights(Probabilities(scene(valid=given)), 4) for given in (valid, None))
+    assert padded[2, 2] > whole[2, 2] and torch.equal(padded, padded.T)
+
+
+def test_masks_from_embeddings_and_features_are_those_of_their_logits():
+    given = scene()
+    features, embedding = torch.randn(2, 3, 4, 6), torch.randn(4, 3)
+    logits = torch.einsum('qd,vdhw->qvhw', embedding, features)
+    made = SceneContext(QueryPredictions(embedding, given.queries.class_logits, classes='sigmoid'), features, (8, 12))
+    stored = SceneContext(QueryPredictions(embedding, given.queries.class_logits, logits, classes='sigmoid'), None, (8, 12))
+    for part in PARTS:
+        part = build(POSTPROCESSORS, part, 'model.postprocessor')
+        one, other = part(made), part(stored)
+        assert one.masks.equal(other.masks) and one.queries.equal(other.queries)
+
+
+def test_a_scene_in_which_nothing_passes_has_no_instances():
+    given = scene()
+    given.queries.class_logits = torch.full((4, 2), -9.0)
+    for part in PARTS:
+        found = build(POSTPROCESSORS, part, 'model.postprocessor')(given)
+        assert len(found) == 0 and found.packed.shape == (0, 2, 8, 12)
+
+
+def test_what_is_not_finite_or_cannot_be_chosen_is_refused():
+    given = scene()
+    given.queries.class_logits[1, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match='QuboMasks'):
+        build(POSTPROCESSORS, PARTS[0], 'model.postprocessor')(given)
+    for options, words in ((dict(type='QuboMasks', restarts=0), 'at least 1'),
+                           (dict(type='QuboMasks', exhaustive=40), '0 to 20'), (dict(type='MergedMasks', rounds=0), 'at least 1')):
+        with pytest.raises(ConfigError, match=words):
+            build(POSTPROCESSORS, options, 'model.postprocessor')
