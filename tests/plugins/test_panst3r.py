@@ -286,6 +286,7 @@ def test_what_is_not_finite_or_cannot_be_chosen_is_refused():
     with pytest.raises(NonFiniteError, match='QuboMasks'):
         build(POSTPROCESSORS, PARTS[0], 'model.postprocessor')(given)
     for options, words in ((dict(type='QuboMasks', restarts=0), 'at least 1'),
-                           (dict(type='QuboMasks', exhaustive=40), '0 to 20'), (dict(type='MergedMasks', rounds=0), 'at least 1')):
+                           (dict(type='QuboMasks', exhaustive=40), '0 to 20'),
+                           (dict(type='MergedMasks', rounds=0), 'at least 1')):
         with pytest.raises(ConfigError, match=words):
             build(POSTPROCESSORS, options, 'model.postprocessor')
