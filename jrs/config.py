@@ -26,13 +26,18 @@ from jrs.plugins import NAMESPACE, hook_of, implementing, load_plugins, manager
 from jrs.profiles import added, profile_file, replaced, sizes_that_apply, with_own_data
 from jrs.registry import CORE, check_keys, owner_of, to_list
 from jrs.schema import (
+    ATTENTION_KERNELS,
+    DEVICE,
     GROUP_KEYS,
     NAMED_PARTS,
     NO_PARTS,
+    PRECISIONS,
+    RECOMPUTATIONS,
     REQUIRED,
     SECTIONS,
     TOP_LEVEL,
     components,
+    device_settings,
     joined,
     keys_at,
     part_at,
@@ -374,6 +379,32 @@ def _check_settings(cfg: Mapping) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f'{path} must be a whole number of at least {least}, got {value!r}.')
     _check_train(cfg['train'])
+    _check_device(cfg)
+
+
+def _check_device(cfg: Mapping) -> None:
+    """Check the section `device`, which may be left out; its kernels are checked where they are chosen."""
+    given = cfg.get('device') or {}
+    if not isinstance(given, Mapping) or not isinstance(given.get('precision') or {}, Mapping):
+        raise ConfigError(f'device and device.precision must be mappings, dict(...), got {given!r}.')
+    _check_keys_of(given, tuple(DEVICE), (), 'device')
+    _check_keys_of(given.get('precision') or {}, tuple(DEVICE['precision']), (), 'device.precision')
+    settings = device_settings(cfg)
+    for path, value, allowed in (*((f'device.precision.{name}', value, PRECISIONS)
+                                   for name, value in settings['precision'].items()),
+                                 ('device.recomputation', settings['recomputation'], RECOMPUTATIONS)):
+        if value not in allowed:
+            raise ConfigError(f'{path} must be one of {", ".join(map(repr, allowed))}, got {value!r}.')
+    if not isinstance(settings['compile'], bool):
+        raise ConfigError(f'device.compile must be True or False, got {settings["compile"]!r}.')
+    kernels = settings['attention_kernels']
+    if not isinstance(kernels, (list, tuple)) or not kernels:
+        raise ConfigError(f'device.attention_kernels must be a list out of {", ".join(ATTENTION_KERNELS)}, best first, got '
+                          f'{kernels!r}.')
+    for name in kernels:
+        if name not in ATTENTION_KERNELS:
+            raise ConfigError(f'device.attention_kernels has no kernel {name!r}.'
+                              f'{did_you_mean(str(name), ATTENTION_KERNELS)}')
 
 
 def _check_train(train: Mapping) -> None:

@@ -10,11 +10,18 @@ from jrs.errors import ConfigError, did_you_mean
 from jrs.signatures import accepted_keys
 
 TOP_LEVEL = ('model', 'plugins', 'adjusted', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset',
-             'batches', 'train', 'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks')
-REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'adjusted', 'weights', 'benchmarks'))
+             'batches', 'train', 'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks',
+             'device')
+REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'adjusted', 'weights', 'benchmarks', 'device'))
 SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
 NAMED_PARTS = ('metrics', 'hooks', 'model.losses', 'model.matcher.costs')                         # name -> a part, or None
 NO_PARTS = ('model.weights', 'experiment')                                                         # mappings of values
+# What a run does with an accelerator; configs of older runs do not say it.
+DEVICE = dict(precision=dict(convolution='tf32', matmul='ieee'), attention_kernels=['cudnn', 'flash', 'efficient'],
+              compile=False, recomputation='fitting')
+ATTENTION_KERNELS = (*DEVICE['attention_kernels'], 'math')
+PRECISIONS = ('ieee', 'tf32')
+RECOMPUTATIONS = ('fitting', 'as_configured')
 GROUP_KEYS = ('parameters', 'lr', 'weight_decay', 'optional')                                      # of `parameter_groups.*`
 # Which registry a typed dict is looked up in, by the last name of its path, or by the one before for named collections.
 SLOT_OF_KEY = {
@@ -31,6 +38,12 @@ SLOT_OF_KEY = {
     'transform': slots.TRANSFORMS, 'transforms': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS,
     'optimizer': slots.OPTIMIZERS,
 }
+
+
+def device_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `device` of a config, with the usual values where it says nothing."""
+    given = cfg.get('device') or {}
+    return {**DEVICE, **given, 'precision': {**DEVICE['precision'], **(given.get('precision') or {})}}
 
 
 def slot_of(path: str) -> slots.Slot | None:

@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     import torch
 
+    from jrs.engine.device import device_record
     from jrs.engine.inference import pick_device
     cfg, device = config_from(args), pick_device(args.device)
     if args.threads:
@@ -55,8 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     what = f'table{args.table}' if args.table else 'fada' if args.fada else 'train'
     rows = inference_rows(args, cfg, device, size) if args.table else training_rows(args, cfg, device, size)
     record = dict(command=command_words('benchmark', argv), config=args.config,
-                  profile=args.profile, size=size, device=device_name(device), threads=torch.get_num_threads(),
-                  torch=torch.__version__, rows=rows)
+                  profile=args.profile, size=size, device=device_name(device), device_settings=device_record(cfg),
+                  threads=torch.get_num_threads(), torch=torch.__version__, rows=rows)
     path = args.json or Path('benchmarks/results') / f'{what}_{args.profile}_{device.type}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + '\n')
@@ -73,9 +74,11 @@ def inference_rows(args, cfg, device, size) -> list[dict]:
     rows = []
     for views in args.views or ([100] if args.table == 6 else list(paper)):
         measured = measure_inference(model, views, size, device)
-        rows.append(dict(input_frames=views, ours=measured, paper=paper.get(views)))
+        kernels = measured.pop('kernels')
+        rows.append(dict(input_frames=views, ours=measured, kernels=kernels, paper=paper.get(views)))
         print(f'{views:4d} views  ' + '  '.join(f'{name} {value:.3f}' + _paper(paper.get(views), name)
-                                               for name, value in measured.items()), flush=True)
+                                               for name, value in measured.items())
+              + f'  attention {kernels}', flush=True)
     for row in methods.rows if args.table == 6 else ():
         print(f'     paper  {row.method:20} ' + '  '.join(f'{name} {value}' for name, value in row.paper.items()))
     return rows
@@ -97,8 +100,8 @@ def training_rows(args, cfg, device, size) -> list[dict]:
         else:
             off = dict(cfg.model, matcher=_without(cfg.model.matcher, 'costs'), losses=dict(cfg.model.losses, fada=None),
                        alignment=None)
-            models = dict(off=build_for(dict(model=off), teacher=dict(type='GroundTruthTeacher')).train().to(device),
-                          on=model)
+            without = build_for(dict(cfg._cfg_dict, model=off), teacher=dict(type='GroundTruthTeacher')).train().to(device)
+            models = dict(off=without, on=model)
             measured = compare_steps(models, batch, args.steps)
             measured |= {f'memory_{name}': measure_training(each, batch, 1) for name, each in models.items()}
         rows.append(dict(views=views, scenes=scenes, **measured))
@@ -107,10 +110,12 @@ def training_rows(args, cfg, device, size) -> list[dict]:
 
 
 def build_for(cfg, teacher: dict | None):
-    """Return the model with fresh weights."""
+    """Return the model with fresh weights; process and model compute as `cfg.device` says."""
+    from jrs.engine.device import prepare_device
     from jrs.registry import MODELS, build
-    model = cfg['model'] if isinstance(cfg, dict) else cfg.model
-    return build(MODELS, dict(model, teacher=teacher), 'model')
+    model = build(MODELS, dict(cfg['model'], teacher=teacher), 'model')
+    prepare_device(cfg, model)
+    return model
 
 
 def default_size(cfg) -> tuple[int, int]:

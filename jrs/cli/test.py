@@ -158,6 +158,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     from jrs.engine.checkpoint import use_atomic_files
     from jrs.engine.console import JrsRunner
     from jrs.engine.data import left_aside, say_data
+    from jrs.engine.device import device_record
     from jrs.engine.inference import load_model
     from jrs.engine.loading import explaining_lost_workers
     from jrs.engine.processes import Watchdog, naming_lost_processes
@@ -195,10 +196,10 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     metrics = {name: value for name, value in metrics.items() if f'/{RULE}' not in name}       # they make `transfer_rules`
     apart = [metric.names_apart for metric in evaluator.metrics if getattr(metric, 'names_apart', None)]
     record = dict(class_names=apart[0]) if apart else {}
-    record |= dict(scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), left_out=left_aside(dataset),
-                  hours=(time.monotonic() - start) / 3600,
-                  transfer_rules=[row for metric in evaluator.metrics for row in getattr(metric, 'by_rule', ())],
-                  peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
+    record |= dict(device_settings=device_record(cfg), hours=(time.monotonic() - start) / 3600,
+                   scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), left_out=left_aside(dataset),
+                   transfer_rules=[row for metric in evaluator.metrics for row in getattr(metric, 'by_rule', ())],
+                   peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
     return metrics, evaluator.describe(), record
 
 

@@ -122,13 +122,16 @@ def train(args: argparse.Namespace, cfg: Config, work_dir: Path, command: list[s
 
 def record_start(args: argparse.Namespace, cfg: Config, runner, command: list[str]) -> None:
     """Write what the run is: its config, identity and record, which is kept up to date from then on."""
+    from jrs.engine.device import device_record
     from jrs.engine.record import RunRecord, start_record
     from jrs.engine.update import split_of
     from jrs.report.identity import training_identity, write_identity
     work_dir = Path(runner.work_dir)
     write_config(args, runner.cfg, work_dir)
     write_identity(work_dir, training_identity(cfg), args.resume)
-    start_record(work_dir, command, next(runner.model.parameters()).device, args.resume, split_of(cfg, runner.world_size))
+    settings = dict(device_record(cfg), recomputation=runner.recomputation)
+    start_record(work_dir, command, next(runner.model.parameters()).device, args.resume, split_of(cfg, runner.world_size),
+                 settings)
     runner.register_hook(RunRecord(cfg.train.save_every))
 
 

@@ -11,6 +11,7 @@ from statistics import mean, median
 import torch
 from torch import nn
 
+from jrs.layers.kernels import kernels_used
 from jrs.models.segvggt import check_predictions
 from jrs.structures import InstanceTable, SceneBatch
 
@@ -58,15 +59,20 @@ def stage_seconds(model: nn.Module, batch: SceneBatch) -> Seconds:
 
 
 def measure_inference(model: nn.Module, views: int, size: tuple[int, int], device: torch.device, warmup: int = 1,
-                      repeats: int = 3) -> dict[str, float]:
-    """Return mean seconds per stage and peak memory in GB; warm-up passes are not counted (Table 5: 1 and 3)."""
+                      repeats: int = 3) -> dict[str, float | dict[str, int]]:
+    """Return mean seconds per stage, peak memory in GB, and how often each kernel of attention was called in a pass.
+
+    Warm-up passes are not counted (Table 5: 1 and 3); in the first of them, at least one, kernels are looked at.
+    """
     model = model.eval().to(device)
     batch = random_batch(views, size, device)
-    for _ in range(warmup):
+    kernels = kernels_used(lambda: stage_seconds(model, batch))
+    for _ in range(warmup - 1):
         stage_seconds(model, batch)
     reset_peak(device)
     runs = [stage_seconds(model, batch) for _ in range(repeats)]
-    return {name: mean(run[name] for run in runs) for name in runs[0]} | dict(memory_gb=peak_memory_gb(device))
+    return {name: mean(run[name] for run in runs) for name in runs[0]} | dict(
+        memory_gb=peak_memory_gb(device), kernels=kernels)
 
 
 def training_step(model: nn.Module, batch: SceneBatch, optimizer: torch.optim.Optimizer) -> None:

@@ -19,10 +19,12 @@ from jrs.datasets.dataset import limit_worker_threads
 from jrs.engine.checkpoint import check_counts_updates, last_good_checkpoint, use_atomic_files
 from jrs.engine.console import JrsRunner, RunConfig
 from jrs.engine.data import say_data
+from jrs.engine.device import prepare_device
 from jrs.engine.loading import PatientLoader, collation_of
 from jrs.engine.needs import memory_words
 from jrs.engine.optim import build_optimizer, build_schedule
 from jrs.engine.processes import start_processes
+from jrs.engine.recomputation import fit_recomputation
 from jrs.engine.sharding import shard
 from jrs.engine.stop import leave_stopping_to_the_parent
 from jrs.engine.update import update_of
@@ -159,16 +161,16 @@ def check_classes(cfg: Config, dataset: Dataset, name: str) -> None:
 
 
 def build_model(cfg: Config) -> torch.nn.Module:
-    """Return the model, with `cfg.weights` loaded where it names a file."""
+    """Return the model, with `cfg.weights` loaded where it names a file; process and model compute as `cfg.device` says."""
     def make() -> torch.nn.Module:
         return build(MODELS, cfg.model, 'model')
-    if not cfg.get('weights'):
-        return make()
     try:
-        return build_with_weights(make, own_file(cfg.weights), FRESH)
+        model = build_with_weights(make, own_file(cfg.weights), FRESH) if cfg.get('weights') else make()
     except WeightsError as error:
         raise WeightsError(f'{error} To train a model of another kind from fresh weights: --cfg-options weights=None, or '
                            "profiles=dict(rooms=dict(weights=None)) in its config where they are a profile's.") from error
+    prepare_device(cfg, model)
+    return model
 
 
 def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
@@ -230,7 +232,10 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     say_data(cfg, ready if validate else {'train_dataset': ready['train_dataset']})
     torch.manual_seed(cfg.seed)
     model = shard(build_model(cfg)) if sharded else build_model(cfg)
-    print_log(memory_words(model, cfg, torch.device(get_device()), processes), 'current')
+    device = torch.device(get_device())
+    recomputation = fit_recomputation(model, cfg, device, processes)
+    print_log(f'computed again in the backward pass: {recomputation}', 'current')
+    print_log(memory_words(model, cfg, device, processes), 'current')
     hooks = [build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None]
     evaluator = build_evaluator(cfg.metrics) if validate else None
     names = {name: names_in(dataset) for name, dataset in ready.items()}
@@ -238,7 +243,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     tell_metrics(evaluator.metrics if validate else (), model, names['train_dataset'])
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm,
                                 settings.get('clip_by', 'all'), settings.get('decay_vectors', True))
-    return JrsRunner(
+    runner = JrsRunner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=place.launcher,
         train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model, hooks=hooks),
                                                             patch_size_of(model))),
@@ -256,6 +261,8 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
         log_processor=dict(window_size=20, by_epoch=False), randomness=dict(seed=cfg.seed),
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]),
         load_from=str(checkpoint) if checkpoint else None, resume=checkpoint is not None, cfg=RunConfig(dict(cfg._cfg_dict)))
+    runner.recomputation = recomputation
+    return runner
 
 
 def _default_hooks(settings: Mapping) -> dict:

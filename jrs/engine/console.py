@@ -49,7 +49,13 @@ _texts: dict[str, str] = {}                    # what the last config says -> it
 
 
 class JrsRunner(Runner):
-    """mmengine's Runner with a quiet console, on any device; the log file has every line."""
+    """mmengine's Runner with a quiet console, on any device; the log file has every line.
+
+    Attributes:
+        recomputation: what the backward pass computes again, in words, of a runner that trains.
+    """
+
+    recomputation = ''
 
     def wrap_model(self, model_wrapper_cfg: Mapping | None, model: nn.Module) -> nn.Module:
         """Return the model on its device; several processes that train it share gradients, unless it is sharded."""

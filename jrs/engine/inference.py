@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from jrs import __version__
 from jrs.config import load_config, nearest_multiple
+from jrs.engine.device import prepare_device
 from jrs.engine.memory import (
     RUNTIME,
     announce,
@@ -297,13 +298,14 @@ class Reconstructor:
 def load_model(cfg: Config, checkpoint: str | Path, copy: str | None = None) -> nn.Module:
     """Return the model of `cfg` in eval mode with every parameter from `checkpoint`; needs no teacher and no data.
 
-    A checkpoint whose LoRA is merged fits a config with LoRA too: low-rank factors that start fresh change nothing. Of
-    several copies in it `copy` names the one to take.
+    Process and model compute as `cfg.device` says. A checkpoint whose LoRA is merged fits a config with LoRA too: low-rank
+    factors that start fresh change nothing. Of several copies in it `copy` names the one to take.
 
     Raises:
         WeightsError: the file is missing or broken, or does not fit; says what was used, missing and left over.
     """
     model = build_with_weights(lambda: build(MODELS, without_teacher(cfg.model), 'model'), checkpoint, MERGED, copy)
+    prepare_device(cfg, model)
     return model.eval().narrow() if hasattr(model, 'narrow') else model.eval()
 
 

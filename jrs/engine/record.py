@@ -27,7 +27,7 @@ UNKNOWN = 'unknown'
 
 
 def start_record(work_dir: Path, command: list[str], device: torch.device, resume: bool,
-                 split: Mapping[str, object]) -> None:
+                 split: Mapping[str, object], settings: Mapping[str, object] | None = None) -> None:
     """Write `run.json`: what made the run. A resumed run keeps its hours and its peak, and names the commands before.
 
     Args:
@@ -36,6 +36,7 @@ def start_record(work_dir: Path, command: list[str], device: torch.device, resum
         device: of the model.
         resume: whether the run goes on.
         split: the update and how processes share it (`split_of`).
+        settings: how the device computes (`device_record`), and what is computed twice.
     """
     before = read_record(work_dir) if resume else {}
     state = git_state()
@@ -44,7 +45,8 @@ def start_record(work_dir: Path, command: list[str], device: torch.device, resum
     _write(work_dir, dict(
         finished=False, hours=before.get('hours', 0.0), peak_memory_gb=before.get('peak_memory_gb', 0.0), **state,
         command=command, earlier=earlier, **split, python=platform.python_version(), machine=platform.platform(),
-        cores=os.cpu_count(), memory_gb=_memory_gb(), device=device_name(device), environment=environment_variables(),
+        cores=os.cpu_count(), memory_gb=_memory_gb(), device=device_name(device),
+        device_settings=dict(settings or {}), environment=environment_variables(),
         versions=dict(sorted((item.name.lower(), item.version) for item in distributions()))))
 
 

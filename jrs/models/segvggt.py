@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jrs.errors import ConfigError, NonFiniteError, PluginError
 from jrs.finite import refuse_nonfinite
 from jrs.geometry.camera import in_first_frame, predicted_cameras, relative_to_first
+from jrs.layers.kernels import naming_kernels
 from jrs.layers.layout import evenly_spaced
 from jrs.masks import mask_logits
 from jrs.models.attention import matched_attention
@@ -242,7 +243,7 @@ class SegVGGT(BaseModel):
         """
         images, passed, keys = unit_images(images), [], self._keys(images.shape[1], images.device)
         state = self.queries.start(images.shape[0], track_views) if self.queries is not None else None
-        with self.autocast(images.device):
+        with self.autocast(images.device), naming_kernels():
             for layer in self.backbone.layers(images, *(() if priors is None else (priors,))):
                 passed.append(layer.index)
                 if watch is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
@@ -80,6 +82,7 @@ class PretrainedTeacher:
         self.rescale = rescale
         self.weigh = weigh
         self.model: nn.Module | None = None
+        self.when_built: Callable[[nn.Module], object] = lambda model: None     # such as `compile_blocks`
 
     @property
     def reads_maps(self) -> tuple[str, ...]:
@@ -154,6 +157,7 @@ class PretrainedTeacher:
         if self.model is None:
             print_log(f'the teacher, which is not trained, takes its weights from {self.checkpoint}', 'current')
             self.model = _narrow(build_with_weights(self._make, own_file(self.checkpoint))).requires_grad_(False).eval()
+            self.when_built(self.model)
         if next(self.model.parameters()).device != device:     # asked of each of a thousand tensors it takes 12 ms a step
             self.model = self.model.to(device)
         return self.model

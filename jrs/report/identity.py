@@ -21,7 +21,7 @@ from jrs.io.atomic import atomic_write
 from jrs.io.weights_file import parts_of
 from jrs.places import BUNDLED, PACKAGE, own_file
 from jrs.plugins import manager
-from jrs.schema import value_at
+from jrs.schema import DEVICE, device_settings, value_at
 
 Identity = dict[str, Any]
 
@@ -157,7 +157,13 @@ def weights_digest(*files: str | Path | None) -> str:
 
 
 def _sections(cfg: Mapping, names: Iterable[str], left_out: Collection[str]) -> dict:
-    return {name: _plain(cfg[name], name, left_out) for name in names}
+    return {name: _plain(cfg[name], name, left_out) for name in names} | _unusual_precision(cfg)
+
+
+def _unusual_precision(cfg: Mapping) -> dict:
+    """Return the precision on CUDA where it is not the usual one, which no identity names."""
+    precision = device_settings(cfg)['precision']
+    return {} if precision == DEVICE['precision'] else {'precision': dict(precision)}
 
 
 def _plain(value: Any, path: str, left_out: Collection[str]) -> Any:
