@@ -60,6 +60,8 @@ class QueryMasks:
         if not math.isfinite(mask_threshold + min_score + min_pixels):
             raise ConfigError(f'QueryMasks: thresholds must be finite numbers, got mask_threshold {mask_threshold}, '
                               f'min_score {min_score} and min_pixels {min_pixels}.')
+        if query_overlap is not None and not 0 < query_overlap <= 1:
+            raise ConfigError(f'QueryMasks.query_overlap must be an IoU in (0, 1] or None, got {query_overlap!r}.')
         self.rank = RANKINGS[mode]
         self.top_pairs = top_pairs
         self.mask_threshold = mask_threshold

@@ -60,7 +60,7 @@ class GuidedDecoder(nn.Module):
         score_head: whether a head says the overlap of each mask with its instance.
 
     Raises:
-        ConfigError: a width that the heads do not divide, no layer, or no query.
+        ConfigError: a width that the heads do not divide, no layer, no query, or a share that is none.
     """
 
     reads = 'voxels'
@@ -74,6 +74,8 @@ class GuidedDecoder(nn.Module):
             raise ConfigError(f'{path} needs at least one layer and one query of either kind, and an even width that '
                               f'num_heads divides, got layers={layers}, num_guided={num_guided}, num_learned={num_learned}, '
                               f'width={width}, num_heads={num_heads}.')
+        if not 0 < voxel_share <= 1:
+            raise ConfigError(f'{path}.voxel_share must be in (0, 1], got {voxel_share!r}.')
         self.voxel_share, self.mask_threshold = voxel_share, mask_threshold
         self.voxel_classes, self.voxel_offsets = _voxel_head(dim_in, num_classes + 1), _voxel_head(dim_in, 3)
         self.voxel_projection = nn.Sequential(nn.Linear(dim_in, width), nn.LayerNorm(width), nn.ReLU())

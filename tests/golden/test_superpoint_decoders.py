@@ -222,12 +222,10 @@ def weights_of(meta: dict) -> dict[str, float]:
 def criterion_of(meta: dict, scenes: int):
     """Return the criterion of a file: how scenes and levels add up is a table of baselines.md section 2.2."""
     reduction, last, aux, classes = 'mean_all', scenes, 1.0, 'pooled'
-    if meta['kind'] == 'criterion_oneformer3d':
+    if meta['kind'] in ('criterion_oneformer3d', 'criterion_sgiformer'):
         classes = 'mean_all'
         reduction = 'mean_present' if meta['fix_mean_loss'] else 'mean_all'
         last, aux = (4.0, 4.0 / scenes) if meta['fix_dice_loss_weight'] else (scenes, 1.0)
-    elif meta['kind'] == 'criterion_sgiformer':
-        classes, reduction = 'mean_all', 'mean_present' if meta['fix_mean_loss'] else 'mean_all'
     elif meta['kind'] == 'criterion_mask3d':
         reduction, last = 'sum', 1.0
     parts = dict(

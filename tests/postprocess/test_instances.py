@@ -178,6 +178,8 @@ def test_a_query_like_one_that_is_surer_is_left_out_and_an_empty_one_is_like_nob
         found = _postprocess(min_pixels=1, mask_quality=False, **options)(SceneContext(queries))
         assert found.queries.tolist() == expected
         torch.testing.assert_close(found.scores, scores[expected])
+    with pytest.raises(ConfigError, match=r'query_overlap must be an IoU in \(0, 1\]'):
+        _postprocess(query_overlap=75)
     queries.scores = torch.full((5,), 0.25)
     found = _postprocess(min_pixels=1, mask_quality=False, score_head=False, score_decimals=0)(SceneContext(queries))
     assert found.scores.tolist() == [1.0, 0.0, 0.0]                     # 0.6, 0.5 (to the even one), 0.1, in this order
