@@ -306,6 +306,25 @@ def test_published_weights_load_in_either_layout_of_their_kernels(layout, tmp_pa
     assert all(value.equal(other.state_dict()[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.skipif(not KEYS.is_dir(), reason=f'no key lists in {KEYS}; set JRS_SPEC')
+@pytest.mark.parametrize(('keys', 'config', 'around', 'before'), [
+    ('mask3d_scannet', 'mask3d_scannetv2', 'state_dict', ''), ('relation3d_scannet', 'relation3d_scannetv2', 'model', ''),
+    ('sgiformer_l_scannet', 'sgiformer_l_scannetv2', 'state_dict', 'module.')])
+def test_a_published_file_is_found_in_what_its_program_puts_around_it(keys, config, around, before, tmp_path):
+    """Under published names at debug size, with what the program keeps beside and what it never uses."""
+    model, other = (build(MODELS, load_config(CONFIGS / f'{config}.py', 'debug').model, 'model') for _ in range(2))
+    names = our_names(listed(keys))
+    published = {ours: key for key, ours in names.items() if ours is not None}
+    state = {published[key]: torch.randn(value.shape) if value.is_floating_point() else value
+             for key, value in model.state_dict().items()}
+    state |= {key: torch.ones(1) for key, ours in names.items() if ours is None and not re.search(r'layers\.2\.', key)}
+    if keys.startswith('sgiformer'):                                    # of two layers: what follows the second is not read
+        state['decoder.feat_query_attn_layers.1.norm.weight'] = torch.ones(16)
+    torch.save({around: {before + key: value for key, value in state.items()}, 'epoch': 7}, tmp_path / 'published.pth')
+    load_weights(other, tmp_path / 'published.pth')
+    assert all(value.equal(state[published[key]]) for key, value in other.state_dict().items())
+
+
 def _published(key: str) -> str:
     """Return the published name of a small SPFormer's key, by trying all names that the lists have."""
     tries = [key.removeprefix('network.')] if key.startswith('network.') else [

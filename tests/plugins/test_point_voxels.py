@@ -15,7 +15,7 @@ from jrs.engine.build import build_dataset
 from jrs.errors import ConfigError, DataError
 from jrs.plugins import load_plugins
 from jrs.registry import COSTS, LOSSES, MODELS, POSTPROCESSORS, build
-from jrs.structures import Match, QueryPredictions, SceneContext
+from jrs.structures import InstanceTable, Match, QueryPredictions, SceneContext
 from tests._data import ROOT
 
 load_plugins(['point_clouds'])
@@ -258,3 +258,21 @@ def test_training_looks_at_some_voxels_of_a_level_and_at_a_scene_of_fewer_voxels
     found = part(scene)
     assert len(found.levels) == 7 and found.class_logits.shape == (5, 4) and read == [2, 3] * 3
     assert not part.eval()(scene).auxiliary and read[6:] == [5] * 6
+
+
+@pytest.mark.parametrize('name', ['mask3d', 'relation3d', 'sgiformer_l'])
+def test_one_point_alone_and_a_batch_without_instances_give_numbers_and_gradients(name, debug_data):
+    """Upstream fails or gives NaN there."""
+    torch.manual_seed(0)
+    model = build(MODELS, config(debug_data, name).model, 'model').train()
+    features = model.network.conv0p1s1.kernel.shape[1] if hasattr(model.network, 'conv0p1s1') else 9
+    zero = torch.zeros(1, dtype=torch.int64)
+    point = batches.PointBatch(['one'], [1], [1], [1], torch.zeros(1, 3), torch.zeros(1, 4, dtype=torch.int64),
+                               torch.ones(1, features), zero, zero, point_ids=zero, point_classes=zero - 1,
+                               instances=[InstanceTable(zero + 1, zero)])
+    terms = model(batches.collate_points([point, point]), mode='loss')
+    assert all(value.isfinite() for value in terms.values())
+    sum(value for key, value in terms.items() if key.startswith('loss_')).backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in model.parameters())
+    found = model.eval()(point, mode='predict')[0].instances
+    assert found.masks.shape[1:] == (1, 1, 1) and found.scores.isfinite().all()
