@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ EXAMPLES = """examples:
   python tools/attention.py configs/segvggt/all24_fada.py untrained --profile debug --scene scene0007_00 --instance 3 \\
       --layers 0 3 --out outputs/attention
   python tools/attention.py ... --class window chair --query score          best-scored predictions of a window and a chair
+  python tools/attention.py ... --class all --query score --layers all --views all        every class, layer and view
 
 The query of an instance is the one that the matcher of the checkpoint's own training assigns to it, or with --query score
 the one of the best-scored prediction whose mask overlaps this instance more than any other. A checkpoint with a config.py
@@ -43,14 +45,16 @@ its Figures 3 and 4 show.
 
 written to OUT: attention.html, which needs nothing else; attention.json and attention.csv with the numbers per layer, and in
 attention.json their slopes over depth (the change from the first inserted layer to the last of a straight line); maps/ with
-a picture per checkpoint and instance (rows = views, columns = layers). Fewer scenes: --cfg-options
-test_dataset.limit_scenes=8.
+a picture per checkpoint and instance (rows = views, columns = layers). With --views all also labels/, as the paper's
+supplement has it: a folder per class, in it a picture per layer with every view; with several checkpoints a folder of
+each around them. Fewer scenes: --cfg-options test_dataset.limit_scenes=8.
 """
 NUMBERS = {                                     # heading of a chart -> the mean that it shows
     'mass on views that show the instance': 'view_mass', 'mass on pixels that show the instance': 'pixel_mass',
     'entropy over views (1 = even)': 'entropy', 'JS divergence from the true visibility': 'js'}
 LINES = ('#d9480f', '#1971c2', '#2f9e44', '#9c36b5', '#e8a200', '#0c8599', '#c2255c', '#5f3dc4')
 EVEN = '#868e96'
+ALL = 'all'
 MAX_ROWS = 12                                   # views in a picture; more are shown evenly spaced
 NOTES = dict(
     matcher='Attention of the query that the training matcher assigns to each true instance, mean over heads; means over '
@@ -92,11 +96,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--instance', type=int, nargs='+', metavar='ID', help='ids of instances of that scene; default: a '
                          'large one that at most half of the views show')
     options.add_argument('--class', dest='classes', nargs='+', metavar='NAME', help='or of these classes: a large '
-                         'instance of each, of --scene or of the first scene of the test split that shows one')
+                         "instance of each, of --scene or of the first scene of the test split that shows one; 'all': of "
+                         'each class that --scene shows; those that no query is of are said, not drawn')
     options.add_argument('--query', choices=('matcher', 'score'), default='matcher', help='whose attention an instance has: '
                          'of the query that the training matcher assigns (default), or of the best-scored prediction')
-    options.add_argument('--layers', type=int, nargs='+', metavar='LAYER', help='layers of the pictures, counted from 0; '
-                         "default: those that stand where the paper's 14, 22 and 23 of 24 do")
+    options.add_argument('--layers', type=_layer, nargs='+', metavar='LAYER', help='layers of the pictures, counted from 0, '
+                         "or 'all' that read; default: those that stand where the paper's 14, 22 and 23 of 24 do")
+    options.add_argument('--views', choices=('some', ALL), default='some', help=f'draw at most {MAX_ROWS} views of a scene, '
+                         'evenly spaced (default), or all that the test reads, and then also labels/')
     options.add_argument('--heads', action='store_true', help='also a picture per layer with a column for each head')
     options.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:N, mps')
     return options
@@ -131,7 +138,9 @@ def compare(args: argparse.Namespace) -> None:
         found.append(look(checkpoint, scoring_loader(dataset, cfg.train.workers), show, args))
     facts = dict(config=args.config, profile=args.profile, split=dataset.split, scenes=len(dataset), query=args.query)
     write_numbers(args.out, found, facts)
-    pictures = write_pictures(args.out, found, names)
+    pictures = write_pictures(args.out, found, names, args.views == 'all')
+    if args.views == 'all':
+        print(f'written: {write_labels(args.out / "labels", found, names)}')
     page = write_page(args.out, found, facts, pictures)
     print(f'{format_numbers(found)}\nwritten: {args.out / "attention.json"}, {args.out / "attention.csv"}, '
           f'{args.out / "maps"}\nLook at: {page}')
@@ -188,6 +197,9 @@ def chosen(dataset, scene: str | None, instances: Sequence[int] | None, classes:
         raise DataError(f'--scene {scene} is not in the test split, which has: {", ".join(names[:40])}.')
     first = scene or names[0]
     show: dict[str, list[int]] = {first: list(instances or ())}
+    if list(classes) == [ALL]:
+        classes = shown_classes(dataset[names.index(first)], class_names)
+        scene = first
     for name in classes:
         label = find_named({known: index for index, known in enumerate(class_names)}, name, 'class')
         place, number = of_class(dataset, [scene] if scene else names, label, name)
@@ -195,6 +207,15 @@ def chosen(dataset, scene: str | None, instances: Sequence[int] | None, classes:
     if not instances and not classes:
         show[first].append(telling_instance(dataset[names.index(first)]))
     return {place: list(dict.fromkeys(numbers)) for place, numbers in show.items() if numbers}
+
+
+def shown_classes(batch, class_names: Sequence[str]) -> list[str]:
+    """Return the classes of which the views of a batch of one scene show an instance, in the order of the classes."""
+    import torch
+
+    from jrs.engine.attention import telling_instances
+    labels = [] if batch.instances is None else torch.unique(batch.instances[0].labels).tolist()
+    return [class_name(class_names, label) for label in labels if telling_instances(batch, label)]
 
 
 def of_class(dataset, scenes: Sequence[str], label: int, name: str) -> tuple[str, int]:
@@ -218,12 +239,20 @@ def look(checkpoint: Checkpoint, scenes, show: dict[str, list[int]], args: argpa
     from jrs.models.attention import inserted_layers
     model = load(checkpoint, args.device)
     inserted = inserted_layers(model)
-    layers = tuple(dict.fromkeys(args.layers or paper_layers(inserted, model.backbone.num_query_layers)))
+    if len(args.layers or ()) > 1 and ALL in args.layers:
+        raise ConfigError(f'--layers: {ALL!r} stands alone, or name layers by number.')
+    asked = inserted if args.layers == [ALL] else args.layers
+    layers = tuple(dict.fromkeys(asked or paper_layers(inserted, model.backbone.num_query_layers)))
     absent = sorted(set(layers) - set(inserted))
     if absent:
         raise ConfigError(f'--layers: the queries of {checkpoint.label} do not read at the layers {absent}; they read at '
                           f'{list(inserted)}.')
-    return Evidence(checkpoint, *study(model, scenes, show, layers, args.heads, args.query))
+    absent = partial(_say_absent, checkpoint.label) if list(args.classes or ()) == [ALL] else None
+    return Evidence(checkpoint, *study(model, scenes, show, layers, args.heads, args.query, absent))
+
+
+def _say_absent(label: str, scene: str, instance: int) -> None:
+    print(f'{label}: no query is of instance {instance} of {scene}; it is not drawn', flush=True)
 
 
 def load(checkpoint: Checkpoint, device: str) -> nn.Module:
@@ -305,8 +334,9 @@ def _number(value: float | None) -> str:
     return '-' if value is None else f'{value:.4f}'
 
 
-def write_pictures(out: Path, found: Sequence[Evidence], class_names: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Write `maps/*.png`; return caption -> label of the checkpoint -> picture."""
+def write_pictures(out: Path, found: Sequence[Evidence], class_names: Sequence[str],
+                   every: bool = False) -> dict[str, dict[str, np.ndarray]]:
+    """Write `maps/*.png`, of `every` view or of some; return caption -> label of the checkpoint -> picture."""
     from jrs.io.names import distinct
     from jrs.io.png import write_png8
     pictures: dict[str, dict[str, np.ndarray]] = {}
@@ -315,7 +345,7 @@ def write_pictures(out: Path, found: Sequence[Evidence], class_names: Sequence[s
         label = evidence.checkpoint.label
         for item in evidence.shown:
             name = class_name(class_names, item.label)
-            for what, picture in pictures_of(item).items():
+            for what, picture in pictures_of(item, every).items():
                 drawn[f'{item.scene}_{item.instance}_{label}{what}'] = picture
                 caption = f'{name}, instance {item.instance} of {item.scene}{what}'
                 pictures.setdefault(caption, {})[f'{label}: query {item.query}'] = picture
@@ -324,21 +354,26 @@ def write_pictures(out: Path, found: Sequence[Evidence], class_names: Sequence[s
     return pictures
 
 
+def _layer(text: str) -> int | str:
+    """Return the number of a layer, or the word for all of them."""
+    return ALL if text == ALL else int(text)
+
+
 def _word(text: str) -> str:
     """Return a text as part of a file name."""
     return re.sub(r'[^\w.+-]+', '-', text)
 
 
-def pictures_of(item: ShownInstance) -> dict[str, np.ndarray]:
+def pictures_of(item: ShownInstance, every: bool = False) -> dict[str, np.ndarray]:
     """Return name -> picture: '' has a column per layer; where heads are kept, each layer has one with a column per head."""
     means = {layer: maps.mean(0) for layer, maps in item.maps.items()}
     pictures = {'': draw(item, {heading(item, layer): maps for layer, maps in means.items()},
-                         {heading(item, layer): item.view_attention[layer] for layer in means})}
+                         {heading(item, layer): item.view_attention[layer] for layer in means}, every)}
     for layer, maps in item.maps.items():
         if len(maps) > 1:
             heads = {f'head {head}': values for head, values in enumerate(maps)}
             shares = {name: values.sum((-1, -2)) for name, values in heads.items()}
-            pictures[f', layer {layer} by head'] = draw(item, heads, shares)
+            pictures[f', layer {layer} by head'] = draw(item, heads, shares, every)
     return pictures
 
 
@@ -347,14 +382,31 @@ def heading(item: ShownInstance, layer: int) -> str:
     return f'layer {layer}: {item.view_attention[layer][item.visibility > 0].sum():.0%} on views that show it'
 
 
-def draw(item: ShownInstance, maps: dict, view_attention: dict) -> np.ndarray:
-    """Return the picture of one instance, of at most `MAX_ROWS` of its views."""
+def draw(item: ShownInstance, maps: dict, view_attention: dict, every: bool = False) -> np.ndarray:
+    """Return the picture of one instance, of at most `MAX_ROWS` of its views, or of `every` one."""
     from jrs.visualization.attention import attention_maps_picture
-    views = np.unique(np.linspace(0, len(item.images) - 1, min(len(item.images), MAX_ROWS)).round().astype(int))
+    most = len(item.images) if every else min(len(item.images), MAX_ROWS)
+    views = np.unique(np.linspace(0, len(item.images) - 1, most).round().astype(int))
     return attention_maps_picture(
         item.images[views], item.mask[views], [item.view_names[view] for view in views],
         {name: values[views] for name, values in maps.items()},
         {name: values[views] for name, values in view_attention.items()}, item.visibility[views])
+
+
+def write_labels(folder: Path, found: Sequence[Evidence], class_names: Sequence[str]) -> Path:
+    """Write a folder per class, in it a picture per layer with every view; several checkpoints have a folder each around."""
+    from jrs.io.names import distinct
+    from jrs.io.png import write_png8
+    from jrs.visualization.attention import attention_layer_picture
+    labels = [_word(evidence.checkpoint.label) for evidence in found]
+    for evidence, label in zip(found, distinct(labels, [one.checkpoint.label for one in found]), strict=True):
+        around = folder / label if len(found) > 1 else folder
+        classes = [class_name(class_names, item.label) for item in evidence.shown]
+        for item, name in zip(evidence.shown, distinct([*map(_word, classes)], classes), strict=True):
+            for layer, maps in item.maps.items():
+                write_png8(around / name / f'layer_{layer:02d}.png', attention_layer_picture(
+                    item.images, item.mask, item.view_names, maps.mean(0), item.view_attention[layer], item.visibility))
+    return folder
 
 
 def write_page(out: Path, found: Sequence[Evidence], facts: dict, pictures: dict[str, dict[str, np.ndarray]]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,7 +89,8 @@ def telling_instances(batch: SceneBatch, label: int | None = None) -> list[int]:
 
 
 def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collection[int]], layers: Collection[int],
-          per_head: bool = False, by: str = 'matcher') -> tuple[AttentionSums, list[ShownInstance]]:
+          per_head: bool = False, by: str = 'matcher',
+          absent: Callable[[str, int], None] | None = None) -> tuple[AttentionSums, list[ShownInstance]]:
     """Return the sums over the matched instances of all scenes, and maps of the chosen ones.
 
     The sums are those of `view_sums`, with `pixel_mass` and `special_mass` (on tokens that are no patches) beside them.
@@ -101,6 +102,7 @@ def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collec
         layers: inserted layers whose maps are kept.
         per_head: keep the maps of each head.
         by: which query belongs to an instance: 'matcher' or 'score', see `matched_attention`.
+        absent: hears scene and id of a chosen instance that has no query; None = that is an error.
 
     Raises:
         ConfigError: the model has no matcher or cannot show its attention. DataError: a chosen instance has no query.
@@ -115,7 +117,11 @@ def study(model: nn.Module, scenes: Iterable[SceneBatch], show: dict[str, Collec
             check_predictions(predictions, batch)
             found = [scene.instances for scene in model.reconstructed(batch, predictions)] if by == 'score' else None
         matched = matched_attention(model, predictions.queries, batch, found)[0]
-        kept = [_shown(batch, matched, number) for number in show.get(batch.scene_names[0], ())]
+        chosen, there = show.get(batch.scene_names[0], ()), matched.target.ids.tolist()
+        for number in chosen if absent is not None else ():
+            if number not in there:
+                absent(batch.scene_names[0], number)
+        kept = [_shown(batch, matched, number) for number in chosen if absent is None or number in there]
         sums.append(_scene_sums(model, batch, matched, kept, layers, per_head))
         shown += kept
     return pooled(sums), shown

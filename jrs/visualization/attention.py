@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from jrs.visualization.depth import colour_scale
-from jrs.visualization.pictures import Picture, draw_texts, scale_to, to_numpy, to_picture
+from jrs.visualization.pictures import Picture, draw_texts, scale_to, tile, to_numpy, to_picture
 
 COLORMAP = cv2.COLORMAP_VIRIDIS
 MAP_COLORMAP = cv2.COLORMAP_INFERNO             # dark = none, as a dimmed photo is
@@ -100,6 +100,35 @@ def attention_maps_picture(images, mask, view_names: Sequence[str], maps: Mappin
         texts += [(6, top + 12, str(name)), (6, top + 30, f'shows {visibility[row]:.0%}' if visibility[row] else 'not seen')]
     sheet = draw_texts(draw_texts(sheet, texts, 12), [(x + 1, y + 1, words) for x, y, words in shares], 12, (0, 0, 0))
     return draw_texts(sheet, shares, 12, (255, 255, 255))
+
+
+def attention_layer_picture(images, mask, view_names: Sequence[str], maps, view_attention, visibility,
+                            columns: int = 8) -> Picture:
+    """Draw where one query looks at one layer: a cell per view, the photo above its map; the true mask is outlined.
+
+    Colours mean the same in all cells; a view that shows the instance says the share of its pixels.
+
+    Args:
+        images: (V, 3, H, W), float in [0, 1].
+        mask: (V, h, w) bool, the true one.
+        view_names: V names.
+        maps: (V, h_p, w_p) attention per patch.
+        view_attention: (V,) share of each view.
+        visibility: (V,) share of the instance's pixels in each view.
+        columns: cells in a row.
+    """
+    zoom = max(round(CELL_WIDTH / images.shape[-1]), 1)
+    height, width = images.shape[-2] * zoom, images.shape[-1] * zoom
+    photos = [scale_to(to_picture(image), height, width) for image in images]
+    heat, _ = _heat_column(photos, to_numpy(maps).astype(np.float32))
+    mask, shares, visibility = to_numpy(mask), to_numpy(view_attention), to_numpy(visibility)
+    cells = []
+    for view, (photo, map_, name) in enumerate(zip(photos, heat, view_names, strict=True)):
+        head = np.full((18, width, 3), 255, np.uint8)
+        seen = f', shows {visibility[view]:.0%}' if visibility[view] else ''
+        cell = np.concatenate([head, outlined(photo, mask[view]), outlined(map_, mask[view])])
+        cells.append(draw_texts(cell, [(2, 9, f'{name}: {shares[view]:.1%} of it{seen}')], 12))
+    return tile(cells, min(columns, len(cells)))
 
 
 def _heat_column(photos: Sequence[Picture], values: np.ndarray) -> tuple[list[Picture], float]:

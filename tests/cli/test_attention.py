@@ -13,6 +13,7 @@ from jrs.cli.attention import default_label, named_checkpoints, write_pictures
 from jrs.config import load_config
 from jrs.engine.build import build_model
 from jrs.errors import ConfigError
+from jrs.io.photo import read_photo
 from jrs.io.weights import save_weights
 from tests._data import MAIN, ROOT, command
 
@@ -65,6 +66,26 @@ def test_an_instance_is_drawn_for_each_checkpoint_and_its_numbers_kept(written):
                                                                                        '-layer-3-by-head')}
 
 
+def test_every_class_layer_and_view_fill_a_folder_per_class(debug_data, run, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert command('attention', MAIN, f'late={run / "weights.safetensors"}', '--profile', 'debug', '--out', out, '--class',
+                   'all', '--layers', 'all', '--views', 'all', '--query', 'score', '--cfg-options', f'data_root={debug_data}') == 0
+    shown = json.loads((out / 'attention.json').read_text())['shown']
+    folders = sorted(path.name for path in (out / 'labels').iterdir())
+    assert len(folders) == len(shown) == len({item['instance'] for item in shown}) > 0
+    said = capsys.readouterr().out
+    scene, = {item['scene'] for item in shown}
+    absent = set(map(int, re.findall(rf'late: no query is of instance (\d+) of {scene}; it is not drawn', said)))
+    assert not absent & {item['instance'] for item in shown}
+    for folder in folders:
+        assert [path.name for path in sorted((out / 'labels' / folder).iterdir())] == ['layer_01.png', 'layer_03.png']
+    height, width = read_photo(out / 'labels' / folders[0] / 'layer_01.png').shape[:2]
+    views = len(shown[0]['views'])
+    zoomed = (width - 4 * (min(views, 8) - 1)) // min(views, 8)
+    rows = -(-views // 8)
+    assert zoomed >= 200 and height == rows * (18 + 2 * zoomed * 3 // 4 + 4) - 4
+
+
 def test_the_page_needs_nothing_else(written):
     page = (written / 'attention.html').read_text()
     assert page.count('<img src="data:image/') == 6 and page.count('<svg') == 4
@@ -75,6 +96,7 @@ def test_the_page_needs_nothing_else(written):
     (['--scene', 'scene0404_00'], 'scene0404_00 is not in the test split, which has: scene0'),
     (['--instance', 999], 'no query is matched to an instance 999'),
     (['--layers', 0, 7], r'untrained do not read at the layers \[7\]'),
+    (['--layers', 'all', 1], "'all' stands alone"),
     (['--device', 'abacus'], "'abacus' cannot be used")])
 def test_what_cannot_be_shown_is_refused(debug_data, tmp_path, capsys, options, words):
     assert command('attention', MAIN, 'untrained', '--profile', 'debug', '--out', tmp_path / 'out', *options,
@@ -98,7 +120,7 @@ def test_checkpoints_are_named_by_label_or_run_and_built_from_their_own_config(r
 
 
 def test_maps_whose_labels_become_equal_as_file_names_are_all_written(tmp_path, monkeypatch):
-    monkeypatch.setattr('jrs.cli.attention.pictures_of', lambda item: {'': np.zeros((4, 4, 3), np.uint8)})
+    monkeypatch.setattr('jrs.cli.attention.pictures_of', lambda item, every: {'': np.zeros((4, 4, 3), np.uint8)})
     item = SimpleNamespace(scene='s', instance=1, query=0, label=0)
     found = [SimpleNamespace(checkpoint=SimpleNamespace(label=label), shown=[item]) for label in ('a b', 'a/b', 'a-b')]
     write_pictures(tmp_path, found, ('chair',))
