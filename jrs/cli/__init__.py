@@ -27,6 +27,7 @@ COMMANDS = {
     'reproduce': 'the tables of the paper, filled: trains and scores what is missing',
     'evaluate': "score anybody's prediction files",
     'attention': 'where the queries of instances look: maps, and mass per layer on their views and pixels',
+    'figures': 'Figures 3 to 7 of the paper, from checkpoints, scenes and prediction files; print size, with numbers',
     'benchmark': 'time and memory of inference and training, beside the paper',
     'print_config': 'an experiment with everything it inherits, or what differs from another',
     'compare_runs': 'training runs side by side: curves, scores, configs, time and memory',

@@ -184,7 +184,7 @@ class Reconstructor:
         self.device = pick_device(device)
         if self.device.type == 'cpu':
             lean_allocations()
-        _choose_ranking(self.cfg, agnostic, keep_all)
+        choose_ranking(self.cfg, agnostic, keep_all)
         if vocabulary is not None:
             set_vocabulary(self.cfg, vocabulary)
         self.model = load_model(self.cfg, checkpoint, copy).to(self.device)
@@ -411,7 +411,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _choose_ranking(cfg: Config, agnostic: bool, keep_all: bool) -> None:
+def choose_ranking(cfg: Config, agnostic: bool, keep_all: bool) -> None:
     """Let each query give one instance: benchmarks rank query x class pairs, people want objects."""
     postprocessor = cfg.model.get('postprocessor')
     if postprocessor and 'mode' in postprocessor and (agnostic or not keep_all):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from jrs.visualization.pictures import Picture, to_numpy
@@ -61,29 +63,77 @@ def render_cloud(points, colours, axes: np.ndarray, centre: np.ndarray, radius: 
         size: (height, width).
         normals: (N, 3); surfaces that turn their back are left out, so that one looks into a room. None draws all.
     """
-    points, colours = to_numpy(points).astype(np.float64), to_numpy(colours)
-    view_axes = turned(axes, yaw, pitch)
-    local = (points - centre) @ view_axes.T / radius                                        # (N, 3)
-    local[:, 2] = DISTANCE - local[:, 2]                                                    # z-depth
-    seen = local[:, 2] > 0.15
-    if normals is not None:
-        facing = to_numpy(normals).astype(np.float64) @ view_axes.T                          # (N, 3)
-        seen &= (facing * (local * [-1, -1, 1])).sum(-1) > -0.1
+    shot = shot_of(points, axes, centre, radius, yaw, pitch, size, normals)
+    local, colours = shot.local(to_numpy(points).astype(np.float64)), to_numpy(colours)
+    seen = shot.seen(local, normals)
     local, colours = local[seen], colours[seen]
     if len(local) == 0:
         return np.full((*size, 3), background, np.uint8)
-    depth, picture = _splat(*_fit(local, size), local[:, 2], colours, size, background)
-    return _shade_edges(depth, picture)
+    depth, picture = _splat(*shot.pixels(local), local[:, 2], colours, size, background)
+    return shade_edges(depth, picture)
 
 
-def _fit(local: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Project (N, 3) points, y up and z the depth, so that nearly all of them fill 94 % of the picture."""
-    height, width = size
+@dataclass(frozen=True)
+class Shot:
+    """A camera that looks at a cloud: where it stands, and how it fills its picture.
+
+    Attributes:
+        axes: (3, 3), rows right, up and backward.
+        centre: (3,) that it turns about.
+        radius: its distance is `DISTANCE` of these.
+        focal: pixels per unit of the plane at depth 1.
+        middle: (2,) of that plane, in the middle of the picture.
+        size: (height, width).
+    """
+
+    axes: np.ndarray
+    centre: np.ndarray
+    radius: float
+    focal: float
+    middle: np.ndarray
+    size: tuple[int, int]
+
+    def local(self, points: np.ndarray) -> np.ndarray:
+        """Return points (N, 3) in its frame, (N, 3): right, up and z-depth, in radii."""
+        local = (points - self.centre) @ self.axes.T / self.radius
+        local[:, 2] = DISTANCE - local[:, 2]
+        return local
+
+    def pixels(self, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return u and v (N,) of points (N, 3) that `local` gave."""
+        plane = local[:, :2] / local[:, 2:] * [1, -1]                                       # (N, 2)
+        u, v = ((plane - self.middle) * self.focal + [self.size[1] / 2, self.size[0] / 2]).T
+        return u, v
+
+    def seen(self, local: np.ndarray, normals) -> np.ndarray:
+        """Return which points (N, 3) of `local` lie in front and, with `normals` (N, 3), face the camera: (N,) bool."""
+        seen = local[:, 2] > 0.15
+        if normals is not None:
+            facing = to_numpy(normals).astype(np.float64) @ self.axes.T                     # (N, 3)
+            seen &= (facing * (local * [-1, -1, 1])).sum(-1) > -0.1
+        return seen
+
+    def zoomed(self, box: tuple[float, float, float, float]) -> Shot:
+        """Return the shot whose picture shows the part x, y, width, height of this one, as large as it fits."""
+        x, y, width, height = box
+        grow = min(self.size[1] / width, self.size[0] / height)
+        aside = np.array([x + width / 2 - self.size[1] / 2, y + height / 2 - self.size[0] / 2]) / self.focal
+        return replace(self, focal=self.focal * grow, middle=self.middle + aside)
+
+
+def shot_of(points, axes: np.ndarray, centre: np.ndarray, radius: float, yaw: float, pitch: float, size: tuple[int, int],
+            normals=None) -> Shot:
+    """Return the shot of a cloud (N, 3) whose seen points fill 94 % of the picture; arguments as of `render_cloud`."""
+    shot = Shot(turned(axes, yaw, pitch), centre, radius, 1.0, np.zeros(2), size)
+    local = shot.local(to_numpy(points).astype(np.float64))
+    local = local[shot.seen(local, normals)]
+    if len(local) == 0:
+        return shot
     plane = local[:, :2] / local[:, 2:] * [1, -1]                                           # (N, 2)
     low, high = np.percentile(plane, [0.5, 99.5], axis=0)
+    height, width = size
     focal = 0.94 * min(width / max(high[0] - low[0], 1e-6), height / max(high[1] - low[1], 1e-6))
-    u, v = ((plane - (low + high) / 2) * focal + [width / 2, height / 2]).T
-    return u, v
+    return replace(shot, focal=focal, middle=(low + high) / 2)
 
 
 def _splat(u, v, z, colours, size, background) -> tuple[np.ndarray, Picture]:
@@ -107,8 +157,13 @@ def _splat(u, v, z, colours, size, background) -> tuple[np.ndarray, Picture]:
     return depth.reshape(height, width), picture.reshape(height, width, 3)
 
 
-def _shade_edges(depth: np.ndarray, picture: Picture) -> Picture:
-    """Darken pixels that lie behind a neighbour, so that shape shows without lights."""
+def shade_edges(depth: np.ndarray, picture: np.ndarray) -> Picture:
+    """Darken pixels that lie behind a neighbour, so that shape shows without lights.
+
+    Args:
+        depth: (height, width) z-depth, inf = nothing.
+        picture: (height, width, 3) in 0 .. 255.
+    """
     log_depth = np.log(np.where(np.isfinite(depth), depth, 1e3))
     behind = np.zeros_like(depth)
     for axis in (0, 1):

@@ -68,8 +68,9 @@ def test_an_instance_is_drawn_for_each_checkpoint_and_its_numbers_kept(written):
 
 def test_every_class_layer_and_view_fill_a_folder_per_class(debug_data, run, tmp_path, capsys):
     out = tmp_path / 'out'
-    assert command('attention', MAIN, f'late={run / "weights.safetensors"}', '--profile', 'debug', '--out', out, '--class',
-                   'all', '--layers', 'all', '--views', 'all', '--query', 'score', '--cfg-options', f'data_root={debug_data}') == 0
+    words = ('--class', 'all', '--layers', 'all', '--views', 'all', '--query', 'score')
+    assert command('attention', MAIN, f'late={run / "weights.safetensors"}', '--profile', 'debug', '--out', out, *words,
+                   '--cfg-options', f'data_root={debug_data}') == 0
     shown = json.loads((out / 'attention.json').read_text())['shown']
     folders = sorted(path.name for path in (out / 'labels').iterdir())
     assert len(folders) == len(shown) == len({item['instance'] for item in shown}) > 0

@@ -1,0 +1,1 @@
+"""The paper's figures from checkpoints, scene folders and prediction files: pictures at print size, the numbers beside."""
