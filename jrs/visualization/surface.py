@@ -41,7 +41,7 @@ class Raster:
         return self._lit(colours[self.corners(faces)].astype(np.float64), background)
 
     def corners(self, faces: np.ndarray) -> np.ndarray:
-        """Return the vertex (height, width) nearest to what each pixel shows; of no meaning where it shows nothing."""
+        """Return the vertex (h, w) of `faces` (M, 3) nearest to what each pixel shows; no meaning where that is nothing."""
         return np.take_along_axis(faces[self.face], self.weights.argmax(-1)[..., None], -1)[..., 0]
 
     def numbers(self, faces: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -171,7 +171,7 @@ def telling_regions(room: Room, shot: Shot, count: int) -> list[int]:
 
 
 def region_of(shown: np.ndarray) -> tuple[float, float, float, float] | None:
-    """Return the part x, y, width, height around the pixels that are `shown` (height, width), of its aspect, inside it.
+    """Return the part x, y, width, height around the pixels that are `shown` (h, w), of its aspect, inside it.
 
     None where none is.
     """

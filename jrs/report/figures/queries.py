@@ -64,7 +64,7 @@ def photo_row(item: ShownInstance, views: np.ndarray, name: str) -> Row:
 
 
 def map_row(item: ShownInstance, layer: int, views: np.ndarray, name: str) -> Row:
-    """Return the row of maps of one layer; colours mean the same in all views of the scene, notes say their shares."""
+    """Return the row of maps of one layer in some views (n,); colours mean the same in all, notes say their shares."""
     maps, shares = to_numpy(item.maps[layer]).mean(0), to_numpy(item.view_attention[layer])         # (V, h_p, w_p), (V,)
     brightest = max(float(np.percentile(maps, BRIGHTEST_PERCENT)), 1e-12)
     mask = to_numpy(item.mask)
