@@ -34,7 +34,7 @@ SLOT_OF_KEY = {
     'costs': slots.COSTS, 'matcher': slots.MATCHERS, 'losses': slots.LOSSES, 'teacher': slots.TEACHERS,
     'postprocessor': slots.POSTPROCESSORS, 'suppression': slots.POSTPROCESSORS,
     'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
-    'test_dataset': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
+    'test_dataset': slots.DATASETS, 'sets': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
     'transform': slots.TRANSFORMS, 'transforms': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS,
     'optimizer': slots.OPTIMIZERS,
 }
@@ -104,6 +104,14 @@ def keys_at(path: str, name: str) -> set[str] | None:
 def without_teacher(model: Mapping) -> dict[str, Any]:
     """Return the config of a model without its teacher, for scoring and inference; a model may have no such slot."""
     return {key: None if key == 'teacher' else value for key, value in model.items()}
+
+
+def sets_of(dataset: Mapping) -> list[Mapping]:
+    """Return the data sets that a config of one consists of: those of a mixture, or itself."""
+    sets, common = dataset.get('sets'), dataset.get('common') or {}
+    if not isinstance(sets, Mapping):
+        return [dataset]
+    return [{'folder': name, **common, **one} for name, one in sets.items() if one is not None]
 
 
 def terms_of(cfg: Mapping) -> dict[str, dict[str, Any]]:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from jrs.errors import PluginError
 from jrs.masks import MaskLogits
 
+IMPOSSIBLE = -1e4                              # a finite logit whose probability, loss and gradient are 0 in float32
 UNNAMED = -1                                   # label of an instance that has no name: its mask is true, its class unknown
 MAPS = ('depth_m', 'instance_ids')             # what is true of each pixel: loaded where some part reads it, see `maps_read`
 
@@ -114,6 +116,8 @@ class SceneBatch(Moves):
         instances: B tables of the instances that may appear in `instance_ids`; or None.
         ground_truth: B records for scoring on the mesh; only in test batches.
         valid: (B, V, H, W) bool, False where a view was padded to the size of the others; None = no view was.
+        classes: (B, K) bool, which of the classes the labels of a scene could be, where data sets of several label spaces
+            are trained on together (`MixedDataset`); None = any.
     """
 
     images: Tensor
@@ -126,6 +130,7 @@ class SceneBatch(Moves):
     instances: list[InstanceTable] | None = None
     ground_truth: list[SceneGroundTruth] | None = None
     valid: Tensor | None = None
+    classes: Tensor | None = None
 
     def unpacked(self) -> SceneBatch:
         """Return the batch with images float32 in [0, 1] and ids int64, on its device; what is so already is not copied."""
@@ -366,6 +371,13 @@ class QueryPredictions(Moves):
             return each, each.amax(dim=-1)
         every = logits.softmax(dim=-1)                                          # (..., Q, K + 1)
         return every[..., :-1], 1 - every[..., -1]
+
+    def say_only(self, classes: Tensor) -> None:
+        """Let the queries of each scene say only some `classes` (B, K) bool, at every level: others get probability 0."""
+        for level in self.levels:
+            logits, count = level.class_logits, classes.shape[1]
+            possible = F.pad(classes, (0, logits.shape[-1] - count), value=True)                # (B, K + 1), or (B, K)
+            level.class_logits = logits.masked_fill(~possible[:, None], IMPOSSIBLE)
 
     def masks(self, queries: Tensor | None = None) -> MaskLogits:
         """Return the mask logits (n, V*h*w) of some queries (n,) int64 of one scene, None = all Q, to be read in pieces.

@@ -88,7 +88,8 @@ TINY = {
                            ClusteredPixels=dict(min_samples=3, min_cluster_size=20),
                            QuboMasks=dict(steps=20, restarts=2, exhaustive=2), MergedMasks={}),
     'models': dict(SegVGGT=MODEL, ScenePreprocessor={}),
-    'datasets': dict(SceneDataset=dict(folder='rooms/debug', benchmark='scannet200', width=SIZE)),
+    'datasets': dict(SceneDataset=dict(folder='rooms/debug', benchmark='scannet200', width=SIZE),
+                     MixedDataset=None),                                # in tests/datasets/test_mixture.py
     'samplers': dict(ViewBatchSampler=dict(num_scenes=3, seed=1, max_images=4, aspect_ratio=(0.5, 1.0)),
                      SpacedViews=dict(spacing=(1, 3)), CovisibleViews={}),
     'transforms': dict(TrainViews={}),

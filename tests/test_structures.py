@@ -9,7 +9,10 @@ from jrs.structures import (
     MAPS,
     Instances,
     InstanceTable,
+    InstanceTargets,
+    Match,
     PackedMasks,
+    QueryPredictions,
     SceneBatch,
     count_bits,
     maps_read,
@@ -122,3 +125,21 @@ def test_maps_are_those_that_some_part_names_and_all_for_a_part_that_says_nothin
     for wrong in ('depth_m', ('depth',)):
         with pytest.raises(PluginError, match='depth_m, instance_ids'):
             maps_read([type('Odd', (), dict(reads_maps=wrong))()])
+
+
+@pytest.mark.parametrize('classes', ['softmax', 'sigmoid'])
+def test_what_a_scene_could_not_say_has_probability_and_gradient_0(classes):
+    from jrs.losses.instance import ClassLoss
+    logits = torch.randn(2, 4, 3 + (classes == 'softmax'), requires_grad=True)
+    queries = QueryPredictions(torch.zeros(2, 4, 2), class_logits=logits, classes=classes)
+    queries.auxiliary = [QueryPredictions(torch.zeros(2, 4, 2), class_logits=logits, classes=classes)]
+    possible = torch.tensor([[True, False, True], [True, True, True]])
+    queries.say_only(possible)
+    each, _ = queries.class_probabilities()
+    assert each[0, :, 1].eq(0).all() and (each[0, :, [0, 2]] > 0).all() and queries.auxiliary[0].class_logits[0, 0, 1] < -1e3
+    assert queries.class_logits[1].equal(logits[1])
+    if classes == 'softmax':
+        torch.testing.assert_close(each[0, :, [0, 2]], logits[0, :, [0, 2, 3]].softmax(dim=-1)[:, :2])
+        target = InstanceTargets(torch.tensor([2]), torch.zeros(1, 1, 2, 2, dtype=torch.bool), torch.ones(1, 1))
+        ClassLoss()(queries.scene(0), target, Match(torch.tensor([1]), torch.tensor([0]))).backward()
+        assert logits.grad[0, :, 1].eq(0).all() and logits.grad[0].isfinite().all() and logits.grad[0].abs().sum() > 0

@@ -1,5 +1,5 @@
 """Scene folders and how they become batches; importing registers data set, samplers and transforms."""
 
-from jrs.datasets import dataset, sampling, transforms
+from jrs.datasets import dataset, mixture, sampling, transforms
 
-__all__ = ['dataset', 'sampling', 'transforms']
+__all__ = ['dataset', 'mixture', 'sampling', 'transforms']

@@ -294,7 +294,8 @@ def collate_scenes(samples: list[SceneBatch]) -> SceneBatch:
         return None if any(value is None for value in values) else [item for value in values for item in value]
     return SceneBatch(images=cat('images'), scene_names=join('scene_names'), view_names=join('view_names'),
                       depth_m=cat('depth_m'), intrinsics=cat('intrinsics'), cam_from_world=cat('cam_from_world'),
-                      instance_ids=cat('instance_ids'), instances=join('instances'), ground_truth=join('ground_truth'))
+                      instance_ids=cat('instance_ids'), instances=join('instances'), ground_truth=join('ground_truth'),
+                      classes=cat('classes'))
 
 
 def limit_worker_threads(worker: int) -> None:

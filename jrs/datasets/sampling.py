@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,8 @@ class ViewBatchSampler:
         views: smallest and largest V, both included (the paper: 2 and 24).
         aspect_ratio: bounds of height over width, rounded to two decimals (the paper: 0.33 to 1).
         max_scenes: further limit of scenes per slot; None = no limit.
+        mixture: number of scenes and share of each of several data sets that lie one after another (`MixedDataset`); an
+            update takes its scenes from them in these shares, up to one scene, and in the long run exactly. None = one set.
         slots: batches per update, over all processes.
         rank: of this process.
         world_size: number of processes; it divides `slots`.
@@ -74,7 +76,8 @@ class ViewBatchSampler:
 
     def __init__(self, num_scenes: int, seed: int, max_images: int = 48, views: tuple[int, int] = (2, 24),
                  aspect_ratio: tuple[float, float] = (0.33, 1.0), max_scenes: int | None = None, slots: int = 1,
-                 rank: int = 0, world_size: int = 1) -> None:
+                 rank: int = 0, world_size: int = 1,
+                 mixture: Sequence[tuple[int, float]] | None = None) -> None:
         _check_range('views', views, 1)
         _check_range('aspect_ratio', aspect_ratio, 0.01)
         if num_scenes < 1 or max_images < 1 or (max_scenes is not None and max_scenes < 1):
@@ -86,6 +89,7 @@ class ViewBatchSampler:
         self.views = tuple(views)
         self.aspect_ratio = tuple(aspect_ratio)
         self.max_scenes = max_scenes
+        self.mixture = mixture
         self.slots = slots
         self.own_slots = own_slots(rank, world_size, slots)
         self._position = 0
@@ -103,6 +107,12 @@ class ViewBatchSampler:
 
     def batch(self, update: int, slot: int) -> list[SampleRequest]:
         """Return the scenes of one slot of an update."""
+        every = self.update(update)
+        count = len(every) // self.slots
+        return every[slot * count:(slot + 1) * count]
+
+    def update(self, update: int) -> list[SampleRequest]:
+        """Return the scenes of all slots of an update, one slot after another."""
         # A spawn key keeps this stream apart from the samples' own, default_rng([seed, draw]).
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(update,)))
         num_views = int(rng.integers(self.views[0], self.views[1] + 1))
@@ -110,7 +120,20 @@ class ViewBatchSampler:
         count = self._scenes_per_slot(num_views)
         scenes = self._draw_scenes(count * self.slots, rng)
         return [SampleRequest(int(scenes[place]), update * DRAWS_PER_UPDATE + place, num_views, ratio)
-                for place in range(slot * count, (slot + 1) * count)]
+                for place in range(count * self.slots)]
+
+    def drawn(self, first: int, last: int) -> np.ndarray:
+        """Return how many samples, and how many views of them, each set of the mixture gave to updates first .. last - 1.
+
+        (sets, 2) int64; of one set without a mixture.
+        """
+        sizes = [self.num_scenes] if self.mixture is None else [count for count, _ in self.mixture]
+        counts = np.zeros((len(sizes), 2), np.int64)
+        for update in range(first, last):
+            requests = self.update(update)
+            owner = np.searchsorted(np.cumsum(sizes), [request.index for request in requests], side='right')
+            np.add.at(counts, owner, np.stack([np.ones_like(owner), [request.num_views for request in requests]], axis=1))
+        return counts
 
     def _scenes_per_slot(self, num_views: int) -> int:
         wanted = max(1, self.max_images // num_views)
@@ -119,9 +142,26 @@ class ViewBatchSampler:
         return max(1, min(wanted, self.num_scenes // self.slots))
 
     def _draw_scenes(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Return `count` scenes, all different unless there are more slots than scenes."""
+        """Return `count` scenes, all different unless there are more slots than scenes, or too few in a set."""
+        if self.mixture is not None:
+            return self._draw_mixed(count, rng)
         order = rng.permutation(self.num_scenes)
         return np.resize(order, count)                                    # repeats the order only where it is too short
+
+
+    def _draw_mixed(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Return `count` scenes of the sets in their shares, in random order.
+
+        Systematic sampling: one random offset, so that a set gets the whole number of scenes below or above its due.
+        """
+        bounds = np.cumsum([share for _, share in self.mixture])
+        bounds[-1] = 1.0                                                  # not what rounding leaves of it
+        taken = np.diff(np.floor(count * np.concatenate([[0.0], bounds]) + rng.uniform()).astype(np.int64))      # (sets,)
+        scenes, start = [], 0
+        for (size, _), wanted in zip(self.mixture, taken, strict=True):
+            scenes.append(start + np.resize(rng.permutation(size), wanted))
+            start += size
+        return rng.permutation(np.concatenate(scenes))
 
 
 @SAMPLERS.register_module()

@@ -176,8 +176,12 @@ def build_model(cfg: Config) -> torch.nn.Module:
 def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
     """Return the endless loader of this rank's training batches: those of its slots, update after update."""
     rank, world_size = get_dist_info()
+    mixture = getattr(dataset, 'mixture', None)
     batches = build(SAMPLERS, cfg.batches, 'batches', num_scenes=len(dataset), seed=cfg.seed, rank=rank,
-                    world_size=world_size)
+                    world_size=world_size, mixture=mixture)
+    if mixture is not None and getattr(batches, 'mixture', None) is None:
+        raise ConfigError(f'batches: {type(batches).__name__} draws scenes of one data set, and train_dataset is a mixture '
+                          f'of {len(mixture)}, whose shares it would not keep: take ViewBatchSampler.')
     workers = cfg.train.workers
     return PatientLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collation_of(dataset),
                          worker_init_fn=prepare_worker, persistent_workers=workers > 0,

@@ -26,6 +26,7 @@ def data_line(cfg: Config, name: str, dataset: Dataset) -> str:
                  split=getattr(dataset, 'split', settings.get('split')))
     facts = [f'{word} {value}' for word, value in known.items() if value is not None]
     type_name = settings['type'] if isinstance(settings['type'], str) else settings['type'].__name__
+    facts += getattr(dataset, 'in_words', list)()              # of a mixture: what its sets are
     aside = ''.join(f'; {words}' for words in left_aside(dataset))
     return f'{name}: {", ".join([type_name, *(facts or text), f"{len(dataset)} scenes"])}{aside}{_missing_classes(dataset)}'
 

@@ -19,6 +19,7 @@ from jrs.engine.memory import GB, RUNTIME, MemoryEstimate, free_memory, paramete
 from jrs.engine.update import sampler_setting, update_of
 from jrs.io.lean_build import build_on_meta
 from jrs.registry import MODELS, build
+from jrs.schema import sets_of
 from jrs.structures import maps_read
 
 PIXEL_BYTES = dict(images=3, instance_ids=2, depth_m=4)                # of a batch in shared memory (benchmarks/batches.py)
@@ -199,7 +200,8 @@ def _disk(model: nn.Module) -> Iterator[Need]:
 
 
 def _data(cfg: Config) -> Iterator[Need]:
-    names = dict.fromkeys(cfg[part].get('folder', '') for part in ('train_dataset', 'val_dataset', 'test_dataset'))
+    names = dict.fromkeys(one.get('folder', '') for part in ('train_dataset', 'val_dataset', 'test_dataset')
+                          for one in sets_of(cfg[part]))
     for name in names:
         known = RECORDINGS.get(PurePath(name).parts[0] if name else '')
         if known is None:

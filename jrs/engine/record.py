@@ -76,7 +76,7 @@ class RunRecord(Hook):
     priority = 'LOWEST'
 
     def __init__(self, interval: int) -> None:
-        self.interval = interval
+        self.interval, self.shares = interval, Shares()
 
     def before_train(self, runner) -> None:
         """Go on where the run that is resumed stopped; scores of iterations that will be done again are dropped."""
@@ -87,7 +87,7 @@ class RunRecord(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Write after each checkpoint."""
         if self.every_n_train_iters(runner, self.interval):
-            self.after_train(runner)
+            self._update(runner, runner.iter + 1)
 
     def after_val_epoch(self, runner, metrics: Mapping[str, float] | None = None) -> None:
         """Add the scores of a validation."""
@@ -102,11 +102,40 @@ class RunRecord(Hook):
 
     def after_train(self, runner) -> None:
         """Write."""
-        record = read_record(Path(runner.work_dir))
+        self._update(runner, runner.iter)
+
+    def _update(self, runner, done: int) -> None:
+        """Write what holds after `done` updates."""
+        record = read_record(Path(runner.work_dir)) | self.shares.record(runner, done)
         device = next(runner.model.parameters()).device
         record['hours'] = self.hours_before + (time.monotonic() - self.started) / 3600
         record['peak_memory_gb'] = max(record.get('peak_memory_gb', 0.0), peak_memory_gb(device))
         _write(Path(runner.work_dir), record)
+
+
+class Shares:
+    """Counts what each set of a mixture has given to the updates of a run (`jrs.datasets.mixture`).
+
+    Samples are drawn again to be counted, not remembered: after a kill and a resume the numbers are those of the updates
+    that the weights have seen.
+    """
+
+    def __init__(self) -> None:
+        self.counted, self.counts = 0, 0
+
+    def record(self, runner, done: int) -> dict[str, dict]:
+        """Return `sets` for `run.json` after `done` updates: per set its share, scenes, and samples and views so far."""
+        loader = runner.train_dataloader
+        dataset = loader.dataset
+        if getattr(dataset, 'mixture', None) is None:
+            return {}
+        self.counts = self.counts + loader.batch_sampler.drawn(self.counted, done)              # (sets, 2)
+        self.counted = done
+        samples, views = self.counts.T.tolist()
+        return {'sets': {name: dict(share=share, scenes=scenes, samples=given, views=seen,
+                                    share_of_samples=given / max(1, sum(samples)), share_of_views=seen / max(1, sum(views)))
+                         for (name, share), (scenes, _), given, seen in
+                         zip(dataset.shares.items(), dataset.mixture, samples, views, strict=True)}}
 
 
 def git_state() -> dict[str, object]:

@@ -280,6 +280,8 @@ class SegVGGT(BaseModel):
         batch = batch.unpacked()
         with nullcontext() if self.pretext is None else self.pretext.watching(self.backbone) as notes:
             predictions = self.forward_images(batch.images, track_views=self.alignment is not None)
+        if batch.classes is not None and predictions.queries is not None:
+            predictions.queries.say_only(batch.classes)
         geometry = self.teacher(batch) if self.teacher is not None else None
         targets, matches = None, None
         if predictions.features is not None and self.criterion.reads_instances:

@@ -21,7 +21,7 @@ from jrs.io.atomic import atomic_write
 from jrs.io.weights_file import parts_of
 from jrs.places import BUNDLED, PACKAGE, own_file
 from jrs.plugins import manager
-from jrs.schema import DEVICE, device_settings, value_at
+from jrs.schema import DEVICE, device_settings, sets_of, value_at
 
 Identity = dict[str, Any]
 
@@ -113,8 +113,13 @@ def data_digest(cfg: Mapping, name: str) -> str:
     """Return the digest of a data set: the marks in its folder, the scenes of its split and the sizes of their files.
 
     Of a folder that holds no scene folders, whose data set lists scenes of its own layout, the names in it stand for these.
+    That of a mixture is of all its sets.
     """
-    settings = cfg[name]
+    digests = [_digest_of_set(cfg, settings) for settings in sets_of(cfg[name])]
+    return digests[0] if len(digests) == 1 else ABSENT if ABSENT in digests else digest(digests)
+
+
+def _digest_of_set(cfg: Mapping, settings: Mapping) -> str:
     root = Path(cfg['data_root']) / settings.get('folder', '')
     scenes = split_names(root, settings.get('split', ''))
     if scenes is None and (not root.is_dir() or any(root.glob('*/scene.json'))):

@@ -35,7 +35,7 @@ from jrs.report.released import TRAINED, Place, ReleasedWeights, check_fits, pla
 from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row, Table
 from jrs.report.timings import GivenTiming
 from jrs.report.work import Given, Preparation, Scoring, Submission, Timing, Training, Work, shown, slug
-from jrs.schema import without_teacher
+from jrs.schema import sets_of, without_teacher
 from jrs.synth import PRESETS, read_mark
 
 TIMINGS = Path('benchmarks/results')
@@ -401,7 +401,9 @@ class Planner:
 
     def _generates(self, cfg: Config, name: str) -> bool:
         """Return whether a data set is rooms that are not all there; plans to generate them."""
-        settings = cfg[name]
+        return any([self._generates_set(cfg, settings) for settings in sets_of(cfg[name])])
+
+    def _generates_set(self, cfg: Config, settings: Mapping) -> bool:
         root = Path(cfg.data_root) / settings.get('folder', '')
         there = read_split(root, settings.get('split', '')) is not None
         if 'rooms' not in root.parts or root.name not in PRESETS or there and _complete(root):

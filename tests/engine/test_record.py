@@ -64,7 +64,8 @@ def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_n
     times = iter([100.0, 3700.0, 7300.0])
     monkeypatch.setattr(record, 'time', SimpleNamespace(monotonic=lambda: next(times)))
     start_record(tmp_path, ['x'], CPU, resume=False, split=SPLIT)
-    runner = SimpleNamespace(work_dir=str(tmp_path), model=torch.nn.Linear(1, 1), iter=0)
+    runner = SimpleNamespace(work_dir=str(tmp_path), model=torch.nn.Linear(1, 1), iter=0,
+                             train_dataloader=SimpleNamespace(dataset=None))
     hook = RunRecord(interval=2)
     hook.before_train(runner)
     for runner.iter in range(3):
