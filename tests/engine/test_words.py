@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.rooms import novel as measurement
 from jrs.config import load_config
 from jrs.engine.words import ClassWords, say_names, tell_metrics, trained_names
 from jrs.errors import DataError
 from jrs.heads.text_class import TextClassHead
 from jrs.io.weights import read_metadata
 from jrs.registry import METRICS, build
-from tests._data import ROOT, command
+from tests._data import ROOT, command, forget_runs
 
 WORDS = ROOT / 'configs' / 'segvggt' / 'all24_fada_words.py'
 
@@ -131,3 +132,21 @@ def test_fixed_classes_are_no_words(tmp_path, capsys):
     assert 'the classes of QueryClassHead are those of its training' in capsys.readouterr().err
     assert command(*plain, '--vocabulary', 'words.yaml') == 2
     assert 'the classes of QueryClassHead are no words' in capsys.readouterr().err
+
+
+def test_novel_names_are_measured_beside_shuffled_ones(run, debug_data, tmp_path):
+    names, novel = ['a', 'b', 'c', 'd'], ['b', 'd', 'c']
+    found = measurement.orders(names, novel, 3)
+    assert found['names'] == names and len(found) == 4
+    for order in list(found.values())[1:]:
+        assert order[0] == 'a' and sorted(order) == names
+        assert all(one != other for one, other in zip(order[1:], names[1:], strict=True))
+    forget_runs()
+    measurement.main([str(WORDS), str(run[0] / 'weights.safetensors'), *run[1], '--shuffles', '2', '--json',
+                      str(tmp_path / 'novel.json')])
+    result = json.loads((tmp_path / 'novel.json').read_text())
+    assert set(result['by_way']) == {'names', 'shuffle 0', 'shuffle 1'} and len(result['novel']) == 10
+    whole = json.loads((run[0] / 'test' / 'results.json').read_text())['metrics']
+    for kind in ('known', 'novel'):
+        assert result['by_way']['names'][f'{kind}_AP25'] == pytest.approx(100 * whole[f'instance/{kind}_AP25'], nan_ok=True)
+    assert result['by_way']['names']['known_AP'] == result['by_way']['shuffle 1']['known_AP']
