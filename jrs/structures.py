@@ -375,9 +375,10 @@ class QueryPredictions(Moves):
     def say_only(self, classes: Tensor) -> None:
         """Let the queries of each scene say only some `classes` (B, K) bool, at every level: others get probability 0."""
         for level in self.levels:
-            logits, count = level.class_logits, classes.shape[1]
-            possible = F.pad(classes, (0, logits.shape[-1] - count), value=True)                # (B, K + 1), or (B, K)
-            level.class_logits = logits.masked_fill(~possible[:, None], IMPOSSIBLE)
+            logits = level.class_logits
+            possible = F.pad(classes, (0, logits[0].shape[-1] - classes.shape[1]), value=True)  # (B, K + 1), or (B, K)
+            said = [one.masked_fill(~own, IMPOSSIBLE) for one, own in zip(logits, possible, strict=True)]
+            level.class_logits = torch.stack(said) if isinstance(logits, Tensor) else said
 
     def masks(self, queries: Tensor | None = None) -> MaskLogits:
         """Return the mask logits (n, V*h*w) of some queries (n,) int64 of one scene, None = all Q, to be read in pieces.

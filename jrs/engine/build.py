@@ -152,7 +152,8 @@ def _place_of(cfg: Config, name: str) -> str:
 def check_classes(cfg: Config, dataset: Dataset, name: str) -> None:
     """Raise a ConfigError where the model that is trained has not as many classes as the training data."""
     facts = getattr(dataset, 'metainfo', {})
-    if name != 'train_dataset' or 'classes' not in facts or cfg.model.get('queries') is None:
+    classless = cfg.model.get('queries') is None and cfg.model.get('class_head') is None
+    if name != 'train_dataset' or 'classes' not in facts or classless:
         return
     given, needed = cfg.model.get('num_classes', 0), len(facts['classes'])
     if given != needed:

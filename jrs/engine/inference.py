@@ -414,5 +414,7 @@ def pick_device(name: str) -> torch.device:
 def choose_ranking(cfg: Config, agnostic: bool, keep_all: bool) -> None:
     """Let each query give one instance: benchmarks rank query x class pairs, people want objects."""
     postprocessor = cfg.model.get('postprocessor')
+    if agnostic and cfg.model.get('queries') is None:
+        cfg.model.class_head = None                            # which would name masks that are asked for without names
     if postprocessor and 'mode' in postprocessor and (agnostic or not keep_all):
         postprocessor.mode = 'objectness' if agnostic else 'best_class'

@@ -17,6 +17,7 @@ from jrs.layers.kernels import naming_kernels
 from jrs.layers.layout import evenly_spaced
 from jrs.masks import mask_logits
 from jrs.models.attention import matched_attention
+from jrs.models.naming import named, named_regions
 from jrs.models.targets import instance_targets
 from jrs.registry import (
     ALIGNMENTS,
@@ -34,6 +35,7 @@ from jrs.registry import (
 from jrs.structures import (
     IMAGES,
     FeatureTaps,
+    InstanceTargets,
     Match,
     MatchedAttention,
     Predictions,
@@ -71,7 +73,8 @@ class SegVGGT(BaseModel):
 
     Every part comes from its registry; what is None is left out, in training and in prediction: its fields of `Predictions`
     and `Reconstruction` are None, and only what reads them says that it needs the part. Queries need `feature_head`, which
-    gives their masks, and `class_head`. Instances come from the postprocessor, which may do without queries.
+    gives their masks, and `class_head`. Instances come from the postprocessor, which may do without queries: then a
+    `class_head` names them by the mean instance feature of their masks, and learns that from the true ones.
 
     Heads run in the order of the arguments below, then queries, then `class_head`: a part may read maps of those before it.
 
@@ -131,6 +134,9 @@ class SegVGGT(BaseModel):
                        if head is None]
             raise ConfigError(f'model.queries needs {" and ".join(lacking)}: masks are inner products of queries and '
                               'instance features, and scores come from classes. Set the head, or set model.queries=None.')
+        if queries is None and class_head is not None and feature_head is None:
+            raise ConfigError('model.class_head without model.queries names masks by their instance features: it needs '
+                              'model.feature_head. Set that, or set model.class_head=None.')
         self.queries = build(QUERIES, queries, 'model.queries', **offers)
         self.feature_head = build(HEADS, feature_head, 'model.feature_head', **offers)
         self.class_head = build(HEADS, class_head, 'model.class_head', **offers)
@@ -280,13 +286,11 @@ class SegVGGT(BaseModel):
         batch = batch.unpacked()
         with nullcontext() if self.pretext is None else self.pretext.watching(self.backbone) as notes:
             predictions = self.forward_images(batch.images, track_views=self.alignment is not None)
-        if batch.classes is not None and predictions.queries is not None:
-            predictions.queries.say_only(batch.classes)
         geometry = self.teacher(batch) if self.teacher is not None else None
         targets, matches = None, None
         if predictions.features is not None and self.criterion.reads_instances:
             targets = instance_targets(batch, predictions.features.shape[-2:], self.min_target_pixels)
-            matches = self.match(predictions.queries, targets)
+            predictions.queries, matches = self._matched(predictions, targets, batch.classes)
         terms = self.criterion(predictions.in_units(), targets, geometry, matches)
         if self.pretext is not None:
             if geometry is None:
@@ -295,6 +299,20 @@ class SegVGGT(BaseModel):
             terms |= self.pretext(notes, geometry)
         _check_finite(terms, batch)
         return terms
+
+    def _matched(self, predictions: Predictions, targets: list[InstanceTargets],
+                 classes: Tensor | None) -> tuple[QueryPredictions | None, list[Match] | None]:
+        """Return what is compared with the true instances, and with which of them.
+
+        Without queries that is the true masks themselves where a class head names them. `classes` (B, K) bool are those that
+        the labels of a scene could be; None = any.
+        """
+        queries, matches = predictions.queries, None
+        if queries is None and self.class_head is not None:
+            queries, matches = named_regions(self.class_head, predictions.features, targets)
+        if queries is not None and classes is not None:
+            queries.say_only(classes)
+        return queries, self.match(queries, targets) if matches is None else matches
 
     def match(self, queries: QueryPredictions | None, targets: list) -> list[Match] | None:
         """Return the assignment of queries to true instances in each scene; None without queries or matcher."""
@@ -336,6 +354,8 @@ class SegVGGT(BaseModel):
             return None if values is None else values[index]
         seen = self.context(batch, predictions, cameras, index)
         instances = None if self.postprocessor is None else self.postprocessor(seen)
+        if instances is not None and self.queries is None and self.class_head is not None:
+            instances = named(self.class_head, instances, seen.features)
         if instances is not None and not getattr(self.postprocessor, 'scores_are_finite', False):
             refuse_nonfinite({'scores of instances': instances.scores}, f'the reconstruction of {batch.scene_names[index]}',
                              BROKEN)
