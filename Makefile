@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := OMP_NUM_THREADS=1 $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: env test test-full soak demo lint clean
+.PHONY: env test test-full soak newcomer package demo lint clean
 
 env: $(STAMP)
 
@@ -24,6 +24,15 @@ test: env
 # Full-size golden cases too: several minutes and 8 GB.
 test-full: env
 	$(RUN) -m pytest -m "not gpu"
+
+# Every command of README, typed in a fresh environment with a wheel of this checkout: a minute.
+newcomer: env
+	$(RUN) tests/newcomer.py
+
+# Wheel and source distribution into dist/.
+package: env
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(VENV)/bin/python -W ignore setup.py --quiet sdist
 
 # Kills, many processes, growth of memory: a quarter of an hour, each script prints a table.
 soak: env

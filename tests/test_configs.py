@@ -53,7 +53,7 @@ def test_configs_readme_and_the_commands_count_on_one_stride_of_prepared_frames(
         with pytest.raises(SystemExit):
             prepare.main([command, '--help'])
         assert f'(default: {PREPARED_EVERY}' in ' '.join(capsys.readouterr().out.split())
-    said = re.findall(r'prepare.py scannet .*', (ROOT / 'README.md').read_text() + how_to_get(Path('data/scannet')))
+    said = re.findall(r'prepare.py scannet .*', (ROOT / 'docs' / 'data.md').read_text() + how_to_get(Path('data/scannet')))
     assert len(said) > 1 and not any('--every' in line for line in said)
     for path in EXPERIMENTS:
         cfg = load_config(path, 'paper')

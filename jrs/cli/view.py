@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jrs.benchmarks import get_benchmark
 from jrs.cli.options import positive
+from jrs.cli.parser import Parser, config_argument
 from jrs.errors import ConfigError, DataError
 
 EXAMPLES = """examples:
@@ -27,8 +28,8 @@ pip install "jrs[viewer]".
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/view.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/view.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument('folders', nargs='*', type=Path, metavar='OUT', help='outputs of tools/infer.py, scene folders, '
                          'data sets of such, or folders of prediction files')
     options.add_argument('--scenes', type=Path, metavar='DIR', help='data set of scene folders whose meshes prediction '
@@ -44,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--port', type=_port, default=8080, help='default 8080, or the next free one')
     group = options.add_argument_group('photos that are uploaded in the page', 'are reconstructed with')
     group.add_argument('--no-upload', action='store_true', help='take none')
-    group.add_argument('--config', help='experiment of the weights; default: config.py beside the checkpoint')
+    group.add_argument('--config', type=config_argument,
+                       help='experiment of the weights; default: config.py beside the checkpoint')
     group.add_argument('--checkpoint', help='weights; default: those that come with the project')
     group.add_argument('--profile', default='paper', help='scale of --config')
     group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:N, mps')

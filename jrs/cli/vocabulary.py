@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jrs.benchmarks import BENCHMARKS
+from jrs.cli.parser import Parser
 from jrs.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ source), WORDS.safetensors beside it has the embeddings.
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/vocabulary.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/vocabulary.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument('out', type=Path, metavar='WORDS.yaml', help='the file to write; a .safetensors goes beside it')
     options.add_argument('--encoder', required=True, metavar='FOLDER', help="a CLIP or SigLIP, or the word 'attributes'")
     options.add_argument('--names', nargs='+', metavar='WHAT', help='the names of a benchmark '
