@@ -107,16 +107,18 @@ def fresh_environment(folder: Path, real: bool) -> dict[str, str]:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
-    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', str(wheels), str(source)], check=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(('PYTHON', 'JRS_'))}
+    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', str(wheels), str(source)], env=kept,
+                   cwd=folder, check=True)
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', str(place)], check=True)
     wheel = next(wheels.glob('*.whl'))
     python = place / 'bin' / 'python'
-    subprocess.run([*pip, '--python', str(python), 'install', *([] if real else ['--no-deps']), str(wheel)], check=True)
+    subprocess.run([*pip, '--python', str(python), 'install', *([] if real else ['--no-deps']), str(wheel)], env=kept,
+                   cwd=folder, check=True)
     if not real:
         site = next(place.glob('lib/python*/site-packages'))
         (site / 'lent.pth').write_text(f'{sysconfig.get_path("purelib")}\n')
     print(f'{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB')
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(('PYTHON', 'JRS_'))}
     return {**kept, 'PATH': f'{place / "bin"}{os.pathsep}{kept["PATH"]}', 'VIRTUAL_ENV': str(place), 'OMP_NUM_THREADS': '1'}
 
 
