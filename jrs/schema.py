@@ -10,11 +10,12 @@ from jrs.errors import ConfigError, did_you_mean
 from jrs.signatures import accepted_keys
 
 TOP_LEVEL = ('model', 'plugins', 'adjusted', 'data_root', 'weights', 'train_dataset', 'val_dataset', 'test_dataset',
-             'batches', 'train', 'optimizer', 'parameter_groups', 'metrics', 'hooks', 'seed', 'experiment', 'benchmarks',
-             'device')
-REQUIRED = tuple(key for key in TOP_LEVEL if key not in ('plugins', 'adjusted', 'weights', 'benchmarks', 'device'))
+             'batches', 'train', 'optimizer', 'parameter_groups', 'metrics', 'hooks', 'trackers', 'seed', 'experiment',
+             'benchmarks', 'device')
+OPTIONAL = ('plugins', 'adjusted', 'weights', 'benchmarks', 'trackers', 'device')
+REQUIRED = tuple(key for key in TOP_LEVEL if key not in OPTIONAL)
 SECTIONS = tuple(key for key in REQUIRED if key not in ('data_root', 'seed'))
-NAMED_PARTS = ('metrics', 'hooks', 'model.losses', 'model.matcher.costs')                         # name -> a part, or None
+NAMED_PARTS = ('metrics', 'hooks', 'trackers', 'model.losses', 'model.matcher.costs')             # name -> a part, or None
 NO_PARTS = ('model.weights', 'experiment')                                                         # mappings of values
 # What a run does with an accelerator; configs of older runs do not say it.
 DEVICE = dict(precision=dict(convolution='tf32', matmul='ieee'), attention_kernels=['cudnn', 'flash', 'efficient'],
@@ -36,7 +37,7 @@ SLOT_OF_KEY = {
     'transfer': slots.POSTPROCESSORS, 'train_dataset': slots.DATASETS, 'val_dataset': slots.DATASETS,
     'test_dataset': slots.DATASETS, 'sets': slots.DATASETS, 'batches': slots.SAMPLERS, 'view_choice': slots.SAMPLERS,
     'transform': slots.TRANSFORMS, 'transforms': slots.TRANSFORMS, 'metrics': slots.METRICS, 'hooks': slots.HOOKS,
-    'optimizer': slots.OPTIMIZERS,
+    'optimizer': slots.OPTIMIZERS, 'trackers': slots.VISBACKENDS,
 }
 
 

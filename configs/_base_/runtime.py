@@ -3,6 +3,7 @@ data_root = 'data'                              # every data set's folder is bel
 seed = 0
 plugins = []                                    # names or paths of the plugins that the config needs
 hooks = dict(pictures=dict(type='SceneImages', interval=500))
+trackers = dict(tensorboard=dict(type='TensorboardVisBackend'))       # where scalars and pictures go; wandb, … beside
 train = dict(
     skip_nonfinite=0,                           # steps that may be left out because a number is not finite, then stop
     timeout=900,                                # seconds that a step, or a scene of a test, may take

@@ -33,8 +33,18 @@ COMMANDS = {
     'compare_runs': 'training runs side by side: curves, scores, configs, time and memory',
     'plugins': 'list plugins, start a new one, check one',
     'configs': 'the experiments that can be named, and the table and row each makes',
+    'completion': 'a script by which bash, zsh or fish completes commands, options and experiments',
     'init': 'start a project of your own: a config, a plugin with its test, a README',
 }
+EXIT_CODES = """exit codes
+  0    done
+  1    what was checked or run has faults (plugins check, convert --keys, reproduce), or an error of the program, which shows
+       its traceback
+  2    what was given cannot be done; the message says what can
+  3    reproduce: cells of the tables are not filled, the report says why
+  130  Ctrl-C; 143  SIGTERM: a training has saved its state and says how to go on
+  137  killed, mostly for want of memory
+  141  the reader of the output left"""
 LAUNCHED = ('train', 'test')                    # several processes can run these together; they have --launcher
 
 
@@ -60,7 +70,7 @@ def run(command: Callable[[list[str] | None], int | None], argv: list[str] | Non
 
 def _say_usage(code: int) -> int:
     lines = [f'  {name:13} {text}' for name, text in COMMANDS.items()]
-    print('usage: jrs COMMAND ...\n\n' + '\n'.join(lines) + '\n\n`jrs COMMAND --help` says more.')
+    print('usage: jrs COMMAND ...\n\n' + '\n'.join(lines) + '\n\n`jrs COMMAND --help` says more.\n\n' + EXIT_CODES)
     return code
 
 

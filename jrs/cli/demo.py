@@ -17,6 +17,7 @@ from jrs.cli.output import READER_LEFT
 from jrs.cli.parser import Parser
 from jrs.config import load_config
 from jrs.errors import JrsError
+from jrs.io.progress import clock, memory_gb
 from jrs.places import command_words, own_config, project
 
 CONFIG = 'segvggt/all24_fada'
@@ -24,6 +25,7 @@ SCRATCH_CONFIG = 'segvggt/all24_fada_true_geometry'
 SLOTS = 2                                                    # of an update: one per process, or one after the other
 LEARNING_RATES = {'new': 2.8e-3, 'pretrained': 1.4e-3}      # the profile's, times the root of two: twice the batch
 SCRATCH = {'weights': None, 'model.backbone.lora': None}    # with the ground truth as teacher
+SHARES = dict(rooms=0.2, training=0.71, scoring=0.07, report=0.02)             # of the time, as measured
 HEADLINES = {'instance/agnostic_AP25': 'class-agnostic AP25', 'instance/agnostic_AP50': 'class-agnostic AP50',
              'instance/AP25': 'class-aware AP25', 'instance/AP50': 'class-aware AP50',
              'instance/oracle_agnostic_AP50': 'oracle (true masks), class-agnostic AP50',
@@ -69,7 +71,10 @@ def run_steps(args: argparse.Namespace) -> None:
              'report': lambda: write_demo_report(args.out, run_dir, load_config(config, 'rooms', overrides),
                                                  SCRATCH_NOTICE if args.scratch else NOTICE)}
     for number, (name, step) in enumerate(steps.items(), start=1):
-        print(f'--- demo {number} of {len(steps)}: {name} ({(time.monotonic() - start) / 60:.1f} min so far)', flush=True)
+        seconds, done = time.monotonic() - start, sum(SHARES[other] for other in list(steps)[:number - 1])
+        left = f', about {clock(seconds / done * (1 - done))} left' if done else ''
+        so_far = f'{seconds / 60:.1f} min so far{left}, memory {memory_gb():.2f} GB'
+        print(f'--- demo {number} of {len(steps)}: {name} ({so_far})', flush=True)
         step()
     print_summary(args.out, run_dir)
     print(f'\nopen {args.out / "report.html"}   ({(time.monotonic() - start) / 60:.1f} min in all)')
@@ -98,7 +103,9 @@ def score_both(config: Path, out: Path, run_dir: Path, overrides: dict) -> None:
                              *_options(overrides))
                for folder, weights in zip(score_folders(out, run_dir).values(),
                                           ('untrained', str(run_dir / 'weights.safetensors')), strict=True)]
-    started = [subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL) for command in scoring]
+    outputs = (subprocess.DEVNULL, None)                               # one of the two says how far they are
+    started = [subprocess.Popen(command, env=_environment(), stdout=output)
+               for command, output in zip(scoring, outputs, strict=True)]
     for command, process in zip(scoring, started, strict=True):
         if process.wait() != 0:
             raise JrsError(f'scoring failed with exit code {process.returncode}: {" ".join(command)}')

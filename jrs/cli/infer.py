@@ -86,8 +86,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--min-score', type=_finite, default=0.2, help='leave out instances below this score (default 0.2)')
     result.add_argument('--agnostic', action='store_true', help='objects of any kind, without classes')
     result.add_argument('--keep-all', action='store_true', help="every instance that the config's own ranking keeps")
-    result.add_argument('--colmap', action='store_true', help="also COLMAP's text model with upright pictures, in "
-                        'colmap/images and colmap/sparse/0, as trainers of splats read it')
+    result.add_argument('--colmap', action='store_true', help="also COLMAP's text model and transforms.json with "
+                        'upright pictures, in colmap/, as trainers of splats and NeRFs read them')
+    result.add_argument('--objects', action='store_true', help='also a folder per instance in OUT/objects: its crop of each '
+                        'photo with the mask as alpha, its points')
     result.add_argument('--no-glb', action='store_true', help='leave out scene.glb (which needs trimesh)')
     options.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:N, mps')
     return options
@@ -189,7 +191,8 @@ def _found(scene: Scene) -> str:
 
 def _save(args: argparse.Namespace, scene: Scene, out: Path) -> list[Path]:
     return scene.save(out, args.confidence, args.max_points, not args.no_glb, args.colmap,
-                      title=f'Reconstruction of {readable(Path(args.source[0]).name or args.source[0])}')
+                      title=f'Reconstruction of {readable(Path(args.source[0]).name or args.source[0])}',
+                      objects=args.objects)
 
 
 def check_before_work(args: argparse.Namespace) -> None:
@@ -232,7 +235,7 @@ def refuse_results_as_photos(sources: Sequence[str], out: Path) -> None:
         place = (place if place.is_dir() else place.parent).resolve()
         parts = place.relative_to(out.resolve()).parts if place.is_relative_to(out.resolve()) else ()
         parts = parts[1:] if parts and parts[0].startswith('window_') else parts
-        if parts[:1] in (('masks',), ('views',)) or parts[:2] == ('colmap', 'images'):
+        if parts[:1] in (('masks',), ('views',), ('objects',)) or parts[:2] == ('colmap', 'images'):
             raise DataError(f'{source} is in a folder of results, {place}, which is written anew: the photos would be lost. '
                             'Choose another --out, or copy them elsewhere.')
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jrs.cli.parser import Parser
 from jrs.errors import ConfigError, DataError
+from jrs.io.progress import Bar
 
 # Data sets and rooms are imported where they are needed: with torch they take seconds, and `--help` should not.
 if TYPE_CHECKING:
     from jrs.datasets.prepare.driver import Summary
 
+_say = Bar()
 EXAMPLES = """examples:
   python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2 --verify
   python tools/prepare.py rooms --preset tiny --depth sensor --poses drift --out data/rooms/tiny_sensor
@@ -198,7 +199,3 @@ def _finish(summary: Summary, out: Path) -> None:
     if summary.failed:
         lines = '\n'.join(f'  {name}: {fault}' for name, fault in sorted(summary.failed.items()))
         raise DataError(f'{len(summary.failed)} scans could not be prepared:\n{lines}')
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

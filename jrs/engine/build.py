@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -41,6 +42,9 @@ from jrs.structures import MAPS, maps_read
 
 # What fine-tuning from VGGT-1B adds to it; each of these comes from the file as a whole, or starts fresh as a whole.
 FRESH = ('queries.*', 'feature_head.*', 'class_head.*', 'point_head.*', 'scale_head.*', '*.lora_[ab]')
+TRACKERS = dict(tensorboard=dict(type='TensorboardVisBackend'))
+PACKAGES_OF_TRACKERS = dict(WandbVisBackend='wandb', MLflowVisBackend='mlflow', ClearMLVisBackend='clearml',
+                            NeptuneVisBackend='neptune', DVCLiveVisBackend='dvclive', AimVisBackend='aim')
 OFFICIAL_VGGT = ('Put the official VGGT-1B there: model.pt (5.0 GB, non-commercial licence) from '
                  'https://huggingface.co/facebook/VGGT-1B. Or name your copy: --cfg-options weights=FILE '
                  'model.teacher.checkpoint=FILE; model.pt, model.safetensors and files of tools/convert.py load alike.')
@@ -264,10 +268,25 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
             type='ClassWords', training=names['train_dataset'], validation=names.get('val_dataset'))),
         custom_hooks=hooks,
         log_processor=dict(window_size=20, by_epoch=False), randomness=dict(seed=cfg.seed),
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]),
+        visualizer=dict(type='Visualizer', vis_backends=trackers_of(cfg)),
         load_from=str(checkpoint) if checkpoint else None, resume=checkpoint is not None, cfg=RunConfig(dict(cfg._cfg_dict)))
     runner.recomputation = recomputation
     return runner
+
+
+def trackers_of(cfg: Config) -> list[dict]:
+    """Return who gets scalars and pictures of a run, as mmengine's Visualizer takes them: TensorBoard where `cfg` is older.
+
+    Raises:
+        ConfigError: the package that one of them writes to is not installed.
+    """
+    named = cfg.get('trackers', TRACKERS) or {}
+    for name, tracker in named.items():
+        package = PACKAGES_OF_TRACKERS.get((tracker or {}).get('type'))
+        if package is not None and find_spec(package) is None:
+            raise ConfigError(f'trackers.{name}: {tracker["type"]} needs the package {package}: pip install {package}, or '
+                              f'leave it out with trackers.{name}=None.')
+    return [dict(tracker) for tracker in named.values() if tracker is not None]
 
 
 def _default_hooks(settings: Mapping) -> dict:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections.abc import Mapping
 
 import torch
@@ -15,11 +17,13 @@ from mmengine.runner import Runner
 from torch import nn
 
 from jrs.engine.sharding import is_sharded
+from jrs.io.progress import Bar, Progress
 from jrs.registry import HOOKS
 
 # How mmengine's messages begin that tell a user nothing (engine.md section 4); config and environment are files of the run.
 NOISE = ('System environment', 'Config:', 'Hooks will be executed', 'Distributed training is not used', '"FileClient"',
          '"HardDiskBackend"', 'Checkpoints will be saved to')
+SAID_EVERY = 10.0                              # seconds between lines on scoring in a log
 HEADLINE = ('instance/AP', 'instance/AP50', 'instance/AP25', 'instance/agnostic_AP', 'instance/oracle_AP', 'depth/abs_rel',
             'camera/auc30')
 
@@ -98,6 +102,19 @@ class ProgressLog(LoggerHook):
         """Show the headline; all numbers go to TensorBoard."""
         runner.logger.info(f'validation at iteration {runner.iter}: {headline(metrics or {})}')
         runner.visualizer.add_scalars(dict(metrics or {}), step=runner.iter, file_path=self.json_log_path)
+
+    def before_test_epoch(self, runner) -> None:
+        """Begin to count scenes."""
+        self.pieces, self.bar, self.said = Progress(len(runner.test_dataloader), 'scenes'), Bar(), 0.0
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Say how far the scoring is: in a terminal after every scene, in a log when the last line is a while ago."""
+        line = self.pieces.step('scored')
+        if sys.stderr.isatty() and runner.rank == 0:
+            self.bar(line)
+        elif time.monotonic() - self.said > SAID_EVERY or self.pieces.done == self.pieces.total:
+            runner.logger.info(line)
+            self.said = time.monotonic()
 
     def after_test_epoch(self, runner, metrics: Mapping[str, float] | None = None) -> None:
         """Show nothing: the command prints and writes the results."""

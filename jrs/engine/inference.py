@@ -122,8 +122,10 @@ class Scene:
         return f'{", ".join(lacking[:-1])} and {lacking[-1]}: the model has no {" and no ".join(missing)}'
 
     def save(self, out: str | Path, confidence: float = 20.0, max_points: int | None = 500_000, glb: bool = True,
-             colmap: bool = False, title: str = 'Reconstruction') -> list[Path]:
+             colmap: bool = False, title: str = 'Reconstruction', objects: bool = False) -> list[Path]:
         """Write cloud.ply, instances.ply, scene.glb, cameras.json, instances.json, masks/, views/ and report.html to `out`.
+
+        With `colmap` also colmap/, with `objects` also objects/: `jrs.postprocess.export.export_scene`.
 
         What the model has no head for is left out, and the report says so (`left_out`).
 
@@ -138,7 +140,7 @@ class Scene:
         cloud = None if self.reconstruction.missing_geometry else self.cloud(confidence, max_points)
         count = 0 if self.instances is None else len(self.instances.scores)
         written = export_scene(out, self.reconstruction, self.photos, cloud, self.class_names, instance_colours(count),
-                               self.weights, glb, colmap, self.novel)
+                               self.weights, glb, colmap, self.novel, objects)
         shown = [f'{name} (novel)' if name in self.novel else name for name in self.class_names]
         section = scene_section(self.reconstruction, shown, cloud=cloud, valid=self.photos.valid)
         card = {name.replace('_', ' '): self.weights[name] for name in ('trained_on', 'licence') if name in self.weights}

@@ -47,7 +47,10 @@ class PointCloud:
         """Return at most `count` points, a fixed random choice in the old order."""
         if len(self.points) <= count:
             return self
-        chosen = np.sort(np.random.default_rng(0).permutation(len(self.points))[:count])
+        return self.select(np.sort(np.random.default_rng(0).permutation(len(self.points))[:count]))
+
+    def select(self, chosen: np.ndarray) -> PointCloud:
+        """Return the points that a mask (N,) or indices (n,) choose."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return PointCloud(**{name: None if values is None else values[chosen] for name, values in parts.items()})
 

@@ -127,6 +127,14 @@ def encode_png8(image: np.ndarray) -> bytes:
     return _encode('.png', image if image.ndim == 2 and image.dtype == np.uint8 else _bgr(image), PNG_OPTIONS)
 
 
+def encode_png_alpha(image: np.ndarray) -> bytes:
+    """Return (H, W, 4) uint8 RGBA as a PNG."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
+        raise DataError(f'a picture with alpha is (H, W, 4) uint8, got {image.shape} {image.dtype}.')
+    return _encode('.png', np.ascontiguousarray(image[..., [2, 1, 0, 3]]), PNG_OPTIONS)
+
+
 def _bgr(image: np.ndarray) -> np.ndarray:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

@@ -5,6 +5,7 @@
       sparse/0/cameras.txt     one PINHOLE camera per view
       sparse/0/images.txt      IMAGE_ID counts the views of cameras.json from 1
       sparse/0/points3D.txt    each point with the pixel that it was lifted from
+      transforms.json          the same for trainers of NeRFs, with sparse_pc.ply (`jrs.postprocess.nerf`)
 
 The centre of COLMAP's first pixel is (0.5, 0.5), that of ours (0, 0): places in pixels are 0.5 more than in cameras.json.
 """
@@ -33,6 +34,7 @@ from jrs.io.photo import HEAD, LARGE, opened, sniff
 from jrs.io.png import encode_jpeg, encode_png8
 from jrs.io.text import read_bytes
 from jrs.io.wide import read_samples
+from jrs.postprocess.nerf import write_transforms
 from jrs.structures import Reconstruction
 
 HALF = 0.5                                      # by which COLMAP's pixel coordinates exceed ours
@@ -46,7 +48,7 @@ DERIVED = ('cameras.bin', 'images.bin', 'points3D.bin', 'rigs.bin', 'frames.bin'
 
 
 def write_colmap(folder: Path, scene: Reconstruction, photos: LoadedPhotos, intrinsics: Tensor, cloud: PointCloud) -> Path:
-    """Write `images` and `sparse/0` into `folder` (see above); return it.
+    """Write `images`, `sparse/0` and `transforms.json` into `folder` (see above); return it.
 
     A photo that stands upright, is RGB of 8 bits, JPEG or PNG, is copied byte for byte; others, and frames of videos, are
     written as they were read. Of an earlier export its pictures and what was derived from it are removed.
@@ -67,6 +69,7 @@ def write_colmap(folder: Path, scene: Reconstruction, photos: LoadedPhotos, intr
                         ('images.txt', _image_lines(scene, names, seen, pixels, unit))):
         with atomic_write(model / name, 'w') as file:
             file.writelines(f'{line}\n' for line in lines)
+    write_transforms(folder, [f'images/{name}' for name in names], sizes, intrinsics, scene.cam_from_world, cloud, unit)
     for name in earlier - {*names}:
         (folder / 'images' / name).unlink(missing_ok=True)
     for name in DERIVED:

@@ -33,6 +33,7 @@ from jrs.io.photo_files import remarks_on
 from jrs.io.ply import write_ply
 from jrs.io.png import write_jpeg, write_png16
 from jrs.postprocess.colmap import write_colmap
+from jrs.postprocess.objects import write_objects
 from jrs.structures import Reconstruction, pack_bits
 
 CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinates: p_cam = cam_from_world @ [p_world, 1]. '
@@ -46,7 +47,7 @@ GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])          # glTF: y up, z back
 
 def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud | None,
                  class_names: Sequence[str], palette: np.ndarray, weights: dict | None = None, glb: bool = True,
-                 colmap: bool = False, novel: Collection[str] = ()) -> list[Path]:
+                 colmap: bool = False, novel: Collection[str] = (), objects: bool = False) -> list[Path]:
     """Write everything that the scene has into `folder`; return the files and folders written.
 
     Args:
@@ -57,8 +58,9 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
         palette: (M, 3) uint8, one colour per instance.
         weights: what is known of the weights, repeated in instances.json.
         glb: also scene.glb (needs trimesh).
-        colmap: also COLMAP's text model and its pictures in `colmap/` (`jrs.postprocess.colmap`).
+        colmap: also COLMAP's text model and transforms.json, and their pictures, in `colmap/` (`jrs.postprocess.colmap`).
         novel: those of the names that no training of the weights saw; instances.json says so of each instance.
+        objects: also a folder per instance with its crops and points (`jrs.postprocess.objects`).
 
     Raises:
         DataError: depth or cameras are not finite. JrsError: trimesh is not installed.
@@ -74,6 +76,7 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
         written.append(write_masks(folder / 'masks', scene, photos))
         record = instances_record(scene, cloud, class_names, palette, weights, novel)
         written.append(_write_json(folder / 'instances.json', record))
+        written += [_write_objects(folder / 'objects', scene, photos, cloud, class_names, unit)] if objects else []
     written.append(write_views(folder / 'views', photos))
     if scene.cam_from_world is not None:
         written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos)))
@@ -82,6 +85,17 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
     if colmap and cloud is not None:
         written.append(write_colmap(folder / 'colmap', scene, photos, original_intrinsics(scene, photos), cloud))
     return written
+
+
+def _write_objects(folder: Path, scene: Reconstruction, photos: LoadedPhotos, cloud: PointCloud | None,
+                   class_names: Sequence[str], unit: str) -> Path:
+    ids = instance_map(scene.instances.packed).cpu()                                         # (V, h, w)
+
+    def write_points(path: Path, chosen: np.ndarray) -> Path:
+        own = cloud.select(chosen)
+        return write_cloud(path, own, own.colours, unit)
+    return write_objects(folder, scene.instances, lambda view: original_ids(ids[view], photos, view), scene.view_names,
+                         photos, class_names, cloud, write_points)
 
 
 def without_padding(scene: Reconstruction, photos: LoadedPhotos) -> Reconstruction:

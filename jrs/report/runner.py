@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from jrs.report.work import OTHER, Scoring, Submission, Training, Work, command_
 
 LOG = 'reproduce.log'
 GRACE = 120                                    # seconds before its time is over in which a job saves
+KIB = 1 if sys.platform == 'darwin' else 1024    # of ru_maxrss
 QUIET_SECONDS = 20                             # between two lines that show where a child is
 ERROR = re.compile(r'^\w*(Error|Interrupt|Exit): .+')
 NOTHING = 'it ended without a word'
@@ -98,7 +100,7 @@ class Runner:
             left = self.progress.end(type(work), time.monotonic() - start)
             if fault:
                 self.failures[id(work)] = fault
-            self.say(f'{number} {work.title}: {fault or "done"} in {_clock(time.monotonic() - start)}{left}')
+            self.say(f'{number} {work.title}: {fault or "done"} in {_clock(time.monotonic() - start)}{left}{_memory()}')
 
     def _attempt(self, work: Work) -> str:
         """Run one command; returns what went wrong, '' when nothing did."""
@@ -263,6 +265,11 @@ def gpus_of_cluster(say: Callable[[str], None]) -> int:
     found = re.search(r'\bgpu\b', listed.stdout) is not None
     say(f'sinfo lists {"GPUs: the jobs ask for one per task" if found else "no GPU: the jobs ask for none"} (--slurm-gpus)')
     return int(found)
+
+
+def _memory() -> str:
+    """Return the memory of the largest command that has ended so far, in words."""
+    return f', at most {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * KIB / 1e9:.2f} GB a process'
 
 
 def _clock(seconds: float) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from jrs.errors import ConfigError, DataError
 from jrs.io import scannet
 from jrs.io.atomic import atomic_write
+from jrs.io.progress import Progress
 from jrs.synth.presets import GENERATOR_VERSION, Preset, find_preset
 from jrs.synth.scan import label_table, scan_id, write_scan
 
@@ -51,9 +52,10 @@ def generate(preset: str, raw_folder: str | os.PathLike, jobs: int = 1, rooms: i
     raw_folder.mkdir(parents=True, exist_ok=True)
     _claim(raw_folder, chosen, seed)
     tasks = [(raw_folder, index, chosen, seed) for index in range(train + val)]
-    for done, _ in enumerate(_run(tasks, jobs), start=1):
+    pieces = Progress(len(tasks), 'rooms')
+    for _ in _run(tasks, jobs):
         if progress is not None:
-            progress(f'{done}/{len(tasks)} rooms generated')
+            progress(pieces.step('rooms generated'))
     names = [scan_id(index) for index in range(train + val)]
     scannet.write_label_table(raw_folder / scannet.LABEL_TABLE, label_table())
     scannet.write_list(raw_folder / 'scannetv2_train.txt', names[:train])

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +21,7 @@ import cv2
 from jrs.datasets.scene import SceneFolder, check_scene_name
 from jrs.errors import DataError
 from jrs.io.names import some
+from jrs.io.progress import Progress
 from jrs.io.scannet import read_list, write_list
 
 LOG = logging.getLogger('jrs')
@@ -81,13 +81,11 @@ def prepare_scenes(tasks: Sequence[Task], out: Path, jobs: int, progress: Callab
 
 def _work(todo: Sequence[Task], jobs: int, num_kept: int, progress: Callable[[str], None]) -> dict[str, str]:
     """Prepare scenes with a line for each; return scene -> why it failed."""
-    failed, start = {}, time.monotonic()
-    for done, (name, notes, fault) in enumerate(_run(todo, jobs), start=1):
+    failed, pieces = {}, Progress(num_kept + len(todo), 'scenes', num_kept)
+    for name, notes, fault in _run(todo, jobs):
         if fault:
             failed[name] = fault
-        rate = done / max(time.monotonic() - start, 1e-3)
-        progress(f'{num_kept + done}/{num_kept + len(todo)} {name}{": " + fault if fault else ""} '
-                 f'({60 * rate:.1f} scenes/min, {_clock((len(todo) - done) / rate)} left)')
+        progress(pieces.step(f'{name}{": " + fault if fault else ""}'))
         for note in notes:
             progress(f'  {name}: {note}')
     return failed
@@ -215,8 +213,3 @@ def write_splits(out: Path, lists: Mapping[str, Path], names: Sequence[str], adv
 def file_bytes(path: Path) -> int:
     """Return the size of a file, 0 where there is none."""
     return path.stat().st_size if path.is_file() else 0
-
-
-def _clock(seconds: float) -> str:
-    minutes = int(seconds // 60)
-    return f'{minutes // 60} h {minutes % 60:02d} min' if minutes >= 60 else f'{minutes} min {int(seconds % 60):02d} s'
