@@ -84,6 +84,8 @@ def newcomer(folder: Path, real: bool) -> int:
             (home / 'photos').mkdir()
             for photo in sorted((room / 'color').iterdir())[:4]:
                 shutil.copy(photo, home / 'photos')
+        if line == 'jrs demo' and with_photos:                         # the same rooms as those of `jrs prepare`: not made twice
+            shutil.copytree(home / 'data/rooms/tiny', home / 'outputs/demo/data/rooms')
         failed += report(line, *run(as_typed(line), home, environment))
     for text in programs(page):
         failed += report('the block of Python', *run([sys.executable, '-c', text], home, environment, python=True))

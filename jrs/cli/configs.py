@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jrs.cli.parser import Parser
 from jrs.errors import ConfigError, did_you_mean
-from jrs.places import experiments
+from jrs.places import experiments, typed
 
 EXAMPLES = """examples:
   python tools/configs.py                       all: name, table and row, what it is
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.paths:
         print('\n'.join(entry['file'] for entry in entries))
     else:
-        print('\n'.join(lines_of(entries)))
+        print(typed('\n'.join(lines_of(entries))))
 
 
 def catalogue() -> list[dict]:

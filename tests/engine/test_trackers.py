@@ -15,7 +15,7 @@ def test_one_line_adds_a_tracker_and_one_leaves_tensorboard_out(monkeypatch):
     assert trackers_of(cfg) == [dict(type='TensorboardVisBackend'), dict(type='WandbVisBackend')]
     cfg = load_config(MAIN, 'debug', {'trackers.tensorboard': None})
     assert trackers_of(cfg) == []
-    del cfg['trackers']                                                # as configs of older runs are
+    cfg._cfg_dict.pop('trackers')                                      # as configs of older runs are
     assert trackers_of(cfg) == [dict(type='TensorboardVisBackend')]
 
 
