@@ -94,5 +94,5 @@ def typed(text: str) -> str:
     if not installed():
         return text
     text = re.sub(rf'{re.escape(str(BUNDLED))}/(?=tools/)', '', text)
-    text = re.sub(r'(torchrun\b[^\n]*? )tools/(\w+)\.py', r'\1-m jrs \2', text)
+    text = re.sub(r'((?:torchrun|torch\.distributed\.run)\b[^\n]*? )tools/(\w+)\.py', r'\1-m jrs \2', text)
     return re.sub(r'(?:\bpython )?(?<![\w/])tools/(\w+)\.py', r'jrs \1', text)

@@ -31,7 +31,7 @@ SMALL = {                                      # beginning of a command -> what 
 }
 STAND_INS = {'PHOTOS_OR_VIDEO': 'photos', 'MINE': 'outputs/mine'}
 ANSWERS = {                                    # commands that need what nobody has here -> exit code and words of the answer
-    'segvggt_scannet200.pt': (2, 'There is no checkpoint'),
+    'segvggt_scannet200.pt': (2, 'There is no weights file'),
 }
 SERVERS = ('jrs view',)                        # run until they are ended
 MAKES = {'jrs demo': ['outputs/demo/report.html'], 'jrs infer': ['outputs/mine/report.html', 'outputs/mine/cloud.ply'],
@@ -84,7 +84,7 @@ def newcomer(folder: Path, real: bool) -> int:
             (home / 'photos').mkdir()
             for photo in sorted((room / 'color').iterdir())[:4]:
                 shutil.copy(photo, home / 'photos')
-        if line == 'jrs demo' and with_photos:                         # the same rooms as those of `jrs prepare`: not made twice
+        if line == 'jrs demo' and with_photos:                         # the rooms of `jrs prepare`: not made twice
             shutil.copytree(home / 'data/rooms/tiny', home / 'outputs/demo/data/rooms')
         failed += report(line, *run(as_typed(line), home, environment))
     for text in programs(page):

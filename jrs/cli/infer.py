@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from jrs.cli.options import add_copy_option, positive
 from jrs.cli.parser import Parser, config_argument
-from jrs.errors import DataError, JrsError, WeightsError
+from jrs.errors import DataError, JrsError
 from jrs.io.known_scale import FORMS
 from jrs.io.names import check_names, distinct_names, expanded, readable
 from jrs.places import command_words
@@ -206,10 +206,9 @@ def check_before_work(args: argparse.Namespace) -> None:
     for source in args.source:
         if not source or not expanded(source).exists():
             raise DataError(f'There is no file or folder {source or repr(source)}.')
-    if args.checkpoint is not None and not Path(args.checkpoint).is_file():
-        raise WeightsError(f'There is no checkpoint {args.checkpoint}. Training writes weights.safetensors into its run folder; '
-                           'where the official files are says docs/weights.md; without --checkpoint the small weights of the '
-                           'project are used.')
+    if args.checkpoint is not None:
+        from jrs.io.weights_file import check_file
+        check_file(expanded(args.checkpoint))
     if args.depth is not None and not args.depth.is_dir():
         raise DataError(f'There is no folder {args.depth} of depth images (--depth).')
     if args.cameras is not None and not args.cameras.is_file():

@@ -102,6 +102,11 @@ def part_of_a_set(path: Path) -> str:
             'parts beside it.')
 
 
+def check_file(path: Path) -> None:
+    """Raise a WeightsError where `path` is no file, or an empty one; names what is near."""
+    _start(path)
+
+
 def _start(path: Path) -> bytes:
     """Return the first bytes of a file.
 
@@ -117,7 +122,7 @@ def _start(path: Path) -> bytes:
         near = [file.name for file in path.parent.glob('*') if file.name.endswith(WEIGHTS_SUFFIXES)]
         near_words = did_you_mean(path.name, near[:1000]) if near and not link else ''
         raise WeightsError(f'There is no weights file {path}.{link}{near_words} Training writes weights.safetensors into '
-                           'its run folder; where the official files are is in the README.')
+                           'its run folder; where the official files are is said in docs/weights.md.')
     try:
         with path.open('rb') as file:
             start = file.read(64)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jrs.engine.update import Update
-from jrs.places import project
+from jrs.places import installed, project, typed
 from jrs.report.gaps import Gap, in_words
 from jrs.report.identity import Identity, other_parts, read_identity, weights_digest
 from jrs.report.timings import GivenTiming
@@ -248,7 +248,8 @@ def typed_words(command: list[str]) -> list[str]:
     """Return a command's words as people type them; the interpreter by the name that finds it here."""
     python = shutil.which('python')
     same = python is not None and Path(python).absolute() == Path(sys.executable).absolute()
-    return ['python' if word == sys.executable and same else shown(word) for word in command]
+    words = ['python' if word == sys.executable and same else shown(word) for word in command]
+    return shlex.split(typed(shlex.join(words))) if installed() else words
 
 
 def shown(path: str | Path) -> str:
