@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from jrs.cli.attention import Checkpoint, chosen, load, named_checkpoints
 from jrs.cli.options import add_config_options, config_from, positive
+from jrs.cli.parser import Parser
 from jrs.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ CAPTIONS = {
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog='tools/figures.py', description=__doc__, epilog=EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(prog='tools/figures.py', description=__doc__, epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     figures = options.add_subparsers(dest='figure', required=True, metavar='3|4|5|6|7')
     for number, words in (('3', 'attention over classes'), ('4', 'attention over layers')):
         one = _figure(figures, number, words)
