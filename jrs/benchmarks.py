@@ -52,6 +52,7 @@ class Benchmark:
         iou_thresholds: thresholds that AP averages over.
         min_region: objects and predictions of fewer points do not count.
         id_of_label: raw label -> class id, for objects whose scene does not say their class in this benchmark.
+        ignored_names: names of `ignored_ids`, where they have any: of these a model may predict stuff (`stuff_ids_of`).
     """
 
     name: str
@@ -69,6 +70,7 @@ class Benchmark:
     iou_thresholds: tuple[float, ...] = IOU_THRESHOLDS
     min_region: int = 100
     id_of_label: Mapping[str, int] = field(default_factory=dict, hash=False)
+    ignored_names: tuple[str, ...] = ()
 
     @classmethod
     def of_classes(cls, name: str, class_names: Sequence[str], class_ids: Sequence[int] | None = None,
@@ -125,6 +127,19 @@ class Benchmark:
         """Class id -> name, instance classes only."""
         return dict(zip(self.class_ids, self.class_names, strict=True))
 
+    def stuff_ids_of(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Return the ids of stuff, such as walls and floors: names among those that are ignored for instances.
+
+        Raises:
+            ConfigError: a name that is not ignored, or one twice.
+        """
+        id_of = dict(zip(self.ignored_names, self.ignored_ids, strict=False))
+        for name in names:
+            if name not in id_of or list(names).count(name) > 1:
+                raise ConfigError(f'The benchmark {self.name!r} has no stuff {name!r}, or it is named twice.'
+                                  f'{did_you_mean(name, id_of)}')
+        return tuple(id_of[name] for name in names)
+
     @property
     def splits(self) -> dict[str, tuple[int, ...]]:
         """The frequency splits that exist: name -> class ids."""
@@ -153,11 +168,13 @@ def _rows(table: str) -> list[dict[str, str]]:
 def _load(name: str, rows: list[dict[str, str]], **properties) -> Benchmark:
     scored = [row for row in rows if row['is_instance_class'] == '1']
 
+    ignored = [row for row in rows if row['is_instance_class'] != '1']
+
     def ids(chosen: list[dict]) -> tuple[int, ...]:
         return tuple(int(row['id']) for row in chosen)
     return Benchmark(
-        name, ids(scored), tuple(row['name'] for row in scored), ids(rows),
-        ignored_ids=ids([row for row in rows if row['is_instance_class'] != '1']),
+        name, ids(scored), tuple(row['name'] for row in scored), ids(rows), ignored_ids=ids(ignored),
+        ignored_names=tuple(row['name'] for row in ignored),
         **{split: ids([row for row in scored if row.get('split') == split]) for split in ('head', 'common', 'tail')},
         in_validation=ids([row for row in scored if row.get('in_validation', '1') == '1']), **properties)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -68,6 +68,7 @@ class SceneDataset(ScenesOfSplit):
             mode 'train', 'lanczos' in mode 'test'.
         unnamed: what becomes of objects that the benchmark has no word for, in mode 'train': 'background', or 'masks':
             instances of an unknown class (`jrs.structures.UNNAMED`), of which masks are learned, and no name.
+        stuff: see `ScenesOfSplit`; `model.num_classes` counts them.
         limit_scenes: use the first scenes of the list only.
         maps: which of `jrs.structures.MAPS` something reads; the others are not loaded, and None in the batch.
 
@@ -80,7 +81,7 @@ class SceneDataset(ScenesOfSplit):
                  every: int | None = 1, view_spacing: tuple[int, int] = (10, 100), view_choice: dict | None = None,
                  max_views: int | None = None, limit_scenes: int | None = None,
                  maps: Collection[str] = MAPS, view_step: int | None = None, resize: str | None = None,
-                 unnamed: str = 'background') -> None:
+                 unnamed: str = 'background', stuff: Sequence[str] = ()) -> None:
         if unnamed not in UNNAMED_AS:
             raise ConfigError(f'SceneDataset: unnamed must be one of {", ".join(UNNAMED_AS)}, got {unnamed!r}.')
         if resize not in (None, *RESIZES):
@@ -90,7 +91,7 @@ class SceneDataset(ScenesOfSplit):
                               f'got view_step={view_step}, max_views={max_views}.')
         if width < patch_size or width % patch_size:
             raise ConfigError(f'SceneDataset: width must be a multiple of patch_size {patch_size}, got {width}.')
-        super().__init__(folder, split, benchmark, data_root, seed, mode, limit_scenes)
+        super().__init__(folder, split, benchmark, data_root, seed, mode, limit_scenes, stuff)
         self.width = width
         self.patch_size = patch_size
         self.transform = None if transform is None else ViewPipeline(transform, 'dataset.transform')
@@ -222,13 +223,15 @@ class SceneDataset(ScenesOfSplit):
         classes = self.class_index(scene)
         if self.mode == 'train' and self.unnamed_as == 'masks':
             classes |= dict.fromkeys(self.unnamed(scene), UNNAMED)
+        same = self.same_stuff(scene)
+        classes = {number: label for number, label in classes.items() if number not in same}
         return SceneBatch(
             images=_one_scene(images, torch.uint8), scene_names=[scene.name],
             view_names=[[frame.name for frame in frames]],
             depth_m=_optional_stack([view.depth_m for view in views], torch.float32),
             intrinsics=_optional_stack([view.intrinsics for view in views], torch.float32),
             cam_from_world=_optional_stack([frame.cam_from_world for frame in frames], torch.float32),
-            instance_ids=_optional_stack([_keep_ids(view.instance_ids, classes) for view in views], torch.int16),
+            instance_ids=_optional_stack([_keep_ids(view.instance_ids, classes, same) for view in views], torch.int16),
             instances=[InstanceTable(torch.tensor(list(classes), dtype=torch.int64),
                                      torch.tensor(list(classes.values()), dtype=torch.int64))]
             if scene.instances is not None else None)
@@ -260,15 +263,19 @@ def _ids_at_depth(scene: Scene, frames: list[Frame], depth_m: np.ndarray) -> np.
                      for view, frame in zip(ids, frames, strict=True)])
 
 
-def _keep_ids(ids: np.ndarray | None, wanted: dict[int, int]) -> np.ndarray | None:
-    """Return ids (H, W) with 0 for instances that are not wanted; -1 stays. All of them fit int16.
+def _keep_ids(ids: np.ndarray | None, wanted: dict[int, int], same: dict[int, int]) -> np.ndarray | None:
+    """Return ids (H, W) with 0 for instances that are not wanted, after those of the `same`; -1 stays. All fit int16.
 
     Raises:
         DataError: an id that does not.
     """
     if wanted and not 0 < min(wanted) <= max(wanted) <= MAX_ID:
         raise DataError(f'Instance ids must be in 1..{MAX_ID}, got {min(wanted)} to {max(wanted)}.')
-    return None if ids is None else np.where(np.isin(ids, [-1, *wanted]), ids, 0)
+    if ids is None:
+        return None
+    for number, one in same.items():
+        ids = np.where(ids == number, one, ids)
+    return np.where(np.isin(ids, [-1, *wanted]), ids, 0)
 
 
 def _one_scene(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:

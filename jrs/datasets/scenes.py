@@ -27,18 +27,23 @@ class ScenesOfSplit:
         seed: of the experiment.
         mode: 'train' or 'test'.
         limit_scenes: use the first scenes of the list only.
+        stuff: names that the benchmark ignores for instances, such as wall and floor, which are classes here, too: after its
+            own, K .. K + S - 1, and all objects of one in a scene are one.
 
     Raises:
         DataError: the data set or one of its scenes is not there; says how to get it.
     """
 
     def __init__(self, folder: str, split: str, benchmark: str, data_root: str = 'data', seed: int = 0, mode: str = 'train',
-                 limit_scenes: int | None = None) -> None:
+                 limit_scenes: int | None = None, stuff: Sequence[str] = ()) -> None:
         if mode not in ('train', 'test'):
             raise ConfigError(f"{type(self).__name__}: mode must be 'train' or 'test', got {mode!r}.")
         self.root = Path(data_root) / folder
         self.split = split
         self.benchmark: Benchmark = get_benchmark(benchmark)
+        self.stuff = (stuff,) if isinstance(stuff, str) else tuple(stuff)
+        stuff_ids = self.benchmark.stuff_ids_of(self.stuff)
+        self.index_of_stuff = {class_id: self.benchmark.num_classes + place for place, class_id in enumerate(stuff_ids)}
         self.seed = seed
         self.mode = mode
         scenes = self.open_scenes()
@@ -86,8 +91,8 @@ class ScenesOfSplit:
     @property
     def metainfo(self) -> dict:
         """What evaluators and visualizers need to know: benchmark, names of its classes, split, scene names."""
-        return {'benchmark': self.benchmark.name, 'classes': self.benchmark.class_names, 'split': self.split,
-                'scene_names': [scene.name for scene in self.scenes]}
+        return {'benchmark': self.benchmark.name, 'classes': (*self.benchmark.class_names, *self.stuff), 'stuff': self.stuff,
+                'split': self.split, 'scene_names': [scene.name for scene in self.scenes]}
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -105,10 +110,17 @@ class ScenesOfSplit:
             f'say its class id, classes={{{name!r}: ID}}.')
 
     def class_index(self, scene: Scene) -> dict[int, int]:
-        """Return instance id -> class index 0 .. K-1, instances of the benchmark's instance classes only."""
-        index_of_id = self.benchmark.class_index_of_id
+        """Return instance id -> class index 0 .. K-1, instances of the benchmark's instance classes only, and of stuff."""
+        index_of_id = self.benchmark.class_index_of_id | self.index_of_stuff
         return {number: index_of_id[class_id] for number, class_id in self.class_ids(scene).items()
                 if class_id in index_of_id}
+
+    def same_stuff(self, scene: Scene) -> dict[int, int]:
+        """Return instance id -> the smallest id of the same stuff in the scene, where these differ."""
+        first: dict[int, int] = {}
+        of_stuff = {number: index for number, index in sorted(self.class_index(scene).items())
+                    if index >= self.benchmark.num_classes}
+        return {number: one for number, index in of_stuff.items() if (one := first.setdefault(index, number)) != number}
 
     def vertex_truth(self, scene: Scene) -> tuple[np.ndarray, np.ndarray | None]:
         """Return what each vertex of the scene's mesh is (N,): class id * 1000 + instance number; and what is left out.

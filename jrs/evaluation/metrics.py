@@ -196,6 +196,7 @@ class InstanceAPMetric(SceneMetric):
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, Any]:
         """Move the instances of one scene to its mesh and count overlaps, by each rule."""
         mask_size = _predicted(reconstruction.instances, 'queries with a postprocessor').packed.size
+        reconstruction = self._things_of(reconstruction)
         truth = _required(batch.ground_truth, 'ground_truth', batch, index)
         input_size = batch.input_size(index)
         visible = self.transfer.visible_pixels(truth, input_size, mask_size, reconstruction)
@@ -211,6 +212,13 @@ class InstanceAPMetric(SceneMetric):
         scored |= {'rules': by_rule} if by_rule else {}
         return scored | {'num_views': len(truth.depth_m), 'source': truth.source,
                          'ranking': reconstruction.instances.ranking}
+
+    def _things_of(self, reconstruction: Reconstruction) -> Reconstruction:
+        """Return it without instances of stuff, which no average precision is given of (`ScenesOfSplit.stuff`)."""
+        if not (self.dataset_meta or {}).get('stuff'):
+            return reconstruction
+        found = reconstruction.instances
+        return replace(reconstruction, instances=found.select(found.labels < self.benchmark.num_classes))
 
     def _count(self, transfer: Any, visible: Any, batch: SceneBatch, index: int, reconstruction: Reconstruction,
                predictions: Path | None = None) -> dict[str, SceneMatches]:
@@ -293,6 +301,9 @@ class InstanceAPMetric(SceneMetric):
 
     def _oracle(self, transfer: Any, instance_ids: Tensor, table: InstanceTable, truth: SceneGroundTruth,
                 visible: Any) -> SceneMatches:
+        if (self.dataset_meta or {}).get('stuff'):
+            things = table.labels < self.benchmark.num_classes
+            table = InstanceTable(table.ids[things], table.labels[things])
         packed = transfer.lift_ids(instance_ids, table.ids, truth, visible)
         labels = self._class_ids(table.labels.cpu().numpy(), truth)
         return assign(truth.vertex_ids, packed, labels, np.ones(len(packed)), self.benchmark, truth.excluded)

@@ -85,6 +85,18 @@ def count_segments(true: np.ndarray, true_classes: np.ndarray, predicted: np.nda
         missed=per_class(true_classes[~hits.any(axis=0) & (true_sizes > 0)]))
 
 
+def as_stuff(segments: np.ndarray, classes: np.ndarray, first_stuff: int) -> np.ndarray:
+    """Return segments (N,) in which all of one class of stuff, `first_stuff` or above, are one: the first of them.
+
+    `classes` are (P,), and the numbers of segments stay.
+    """
+    one = np.arange(len(classes))
+    for kind in np.unique(classes[classes >= first_stuff]):
+        own = np.flatnonzero(classes == kind)
+        one[own] = own[0]
+    return np.where(segments >= 0, np.append(one, NONE)[segments], NONE)
+
+
 def painted(masks: Iterable[np.ndarray], scores: np.ndarray, count: int, min_score: float = 0.0,
             min_share: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Return which segment each element has (N,), -1 = none, and the masks (P,) that became segments.

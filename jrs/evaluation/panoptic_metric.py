@@ -7,23 +7,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jrs.benchmarks import get_benchmark
-from jrs.errors import ConfigError, NotMeasured
+from jrs.errors import ConfigError, DataError, NotMeasured
 from jrs.evaluation.instance_ap import IDS_PER_CLASS
 from jrs.evaluation.metrics import SceneMetric
-from jrs.evaluation.panoptic import NONE, SegmentCounts, count_segments, painted
+from jrs.evaluation.panoptic import NONE, SegmentCounts, as_stuff, count_segments, painted
 from jrs.geometry.pixels import at_centres
 from jrs.registry import METRICS, POSTPROCESSORS, build
-from jrs.structures import Instances, Reconstruction, SceneBatch
+from jrs.structures import Instances, Reconstruction, SceneBatch, SceneGroundTruth
 
 VERTICES, PIXELS = 'vertices', 'pixels'
+MAP, NUMBERS = 'panoptic_semantic', 'panoptic_instance'      # (N,) each, in the extras of a reconstruction
 
 
 @METRICS.register_module()
 class PanopticMetric(SceneMetric):
-    """PQ, SQ and RQ of things, beside average precision: `vertices/PQ_things`, `pixels/PQ_things` and so on.
+    """PQ, SQ and RQ beside average precision: `vertices/PQ_things`, `pixels/PQ_things` and so on.
 
-    Instances are things; no model here predicts stuff, so walls and floors are void and the numbers are called `_things`.
-    What is matched and what is void: `jrs.evaluation.panoptic`. Class-agnostic numbers take all classes as one.
+    Instances are things. Where the model predicts stuff, `PQ_stuff` and the `PQ` of all classes stand beside it; where it
+    does not, walls and floors are void. A model predicts stuff by instances of the names in `stuff` of its data set, or by a
+    map of the vertices (`panoptic_semantic` and `panoptic_instance` in `Reconstruction.extras`), scored as it is.
+    What is matched and what is void: `jrs.evaluation.panoptic`. Class-agnostic numbers take all classes of things as one.
 
     Args:
         benchmark: name in `jrs.benchmarks`.
@@ -31,7 +34,7 @@ class PanopticMetric(SceneMetric):
             views, at the resolution of the masks), or one of them.
         transfer: of 'vertices', as of `InstanceAPMetric`.
         class_aware: score classes; False where the model's classes are not the benchmark's.
-        class_agnostic: also score all classes as one.
+        class_agnostic: also score all classes of things as one.
         min_score, min_share: which scored masks become segments (`jrs.evaluation.panoptic.painted`).
         collect_device: 'cpu' or 'gpu', where processes exchange results.
         prefix: put before the name of every number.
@@ -65,25 +68,68 @@ class PanopticMetric(SceneMetric):
         instances = reconstruction.instances
         if instances is None:
             raise NotMeasured('the model has no postprocessor')
+        stuff = self._stuff_ids(reconstruction)
         scored = {}
-        for place, (true, classes, masks) in self._places(batch, index, reconstruction, instances):
-            segments, kept = painted(masks, instances.scores.cpu().numpy(), len(true), self.min_score, self.min_share)
-            labels = instances.labels.cpu().numpy()[kept]
-            if self.class_aware:
-                scored[f'{place}/'] = count_segments(true, classes, segments, labels, self.benchmark.num_classes)
-            if self.class_agnostic:
-                scored[f'{place}/agnostic_'] = count_segments(true, 0 * classes, segments, 0 * labels, 1)
+        for place, (true, classes, masks) in self._places(batch, index, reconstruction, instances, stuff):
+            if place == VERTICES and MAP in reconstruction.extras:
+                segments, labels = self._mapped(reconstruction, batch.ground_truth[index], len(stuff))
+            else:
+                segments, kept = painted(masks, instances.scores.cpu().numpy(), len(true), self.min_score, self.min_share)
+                labels = instances.labels.cpu().numpy()[kept]
+            scored |= self._counted(place, true, classes, segments, labels, len(stuff))
         return scored
 
-    def _places(self, batch: SceneBatch, index: int, reconstruction: Reconstruction, instances: Instances):
+    def _stuff_ids(self, reconstruction: Reconstruction) -> tuple[int, ...]:
+        """Return the class ids of the stuff that the model predicts, in the order of their labels K .. K + S - 1."""
+        named = self.benchmark.stuff_ids_of((self.dataset_meta or {}).get('stuff', ()))
+        return self.benchmark.ignored_ids if MAP in reconstruction.extras else named
+
+    def _counted(self, place: str, true: np.ndarray, classes: np.ndarray, segments: np.ndarray, labels: np.ndarray,
+                 num_stuff: int) -> dict[str, SegmentCounts]:
+        """Return the counts of segments (N,) against true ones (N,), of classes (P,) and (G,)."""
+        scored, things = {}, self.benchmark.num_classes
+        if self.class_aware:
+            scored[f'{place}/'] = count_segments(as_stuff(true, classes, things), classes,
+                                                 as_stuff(segments, labels, things) if num_stuff else segments, labels,
+                                                 things + num_stuff)
+        if self.class_agnostic:
+            true, segments = (np.where(np.append(of < things, False)[numbers], numbers, NONE) if num_stuff else numbers
+                              for numbers, of in ((true, classes), (segments, labels)))
+            scored[f'{place}/agnostic_'] = count_segments(true, 0 * classes, segments, 0 * labels, 1)
+        return scored
+
+    def _mapped(self, reconstruction: Reconstruction, truth: SceneGroundTruth,
+                num_stuff: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the segment of each vertex that counts (n,) as the model's own map says, and classes (P,).
+
+        Raises:
+            DataError: the map is of another number of vertices.
+        """
+        semantic, instance = (reconstruction.extras[name].cpu().numpy() for name in (MAP, NUMBERS))
+        if len(semantic) != len(truth.vertex_ids):
+            raise DataError(f'{truth.scene_name}: the model maps {len(semantic)} points, and the mesh has '
+                            f'{len(truth.vertex_ids)} vertices.')
+        kept = self._kept(truth)
+        _, first, segments = np.unique(instance[kept], return_index=True, return_inverse=True)
+        numbers = semantic[kept][first]                        # stuff first, as the model numbers them
+        return segments, np.where(numbers < num_stuff, numbers + self.benchmark.num_classes, numbers - num_stuff)
+
+    @staticmethod
+    def _kept(truth: SceneGroundTruth) -> np.ndarray:
+        """Return which vertices count for scoring, (N,) bool."""
+        kept = np.ones(len(truth.vertex_ids), dtype=bool)
+        kept[[] if truth.excluded is None else truth.excluded] = False
+        return kept
+
+    def _places(self, batch: SceneBatch, index: int, reconstruction: Reconstruction, instances: Instances,
+                stuff: tuple[int, ...]):
         """Yield where there is something to score: true segments (N,), their classes (G,), and M masks (N,) bool."""
         if VERTICES in self.where and batch.ground_truth is not None:
             truth = batch.ground_truth[index]
             visible = self.transfer.visible_pixels(truth, batch.input_size(index), instances.packed.size, reconstruction)
             packed = self.transfer.lift(instances, truth, visible, reconstruction.features)
-            kept = np.ones(len(truth.vertex_ids), dtype=bool)
-            kept[[] if truth.excluded is None else truth.excluded] = False
-            true, classes = self._segments(truth.vertex_ids[kept], truth.vertex_ids[kept] // IDS_PER_CLASS)
+            kept = self._kept(truth)
+            true, classes = self._segments(truth.vertex_ids[kept], truth.vertex_ids[kept] // IDS_PER_CLASS, stuff)
             yield VERTICES, (true, classes, (np.unpackbits(row, count=len(kept)).view(bool)[kept] for row in packed))
         if PIXELS in self.where and batch.instance_ids is not None and batch.instances is not None:
             ids = at_centres(batch.instance_ids[index], instances.packed.size).cpu().numpy().ravel().astype(np.int64)
@@ -94,23 +140,33 @@ class PanopticMetric(SceneMetric):
             classes, masks = table.labels.cpu().numpy()[order], (mask.cpu().numpy().ravel() for mask in instances.packed)
             yield PIXELS, (np.where(known, place, NONE), classes, masks)
 
-    def _segments(self, ids: np.ndarray, class_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return segment (N,) and classes (G,) of vertices (N,) with `ids` and `class_ids`; what is no thing is void."""
+    def _segments(self, ids: np.ndarray, class_ids: np.ndarray, stuff: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Return segment (N,) and classes (G,) of vertices (N,) with `ids` and `class_ids`; what is neither is void."""
         index = self.benchmark.class_indices(class_ids)
-        thing = (index >= 0) & (ids >= IDS_PER_CLASS)
-        _, first, inverse = np.unique(ids[thing], return_index=True, return_inverse=True)
+        for place, class_id in enumerate(stuff):
+            index[class_ids == class_id] = self.benchmark.num_classes + place
+        counts = (index >= 0) & (ids >= IDS_PER_CLASS)
+        _, first, inverse = np.unique(ids[counts], return_index=True, return_inverse=True)
         segments = np.full(len(ids), NONE)
-        segments[thing] = inverse
-        return segments, index[thing][first]
+        segments[counts] = inverse
+        return segments, index[counts][first]
 
     def summarise(self, scenes: list[dict[str, SegmentCounts]]) -> dict[str, float]:
-        """Return PQ, SQ and RQ over all scenes, by place."""
+        """Return PQ, SQ and RQ over all scenes, by place: of things, and where stuff is predicted of stuff and of both."""
         numbers = {'scenes': float(len(scenes))}
         for way in sorted({key for scene in scenes for key in scene}):
-            counts, apart = SegmentCounts.total(scene[way] for scene in scenes if way in scene), {}
-            if self.names_apart is not None and 'agnostic' not in way:
-                apart = {f'{kind}_': [self.benchmark.class_names.index(name) for name in names]
-                         for kind, names in self.names_apart.items()}
-            for kind, classes in {'': None, **apart}.items():
-                numbers |= {f'{way}{kind}{name}_things': value for name, value in counts.quality(classes).items()}
+            counts = SegmentCounts.total(scene[way] for scene in scenes if way in scene)
+            for kind, classes in self._kinds(way, len(counts.found)).items():
+                numbers |= {f'{way}{kind.format(name)}': value for name, value in counts.quality(classes).items()}
         return numbers
+
+    def _kinds(self, way: str, num_classes: int) -> dict[str, range | list[int]]:
+        """Return what quality is given of: how its name is written -> classes."""
+        if 'agnostic' in way:
+            return {'{}_things': range(1)}
+        things, kinds = self.benchmark.num_classes, {'{}_things': range(self.benchmark.num_classes)}
+        if num_classes > things:
+            kinds |= {'{}_stuff': range(things, num_classes), '{}': range(num_classes)}
+        for kind, names in (self.names_apart or {}).items():
+            kinds[f'{kind}_{{}}_things'] = [self.benchmark.class_names.index(name) for name in names]
+        return kinds

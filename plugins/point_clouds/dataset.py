@@ -98,8 +98,7 @@ class PointSceneDataset(ScenesOfSplit):
         index = self.class_index(scene)
         if self.ignored_label is None or self.mode == 'test':
             return index
-        known = self.class_ids(scene)                                          # those that the benchmark leaves out, too
-        return index | {item.id: self.ignored_label for item in scene.instances or () if item.id not in known}
+        return index | dict.fromkeys(self.unnamed(scene), self.ignored_label)
 
     def _semantic(self, vertex_ids: np.ndarray) -> np.ndarray:
         """Return the place of each point's class among those without instances, then the others, (n,); -1 = none."""

@@ -333,3 +333,29 @@ def test_objects_that_a_benchmark_has_no_word_for_are_background_or_instances_wi
     assert UNNAMED not in dataset(prepared, **own, unnamed='masks', mode='test')[0].instances[0].labels
     with pytest.raises(ConfigError, match='unnamed must be one of background, masks'):
         dataset(prepared, unnamed='ignored')
+
+
+def test_stuff_is_classes_after_the_things_and_one_object_of_each_in_a_scene(tmp_path):
+    prepared = tmp_path / 'out'
+    prepare_scannet(write_raw(tmp_path), prepared, every=1)
+    plain, data = (dataset(prepared, **more) for more in ({}, dict(stuff=('floor', 'wall'))))
+    assert data.metainfo['classes'][-2:] == ('floor', 'wall') and len(data.metainfo['classes']) == 20
+    assert data.metainfo['stuff'] == ('floor', 'wall') and plain.metainfo['stuff'] == ()
+    batch, other = data[request()], plain[request()]
+    labels = batch.instances[0].labels.tolist()
+    assert [labels.count(18), labels.count(19)] == [1, 1] and len(labels) == len(other.instances[0].labels) + 2
+    ids = dict(zip(labels, batch.instances[0].ids.tolist(), strict=True))
+    assert (batch.instance_ids == ids[18]).sum() > 1000
+    things = np.isin(other.instance_ids, other.instances[0].ids)
+    assert batch.instance_ids[torch.from_numpy(things)].equal(other.instance_ids[torch.from_numpy(things)])
+    with pytest.raises(ConfigError, match="no stuff 'flor', or it is named twice. Did you mean 'floor'"):
+        dataset(prepared, stuff=('flor',))
+    assert data.same_stuff(data.scenes[0]) == {}                           # one floor, one wall
+    chair = ids[get_benchmark('scannet20').class_names.index('chair')]
+    data.class_index = lambda scene: {ids[18]: 18, chair: 18, ids[19]: 19}                  # the chair is floor, too
+    first, other = sorted([ids[18], chair])
+    assert data.same_stuff(data.scenes[0]) == {other: first}
+    joined = data[request()]
+    assert sorted(joined.instances[0].ids.tolist()) == sorted([first, ids[19]])
+    both = (batch.instance_ids == ids[18]) | (batch.instance_ids == chair)
+    assert (joined.instance_ids == first).equal(both)

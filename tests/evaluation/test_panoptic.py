@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from jrs.benchmarks import get_benchmark
-from jrs.errors import ConfigError
-from jrs.evaluation.panoptic import SegmentCounts, count_segments, painted
+from jrs.errors import ConfigError, DataError
+from jrs.evaluation.panoptic import SegmentCounts, as_stuff, count_segments, painted
 from jrs.registry import METRICS, build
+from jrs.structures import Instances, InstanceTable
 from tests.postprocess.box_scene import make_batch, make_reconstruction, true_instances
 
 
@@ -147,3 +148,94 @@ def test_a_wrong_class_counts_only_where_classes_count():
 def test_what_is_scored_where_must_be_one_of_two():
     with pytest.raises(ConfigError, match="'vertices', 'pixels' or both"):
         metric(where='faces')
+
+
+def test_all_of_one_stuff_is_one_segment_and_things_stay_apart():
+    segments, classes = np.array([0, 1, 2, 3, 4, -1]), np.array([0, 5, 0, 5, 6])
+    assert as_stuff(segments, classes, 5).tolist() == [0, 1, 2, 1, 4, -1]
+    assert as_stuff(np.array([-1, -1]), np.zeros(0, dtype=int), 5).tolist() == [-1, -1]
+
+
+@pytest.mark.slow
+def test_random_cuts_with_stuff_are_what_torchmetrics_says():
+    from torchmetrics.functional import detection
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        true, true_classes, predicted, labels = random_cut(rng)                          # class 2 is stuff
+        ours = count_segments(as_stuff(true, true_classes, 2), true_classes, as_stuff(predicted, labels, 2), labels, 3)
+        theirs = detection.panoptic_quality(
+            torch.from_numpy(np.stack([labels[predicted], predicted], axis=1))[None],
+            torch.from_numpy(np.stack([np.where(true < 0, 9, true_classes[true]), true], axis=1))[None], things={0, 1},
+            stuffs={2}, allow_unknown_preds_category=True)
+        assert ours.quality()['PQ'] == pytest.approx(float(theirs), abs=1e-6)
+
+
+FLOOR, THINGS = 9, 18                          # id of the floor, and its label in scannet20
+
+
+def with_floor():
+    """The box scene with its floor as stuff: in the pictures, on the mesh, and among the true instances."""
+    batch = make_batch(get_benchmark('scannet20'))
+    floor = (batch.instance_ids == 0) & (batch.depth_m > 0)
+    batch.instance_ids[floor] = FLOOR
+    table = batch.instances[0]
+    batch.instances = [InstanceTable(torch.cat([table.ids, torch.tensor([FLOOR])]),
+                                     torch.cat([table.labels, torch.tensor([THINGS])]))]
+    ids = batch.ground_truth[0].vertex_ids
+    ids[ids == 0] = 2 * 1000 + FLOOR
+    return batch
+
+
+def score_stuff(change=lambda instances: instances, extras=lambda batch: {}, **options):
+    part, batch = metric(**options), with_floor()
+    part.dataset_meta = {'benchmark': 'scannet20', 'stuff': ('floor',)}
+    found = make_reconstruction(batch, 0, change(true_instances(batch, 0)))
+    found.extras = extras(batch)
+    part.process(batch, [found])
+    return part.evaluate(1)
+
+
+def test_stuff_that_is_predicted_is_scored_beside_things():
+    found = score_stuff()
+    assert [found[f'panoptic/pixels/{name}'] for name in ('PQ', 'PQ_things', 'PQ_stuff', 'agnostic_PQ_things')] == [1.0] * 4
+    assert found['panoptic/vertices/PQ_stuff'] > 0.9 and found['panoptic/vertices/PQ_things'] > 0.9
+    assert not [name for name in found if 'agnostic' in name and 'stuff' in name]
+
+
+def test_stuff_in_two_pieces_is_whole_and_missing_stuff_costs_its_class_alone():
+    def halves(instances):
+        floor = instances.masks[-1:]
+        left = floor.clone()
+        left[..., :40] = False
+        masks = torch.cat([instances.masks[:-1], left, floor & ~left])
+        labels = torch.cat([instances.labels, torch.tensor([THINGS])])
+        return Instances(masks, labels, torch.ones(len(labels)), torch.arange(len(labels)))
+    assert score_stuff(halves, where='pixels')['panoptic/pixels/PQ_stuff'] == 1.0
+    found = score_stuff(lambda instances: instances.select([0, 1, 2, 3]), where='pixels')
+    assert found['panoptic/pixels/PQ_stuff'] == 0 and found['panoptic/pixels/PQ_things'] == 1.0
+    assert found['panoptic/pixels/PQ'] == pytest.approx(3 / 4)                           # 3 classes of things, 1 of stuff
+
+
+def true_map(batch):
+    """What a model would say that maps the vertices right: stuff has wall 0 and floor 1, things come after."""
+    benchmark, ids = get_benchmark('scannet20'), batch.ground_truth[0].vertex_ids
+    things = benchmark.class_indices(ids // 1000)
+    return dict(panoptic_semantic=torch.from_numpy(np.where(things >= 0, things + 2, 1)),
+                panoptic_instance=torch.from_numpy(np.where(things >= 0, ids % 1000 + 2, 1)))
+
+
+def test_a_map_of_the_vertices_is_scored_as_it_is():
+    found = score_stuff(lambda instances: instances.select([]), true_map, where='vertices')
+    assert [found[f'panoptic/vertices/{name}'] for name in ('PQ', 'PQ_things', 'PQ_stuff')] == [1.0] * 3
+    with pytest.raises(DataError, match='maps 3 points'):
+        score_stuff(extras=lambda batch: {name: values[:3] for name, values in true_map(batch).items()}, where='vertices')
+
+
+def test_average_precision_is_of_things_whatever_stuff_is_predicted():
+    part, batch = build(METRICS, dict(type='InstanceAPMetric', benchmark='scannet20'), 'metrics.a'), with_floor()
+    part.dataset_meta = {'benchmark': 'scannet20', 'stuff': ('floor',)}
+    part.process(batch, [make_reconstruction(batch, 0, true_instances(batch, 0))])
+    plain, without = build(METRICS, dict(type='InstanceAPMetric', benchmark='scannet20'), 'metrics.a'), make_batch(
+        get_benchmark('scannet20'))
+    plain.process(without, [make_reconstruction(without, 0, true_instances(without, 0))])
+    assert part.evaluate(1) == plain.evaluate(1)
