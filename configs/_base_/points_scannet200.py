@@ -23,7 +23,10 @@ _two_stage = dict(
                     patch_embed='dinov2_vitl14_reg', feature_layers=(4, 11, 17, 23))))),
     views=dict(type='SceneDataset', mode='test', folder='scannet', split='val', width=518, every=20),
     transfer=dict(type='PosedTransfer', depth_tolerance_m=0.10),
-    rooms=dict(reconstruction=dict(points=dict(voxel_m=0.1))))
+    rooms=dict(reconstruction=dict(
+        points=dict(voxel_m=0.1),
+        alignment='directions',                     # camera centres that the small geometry predicts mean nothing
+        normal_neighbours=6, threshold=0.003, min_size=3)))         # at 10 cm 16 points are half a metre
 # The built-in rooms have vertices about 10 cm apart: at 2 cm half of the voxels would have no neighbour.
 _rooms = dict(voxel_m=0.1)
 _learning = dict(new=dict(lr=1e-3), pretrained=dict(lr=2e-3))

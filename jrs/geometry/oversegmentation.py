@@ -34,7 +34,7 @@ def mesh_superpoints(vertices: np.ndarray, faces: np.ndarray, threshold: float =
 
 
 def cloud_superpoints(points: np.ndarray, towards: np.ndarray | None = None, threshold: float = THRESHOLD,
-                      min_size: int = MIN_SIZE) -> np.ndarray:
+                      min_size: int = MIN_SIZE, normal_neighbours: int = NORMAL_NEIGHBOURS) -> np.ndarray:
     """Return the superpoint of each point of a cloud, (N,) int64, 0 .. S - 1 in order of first appearance.
 
     As of a mesh, over the 8 nearest neighbours of each point; a pair of neighbours is listed in both directions, as an edge
@@ -44,14 +44,16 @@ def cloud_superpoints(points: np.ndarray, towards: np.ndarray | None = None, thr
         points: (N, 3) metres, about equally dense.
         towards: (N, 3) a place on the side from which each surface was seen, such as the camera's; None = above the cloud.
         threshold, min_size: as of `mesh_superpoints`.
+        normal_neighbours: points, itself among them, of which a point's normal is made; fewer where points are sparse, since
+            these reach over edges sooner.
     """
     points = np.asarray(points, np.float32)
     if len(points) < 3:
         return cell_superpoints(points)
     if towards is None:
         towards = points.mean(axis=0) + [0, 0, 1e3]
-    neighbours = nearest_neighbours(points)                                                 # (N, k), itself first
-    normals = cloud_normals(points, neighbours, towards)
+    neighbours = nearest_neighbours(points, max(normal_neighbours, GRAPH_NEIGHBOURS + 1))   # (N, k), itself first
+    normals = cloud_normals(points, neighbours[:, :normal_neighbours], towards)
     tails, heads = neighbour_pairs(neighbours[:, 1:GRAPH_NEIGHBOURS + 1])
     return _segments(points, normals, tails, heads, threshold, min_size)
 

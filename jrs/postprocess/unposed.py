@@ -161,24 +161,32 @@ def align_cameras(own: SceneGroundTruth, scene: SceneGroundTruth) -> Similarity:
     that between the directions of the cameras. Centres that coincide, and a single view, leave the scale open too: it is
     then the median of the sensor's readings over that of the predicted depth. Both cases are logged.
     """
-    rotation, centres = _rotations_and_centres(own.cam_from_world)
-    true_rotation, true_centres = _rotations_and_centres(np.asarray(scene.cam_from_world, dtype=np.float64))
+    centres, true_centres = (_rotations_and_centres(one.cam_from_world)[1] for one in (own, scene))
     reach, true_reach = spread(centres), spread(true_centres)
     size = max(1.0, np.abs(true_centres).max())
     if true_reach[0] <= COINCIDENT * size or reach[0] <= COINCIDENT * max(np.abs(centres).max(), 1e-9):
         LOG.warning('%s: camera centres coincide; scale is that of depth, rotation that of the cameras.', scene.scene_name)
-        scale = _depth_scale(own, scene)
-    elif min(reach[1] / reach[0], true_reach[1] / true_reach[0]) < COLLINEAR:
+        return align_directions(own, scene)
+    if min(reach[1] / reach[0], true_reach[1] / true_reach[0]) < COLLINEAR:
         LOG.warning('%s: camera centres lie on a line; rotation is that of the cameras.', scene.scene_name)
-        scale = float(true_reach[0] / reach[0])
-    else:
-        return fit_similarity(centres, true_centres)
+        return align_directions(own, scene, float(true_reach[0] / reach[0]))
+    return fit_similarity(centres, true_centres)
+
+
+def align_directions(own: SceneGroundTruth, scene: SceneGroundTruth, scale: float | None = None) -> Similarity:
+    """Return the similarity by the directions of the cameras and their mean centre; where these are all that can be trusted.
+
+    `scale` None = the median of the sensor's readings over that of the predicted depth.
+    """
+    (rotation, centres), (true_rotation, true_centres) = (_rotations_and_centres(one.cam_from_world) for one in (own, scene))
+    scale = _depth_scale(own, scene) if scale is None else scale
     turn = nearest_rotation(np.einsum('vji,vjk->ik', true_rotation, rotation))                       # (3, 3)
     return Similarity(scale, turn, true_centres.mean(axis=0) - scale * turn @ centres.mean(axis=0))
 
 
 def _rotations_and_centres(cam_from_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rotations (V, 3, 3) and camera centres (V, 3) of `cam_from_world` (V, 4, 4)."""
+    """Return rotations (V, 3, 3) and camera centres (V, 3) of `cam_from_world` (V, 4, 4), float64."""
+    cam_from_world = np.asarray(cam_from_world, dtype=np.float64)
     rotation = cam_from_world[:, :3, :3]
     return rotation, -np.einsum('vji,vj->vi', rotation, cam_from_world[:, :3, 3])
 

@@ -34,8 +34,8 @@ class PointQuality(SceneMetric):
 
     def describe(self) -> dict[str, str]:
         """Return the rule in words, and what the points take of the ground truth."""
-        return {'points': 'of a reconstruction; ground truth used: true cameras give scale and z-up; near is '
-                          f'{self.near_m:g} m'}
+        return {'points': "of a reconstruction; ground truth used: true cameras give scale and z-up (by 'directions': "
+                          f'the scale is of the true depth); near is {self.near_m:g} m'}
 
     def score_scene(self, batch: SceneBatch, index: int, reconstruction: Reconstruction) -> dict[str, float]:
         """Return the numbers of one scene.

@@ -12,21 +12,23 @@ from jrs_plugins.point_clouds.batch import PointBatch
 from jrs_plugins.point_clouds.inputs import PointInput
 from torch import Tensor
 
-from jrs.errors import ConfigError, DataError, JrsError
+from jrs.errors import ConfigError, DataError, JrsError, find_named
 from jrs.geometry.alignment import Similarity
 from jrs.geometry.camera import decode_cameras
 from jrs.geometry.oversegmentation import (
     MIN_SIZE,
+    NORMAL_NEIGHBOURS,
     THRESHOLD,
     cloud_normals,
     cloud_superpoints,
     nearest_neighbours,
 )
-from jrs.postprocess.unposed import align_cameras
+from jrs.postprocess.unposed import align_cameras, align_directions
 from jrs.registry import MODELS, TEACHERS, build
 from jrs.structures import Instances, PackedMasks, Reconstruction, SceneBatch, SceneGroundTruth, pack_bits, unpack_bits
 
 SCALE = 'metric, by the true cameras'
+ALIGNMENTS = {'centres': align_cameras, 'directions': align_directions}
 
 
 @dataclass
@@ -60,26 +62,29 @@ class ReconstructedPoints:
     """Views of a scene -> points for a method that sees points, as in the paper's two-stage row.
 
     Geometry of the views, of which the least certain pixels are left out; true cameras bring it to metres with z up; one
-    point of each voxel stays; superpoints by over-segmentation. Pixels go where their voxel's point goes. What this takes of
-    the ground truth are the camera centres (`jrs.postprocess.unposed.align_cameras` says what stands in where they do not
-    fix a similarity): the paper scales to the size of the true cloud.
+    point of each voxel stays; superpoints by over-segmentation. Pixels go where their voxel's point goes. The paper scales
+    to the size of the true cloud; what this takes of the ground truth `alignment` says.
 
     Args:
         geometry: images -> cameras, depth and its confidence (`TEACHERS`): a frozen model, or the data set's own.
         points: what the network sees of points: the settings of a `PointSceneDataset` whose method this is. Points are
             thinned to its `voxel_m`.
         drop_percent: so many percent of all pixels of a scene, the least confident, are no points.
-        threshold, min_size: of the over-segmentation.
+        alignment: 'centres' takes the similarity between predicted and true camera centres (`align_cameras`, which also says
+            what stands in where they do not fix one); 'directions' the directions of the cameras, their mean centre and the
+            median of the true depth (`align_directions`), for geometry whose centres mean nothing.
+        threshold, min_size, normal_neighbours: of the over-segmentation.
     """
 
-    def __init__(self, geometry: dict, points: Mapping, drop_percent: float = 30.0, threshold: float = THRESHOLD,
-                 min_size: int = MIN_SIZE) -> None:
+    def __init__(self, geometry: dict, points: Mapping, drop_percent: float = 30.0, alignment: str = 'centres',
+                 threshold: float = THRESHOLD, min_size: int = MIN_SIZE, normal_neighbours: int = NORMAL_NEIGHBOURS) -> None:
         if not 0 <= drop_percent < 100:
             raise ConfigError(f'ReconstructedPoints: drop_percent must be at least 0 and below 100, got {drop_percent}.')
         self.geometry = build(TEACHERS, geometry, 'model.reconstruction.geometry')
         taken = inspect.signature(PointInput).parameters
         self.input = PointInput(**{key: value for key, value in points.items() if key in taken})
-        self.drop_percent, self.threshold, self.min_size = drop_percent, threshold, min_size
+        self.drop_percent, self.align = drop_percent, find_named(ALIGNMENTS, alignment, 'alignment of ReconstructedPoints')
+        self.segmentation = dict(threshold=threshold, min_size=min_size, normal_neighbours=normal_neighbours)
 
     def __call__(self, batch: SceneBatch) -> tuple[Reconstruction, PointBatch, PixelsOfPoints]:
         """Return the reconstruction of one scene without instances, its points, and the pixels they stand for.
@@ -103,7 +108,7 @@ class ReconstructedPoints:
                                        kept.flatten().nonzero()[:, 0].cpu().numpy(), self.input.voxel_m)
         cameras = moved_cameras(cam_from_world, moved)
         seen_from = _centres(cameras)[pixel // kept[0].numel()]                                       # (N, 3)
-        superpoints = cloud_superpoints(points, seen_from, self.threshold, self.min_size)
+        superpoints = cloud_superpoints(points, seen_from, **self.segmentation)
         device, count = batch.images.device, int(superpoints.max()) + 1
         colors = batch.images[0].permute(0, 2, 3, 1).reshape(-1, 3)[torch.from_numpy(pixel).to(device)] * 255
         of_points = self.input.tested(batch.scene_names[0], points, colors.cpu().double().numpy(), superpoints,
@@ -122,7 +127,7 @@ class ReconstructedPoints:
         """Return normals (N, 3) on the side of the cameras, where the network sees them."""
         if 'normal' not in self.input.features:
             return None
-        return cloud_normals(points, nearest_neighbours(points), seen_from)
+        return cloud_normals(points, nearest_neighbours(points, self.segmentation['normal_neighbours']), seen_from)
 
     def _kept(self, valid: Tensor, weight: Tensor | None) -> Tensor:
         """Return which pixels (V, H, W) become points: valid ones, without the least confident of all pixels."""
@@ -134,7 +139,7 @@ class ReconstructedPoints:
         """Return the similarity that takes the world of predicted cameras (V, 4, 4) to that of the true ones."""
         own, true = (_of_cameras(batch.scene_names[0], *values) for values in (
             (cam_from_world, depth), (batch.cam_from_world[0], None if batch.depth_m is None else batch.depth_m[0])))
-        found = align_cameras(own, true)
+        found = self.align(own, true)
         if not np.isfinite(found.matrix).all() or found.scale <= 0:
             raise JrsError(f'{batch.scene_names[0]}: predicted and true camera centres give no similarity: the geometry is '
                            'not finite, or its cameras stand in one place.')

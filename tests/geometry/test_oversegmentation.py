@@ -25,6 +25,14 @@ def test_a_floor_and_a_wall_are_two(noise):
     assert max(counts[0].max(), counts[1].max()) > 200
 
 
+def test_sparse_points_have_fewer_of_whom_normals_are_made():
+    points, wall = corner(step=0.3)
+    found = cloud_superpoints(points, normal_neighbours=6, min_size=3)
+    lost = [sum(np.bincount(parts[wall], minlength=900)[np.bincount(parts[~wall], minlength=900) > 0])
+            for parts in (found, cloud_superpoints(points, normal_neighbours=40, min_size=3))]
+    assert lost[0] <= 40 and lost[0] <= lost[1]
+
+
 def test_the_order_of_points_and_where_they_lie_change_nothing():
     points, _ = corner(noise=0.003)
     towards = np.broadcast_to([0.5, 5.0, 5.0], points.shape)

@@ -70,12 +70,13 @@ class Moved:
                                weight=weight)
 
 
-@pytest.mark.parametrize('on_a_line', [True, False])
-@pytest.mark.parametrize(('geometry', 'drop'), [(None, 0.0), (Moved(), 0.0), (Moved(wrong=0.25), 30.0)])
-def test_points_are_where_they_truly_are_in_metres_with_z_up(geometry, drop, on_a_line, cfg, scene):
+@pytest.mark.parametrize(('geometry', 'drop', 'alignment', 'on_a_line'), [
+    (None, 0.0, 'centres', True), (None, 0.0, 'directions', False), (Moved(), 0.0, 'centres', False),
+    (Moved(), 0.0, 'directions', True), (Moved(wrong=0.25), 30.0, 'centres', True)])
+def test_points_are_where_they_truly_are_in_metres_with_z_up(geometry, drop, alignment, on_a_line, cfg, scene):
     cameras = scene.cam_from_world.clone()
     cameras[0, 1::2, 1, 3] += 0.0 if on_a_line else 0.4                    # cameras of the debug scenes stand on a line
-    scene, make = replace(scene, cam_from_world=cameras), points_of(cfg, drop_percent=drop)
+    scene, make = replace(scene, cam_from_world=cameras), points_of(cfg, drop_percent=drop, alignment=alignment)
     make.geometry = geometry or make.geometry
     found, points, pixels = make(scene)
     _, true = unproject_depth(scene.depth_m, scene.intrinsics, cameras)
@@ -147,6 +148,8 @@ def test_what_is_missing_is_told(cfg, scene):
         make(replace(scene, depth_m=torch.zeros_like(scene.depth_m)))
     with pytest.raises(ConfigError, match='drop_percent'):
         points_of(cfg, drop_percent=100)
+    with pytest.raises(ConfigError, match="no alignment of ReconstructedPoints 'centers'.*'centres'"):
+        points_of(cfg, alignment='centers')
     model = build_model(load_config(CONFIGS / 'oneformer3d.py', 'debug'))
     with pytest.raises(ConfigError, match='this method sees points: set model.reconstruction'):
         model(scene, mode='predict')
