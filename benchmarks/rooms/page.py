@@ -31,12 +31,15 @@ from jrs.report.transfer_rules import LEGEND, own_rules, rule_table  # noqa: E40
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
+OF_POINTS = 'none: points'                      # what a test of points says of its views
 LOOSELY = (3, 4, 7, 8)                          # also judged by the score that says most at this size
 BY_LENGTH = ('all24_fada', 'all24_no_fada')
 BY_DEPTH = {'none': 'FADA', 'none, 2400': 'FADA, 2400'}               # studies without and with FADA of one length
 STAGES = ('pretrain_rooms_neighbours', 'pretrain_rooms_wide', 'pretrain_rooms')
 METRES = ('segvggt_geometry_only_rooms_seed0', 'vggt_metric_rooms_seed0')
 PROFILE = Variant('rooms', (), '')
+# Tests of Table 1 beside a row's own: neighbouring views, and true geometry in the place of the network's.
+SHOWN = ('neighbours', 'two_stage_neighbours', 'two_stage_truth', 'two_stage_truth_neighbours')
 PARTS = Path(__file__).resolve().parent / 'words'                     # the prose between the numbers
 
 
@@ -103,7 +106,7 @@ def page_lines() -> Iterator[str]:
     yield from ('<!-- Written by `python benchmarks/rooms/page.py` from benchmarks/results/rooms/; change words in '
                 'benchmarks/rooms/words/. -->', '')
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
-                          ('transfer', transfer), ('demo', demo), ('tables', tables), ('fada', fada),
+                          ('transfer', transfer), ('demo', demo), ('tables', tables), ('points', points), ('fada', fada),
                           ('small', lambda: ())):
         yield from (PARTS / f'{name}.md').read_text(encoding='utf-8').splitlines()
         yield ''
@@ -122,8 +125,9 @@ def runs(pattern: str) -> list[Run]:
 
 
 def segmenting(pattern: str) -> list[Run]:
-    """Return those of `runs(pattern)` whose own test scored instances."""
-    return [one for one in runs(pattern) if 'instance/agnostic_AP25' in one.tests.get('test', {}).get('metrics', {})]
+    """Return those of `runs(pattern)` whose own test scored instances of images."""
+    return [one for one in runs(pattern) if 'instance/agnostic_AP25' in one.tests.get('test', {}).get('metrics', {})
+            and one.tests['test']['facts'].get('views_per_scene') != OF_POINTS]
 
 
 def load(name: str) -> dict | None:
@@ -250,6 +254,34 @@ def tables() -> Iterator[str]:
     yield ''
     for sheet in sheets([entry for table in load_tables(TABLES) for entry in _entries(table)]):
         yield from table_lines(sheet)
+
+
+def points() -> Iterator[str]:
+    """Every test of a row of Table 1, points against images, then that table beside the paper's."""
+    heads = ('row of Table 1', 'sees', 'test', 'iterations', 'CPU-min', 'agnostic AP50 / AP25', 'class-aware AP50 / AP25',
+             'points near the mesh', 'pure superpoints')
+    table, rows, commands = load_tables((1,))[0], [], []
+    for row in (row for row in table.rows if row.kind != 'external'):
+        stems = {Path(config).stem: benchmark for benchmark, config in row.configs.items()}
+        for one in (*runs('*_rooms_seed[0-9]'), *runs('*_rooms_full')):
+            for name, result in one.tests.items():
+                stem = Path(result['facts']['config']).stem
+                if stem in stems and name.partition('_')[2] in ('', stem, *SHOWN):
+                    rows.append([f'{row.cells[0]}, {stems[stem]}', row.cells[1], f'{one.name}, {name}', str(one.iterations),
+                                 f'{one.cpu_minutes:.0f}', *_aps(result['metrics']), *(
+                                     f'{result["metrics"][key]:.2f}' if key in result['metrics'] else '–'
+                                     for key in ('points/on_mesh', 'points/pure'))])
+                    commands.append(f'- {one.name}, {name}: `{command(result["command"])}`' if 'command' in result else '')
+    yield from pipes(heads, rows)
+    yield from ('', *filter(None, commands), '')
+    for sheet in sheets(list(_entries(table))):
+        yield from table_lines(sheet)
+
+
+def _aps(metrics: dict) -> list[str]:
+    """Return AP50 and AP25, class-agnostic and class-aware; '–' for what was not scored."""
+    keys = [[f'instance/{kind}{ap}' for ap in ('AP50', 'AP25')] for kind in ('agnostic_', '')]
+    return [' / '.join('–' if metrics.get(key) is None else f'{100 * metrics[key]:.1f}' for key in pair) for pair in keys]
 
 
 def _by_agnostic_ap25(table: Table) -> Table:

@@ -113,3 +113,21 @@ def test_scores_stand_by_length_with_and_without_fada(finished, tmp_path, monkey
     publish.publish(finished, tmp_path / 'out' / finished.name)
     publish.publish(finished, tmp_path / 'out' / 'all24_fada_rooms_seed1')
     assert '| 50 | 25.0 [25.0..25.0] / 12.5 [12.5..12.5] (n=2) | not run |' in '\n'.join(page.fada())
+
+
+def test_points_stand_against_images_and_the_two_stage_row_beside_its_network(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, 'RESULTS', tmp_path / 'out')
+    publish.publish(finished, tmp_path / 'out' / finished.name)
+    for name, config, more in (('test', 'oneformer3d', {}), ('test_two_stage_truth', 'two_stage_oneformer3d', {
+            'points/on_mesh': 0.5, 'points/pure': 0.75}), ('test_of_something_else', 'oneformer3d', {})):
+        (finished / name).mkdir(exist_ok=True)
+        facts = dict(config=f'configs/baselines/{config}.py', seed=0, views_per_scene=page.OF_POINTS)
+        metrics = {f'instance/{kind}{ap}': value for kind in ('', 'agnostic_') for ap, value in (('AP50', .5), ('AP25', .6))}
+        (finished / name / 'results.json').write_text(json.dumps(dict(facts=facts, metrics=metrics | more, command=['x'])))
+    publish.publish(finished, tmp_path / 'out' / 'oneformer3d_rooms_seed0')
+    lines = list(page.points())
+    assert '| OneFormer3D, scannet200 | P | oneformer3d_rooms_seed0, test | 50 | 6 | 50.0 / 60.0 | 50.0 / 60.0 | – | – |' \
+        in lines
+    assert sum('test_two_stage_truth | 50 | 6 | 50.0 / 60.0 | 50.0 / 60.0 | 0.50 | 0.75 |' in line for line in lines) == 1
+    assert any('all24_fada_rooms_seed0, test' in line for line in lines) and 'something_else' not in '\n'.join(lines)
+    assert [one.name for one in page.segmenting('*_rooms_*')] == ['all24_fada_rooms_seed0']
