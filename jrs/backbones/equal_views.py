@@ -36,7 +36,8 @@ class EqualViews(StepBackbone):
         num_register_tokens: register tokens per view, equal for all views.
         rope_base: base of the rotary position embedding.
         init_values: initial LayerScale.
-        feature_layers: pairs whose two outputs, side by side, the heads read; the defaults are as deep as VGGT's.
+        feature_layers: pairs whose two outputs, side by side, the heads read; the defaults are as deep as VGGT's. -1 are the
+            tokens that enter the first pair, the encoder's, of half that width.
         activation_checkpointing, global_attention: as of `jrs.backbones.steps.StepBackbone`.
         lora: `rank`, `alpha` and `dropout` of low-rank adapters on the attention of all pairs; None = none.
         freeze: `patch_embed` (the encoder) and `blocks` (pairs and registers): True keeps them; None = all learn.
@@ -45,6 +46,7 @@ class EqualViews(StepBackbone):
     pose_convention = 'cam_from_world, OpenCV axes, world = any frame'
     has_reference_view = False
     streams = True
+    input_layer = -1
     encoder_parts = ('encoder',)
     photo_resize = staticmethod(resize_to_area)
     example = dict(img_size=56, embed_dim=16, depth=2, num_heads=2, patch_embed='conv', feature_layers=(0, 0, 1, 1))
@@ -58,6 +60,7 @@ class EqualViews(StepBackbone):
         super().__init__(embed_dim, patch_size, feature_layers, activation_checkpointing, global_attention,
                          img_size=img_size)
         self.num_special = num_register_tokens
+        self.tap_dims = tuple((1 if layer == self.input_layer else 2) * embed_dim for layer in self.feature_layers)
         self.head_width, self.rope_base = embed_dim // num_heads, rope_base
         self._encoder_options = dict(name=patch_embed, embed_dim=embed_dim, img_size=img_size, patch_size=patch_size,
                                      depth=encoder_depth, num_heads=encoder_heads)
@@ -103,6 +106,10 @@ class EqualViews(StepBackbone):
         """Return all blocks: even ones see their view, odd ones all views; queries read after the latter."""
         return [Step(block, 'scene', 'scene', query=True) if index % 2 else Step(block, 'view', 'view')
                 for index, block in enumerate(self.decoder)]
+
+    def tap(self, state: State, layout: Layout) -> Tensor:
+        """Return both outputs of a pair side by side, (B, V, P, 2C), or what `start` gave, (B, V, P, C)."""
+        return state.views if state.previous is None else super().tap(state, layout)
 
     def finish(self, taps: list[Tensor], state: State, layout: Layout) -> FeatureTaps:
         """Return the taps; a camera read from one token per view gets the mean over patches (B, V, 2C) of the last one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
-from jrs.errors import ConfigError, NonFiniteError, PluginError
+from jrs.errors import ConfigError, NonFiniteError, PluginError, did_you_mean
 from jrs.finite import refuse_nonfinite
 from jrs.geometry.camera import in_first_frame, predicted_cameras, relative_to_first
 from jrs.layers.kernels import naming_kernels
@@ -98,6 +98,7 @@ class SegVGGT(BaseModel):
         postprocessor: what was predicted for a scene -> scored instances (`POSTPROCESSORS`); None = no instances.
         key_views: in prediction, queries read so many of the views at most, evenly spaced, at least 2; masks are made in
             all. None = they read all.
+        frozen: names of parts that do not learn, such as 'geometry_head'; a backbone has `freeze` of its own beside.
         min_target_pixels: a true instance needs this many mask pixels in the sampled views to be a target.
         autocast: dtype in which the backbone and the queries run ('bfloat16'), or None for float32. Heads, masks, losses
             and matching are always float32.
@@ -109,7 +110,8 @@ class SegVGGT(BaseModel):
                  weights: dict | None = None, alignment: dict | None = None, teacher: dict | None = None,
                  postprocessor: dict | None = None, min_target_pixels: int = 1, autocast: str | None = None,
                  geometry_head: dict | None = None, pretext: dict | None = None, scale_head: dict | None = None,
-                 levels: str = 'sum', point_head: dict | None = None, key_views: int | None = None) -> None:
+                 levels: str = 'sum', point_head: dict | None = None, key_views: int | None = None,
+                 frozen: Sequence[str] = ()) -> None:
         super().__init__(data_preprocessor=ScenePreprocessor())
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
@@ -146,6 +148,7 @@ class SegVGGT(BaseModel):
                                alignment=self.alignment) if any((losses or {}).values()) else None
         self.teacher = build(TEACHERS, teacher, 'model.teacher')
         self.postprocessor = build(POSTPROCESSORS, postprocessor, 'model.postprocessor')
+        self._freeze(frozen)
         self.maps_wanted = self._maps_wanted()
         self._check_postprocessor()
         self.min_target_pixels = min_target_pixels
@@ -161,6 +164,15 @@ class SegVGGT(BaseModel):
         matched = self.queries is not None or (self.criterion is not None and self.criterion.reads_instances)
         own = {'instance_ids'} if matched else frozenset()
         return maps_read([] if self.teacher is None else [self.teacher]) | own
+
+    def _freeze(self, names: Sequence[str]) -> None:
+        """Let nothing of the parts `names` learn; a ConfigError where there is no such part."""
+        parts = {name: part for name in ('backbone', *PARTS_IN_ORDER) if (part := getattr(self, name)) is not None}
+        for name in names:
+            if name not in parts:
+                raise ConfigError(f'model.frozen names {name!r}, and the parts are {", ".join(parts)}.'
+                                  f'{did_you_mean(name, parts)}')
+            parts[name].requires_grad_(False)
 
     def _maps_wanted(self) -> frozenset[str]:
         """Return the names of maps that parts read; a ConfigError where nothing that comes before leaves one."""

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from jrs.cli.convert import expand
+from jrs.config import load_config
+from jrs.engine.build import build_model
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.plugins import load_plugins, manager
 from jrs.registry import COSTS, HEADS, LOSSES, POSTPROCESSORS, build
 from jrs.structures import UNNAMED, FeatureTaps, InstanceTargets, Match, QueryPredictions, SceneContext
+from tests._data import ROOT, command, random_batch
+from tests.engine._ranks import start_ranks, wait
+from tests.engine.test_processes import distance
 
 load_plugins(['must3r', 'mask_decoder', 'panst3r'])
 from jrs_plugins.panst3r import qubo  # noqa: E402
@@ -18,7 +28,24 @@ from jrs_plugins.panst3r.guidance import FourierFeatures, colour_range, scaled_c
 from jrs_plugins.panst3r.selection import Probabilities, overlap_weights  # noqa: E402
 from jrs_plugins.panst3r.weights import in_our_layout  # noqa: E402
 
+CONFIG = ROOT / 'configs/baselines/panst3r.py'
+KEYS = Path(os.environ.get('JRS_SPEC', ROOT.parent / 'shared' / 'spec')) / 'backbones_keys'
+needs_keys = pytest.mark.skipif(not KEYS.is_dir(), reason=f'{KEYS} is not there; set JRS_SPEC to the folder that has it')
+
+
 # Weights
+
+@needs_keys
+@pytest.mark.parametrize('version', [1, 2])
+def test_the_full_model_has_every_key_and_shape_of_the_released_file(version, capsys):
+    listed, config = KEYS / f'panst3r_v{version}.txt', CONFIG if version == 1 else CONFIG.with_name('panst3r_v2.py')
+    assert command('convert', '--keys', listed, config, '--cfg-options', 'model.class_head.vocabulary=None') == 0
+    printed = capsys.readouterr().out
+    assert all(words in printed for words in ('     0 missing in the list', '     0 unknown to the model', 'agree in name'))
+    keys = [key for line in listed.read_text().splitlines() if line[0] != '#' for key in expand(line.split('  ')[0])]
+    packed = sum('.in_proj_' in key for key in keys) - sum('.attention.attention.' in key for key in keys) // 3
+    assert f'{len(keys) + 2 * packed} agree' in printed                         # all of them; none is dropped
+
 
 def test_packed_attention_is_taken_apart_and_that_of_dino_is_packed_under_the_names_of_either_program():
     torch.manual_seed(0)
@@ -290,3 +317,67 @@ def test_what_is_not_finite_or_cannot_be_chosen_is_refused():
                            (dict(type='MergedMasks', rounds=0), 'at least 1')):
         with pytest.raises(ConfigError, match=words):
             build(POSTPROCESSORS, options, 'model.postprocessor')
+
+
+# A run
+
+def words(data, work_dir, *options) -> list[str]:
+    return [str(CONFIG), '--profile', 'debug', '--work-dir', str(work_dir), '--cfg-options', f'data_root={data}',
+            'train.iterations=1', 'hooks.pictures=None', 'batches.views=(2,2)', 'batches.max_images=2', *options]
+
+
+def test_two_processes_are_one_and_what_they_train_is_scored_and_finds_objects_in_photos(debug_data, tmp_path):
+    runs = {count: tmp_path / f'{count}' for count in (1, 2)}
+    for count, run in runs.items():
+        ranks = start_ranks(tmp_path / f'out{count}', 'train', *words(debug_data, run, 'batches.slots=2'), count=count)
+        assert wait(ranks) == [0] * count, ''.join(rank.text for rank in ranks)
+    assert max(distance(*runs.values())) < 1e-5
+    assert 'loss_classification' in (runs[2] / 'terms.jsonl').read_text()
+    weights = runs[2] / 'weights.safetensors'
+    assert command('test', str(CONFIG), str(weights), '--profile', 'debug', '--out', str(tmp_path / 'scores'),
+                   '--cfg-options', f'data_root={debug_data}', 'test_dataset.max_views=2') == 0
+    scores = json.loads((tmp_path / 'scores/results.json').read_text())
+    assert {'instance/AP', 'instance/agnostic_AP'} <= set(scores['metrics'])
+    assert 'class probability times mean mask probability' in json.dumps(scores)
+    photos = next(debug_data.glob('rooms/debug/*/color'))
+    assert command('infer', str(photos), '--checkpoint', str(weights), '--out', str(tmp_path / 'out'), '--max-views', '2',
+                   '--device', 'cpu') == 0
+    assert (tmp_path / 'out/instances.json').is_file()
+
+
+def test_nothing_of_frozen_parts_learns_and_a_part_that_is_not_there_cannot_be_frozen():
+    torch.manual_seed(0)
+    model = build_model(load_config(CONFIG, 'debug'))
+    learning = {name.partition('.')[0] for name, value in model.named_parameters() if value.requires_grad}
+    assert learning == {'feature_head', 'queries', 'class_head'}
+    with pytest.raises(ConfigError, match="names 'depth_head', and the parts are backbone, geometry_head"):
+        build_model(load_config(CONFIG, 'debug', {'model.frozen': ('depth_head',)}))
+
+
+@pytest.mark.parametrize('type_', ['VGGT', 'Pi3'])
+def test_the_decoder_stands_on_other_backbones_frozen_or_trained(type_):
+    torch.manual_seed(0)
+    heads = {} if type_ == 'VGGT' else {'model.camera_head': None, 'model.depth_head': None, 'model.frozen': ()}
+    for frozen in (True, False):
+        model = build_model(load_config(CONFIG.with_name('panst3r_style.py'), 'debug', {
+            'model.backbone.type': type_, 'model.backbone.freeze': dict(patch_embed=frozen, blocks=frozen), **heads}))
+        assert any(value.requires_grad for value in model.backbone.parameters()) != frozen
+        model.eval()
+        with torch.no_grad():
+            found = model(random_batch(2))
+        assert found.queries.class_logits.shape == (1, 12, 198) and found.features.shape[-2:] == (32, 32)
+
+
+def test_key_views_make_the_memory_and_are_decoded_and_all_views_have_masks():
+    torch.manual_seed(0)
+    model = build_model(load_config(CONFIG, 'debug')).eval()
+    assert model.key_views == model.backbone.key_views == 3
+    batch = random_batch(5)
+    with torch.no_grad():
+        before = model(batch)
+        batch.images[:, 1] = 1 - batch.images[:, 1]                           # of 5 views, 0, 2 and 4 are keys
+        after = model(batch)
+    torch.testing.assert_close(before.queries.embedding, after.queries.embedding)
+    assert after.queries.mask_logits.shape[2] == 5
+    assert not torch.allclose(before.features[:, 1], after.features[:, 1], atol=1e-3)
+    torch.testing.assert_close(before.features[:, 3], after.features[:, 3])
