@@ -67,7 +67,7 @@ class Page:
 
     def __init__(self, server, session: Session, uploads: Uploads | None) -> None:
         self.server, self.session, self.uploads = server, session, uploads
-        self.lock = threading.RLock()
+        self.lock, self.sending = threading.RLock(), threading.RLock()      # of the session, of what is uploaded
         self.right: np.ndarray | None = None                    # of the viewer who moved last, (3,)
         self.drawn: dict[str, np.ndarray] = {}                  # side -> which points the browser has
         self.clouds, self.frames, self.frusta, self.pictures = {}, {}, {}, []
@@ -114,8 +114,8 @@ class Page:
                 self.start = gui.add_button('Reconstruct', disabled=True)
                 self.progress = gui.add_progress_bar(0, visible=False)
                 self.said = gui.add_markdown('')
-            self.upload.on_upload(self._guarded(self._uploaded))
-            self.start.on_click(self._guarded(self._reconstruct))
+            self.upload.on_upload(self._guarded(self._uploaded, self.sending))
+            self.start.on_click(self._guarded(self._reconstruct, self.sending))
         self.source.on_update(self._guarded(lambda event: self._chosen()))
         self.beside.on_update(self._guarded(lambda event: self._show_beside(self.beside.value)))
         for control in (self.colours, self.score, self.least_sure, self.alone):
@@ -124,10 +124,10 @@ class Page:
         self.cameras.on_update(self._guarded(lambda event: self._place()))
         self.instance.on_update(self._guarded(lambda event: self._named()))
 
-    def _guarded(self, work: Callable) -> Callable:
-        """Return `work` one at a time; what people can act on is shown to them, the rest goes to the log too."""
+    def _guarded(self, work: Callable, lock: threading.RLock | None = None) -> Callable:
+        """Return `work` one at a time under a lock; what people can act on is shown to them, the rest is logged too."""
         def guarded(event) -> None:
-            with self.lock:
+            with lock or self.lock:
                 try:
                     work(event)
                 except JrsError as error:
@@ -317,7 +317,8 @@ class Page:
             raise
         finally:
             self.progress.animated = False
-        self.session.sources[source.name] = source
-        self.source.options = tuple(self.session.sources)
-        self.source.value = source.name
-        self._show(source.name)
+        with self.lock:                                         # while it worked, people could go on looking
+            self.session.sources[source.name] = source
+            self._show(source.name)
+            self.source.options = tuple(self.session.sources)
+            self.source.value = source.name
