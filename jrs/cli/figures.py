@@ -175,7 +175,7 @@ def draw_views(args: argparse.Namespace) -> tuple[Sequence[Row], list[dict], str
     from jrs.engine.inference import choose_ranking, class_names
     from jrs.models.targets import instance_targets
     from jrs.postprocess.distinct import distinct_instances
-    from jrs.report.figures.views import SEPARATION, separated_views, separation, view_rows
+    from jrs.report.figures.views import COLOURS, SEPARATION, separated_views, separation, view_rows
     cfg = config_from(args)
     checkpoint, = named_checkpoints(args.weights, cfg)
     batch = item_of(dataset_of(cfg), args.scene)
@@ -194,7 +194,7 @@ def draw_views(args: argparse.Namespace) -> tuple[Sequence[Row], list[dict], str
     shares = truth.masks.flatten(2).float().mean(-1).numpy()                                # (G, V)
     views, apart = separated_views(separation(batch.cam_from_world[0].numpy(), batch.depth_m[0].numpy()), shares)
     drawing = view_rows(scene, truth, views, class_names(cfg, {}))
-    return drawing.rows, drawing.numbers, f'{batch.scene_names[0]}. {SEPARATION} Here: {apart:.2f}.'
+    return drawing.rows, drawing.numbers, f'{batch.scene_names[0]}. {SEPARATION} Here: {apart:.2f}. {COLOURS}'
 
 
 def draw_rooms(args: argparse.Namespace) -> tuple[Sequence[Row], list[dict], str]:

@@ -52,17 +52,21 @@ def test_three_views_share_an_instance_and_their_nearest_two_are_farthest_apart(
     shares = np.array([[0.2, 0.2, 0.02, 0.2, 0.005]])                                   # view 4 shows less than 1 %
     assert separated_views(apart, shares) == ((0, 2, 3), 2.0)
     assert separated_views(apart, np.array([[1.0, 1, 0, 0, 0]])) == ((0, 3, 4), 4.0)     # in no three views
+    many = np.array([[0.1] * 5, [0.1, 0.1, 0.1, 0.1, 0], [0, 0.1, 0.1, 0.1, 0.1]])          # three of them in views 1, 2, 3
+    assert separated_views(apart, many) == ((1, 2, 3), 1.0)
     assert separated_views(apart[:2, :2], shares[:, :2]) == ((0, 1), 1.0)
     for case in range(5):                                                               # against a slow loop
         rng = np.random.default_rng(case)
-        apart, shares = (half := rng.random((6, 6))) + half.T, rng.random((2, 6)) * 0.02
+        apart, shares = (half := rng.random((6, 6))) + half.T, rng.random((2 + case, 6)) * 0.02
         allowed = [(min(apart[i, j], apart[i, k], apart[j, k]), (i, j, k)) for i in range(6) for j in range(i + 1, 6)
                    for k in range(j + 1, 6)]
         common = [one for one in allowed if any((share[list(one[1])] >= 0.01).all() for share in shares)]
-        best = max(common or allowed)
+        rich = [one for one in common if all((shares[:, view] >= 0.01).sum() >= 3 for view in one[1])]
+        allowed = rich or common or allowed
+        best = max(allowed)
         views, nearest = separated_views(apart, shares)
         assert nearest == pytest.approx(best[0])
-        assert views in [those for value, those in common or allowed if value == pytest.approx(best[0])]
+        assert views in [those for value, those in allowed if value == pytest.approx(best[0])]
 
 
 def test_half_of_the_views_show_most_and_the_rest_is_spread():

@@ -19,10 +19,13 @@ from jrs.visualization.overlays import instance_colours, overlay_masks
 from jrs.visualization.pictures import scale_to, to_numpy, to_picture
 from jrs.visualization.report import match_truth
 
-SHARED = 0.01                                   # of a view's pixels that an instance takes where it counts as shared
-SEPARATION = ('Three views: of all triples in which some instance takes 1 % of the pixels of each view, the one whose '
-              'nearest two are farthest apart, by the distance of the cameras over the median true depth plus their turn '
-              'in quarters of a circle; of all triples where no instance is in three views.')
+SHARED = 0.01                                   # of a view's pixels that an instance takes where it counts as shown
+RICH = 3                                        # so many instances a view shows where it has something to say
+SEPARATION = ('Three views: of all triples in which each view shows at least three instances, and one is in all of them (1 % '
+              'of the pixels), the one whose nearest two are farthest apart, by the distance of the cameras over the median '
+              'true depth plus their turn in quarters of a circle. Where there is no such triple, of those that share an '
+              'instance; else of all.')
+COLOURS = 'Depth: near is warm, far is cold, one scale. A prediction has the colour of the true instance that it hits.'
 
 
 def separation(cam_from_world: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
@@ -52,8 +55,9 @@ def separated_views(apart: np.ndarray, shares: np.ndarray) -> tuple[tuple[int, .
     if views < 3:
         return tuple(range(views)), float(apart[0, -1]) if views else 0.0
     triples = np.array(list(combinations(range(views), 3)))                                 # (n, 3)
-    common = (shares >= SHARED)[:, triples].all(-1).any(0) if len(shares) else np.zeros(len(triples), bool)
-    triples = triples[common] if common.any() else triples
+    shown = (shares >= SHARED)[:, triples]                                                  # (G, n, 3)
+    common, rich = shown.all(-1).any(0), (shown.sum(0) >= RICH).all(-1)                     # (n,) each
+    triples = next(triples[kept] for kept in (common & rich, common, np.ones(len(triples), bool)) if kept.any())
     nearest = np.minimum.reduce([apart[triples[:, a], triples[:, b]] for a, b in ((0, 1), (0, 2), (1, 2))])
     best = int(nearest.argmax())
     return tuple(triples[best].tolist()), float(nearest[best])
