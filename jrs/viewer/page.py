@@ -23,7 +23,7 @@ NO_VISER = ('The viewer needs viser: pip install "jrs[viewer]" (or pip install v
 MAX_FRUSTA, THUMBNAIL = 64, 160                 # cameras that are drawn; width of their pictures
 FRUSTUM = 0.06                                  # depth of a drawn camera; a scene reaches from -1 to 1
 SHOWN_VIEWS = 6                                 # pictures of the selected instance
-AWAY = {1: 2.1, 2: 3.6}                         # of the viewer from the middle, by how many results stand there
+AWAY = {1: 1.8, 2: 2.9}                         # of the viewer from the middle, by how many results stand there
 STILL = 1e-3                                    # a turn of the viewer's right by less than this moves nothing
 NONE = 'none'
 
@@ -97,6 +97,7 @@ class Page:
             self.score = gui.add_slider('Score from', 0.0, 1.0, 0.01, 0.0)
             self.least_sure = gui.add_slider('Leave out least sure (%)', 0.0, 95.0, 1.0, 0.0)
             self.size = gui.add_slider('Point size', 0.25, 4.0, 0.05, 1.0)
+            self.cut = gui.add_slider('Cut off from above (%)', 0.0, 90.0, 1.0, 0.0)
             self.cameras = gui.add_checkbox('Cameras', True)
         with gui.add_folder('Instance'):
             self.instance = gui.add_dropdown('Instance', (NONE,))
@@ -118,7 +119,7 @@ class Page:
             self.start.on_click(self._guarded(self._reconstruct, self.sending))
         self.source.on_update(self._guarded(lambda event: self._chosen()))
         self.beside.on_update(self._guarded(lambda event: self._show_beside(self.beside.value)))
-        for control in (self.colours, self.score, self.least_sure, self.alone):
+        for control in (self.colours, self.score, self.least_sure, self.cut, self.alone):
             control.on_update(self._guarded(lambda event: self._looked()))
         self.size.on_update(self._guarded(lambda event: self._sized()))
         self.cameras.on_update(self._guarded(lambda event: self._place()))
@@ -242,7 +243,7 @@ class Page:
     def _looked(self) -> None:
         look = self.session.look
         look = replace(look, colours=self.colours.value, min_score=self.score.value, least_sure=self.least_sure.value,
-                       alone=self.alone.value)
+                       alone=self.alone.value, cut=self.cut.value)
         number = look.selected
         if number and number not in dict(self.session.choices(self.session.side)):
             look = replace(look, selected=0)

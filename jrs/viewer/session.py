@@ -111,9 +111,14 @@ class Session:
 
     def cloud(self, side: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return which points are shown, (N,) bool, and of these positions (n, 3) float32 and colours (n, 3) uint8."""
-        result, look = self.stands[side].result, self.look_of(side)
-        shown = shown_points(result, look)
-        return shown, self.stands[side].place.shown(result.points[shown]), shown_colours(result, look)[shown]
+        result, shown = self.stands[side].result, self.shown(side)
+        colours = shown_colours(result, self.look_of(side))
+        return shown, self.stands[side].place.shown(result.points[shown]), colours[shown]
+
+    def shown(self, side: str) -> np.ndarray:
+        """Return which points of a side are shown, (N,) bool."""
+        stand = self.stands[side]
+        return shown_points(stand.result, self.look_of(side), stand.place.axes[1])
 
     def click(self, origin: np.ndarray, direction: np.ndarray, right: np.ndarray | None = None) -> Hit | None:
         """Select the instance that a click means; a click beside everything selects none.
@@ -188,7 +193,7 @@ class Session:
         lines = []
         for side, stand in self.stands.items():
             result = stand.result
-            shown = int(shown_points(result, self.look_of(side)).sum())
+            shown = int(self.shown(side).sum())
             kind = 'true instances' if result.true else 'instances'
             lines.append(f'{side}: {len(result.found)} {kind}, {shown:,} of {len(result.points):,} points, '
                          f'{len(result.views)} views, unit: {result.scale.partition(":")[0]}')
@@ -205,5 +210,6 @@ class Session:
         if side not in self.stands:
             raise DataError('nothing is shown')
         result, look = self.stands[side].result, replace(self.look_of(side), alone=bool(self.selected))
-        content = selection_file(result, shown_points(result, look), shown_colours(result, look), kind)
+        shown = shown_points(result, look, self.stands[side].place.axes[1])
+        content = selection_file(result, shown, shown_colours(result, look), kind)
         return file_name(result, self.look.selected if self.selected else 0, kind), content

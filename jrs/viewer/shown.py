@@ -28,6 +28,7 @@ class Look:
         least_sure: so many percent of the points, those of the lowest confidence, are left out.
         selected: number of an instance, 0 = none.
         alone: whether the points of the selected instance are all that is shown.
+        cut: so many percent of the height are cut off from above, so that one looks into a room.
     """
 
     colours: str = 'photo'
@@ -35,6 +36,7 @@ class Look:
     least_sure: float = 0.0
     selected: int = 0
     alone: bool = False
+    cut: float = 0.0
 
 
 def kept_instances(result: Result, look: Look) -> np.ndarray:
@@ -43,9 +45,13 @@ def kept_instances(result: Result, look: Look) -> np.ndarray:
     return np.array([False, *kept])
 
 
-def shown_points(result: Result, look: Look) -> np.ndarray:
-    """Return which points are shown, (N,) bool."""
+def shown_points(result: Result, look: Look, up: np.ndarray | None = None) -> np.ndarray:
+    """Return which points are shown, (N,) bool; `up` (3,) is where `look.cut` counts from above, None = nowhere."""
     shown = np.ones(len(result.points), bool)
+    if up is not None and look.cut > 0 and len(shown):
+        height = result.points @ up
+        low, high = np.percentile(height, [1, 99])                              # a stray point does not make a room tall
+        shown &= height <= high - look.cut / 100 * (high - low)
     if result.confidence is not None and look.least_sure > 0 and len(shown):
         shown &= result.confidence >= np.percentile(result.confidence, look.least_sure)
     if look.selected and look.alone:

@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, metavar='OUT', help='an output of tools/infer.py')
     parser.add_argument('--scene', type=Path, required=True, help='the scene folder that it was made from')
+    parser.add_argument('--predictions', type=Path, help='prediction files of that scene: they are looked at on its mesh')
     parser.add_argument('--pictures', type=Path, help='folder for screenshots')
     parser.add_argument('--skip-million', action='store_true', help='leave out the large cloud')
     args = parser.parse_args()
@@ -50,6 +51,8 @@ def main() -> None:
         refused(address)
         look(browser, address, args)
         upload(browser, args)
+    if args.predictions:
+        on_the_mesh(args)
     if not args.skip_million:
         million(args.out)
     print('all checks passed')
@@ -145,6 +148,25 @@ def upload(browser: Browser, args: argparse.Namespace) -> None:
     settle(browser)
     assert drawn(scene(browser)) > DRAWN
     save(browser, args, 'upload')
+
+
+def on_the_mesh(args: argparse.Namespace) -> None:
+    """Predictions on a mesh stand beside the truth, cut open; a click says which true instance fits best."""
+    with served(args.predictions, '--scenes', args.scene.parent) as address, Browser() as browser:
+        first_picture(browser, address)
+        close_notice(browser)
+        choose(browser, 'Colours', 'instance')
+        slide(browser, 'Score from', 0.2)
+        slide(browser, 'Cut off from above', 0.45)
+        choose(browser, 'Beside it', 'true instances')
+        browser.wait_for('document.body.innerText.includes("true instances,")')
+        browser.drag((450, 300), (450, 500))                                    # from above
+        settle(browser)
+        words = click_an_instance(browser)
+        print('on the mesh a click said: ' + re.sub(r'\s+', ' ', re.search(
+            r'\n(.+ — number (?:.|\n)+?)\n(?:seen in|no view)', words).group(1)))
+        settle(browser)
+        save(browser, args, 'mesh')
 
 
 def million(out: Path) -> None:

@@ -1,6 +1,7 @@
 """Results stand before one camera, alone or side by side; clicks, distances and files are of the right one."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,6 +123,12 @@ def test_what_is_drawn_is_said():
     assert 'left: 2 instances, 40 of 40 points, 3 views, unit: metres' in session.status()
     assert '40 of 100 points are drawn (--max-points)' in session.status()
     assert session.choices() == [(1, '1 chair 0.90'), (2, '2 table 0.40')]
+
+
+def test_what_is_cut_off_is_neither_counted_nor_clicked_nor_exported(session):
+    session.look = replace(session.look, cut=50.0)
+    assert '50 of 100 points' in session.status() and session.click(*aimed(session, 0)) is None
+    assert b'element vertex 50' in session.exported('ply')[1][:200]
 
 
 def test_wrong_choices_name_what_there_is(session):

@@ -48,6 +48,14 @@ def test_the_least_sure_points_are_left_out():
     assert shown_points(replace(result, confidence=None), Look(least_sure=30)).all()
 
 
+def test_a_room_is_cut_from_above():
+    result = wall()
+    up = np.array([0, -1.0, 0])
+    shown = shown_points(result, Look(cut=50), up)
+    np.testing.assert_array_equal(shown, result.points[:, 1] >= 0.5)         # down is y, as of the first camera
+    assert shown_points(result, Look(cut=50)).all() and shown_points(result, Look(), up).all()
+
+
 def test_the_selected_instance_stands_out_or_alone():
     result = wall()
     colours = shown_colours(result, Look(selected=1))

@@ -21,10 +21,10 @@ from jrs.visualization.report import match_truth
 
 SHARED = 0.01                                   # of a view's pixels that an instance takes where it counts as shown
 RICH = 3                                        # so many instances a view shows where it has something to say
-SEPARATION = ('Three views: of all triples in which each view shows at least three instances, and one is in all of them (1 % '
-              'of the pixels), the one whose nearest two are farthest apart, by the distance of the cameras over the median '
-              'true depth plus their turn in quarters of a circle. Where there is no such triple, of those that share an '
-              'instance; else of all.')
+SEPARATION = ('Three views: of all triples in which each view shows at least three instances, and one is in all of them '
+              '(1 % of the pixels), the one whose nearest two are farthest apart, by the distance of the cameras over the '
+              'median true depth plus their turn in quarters of a circle. Where there is no such triple, of those that '
+              'share an instance; else of all.')
 COLOURS = 'Depth: near is warm, far is cold, one scale. A prediction has the colour of the true instance that it hits.'
 
 
