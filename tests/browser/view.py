@@ -158,11 +158,14 @@ def on_the_mesh(args: argparse.Namespace) -> None:
         choose(browser, 'Colours', 'instance')
         slide(browser, 'Score from', 0.2)
         slide(browser, 'Cut off from above', 0.45)
+        place = box(browser, 'Cameras', 'input[type=checkbox]')
+        browser.click(place['x'] + place['w'] / 2, place['y'] + place['h'] / 2)
         choose(browser, 'Beside it', 'true instances')
         browser.wait_for('document.body.innerText.includes("true instances,")')
         browser.drag((450, 300), (450, 500))                                    # from above
         settle(browser)
-        words = click_an_instance(browser)
+        words = click_an_instance(browser, PANEL // 2)
+        assert 'best true instance: ' in words or 'no true instance' in words, words
         print('on the mesh a click said: ' + re.sub(r'\s+', ' ', re.search(
             r'\n(.+ — number (?:.|\n)+?)\n(?:seen in|no view)', words).group(1)))
         settle(browser)
@@ -239,9 +242,9 @@ def settle(browser: Browser, seconds: float = 30) -> None:
         last = now
 
 
-def click_an_instance(browser: Browser) -> str:
-    """Click coloured pixels until one names an instance; return what the page says then."""
-    picture = scene(browser)
+def click_an_instance(browser: Browser, right: int = PANEL) -> str:
+    """Click coloured pixels, left of `right`, until one names an instance; return what the page says then."""
+    picture = scene(browser)[:, :right]
     coloured = np.argwhere(np.ptp(picture, axis=-1) > 90)
     for y, x in coloured[np.random.default_rng(1).permutation(len(coloured))[:25]]:
         browser.click(float(x), float(y + 170))
