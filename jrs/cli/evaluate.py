@@ -28,6 +28,7 @@ from jrs.io.names import readable, some
 from jrs.io.submission import ORIGIN, SceneSubmission, read_submission, read_vertex_numbers, submission_format
 from jrs.io.submission_arrays import SUFFIX as ARRAYS
 from jrs.io.submission_arrays import read_submission_arrays
+from jrs.io.text import read_json
 
 NUMBERS = ('AP', 'AP50', 'AP25')
 
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     if not args.class_agnostic:
         left_out.refuse_foreign_classes(args.predictions)
     result = evaluate(scenes, benchmark, args.class_agnostic, args.include_095)
+    if not args.class_agnostic:
+        result = result.split_by_name(names_apart(args.predictions, benchmark))
     print('\n'.join([format_table(result, len(scenes)), *left_out.lines(args.class_agnostic)]))
     if plugins:
         from jrs.plugins import hook_of
@@ -100,6 +103,26 @@ def scene_names(predictions: Path, ground_truth: Path) -> list[str]:
             shown = ', '.join(sorted(lacking)[:5]) + (', …' if len(lacking) > 5 else '')
             raise DataError(f'{folder} has no file for {len(lacking)} scenes ({shown}): {advice}.')
     return sorted(expected)
+
+
+def names_apart(predictions: Path, benchmark: Benchmark) -> dict[str, list[str]]:
+    """Return which classes were `known` and which `novel` to a model of words, as tools/test.py noted; empty without a note.
+
+    Raises:
+        DataError: a note that is none.
+    """
+    if not (predictions / ORIGIN).is_file():
+        return {}
+    note = read_json(predictions / ORIGIN)
+    noted = note.get('class_names') if isinstance(note, dict) else None
+    if not noted:
+        return {}
+    apart = {kind: noted.get(kind) if isinstance(noted, dict) else None for kind in ('known', 'novel')}
+    whole = all(isinstance(names, list) for names in apart.values())
+    if not whole or sorted(map(str, sum(apart.values(), []))) != sorted(benchmark.class_names):
+        raise DataError(f'{predictions / ORIGIN}: class_names must have the classes of {benchmark.name!r} as known and '
+                        'novel ones. Remove the file to score without.')
+    return apart
 
 
 def format_table(result: AveragePrecision, num_scenes: int) -> str:

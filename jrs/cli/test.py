@@ -78,7 +78,8 @@ def main(argv: list[str] | None = None) -> None:
             facts = dict(config=args.config, profile=args.profile, checkpoint=args.checkpoint, seed=cfg.seed, **facts)
             write_results(out, metrics, facts, record | origin)
             if args.save_predictions:
-                write_origin(args.save_predictions, dict(facts=facts, scenes=record['scenes'], **origin))
+                apart = {key: record[key] for key in ('class_names',) if key in record}
+                write_origin(args.save_predictions, dict(facts=facts, scenes=record['scenes'], **apart, **origin))
                 print(f'written: {args.save_predictions}: predictions of {len(record["scenes"])} scenes')
             print(format_results(metrics, facts, record.get('class_names', {}).get('novel', ())))
             if record['transfer_rules']:

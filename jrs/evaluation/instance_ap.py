@@ -6,7 +6,7 @@ Two pure steps: `assign` reduces one scene to overlap statistics that do not gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,7 +73,7 @@ class AveragePrecision:
         class_ids, class_names: the K classes, in benchmark order; one entry for class-agnostic.
         overlaps: (T,) IoU thresholds; all but the last make up AP, the last is 0.25.
         ap_per_overlap: (K, T) float64 in [0, 1]; NaN where no object of the class was there.
-        splits: head/common/tail -> class ids; empty where the benchmark has none.
+        splits: head/common/tail, known/novel -> class ids; empty where the benchmark has none.
     """
 
     class_ids: tuple[int, ...]
@@ -81,6 +81,12 @@ class AveragePrecision:
     overlaps: np.ndarray
     ap_per_overlap: np.ndarray
     splits: dict[str, tuple[int, ...]]
+
+    def split_by_name(self, names: Mapping[str, Collection[str]]) -> AveragePrecision:
+        """Return the same with further splits: their name -> the names of their classes."""
+        id_of = dict(zip(self.class_names, self.class_ids, strict=True))
+        further = {split: tuple(id_of[name] for name in chosen) for split, chosen in names.items()}
+        return replace(self, splits=self.splits | further)
 
     @property
     def per_class(self) -> dict[str, np.ndarray]:

@@ -293,11 +293,7 @@ class InstanceAPMetric(SceneMetric):
 
     def _evaluate(self, scenes: list[SceneMatches], class_agnostic: bool = False) -> AveragePrecision:
         found = evaluate(scenes, self.benchmark, class_agnostic, self.include_095)
-        if class_agnostic or self.names_apart is None:
-            return found
-        id_of = dict(zip(self.benchmark.class_names, self.benchmark.class_ids, strict=True))
-        apart = {kind: tuple(id_of[name] for name in names) for kind, names in self.names_apart.items()}
-        return replace(found, splits=found.splits | apart)
+        return found if class_agnostic else found.split_by_name(self.names_apart or {})
 
     def _oracle(self, transfer: Any, instance_ids: Tensor, table: InstanceTable, truth: SceneGroundTruth,
                 visible: Any) -> SceneMatches:

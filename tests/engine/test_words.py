@@ -51,6 +51,25 @@ def test_a_test_scores_novel_names_apart(run, capsys):
     assert said.index('novel: no training saw') > said.index('class (with ground truth)')
 
 
+def test_saved_predictions_are_scored_apart_as_well(run, debug_data, tmp_path, capsys):
+    out, options = run
+    assert command('test', WORDS, out / 'weights.safetensors', '--out', tmp_path / 'test', '--save-predictions',
+                   tmp_path / 'saved', *options) == 0
+    scenes = debug_data / 'rooms' / 'debug'
+    assert command('evaluate', 'export-ground-truth', '--scenes', scenes, '--split', 'val', '--benchmark', 'rooms', '--out',
+                   tmp_path / 'truth') == 0
+    scoring = ['evaluate', '--predictions', tmp_path / 'saved', '--ground-truth', tmp_path / 'truth', '--benchmark', 'rooms']
+    capsys.readouterr()
+    assert command(*scoring, '--out', tmp_path / 'scored') == 0
+    said, found = capsys.readouterr().out, json.loads((tmp_path / 'scored' / 'instance_ap.json').read_text())['splits']
+    assert set(found) == {'known', 'novel'} and '\nnovel' in said
+    whole = json.loads((tmp_path / 'test' / 'results.json').read_text())['metrics']
+    assert found['novel']['AP25'] == whole['instance/novel_AP25'] and found['known']['AP25'] == whole['instance/known_AP25']
+    note = tmp_path / 'saved' / 'predictions.json'
+    note.write_text(note.read_text().replace('"desk"', '"dask"'))
+    assert command(*scoring) == 2 and "must have the classes of 'rooms'" in capsys.readouterr().err
+
+
 def test_the_names_of_weights_are_their_cards_else_the_configs():
     cfg = load_config(WORDS, 'debug')
     assert trained_names(cfg, dict(class_names=['a'])) == ('a',) and len(trained_names(cfg)) == 30
