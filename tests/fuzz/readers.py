@@ -58,6 +58,7 @@ from jrs.io.submission import (
 )
 from jrs.io.submission_arrays import read_submission_arrays, write_submission_arrays
 from jrs.io.tensor_file import write_tensors
+from jrs.io.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from jrs.io.weights import encode_metadata, read_metadata, read_state
 from tests.io._tiff import write_png, write_tiff
 
@@ -368,6 +369,34 @@ def _video(path: Path) -> None:
     Path(str(path) + '.avi').rename(path)
 
 
+WORDS = Vocabulary(('chair', 'fire extinguisher'), torch.tensor([[1.0, 0.5], [0.0, 2.0]]), 'clip', 'by hand', 'a {}')
+
+
+def _words(suffix: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: [path.read_bytes() for path in write_vocabulary(folder / 'words.yaml', WORDS)
+                           if path.suffix == suffix]
+
+
+def _write_words(folder: Path) -> None:
+    write_vocabulary(folder / 'words.yaml', WORDS)
+
+
+def _write_words_of_arrays(folder: Path) -> None:
+    _write_words(folder)
+    text = (folder / 'words.yaml').read_text()
+    (folder / 'words.yaml').write_text(text.replace('words.safetensors', 'words.npz'))
+
+
+def _arrays_of_words(path: Path) -> None:
+    with path.open('wb') as file:
+        np.savez(file, names=list(WORDS.names), embeddings=WORDS.embeddings.numpy())
+
+
+def _read_words(path: Path) -> None:
+    found = read_vocabulary(path.with_suffix('.yaml'))
+    assert len(found.names) == len(found.embeddings) and found.embeddings.isfinite().all()
+
+
 READERS = {
     'sens': Reader('a.sens', _read_sens, written(_sens(4, 'jpeg', 'zlib'), _sens(3, 'raw', 'raw'), _sens(4, 'png', 'zlib'))),
     'ply': Reader('a.ply', read_ply, lambda folder: [ASCII_PLY, POLYGONS]),
@@ -421,6 +450,9 @@ READERS = {
     'pickle in a checkpoint': Reader('w.pt', _read_weights, _pickles, pack=pack_checkpoint),
     'key list': Reader('keys.txt', read_key_list, _texts(
         '# c\naggregator.blocks.{0..2}.norm.weight (2048,)\nb.{0,3}.c [3, 2]\n')),
+    'vocabulary': Reader('words.yaml', _read_words, _words('.yaml'), _write_words),
+    'embeddings': Reader('words.safetensors', _read_words, _words('.safetensors'), _write_words),
+    'embeddings as arrays': Reader('words.npz', _read_words, written(_arrays_of_words), _write_words_of_arrays),
     'scene.json': Reader(f'{SCENE}/scene.json', _read_scene, _scene_json, write_scene),
     'override': Reader('override', lambda path: parse_override(path.read_bytes().decode('utf-8', 'replace')), _texts(
         'train.iterations=500', 'batches.views=(2, 24)', "model.alignment={'type': 'JensenShannon'}", 'a.b=[-2e3, None]')),
