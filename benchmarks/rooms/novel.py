@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from jrs.cli.options import add_config_options, config_from  # noqa: E402
 from jrs.engine.build import build_evaluator, check_ready, scoring_loader  # noqa: E402
 from jrs.engine.inference import load_model, weights_card  # noqa: E402
-from jrs.engine.record import git_state  # noqa: E402
+from jrs.engine.record import git_state, read_record  # noqa: E402
 from jrs.engine.words import names_in, open_head, tell_metrics, trained_names  # noqa: E402
 from jrs.errors import ConfigError  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
@@ -35,7 +36,7 @@ from jrs.structures import InstanceTargets, QueryPredictions  # noqa: E402
 
 SAME_OBJECT = 0.25                             # IoU
 OWN = 'names'
-CARD = ('experiment', 'iterations', 'seed', 'text_encoder')
+CARD = ('experiment', 'seed', 'text_encoder')
 MEASURES = ('AP', 'AP50', 'AP25')
 
 
@@ -58,13 +59,21 @@ def main(argv: list[str] | None = None) -> None:
     start = time.process_time()
     found = measured(cfg, model, dataset, orders(names, novel, args.shuffles), trained)
     words = sys.argv[1:] if argv is None else argv
-    record = dict(command=['benchmarks/rooms/novel.py', *map(str, words)], cpu_seconds=time.process_time() - start,
-                  **git_state(), scenes=len(dataset), card={key: card.get(key) for key in CARD},
-                  known=[name for name in names if name in trained], novel=novel, **found)
+    record = dict(
+        command=['benchmarks/rooms/novel.py', *map(str, words)], cpu_seconds=time.process_time() - start, **git_state(),
+        training=read_record(args.checkpoint.parent).get('command', []), iterations=iterations_of(args.checkpoint, card),
+        planned_iterations=cfg.train.iterations, scenes=len(dataset), card={key: card.get(key) for key in CARD},
+        known=[name for name in names if name in trained], novel=novel, **found)
     print(json.dumps(record, indent=1))
     if args.json:
         with atomic_write(args.json, 'w') as file:
             file.write(json.dumps(record, indent=1) + '\n')
+
+
+def iterations_of(checkpoint: Path, card: dict) -> int | None:
+    """Return how many updates weights have seen, as their card says, or the name of a run's checkpoint; None = not known."""
+    found = re.fullmatch(r'iter_(\d+)', checkpoint.stem)
+    return card.get('iterations', int(found[1]) if found else None)
 
 
 def orders(names: Sequence[str], novel: Sequence[str], shuffles: int) -> dict[str, list[str]]:

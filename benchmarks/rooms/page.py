@@ -106,7 +106,8 @@ def page_lines() -> Iterator[str]:
     yield from ('<!-- Written by `python benchmarks/rooms/page.py` from benchmarks/results/rooms/; change words in '
                 'benchmarks/rooms/words/. -->', '')
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
-                          ('transfer', transfer), ('demo', demo), ('tables', tables), ('points', points), ('fada', fada),
+                          ('names', names), ('transfer', transfer), ('demo', demo), ('tables', tables),
+                          ('points', points), ('fada', fada),
                           ('small', lambda: ())):
         yield from (PARTS / f'{name}.md').read_text(encoding='utf-8').splitlines()
         yield ''
@@ -213,6 +214,34 @@ def instances() -> Iterator[str]:
     yield from pipes(heads, [
         [one.name, str(one.iterations), f'{one.cpu_minutes:.1f}', _pair(one, 'instance/agnostic_'), _pair(one, 'instance/'),
          f'{one.score("depth/abs_rel"):.3f}', f'`{command(one.record["command"])}`'] for one in segmenting('*_rooms_*')])
+
+
+def names() -> Iterator[str]:
+    """Known and novel names beside shuffled ones, as `novel.py` measured them."""
+    found = load('novel.json')
+    if found is None:
+        return
+    shuffled = [way for name, way in found['by_way'].items() if name != 'names']
+    asked = found['objects_asked']
+    heads = ('', 'AP25', 'AP50', 'named among all 40', 'named among its kind')
+
+    def row(what: str, kind: str, ways: list[dict]) -> list[str]:
+        keys = (f'{kind}_AP25', f'{kind}_AP50', f'{kind}_named_among_all', f'{kind}_named_among_{kind}')
+        return [what, *(_spread([way[key] for way in ways]) for key in keys)]
+    own = [found['by_way']['names']]
+    yield from pipes(heads, [
+        row(f'known names ({asked["known"]} objects asked)', 'known', own),
+        row(f'novel names ({asked["novel"]} objects asked)', 'novel', own),
+        row(f'novel names, shuffled ({len(shuffled)} times)', 'novel', shuffled)])
+    length = '' if found['iterations'] == found['planned_iterations'] else f' of {found["planned_iterations"]}'
+    yield from ('', f'{found["iterations"]}{length} iterations, {found["scenes"]} held-out rooms, class-agnostic AP25 '
+                f'{own[0]["agnostic_AP25"]:.1f}. `{command(found["training"])}`; `{command(found["command"])}`')
+
+
+def _spread(values: list[float]) -> str:
+    """Return one number, or the mean of several and their range."""
+    one = f'{mean(values):.1f}'
+    return one if len(values) == 1 else f'{one} [{min(values):.1f}..{max(values):.1f}]'
 
 
 def transfer() -> Iterator[str]:
