@@ -261,5 +261,7 @@ def get_benchmark(name: str) -> Benchmark:
 
 
 def class_name(class_names: Sequence[str], label: int) -> str:
-    """Return the name of a class index, `class 7` beyond the table."""
+    """Return the name of a class index, `class 7` beyond the table, `unnamed` below it (`jrs.structures.UNNAMED`)."""
+    if label < 0:
+        return 'unnamed'
     return class_names[label] if 0 <= label < len(class_names) else f'class {label}'

@@ -632,6 +632,45 @@ RUNS = {
     'plugin of a name that is taken': (lambda s: command('plugins', 'new', 'mask_decoder'), ["'mask_decoder'", 'already']),
     'plugin of a name that is none': (lambda s: command('plugins', 'new', 'Mask-Decoder'), ["'Mask-Decoder'", 'lower-case']),
 }
-CASES = CONFIGS | DATA | WEIGHTS | PHOTOS | KNOWN | RAW | PREDICTIONS | PREPARE | RUNS
+
+def vocabulary(site: Site, *words) -> int:
+    """Write a vocabulary."""
+    return command('vocabulary', site.tmp / 'new.yaml', *words)
+
+
+def changed_words(site: Site, old: str, new: str) -> Path:
+    """Return the file of a vocabulary in which a text stands in the place of another."""
+    site.tmp.mkdir(exist_ok=True, parents=True)
+    path = site.tmp / 'words.yaml'
+    command('vocabulary', path, '--encoder', 'attributes', '--names', 'chair,lamp,tv')
+    path.write_text(path.read_text().replace(old, new))
+    return path
+
+
+WORDS = {
+    'a name that the stand-in vocabulary lacks': (
+        lambda s: vocabulary(s, '--encoder', 'attributes', '--names', 'sofa,chair'),
+        ["no embedding of 'sofa'", 'tools/vocabulary.py']),
+    'a text encoder that is none': (lambda s: vocabulary(s, '--encoder', s.tmp, '--names', 'chair'),
+                                    ['no folder of a CLIP or SigLIP', 'config.json', 'huggingface.co']),
+    'no names to encode': (
+        lambda s: vocabulary(s, '--encoder', s.write('clip/config.json', '{"model_type": "clip"}').parent),
+        ['--names', 'scannet200']),
+    'a vocabulary with a name that has no embedding': (
+        lambda s: vocabulary(s, '--encoder', 'attributes', '--names', changed_words(s, '- tv', '- television')),
+        ['1 of 3 names have no embedding', 'television', 'words.safetensors']),
+    'a vocabulary with a name twice': (
+        lambda s: vocabulary(s, '--encoder', 'attributes', '--names', changed_words(s, '- tv', '- chair')),
+        ["'chair'", 'twice']),
+    'a vocabulary of another width': (
+        lambda s: vocabulary(s, '--encoder', 'attributes', '--names', changed_words(s, 'width: 35', 'width: 7')),
+        ['words.yaml', 'width 7', 'do not belong together']),
+    'words of a model with fixed classes': (lambda s: s.infer(s.photos(), '--classes', 'chair, lamp'),
+                                            ['QueryClassHead', 'those of its training', 'docs/words.md']),
+    'words and no classes at once': (lambda s: s.infer(s.photos(), '--classes', 'chair', '--agnostic'),
+                                     ['--classes', '--agnostic']),
+}
+
+CASES = CONFIGS | DATA | WEIGHTS | PHOTOS | KNOWN | RAW | PREDICTIONS | PREPARE | RUNS | WORDS
 OWN_TRACEBACK = {'plugin that fails', 'plugin that leaves', 'plugin with a misspelt hook',        # their author's, not ours
                  'plugin that takes a name'}
