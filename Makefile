@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := OMP_NUM_THREADS=1 $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: env test test-full soak newcomer package demo lint clean
+.PHONY: env test test-full soak newcomer package docs demo lint clean
 
 env: $(STAMP)
 
@@ -29,6 +29,16 @@ test-full: env
 newcomer: env
 	$(RUN) tests/newcomer.py
 
+# The site in docs/_build: warnings are errors; then every block of code and the notebook. What it needs comes on top of the env.
+docs: $(VENV)/.docs
+	$(RUN) -m sphinx -W --keep-going -q -c docs/site -b html docs docs/_build
+	$(RUN) tests/doc_blocks.py
+	$(RUN) docs/site/run_notebooks.py
+
+$(VENV)/.docs: $(STAMP) requirements/docs.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	touch $@
+
 # Wheel and source distribution into dist/.
 package: env
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
@@ -49,4 +59,4 @@ lint: env
 	$(VENV)/bin/ruff check jrs tools tests plugins configs benchmarks
 
 clean:
-	rm -rf outputs work_dirs .pytest_cache .ruff_cache
+	rm -rf outputs work_dirs .pytest_cache .ruff_cache docs/_build docs/reference dist build
