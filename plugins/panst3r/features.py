@@ -63,13 +63,13 @@ class JoinedPatches(nn.Module):
     sees_images = False
 
     def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
-        """Return what reading `views` views of (H, W) = `size` needs."""
-        values = 4.0 * self.pixel_values() * size[0] * size[1]
+        """Return what reading `views` views of (H, W) = `size` needs; DINOv2 is small beside it."""
+        saved, alive = (4.0 * values for values in self.values(size))
         at_a_time = min(views, self.views_per_chunk)
-        return HeadMemory(at_a_time * values, 2 * values, at_a_time if self.activation_checkpointing else None)
+        return HeadMemory(at_a_time * alive, saved, at_a_time if self.activation_checkpointing else None)
 
-    def pixel_values(self) -> float:
-        """Return how many numbers per pixel of the image are alive while a view is read, about."""
+    def values(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return the values that the backward pass of a view of (H, W) needs, and those alive without one; measured."""
         raise NotImplementedError
 
     def forward(self, features: FeatureTaps) -> Tensor:
@@ -122,25 +122,29 @@ class PanSt3RFeatures(JoinedPatches):
     Args:
         memory_dim: M, channels of `mask_memory`.
         widths: channels at twice, four and eight times the patch grid; the last one is D.
+        patch_size: side of a patch in pixels, the backbone's; for estimates of memory.
         options: of `JoinedPatches`.
     """
 
+    down_ratio = 2
+
     def __init__(self, dim_in: int, memory_dim: int = 768, widths: Sequence[int] = (512, 384, 256),
                  tap_dims: Sequence[int] | None = None, taps: Sequence[int] | None = None, dino: dict | None = None,
-                 views_per_chunk: int = 4, activation_checkpointing: bool = False) -> None:
+                 views_per_chunk: int = 4, activation_checkpointing: bool = False, patch_size: int = 16) -> None:
         super().__init__(dim_in, tap_dims, taps, dino, views_per_chunk, activation_checkpointing)
         if len(widths) != 3:
             raise ConfigError(f'PanSt3RFeatures.widths are three, got {tuple(widths)}.')
-        self.embedding_dim = widths[-1]
-        self.down_ratio = 2
+        self.widths, self.embedding_dim, self.memory_dim, self.patch_size = tuple(widths), widths[-1], memory_dim, patch_size
         self.proj_16 = Mlp(self.joined_dim, EXPANSION * self.joined_dim, memory_dim)
         self.proj_8, self.proj_4, self.proj_2 = (Mlp(before, EXPANSION * before, 4 * after) for before, after in zip(
             (self.joined_dim, *widths), widths, strict=False))
 
-    def pixel_values(self) -> float:
-        """Return how many numbers per pixel of the image are alive while a view is read, about."""
-        return sum(layer.fc1.out_features / side ** 2 for layer, side in (
-            (self.proj_8, 16), (self.proj_4, 8), (self.proj_2, 4))) + self.embedding_dim
+    def values(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return the values that the backward pass of a view of (H, W) needs, and those alive without one; measured."""
+        patches, joined = size[0] * size[1] / self.patch_size ** 2, self.joined_dim
+        second, third, last = self.widths
+        alive = max(9 * joined, 36 * second, 144 * third, 192 * last) + 2 * joined + self.memory_dim
+        return patches * (17 * joined + 36 * second + 144 * third), patches * alive
 
     def upsample(self, patches: Tensor, grid: tuple[int, int], *images: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps (n, M, h_p, w_p) and (n, D, 8 h_p, 8 w_p) of the `patches` (n, h_p * w_p, `joined_dim`)."""
@@ -175,9 +179,11 @@ class PanSt3RGuidedFeatures(JoinedPatches):
         self.upscaler = GuidedUpsampler(width, **upsampler or {})
         self.embedding_dim, self.joint_range = self.upscaler.dim, joint_range
 
-    def pixel_values(self) -> float:
-        """Return how many numbers per pixel of the image are alive while a view is read, about."""
-        return self.upscaler.fourier_channels + 3.0 * self.embedding_dim
+    def values(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return the values that the backward pass of a view of (H, W) needs, and those alive without one; measured."""
+        pixels, described, dim = size[0] * size[1] / 4, self.upscaler.fourier_channels, self.embedding_dim
+        blocks = len(self.upscaler.ca_transformer_blocks)
+        return pixels * (3 * described + (6 + 7 * blocks) * dim), pixels * max(3 * described + 2 * dim, 6 * dim)
 
     def beside(self, images: Tensor) -> list[Tensor]:
         """Return the least and the largest of each colour that the pictures at half size are scaled by, (B*V, 2, 3)."""

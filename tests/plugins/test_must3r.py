@@ -25,6 +25,7 @@ from jrs.plugins import load_plugins, manager
 from jrs.registry import BACKBONES, HEADS, LOSSES, MODELS, build, owner_of
 from jrs.structures import GeometryTargets, Predictions
 from tests._data import ROOT, random_batch
+from tests.heads._memory import alive_bytes, saved_bytes, some_taps
 from tests.seeded_weights import fill_module_
 
 load_plugins(['must3r'])
@@ -192,6 +193,15 @@ def test_the_head_gives_what_its_points_say():
     assert (found.depth_conf > 1).all() and not found.pose_encodings[0].requires_grad and found.points.requires_grad
     cam_from_world, _ = decode_cameras(found.pose_encodings[0], (32, 48))
     torch.testing.assert_close(invert_rigid(invert_rigid(cam_from_world)), cam_from_world)
+
+
+def test_the_head_says_the_memory_that_it_takes():
+    head, size, views = MUSt3RGeometry(16, 16), (128, 160), 2
+    features = some_taps(views, size, 16, 16)
+    said, pixels = head.memory(views, size, torch.device('cpu')), views * size[0] * size[1]
+    alive = said.chunk + 4 * 2 * pixels + views * said.outputs                  # depth and confidence stay too
+    assert saved_bytes(head, features) == pytest.approx(views * said.saved, rel=0.1)
+    assert alive_bytes(head, features) == pytest.approx(alive, rel=0.1)
 
 
 def test_local_points_are_supervised_in_the_frames_of_their_cameras():

@@ -21,6 +21,7 @@ from jrs.structures import UNNAMED, FeatureTaps, InstanceTargets, Match, QueryPr
 from tests._data import ROOT, command, random_batch
 from tests.engine._ranks import start_ranks, wait
 from tests.engine.test_processes import distance
+from tests.heads._memory import alive_bytes, saved_bytes, some_taps
 
 load_plugins(['must3r', 'mask_decoder', 'panst3r'])
 from jrs_plugins.panst3r import qubo  # noqa: E402
@@ -120,6 +121,19 @@ def test_patches_of_fourteen_pixels_make_masks_with_eight_pixels_to_a_patch():
     given = taps()
     given.image_size, given.maps['images'] = (28, 42), torch.rand(1, 3, 3, 28, 42)
     assert head(SHUFFLED)(given).shape[-2:] == (16, 24) and head(GUIDED)(given).shape[-2:] == (14, 21)
+
+
+@pytest.mark.parametrize(('config', 'dim'), [
+    (dict(SHUFFLED, widths=(32, 24, 16)), 64), (dict(SHUFFLED, widths=(8, 8, 8)), 256),
+    (dict(GUIDED, upsampler=dict(dim=32, num_heads=2)), 64)])
+def test_a_head_says_the_memory_that_it_takes(config, dim):
+    size, views = (96, 128), 2
+    features = some_taps(views, size, 16, dim)
+    features.maps['images'] = torch.rand(1, views, 3, *size)
+    part = build(HEADS, dict(config, views_per_chunk=views), 'model.feature_head', dim_in=dim, tap_dims=(dim,), patch_size=16)
+    said = part.memory(views, size, torch.device('cpu'))
+    assert saved_bytes(part, features) == pytest.approx(views * said.saved, rel=0.15)
+    assert alive_bytes(part, features) == pytest.approx(said.chunk, rel=0.25)
 
 
 def test_phases_are_read_flat_and_frequencies_are_slow():
