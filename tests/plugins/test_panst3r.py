@@ -130,7 +130,8 @@ def test_a_head_says_the_memory_that_it_takes(config, dim):
     size, views = (96, 128), 2
     features = some_taps(views, size, 16, dim)
     features.maps['images'] = torch.rand(1, views, 3, *size)
-    part = build(HEADS, dict(config, views_per_chunk=views), 'model.feature_head', dim_in=dim, tap_dims=(dim,), patch_size=16)
+    config = dict(config, views_per_chunk=views)
+    part = build(HEADS, config, 'model.feature_head', dim_in=dim, tap_dims=(dim,), patch_size=16)
     said = part.memory(views, size, torch.device('cpu'))
     assert saved_bytes(part, features) == pytest.approx(views * said.saved, rel=0.15)
     assert alive_bytes(part, features) == pytest.approx(said.chunk, rel=0.25)
