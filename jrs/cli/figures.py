@@ -162,8 +162,10 @@ def draw_attention(args: argparse.Namespace) -> tuple[Sequence[Row], list[dict],
         rows = class_rows(items, {label: read[0] for label, read in layers.items()}, args.views)
     else:
         rows = [row for name, shown in items for row in layer_rows(name, shown, layers, args.views)]
-    said = '; '.join(f'{label} {", ".join(map(str, read))}' for label, read in layers.items())
-    return rows, query_numbers(items, layers), CAPTIONS[args.figure].format(layers=f'(counted from 0) {said}')
+    said = {label: ' and '.join(map(str, read)) for label, read in layers.items()}
+    same = len(set(said.values())) == 1
+    words = said.popitem()[1] if same else '; '.join(f'{read} of {label}' for label, read in said.items())
+    return rows, query_numbers(items, layers), CAPTIONS[args.figure].format(layers=f'{words} (counted from 0)')
 
 
 def draw_views(args: argparse.Namespace) -> tuple[Sequence[Row], list[dict], str]:

@@ -22,7 +22,7 @@ PIXELS = (510, 680)                             # height and width of a picture 
 SAME_OBJECT = 0.25                              # a prediction has the colour of the true instance that it hits so well
 MARGIN = 0.25                                   # around an enlarged instance, of its sides
 SMALLEST = 0.12                                 # of the picture, the least width of a region
-SEEN_PIXELS = 150                               # of an instance that is chosen to be enlarged
+SEEN_SHARE = 0.0012                             # of a picture, that an instance takes which is chosen to be enlarged
 REGION_COLOURS = ((214, 40, 40), (29, 105, 196), (40, 140, 60), (150, 60, 180))
 TRUTH = 'ground truth'
 
@@ -166,8 +166,9 @@ def telling_regions(room: Room, shot: Shot, count: int) -> list[int]:
     first, second = (room.overlaps[label].best for label in list(room.methods)[:2])
     pixels = np.bincount(room.seen(shot).numbers(room.faces, room.truth.instances).ravel(),
                          minlength=len(room.truth.found) + 1)[1:]
-    order = np.argsort(-np.where(pixels >= SEEN_PIXELS, np.abs(first - second), -1), kind='stable')
-    return [int(index) + 1 for index in order[:count] if pixels[index] >= SEEN_PIXELS]
+    seen = pixels >= SEEN_SHARE * shot.size[0] * shot.size[1]
+    order = np.argsort(-np.where(seen, np.abs(first - second), -1), kind='stable')
+    return [int(index) + 1 for index in order[:count] if seen[index]]
 
 
 def region_of(shown: np.ndarray) -> tuple[float, float, float, float] | None:
