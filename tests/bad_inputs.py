@@ -502,7 +502,7 @@ RAW = {
 PREDICTIONS = {
     'benchmark that nobody has': (lambda s: s.evaluate('', benchmark='scannet300'), ["'scannet300'", "'scannet20"]),
     'no ground truth': (lambda s: s.evaluate('', truth=''), ['truth', 'no <scene>.txt']),
-    'scene without predictions': (lambda s: s.evaluate(None), [SCENE, 'empty file']),
+    'scene without predictions': (lambda s: s.evaluate(None), [SCENE, 'write an empty <scene>.txt']),
     'predictions as a list and as arrays': (lambda s: s.evaluate('', arrays=b''), [f'{SCENE}.npz', 'keep the one']),
     'predictions as arrays that are cut off': (lambda s: s.evaluate(None, arrays=b'PK'), [f'{SCENE}.npz', 'npz']),
     'mask of another length': (lambda s: s.evaluate('predicted_masks/0.txt 2 0.9\n', mask='1\n0\n'), ['0.txt', '2', '3']),
