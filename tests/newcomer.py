@@ -25,9 +25,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {                                      # beginning of a command -> what is added to make it small
-    'jrs demo': '--rooms 6 --iterations 2',
-    'jrs prepare rooms': '--rooms 6 --jobs 2',
-    'jrs train': '--cfg-options train.iterations=2 --work-dir work_dirs/all24_fada_rooms_seed0',
+    'jrs demo': '--rooms 2 --iterations 2',
+    'jrs prepare rooms': '--rooms 2 --jobs 2',
+    'jrs train segvggt/all24_fada': '--cfg-options train.iterations=2 --work-dir work_dirs/all24_fada_rooms_seed0',
+    'jrs train my_idea': '--cfg-options train.iterations=2',
 }
 STAND_INS = {'PHOTOS_OR_VIDEO': 'photos', 'MINE': 'outputs/mine'}
 ANSWERS = {                                    # commands that need what nobody has here -> exit code and words of the answer
@@ -35,8 +36,8 @@ ANSWERS = {                                    # commands that need what nobody 
 }
 SERVERS = ('jrs view',)                        # run until they are ended
 MAKES = {'jrs demo': ['outputs/demo/report.html'], 'jrs infer': ['outputs/mine/report.html', 'outputs/mine/cloud.ply'],
-         'jrs prepare rooms': ['data/rooms/tiny/train.txt'], 'jrs init': ['my_idea/README.md'],
-         'jrs train': ['work_dirs/all24_fada_rooms_seed0/weights.safetensors'],
+         'jrs prepare rooms --preset tiny': ['data/rooms/tiny/train.txt'], 'jrs init': ['my_idea/README.md'],
+         'jrs train segvggt': ['work_dirs/all24_fada_rooms_seed0/weights.safetensors'],
          'jrs test': ['work_dirs/all24_fada_rooms_seed0/test/results.json'], 'jrs compare_runs': ['outputs/compare.html']}
 
 
@@ -87,9 +88,13 @@ def newcomer(folder: Path, real: bool) -> int:
         if line == 'jrs demo' and with_photos:                         # the rooms of `jrs prepare`: not made twice
             shutil.copytree(home / 'data/rooms/tiny', home / 'outputs/demo/data/rooms')
         failed += report(line, *run(as_typed(line), home, environment))
+    project = home / 'my_idea'                                         # what `jrs init` wrote has a README of its own
+    own = commands((project / 'README.md').read_text(encoding='utf-8')) if project.is_dir() else []
+    for line in own:
+        failed += report(f'(my_idea) {line}', *run(as_typed(line), project, environment))
     for text in programs(page):
         failed += report('the block of Python', *run([sys.executable, '-c', text], home, environment, python=True))
-    print(f'{len(failed)} of {len(lines) + 1} failed, {time.monotonic() - start:.0f} s')
+    print(f'{len(failed)} of {len(lines) + len(own) + 1} failed, {time.monotonic() - start:.0f} s')
     return 1 if failed else 0
 
 

@@ -124,7 +124,8 @@ def test_every_command_of_the_readme_is_one_that_the_newcomer_types():
             assert words[0] in COMMANDS, line
             importlib.import_module(f'jrs.cli.{words[0]}')
             parser_of(words[0]).parse_args(words[1:])
-    assert all(any(line.startswith(start) for line in lines) for start in (*newcomer.SMALL, *newcomer.MAKES))
+    starts = {*newcomer.SMALL, *newcomer.MAKES} - {'jrs train my_idea'}        # of the README that `jrs init` writes
+    assert all(any(line.startswith(start) for line in lines) for start in starts)
 
 
 def parser_of(name):
