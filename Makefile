@@ -41,6 +41,7 @@ $(VENV)/.docs: $(STAMP) requirements/docs.txt
 
 # Wheel and source distribution into dist/.
 package: env
+	rm -rf build dist
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(VENV)/bin/python -W ignore setup.py --quiet sdist
 
