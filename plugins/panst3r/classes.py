@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jrs.errors import ConfigError
-from jrs.heads.text_class import FIRST_SCALE
 from jrs.losses.over_scenes import InstanceTerm, SceneOfQueries
 from jrs.registry import COSTS, HEADS, LOSSES
 from jrs.structures import InstanceTargets, Match, QueryPredictions
+
+FIRST_SCALE, FIRST_PROBABILITY = 5.0, 0.01     # of `LearnedClassHead`
 
 
 def focal(logits: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
@@ -108,6 +109,9 @@ class FocalLoss(InstanceTerm):
 class LearnedClassHead(nn.Module):
     """`TextClassHead` without words: the vector of each class is learned, so that no text encoder is needed. Ours.
 
+    Each class has a bias beside, and no class is probable at first: a focal loss over many classes would otherwise be all
+    that a short training lowers.
+
     Args:
         num_classes: K.
         embedding_dim: width of what it reads.
@@ -121,9 +125,10 @@ class LearnedClassHead(nn.Module):
         self.projection = nn.Linear(embedding_dim, dim)
         self.vectors = nn.Parameter(torch.randn(num_classes, dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+        self.bias = nn.Parameter(torch.full((num_classes,), math.log(FIRST_PROBABILITY / (1 - FIRST_PROBABILITY))))
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Return logits (B, Q, K), scaled cosines, for `embedding` (B, Q, D); autocast is off."""
+        """Return logits (B, Q, K), scaled cosines and biases, for `embedding` (B, Q, D); autocast is off."""
         with torch.autocast(embedding.device.type, enabled=False):
             projected = F.normalize(self.projection(embedding.to(self.projection.weight.dtype)), dim=-1)
-            return self.logit_scale.exp() * (projected @ F.normalize(self.vectors, dim=-1).T)
+            return self.logit_scale.exp() * (projected @ F.normalize(self.vectors, dim=-1).T) + self.bias

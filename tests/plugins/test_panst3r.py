@@ -222,8 +222,9 @@ def test_classes_with_no_object_are_refused(part):
 def test_learned_words_are_compared_by_their_direction():
     part = build(HEADS, dict(type='LearnedClassHead', num_classes=3, embedding_dim=4, dim=5), 'model.class_head')
     embedding = torch.randn(2, 6, 4)
-    expected = F.cosine_similarity(part.projection(embedding)[..., None, :], part.vectors, dim=-1) / 0.07
-    torch.testing.assert_close(part(embedding), expected)
+    expected = F.cosine_similarity(part.projection(embedding)[..., None, :], part.vectors, dim=-1)
+    torch.testing.assert_close(part(embedding), 5 * expected - np.log(99))
+    assert part(embedding).sigmoid().mean() < 0.1
 
 
 # One set of masks that fits together
