@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from jrs.datasets.scene import Mesh
 from jrs.plugins import load_plugins
 from jrs.postprocess.distinct import unlike_masks
-from jrs.registry import DATASETS, LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build
+from jrs.registry import LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build
 from jrs.structures import Match, Predictions, SceneContext
 from tests.golden._golden import golden_files, load_npz
 from tests.golden._points import assert_close, load_published
@@ -26,6 +24,7 @@ suppression = sys.modules['jrs_plugins.point_clouds.suppression']
 panoptic = importlib.import_module('jrs_plugins.point_clouds.panoptic')
 batches = sys.modules['jrs_plugins.point_clouds.batch']
 weights = sys.modules['jrs_plugins.point_clouds.weights']
+inputs = sys.modules['jrs_plugins.point_clouds.inputs']
 scene_voxels = sys.modules['jrs_plugins.point_clouds.scene_voxels']
 pooling = sys.modules['jrs_plugins.point_clouds.pooling']
 UNUSED = (r'decoder\.cross_attn_layers\.\d+\.norm\..*',)                # of SPFormer: there, and not used
@@ -405,9 +404,4 @@ def points_as_batch(arrays: dict, scene: int):
     """Return one scene of the file as the data set makes it of the vertices of a mesh."""
     own = arrays['batch_of_point'] == scene
     points, colors = arrays['points'][own].astype(np.float64), (arrays['colour'][own].astype(np.float64) + 1) * 127.5
-    maker = object.__new__(DATASETS.get('PointSceneDataset'))
-    maker.voxel_m, maker.voxel_origin, maker.features = 0.02, 'scene', ('color', 'position')
-    maker.voxel_values = 'mean'
-    maker.color_scale, maker.centred = 'signed', False
-    mesh = Mesh(points, colors, np.zeros((0, 3)), superpoints=arrays['superpoints'][own])
-    return maker._batch(SimpleNamespace(name=str(scene)), mesh, np.arange(len(points)), points, colors, points * 50)
+    return inputs.PointInput(0.02).batch(str(scene), points, colors, points * 50, arrays['superpoints'][own])

@@ -69,7 +69,7 @@ def test_where_a_voxel_has_its_first_point_features_are_that_points(debug_data):
     points = batch.voxel_points
     assert batch.point_voxel[points].equal(torch.arange(len(batch.voxels))) and points.unique().equal(points.sort().values)
     mesh = build_dataset(config(debug_data, 'mask3d'), 'train_dataset').scenes[0].mesh()
-    middle, deviation = sys.modules['jrs_plugins.point_clouds.dataset'].COLORS['normalised']
+    middle, deviation = sys.modules['jrs_plugins.point_clouds.inputs'].COLORS['normalised']
     np.testing.assert_allclose(batch.voxel_features, (mesh.colors[points] - middle) / deviation, atol=1e-5)
 
 
