@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until Ctrl-C."""
     args = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))        # the temporary folder goes, too
     with tempfile.TemporaryDirectory(prefix='jrs-view-') as folder:
         page = serve(args, Path(folder))
         try:

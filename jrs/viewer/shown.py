@@ -111,7 +111,8 @@ def distance_in_words(result: Result, first: int, second: int) -> str:
     """Return how far two points are apart, in metres where the unit is known, else why that is not said."""
     if not result.metric:
         return f'no distance: the unit is not metres ({result.scale or "unknown"})'
-    return f'{np.linalg.norm(result.points[first].astype(np.float64) - result.points[second]):.3f} m'
+    away = f'{np.linalg.norm(result.points[first].astype(np.float64) - result.points[second]):.3f} m'
+    return f'about {away}: the unit is predicted' if 'approximate' in result.scale else away
 
 
 def described(result: Result, number: int) -> str:

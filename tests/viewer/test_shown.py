@@ -106,6 +106,8 @@ def test_the_views_of_an_instance_come_with_its_mask_the_largest_first():
 def test_a_distance_is_told_in_metres_only():
     result = wall()
     assert distance_in_words(result, 0, 9) == '9.000 m'
+    rough = replace(result, scale='metres, approximately: predicted')
+    assert distance_in_words(rough, 0, 9) == 'about 9.000 m: the unit is predicted'
     assert 'not metres' in distance_in_words(replace(result, metric=False, scale='arbitrary'), 0, 9)
 
 
