@@ -33,7 +33,7 @@ from jrs.engine.words import names_in, say_names, tell_metrics
 from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.evaluation.evaluator import SceneEvaluator
 from jrs.io.atomic import check_folder
-from jrs.io.vocabulary import ATTRIBUTES
+from jrs.io.vocabulary import ATTRIBUTES, HOW_TO_WRITE
 from jrs.io.weights import build_with_weights
 from jrs.places import own_file
 from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
@@ -48,8 +48,6 @@ PACKAGES_OF_TRACKERS = dict(WandbVisBackend='wandb', MLflowVisBackend='mlflow', 
 OFFICIAL_VGGT = ('Put the official VGGT-1B there: model.pt (5.0 GB, non-commercial licence) from '
                  'https://huggingface.co/facebook/VGGT-1B. Or name your copy: --cfg-options weights=FILE '
                  'model.teacher.checkpoint=FILE; model.pt, model.safetensors and files of tools/convert.py load alike.')
-HOW_TO_GET_WORDS = ('Write it with a CLIP or SigLIP that you have: python tools/vocabulary.py FILE --encoder FOLDER '
-                    '--names ...')
 FROZEN = ('model.teacher.checkpoint', 'model.reconstruction.geometry.checkpoint')       # files that are never trained
 HOW_TO_GO_ON = 'To run the same experiment on the built-in rooms, without licensed data or weights: add --profile rooms.'
 
@@ -133,7 +131,7 @@ def look_for(cfg: Config, *datasets: str) -> tuple[dict[str, Dataset], list[Miss
     own = getattr(_backbone_part(cfg), 'official_weights', OFFICIAL_VGGT)
     words = (cfg.model.get('class_head') or {}).get('vocabulary')
     for path, file, advice in (('weights', cfg.get('weights'), own), *((*one, OFFICIAL_VGGT) for one in frozen),
-                               ('model.class_head.vocabulary', _file_of_words(words), HOW_TO_GET_WORDS)):
+                               ('model.class_head.vocabulary', _file_of_words(words), HOW_TO_WRITE)):
         if file and not own_file(file).is_file():
             fault = f'no file {file}. {advice}'
             missing.setdefault(fault, Missing(str(file), [], fault)).paths.append(path)

@@ -39,6 +39,8 @@ NAMES = 'names'
 KEYS = {'encoder': str, 'source': str, 'prompt': str, 'width': int, 'embeddings': str, 'names': list}
 IN_WORDS = {str: 'a text', int: 'a whole number', list: 'a list'}
 PLAIN_PROMPT = '{}'
+HOW_TO_WRITE = ('Write it with a CLIP or SigLIP that you have: python tools/vocabulary.py FILE --encoder FOLDER --names ... '
+                '(--help).')
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def split_names(text: str) -> list[str]:
 
 def _said(path: Path) -> dict:
     """Return what the YAML file says, its keys and their types checked."""
+    if not path.is_file():
+        raise DataError(f'There is no vocabulary {path}. {HOW_TO_WRITE}')
     try:
         said = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -145,6 +145,15 @@ def test_a_wrong_class_counts_only_where_classes_count():
         'panoptic/scenes', *(f'panoptic/vertices/agnostic_{name}_things' for name in ('PQ', 'SQ', 'RQ'))}
 
 
+def test_known_and_novel_names_are_given_apart():
+    part = metric(where='pixels')
+    part.trained_names = frozenset(part.benchmark.class_names) - {part.benchmark.class_names[7]}        # one of the boxes
+    found = score(part, lambda instances: instances.select([0, 1, 2]))
+    assert found['panoptic/pixels/known_PQ_things'] == 1.0 and found['panoptic/pixels/novel_PQ_things'] == 0.0
+    assert 0 < found['panoptic/pixels/PQ_things'] < 1 and '1 of 18' in part.describe()['novel_names']
+    assert not [name for name in found if 'agnostic' in name and 'novel' in name]
+
+
 def test_what_is_scored_where_must_be_one_of_two():
     with pytest.raises(ConfigError, match="'vertices', 'pixels' or both"):
         metric(where='faces')

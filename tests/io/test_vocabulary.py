@@ -77,6 +77,11 @@ def test_what_is_no_vocabulary_is_said(text, words, tmp_path):
         read_vocabulary(tmp_path / 'words.yaml')
 
 
+def test_a_vocabulary_that_is_not_there_says_how_to_write_it(tmp_path):
+    with pytest.raises(DataError, match='There is no vocabulary .*words.yaml. Write it with .*tools/vocabulary.py'):
+        read_vocabulary(tmp_path / 'words.yaml')
+
+
 def test_a_word_that_is_not_there_is_named_with_its_neighbours():
     with pytest.raises(DataError, match="no embedding of 'sofa', 'chiar'"):
         read_vocabulary(ATTRIBUTES).rows(['chair', 'sofa', 'chiar'])
