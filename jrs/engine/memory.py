@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from jrs.errors import JrsError
-from jrs.layers.block import HIDDEN_VALUES
+from jrs.layers.block import hidden_values
 
 GB = 1e9
 LARGE_RUN = 0.5                                # share of the free memory above which a run is announced
@@ -86,7 +86,8 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
         masks = model.queries.num_queries * _mask_pixels(model, pixels) / 8
     rest = outputs + features + masks + sum(one.outputs for one in needs)
     fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
-    hidden = min(2.0 * HIDDEN_VALUES * 4, 8 * tokens * views)
+    wide = 2.0 if model.autocast_dtype is not None and device.type != 'cpu' else 4.0                     # bytes of a value
+    hidden = min(2 * wide * hidden_values(device), 2 * wide * tokens * views)
     # Two stages, of which the larger counts: the backbone, then the dense heads.
     stages = [(hidden, BLOCK_TOKENS * tokens + taps + images), (maps, taps + images + rest)]
     temporary, per_view = max(stages, key=lambda stage: stage[0] + stage[1] * views)

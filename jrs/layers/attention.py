@@ -56,8 +56,7 @@ class SelfAttention(nn.Module):
             mix: ``mix(q, k, v, tokens)`` -> attended heads (B, heads, N, head width), in place of the softmax over all keys;
                 `q`, `k`, `v` are (B, heads, N, head width), normed and turned.
         """
-        query, key, value = self.project(tokens, rope)
-        attended = mix(query, key, value, tokens)
+        attended = mix(*self.project(tokens, rope), tokens)                     # queries and keys go before the projection
         return self.proj(attended.transpose(1, 2).flatten(2))                   # (B, N, C)
 
     def project(self, tokens: Tensor, rope: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,10 +65,9 @@ class SelfAttention(nn.Module):
             self._clear_key_bias()
         qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))           # (B, N, 3, heads, width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)                # (B, heads, N, width) each
-        query, key = _normalise(self.q_norm, query), _normalise(self.k_norm, key)
-        if rope is not None:
-            query, key = rope(query), rope(key)
-        return query.to(value.dtype), key.to(value.dtype), value                # norms and rotation may be wider: section 10
+        query, key = (_placed(norm, heads, rope).to(value.dtype)                # norms and rotation may be wider: section 10
+                      for norm, heads in ((self.q_norm, query), (self.k_norm, key)))
+        return query, key, value
 
     def _clear_key_bias(self) -> None:
         """Set the bias of the keys to zero where something has put values there, and keep gradients from it."""
@@ -86,6 +84,12 @@ def _without_keys(gradient: Tensor) -> Tensor:
     masked = gradient.clone()
     masked.unflatten(0, (3, -1))[1].zero_()
     return masked
+
+
+def _placed(norm: nn.Module, heads: Tensor, rope: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """Return heads (B, heads, N, head width) normed, and turned by their positions."""
+    heads = _normalise(norm, heads)
+    return heads if rope is None else rope(heads)
 
 
 def _normalise(norm: nn.Module, heads: Tensor) -> Tensor:

@@ -9,8 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jrs.layers.attention import Mix, SelfAttention, fused_attention
+from jrs.layers.whole import Whole
 
-HIDDEN_VALUES = 2 ** 23                        # between the layers of an MLP at a time, without gradients: 32 MiB as float32
+# Between the layers of an MLP at a time, without gradients: 32 MiB as float32 on a CPU; elsewhere 256 MiB as bfloat16, since
+# small pieces are many kernels that do not fill a card.
+HIDDEN_VALUES = 2 ** 23
+HIDDEN_VALUES_ELSEWHERE = 2 ** 27
 
 
 class Mlp(nn.Module):
@@ -63,18 +67,27 @@ class SwiGLU(nn.Module):
 
 
 def few_at_a_time(run: Callable[[Tensor], Tensor], tokens: Tensor, width: int) -> Tensor:
-    """Return ``run(tokens)`` (..., out) of `tokens` (..., dim); without gradients for as many as `HIDDEN_VALUES` allow.
+    """Return ``run(tokens)`` (..., out) of `tokens` (..., dim); without gradients a piece of the tokens at a time.
 
     Args:
         run: tokens (n, dim) -> (n, out), each by itself.
         tokens: (..., dim).
-        width: of what `run` makes on the way.
+        width: of what `run` makes on the way; `hidden_values` of it exist at a time.
     """
-    parts = -(-tokens.shape[:-1].numel() * width // HIDDEN_VALUES)
-    if torch.is_grad_enabled() or parts <= 1:
+    if torch.is_grad_enabled():
         return run(tokens)
-    chunks = tokens.flatten(0, -2).chunk(parts)                                 # (n, dim) each, n all but equal
-    return torch.cat([run(chunk) for chunk in chunks]).unflatten(0, tokens.shape[:-1])
+    parts = -(-tokens.shape[:-1].numel() * width // hidden_values(tokens.device))
+    if parts <= 1:
+        return run(tokens)
+    whole = Whole(tokens.shape[:-1].numel())
+    for chunk in tokens.flatten(0, -2).chunk(parts):                            # (n, dim) each, n all but equal
+        whole.add(run(chunk))
+    return whole.parts()[0].unflatten(0, tokens.shape[:-1])
+
+
+def hidden_values(device: torch.device) -> int:
+    """Return how many values between the layers of an MLP may exist at a time, without gradients."""
+    return HIDDEN_VALUES if device.type == 'cpu' else HIDDEN_VALUES_ELSEWHERE
 
 
 class LayerScale(nn.Module):

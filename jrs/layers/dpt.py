@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from jrs.errors import ConfigError
+from jrs.layers.whole import Whole
 from jrs.structures import FeatureTaps
 
 POSITION_BASE = 100.0
 POSITION_SCALE = 0.1
 DECODER_MAPS = 2.0                             # full-size maps alive while a chunk is finished
+MANY_VIEWS = 48                                # above which what stays of all views is most of what a device holds
 CPU_VALUES = 2 ** 25                           # of decoded maps at a time: 128 MiB, one view of 518 x 392 at F / 2 = 128
 
 
@@ -107,24 +109,25 @@ class DenseFusion(nn.Module):
                               'may stand there twice), or use a head that is made for it.')
         num_scenes, num_views = features.taps[0].shape[:2]
         taps = [tap.flatten(0, 1) for tap in (*features.taps, *beside)]         # (B*V, P, dim_in) each, (B*V, ...)
-        finished = []
+        total, whole = num_scenes * num_views, Whole(num_scenes * num_views)
         with torch.autocast(taps[0].device.type, enabled=False):
-            step = self.views_at_a_time(taps[0].device, features.image_size)
-            for start in range(0, num_scenes * num_views, step):
-                chunk = [tap[start:start + step] for tap in taps]
-                finished.append(self._finish_chunk(chunk, features, finish))
-        if isinstance(finished[0], tuple):
-            return tuple(torch.cat(parts).unflatten(0, (num_scenes, num_views)) for parts in zip(*finished, strict=True))
-        return torch.cat(finished).unflatten(0, (num_scenes, num_views))        # (B, V, ...)
+            step = self.views_at_a_time(taps[0].device, features.image_size, total)
+            for start in range(0, total, step):
+                whole.add(self._finish_chunk([tap[start:start + step] for tap in taps], features, finish))
+        several = [part.unflatten(0, (num_scenes, num_views)) for part in whole.parts()]    # (B, V, ...) each
+        return tuple(several) if whole.is_tuple else several[0]
 
     def map_width(self) -> int:
         """Return the channels of the largest map, which decide how many views pass at a time on a CPU."""
         return self.scratch.features
 
-    def views_at_a_time(self, device: torch.device, image_size: tuple[int, int]) -> int:
-        """Return `views_per_chunk`, or fewer on a CPU, which gains nothing from more values than `CPU_VALUES`."""
-        values = self.map_width() * image_size[0] * image_size[1]               # of one view's map
-        return min(self.views_per_chunk, max(1, CPU_VALUES // values)) if device.type == 'cpu' else self.views_per_chunk
+    def views_at_a_time(self, device: torch.device, image_size: tuple[int, int], views: int = 1) -> int:
+        """Return `views_per_chunk`, or fewer: on a CPU, which gains nothing from more values than `CPU_VALUES`; elsewhere of
+        many `views`, whose results leave less room: one of 64 at a time."""
+        if device.type == 'cpu':
+            values = self.map_width() * image_size[0] * image_size[1]           # of one view's map
+            return min(self.views_per_chunk, max(1, CPU_VALUES // values))
+        return self.views_per_chunk if views <= MANY_VIEWS else min(self.views_per_chunk, max(1, views // 64))
 
     def _finish_chunk(self, taps: list[Tensor], features: FeatureTaps, finish: Callable) -> Tensor | tuple[Tensor, ...]:
         def run(*taps: Tensor) -> Tensor:
@@ -171,11 +174,16 @@ class DenseDecoder(DenseFusion):
             features: four taps (B, V, P, dim_in).
             finish: maps (n, F / 2, H, W) of n views -> (n, ...).
         """
-        return self.read(features, lambda branches: finish(self.enlarged(self.scratch.fuse(branches), features.image_size)))
+        def run(branches: list[Tensor]) -> Tensor:
+            fused = [self.scratch.fuse(branches)]                               # held here only, and no longer than needed
+            branches.clear()
+            return finish(self.enlarged(fused.pop(), features.image_size))
+        return self.read(features, run)
 
     def enlarged(self, fused: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the maps (n, F / 2, H, W) of fused maps (n, F, h, w), with positions where the head adds them."""
-        maps = resize_map(self.scratch.output_conv1(fused), size)               # (n, F/2, H, W)
+        fused = self.scratch.output_conv1(fused)                                # (n, F/2, h, w); what came in may go
+        maps = resize_map(fused, size)                                          # (n, F/2, H, W)
         return add_positions(maps, size, overwrite=True) if self.positions else maps
 
     def map_width(self) -> int:
@@ -184,7 +192,7 @@ class DenseDecoder(DenseFusion):
 
     def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
         """Return what decoding `views` views of (H, W) = `size` needs."""
-        pixels, at_a_time = 4.0 * size[0] * size[1], min(views, self.views_at_a_time(device, size))
+        pixels, at_a_time = 4.0 * size[0] * size[1], min(views, self.views_at_a_time(device, size, views))
         first = self.scratch.output_conv1
         last = getattr(self.scratch, 'output_conv2', None)                      # geometry heads end with this
         ending = 2.6 * first.out_channels if last is None else first.out_channels + 3 * last[0].out_channels + 4
@@ -234,6 +242,8 @@ class Scratch(nn.Module):
 class FusionBlock(nn.Module):
     """Adds a finer level to the fused map, refines, enlarges: Out(Up(RCU(fused + RCU(skip)))).
 
+    Out is a convolution of single pixels and Up an average of pixels: Out before Up gives the same, from fewer pixels.
+
     Args:
         features: width F.
         has_skip: False for the coarsest level, which has nothing to add.
@@ -251,7 +261,7 @@ class FusionBlock(nn.Module):
         """Return (n, F, *size) for `fused` and `skip` (n, F, h, w)."""
         if skip is not None:
             fused = fused + self.resConfUnit1(skip)
-        return self.out_conv(resize_map(self.resConfUnit2(fused), size))
+        return resize_map(self.out_conv(self.resConfUnit2(fused)), size)
 
 
 class ResidualConvUnit(nn.Module):

@@ -31,10 +31,21 @@ class GridRotation:
 
     def __call__(self, heads: Tensor) -> Tensor:
         """Return `heads` (B, heads, N, head width) turned, in their own dtype."""
-        halves = heads.unflatten(-1, (2, 2, -1))                                # (B, heads, N, 2, 2, m/2)
-        u, v = halves.unbind(-2)                                                # (B, heads, N, 2, m/2) each
-        turned = torch.stack([-v, u], dim=-2).flatten(-3)                       # (B, heads, N, head width)
-        return heads * self.cos.to(heads.dtype) + turned * self.sin.to(heads.dtype)
+        cos, sin = self.cos.to(heads.dtype), self.sin.to(heads.dtype)
+        u, v = _halves(heads)                                                   # (B, heads, N, 2, m/2) each
+        if torch.is_grad_enabled():
+            turned = torch.stack([-v, u], dim=-2).flatten(-3)                   # (B, heads, N, head width)
+            return heads * cos + turned * sin
+        turned = heads * cos                                                    # the same numbers, from one tensor less
+        (turned_u, turned_v), (sin_u, sin_v) = _halves(turned), _halves(sin)
+        turned_u.sub_(v * sin_u)
+        turned_v.add_(u * sin_v)
+        return turned
+
+
+def _halves(heads: Tensor) -> tuple[Tensor, ...]:
+    """Return the first and the last m/2 elements of both halves of heads (..., 2m): two views (..., 2, m/2)."""
+    return heads.unflatten(-1, (2, 2, -1)).unbind(-2)
 
 
 class HalfRotation:

@@ -91,7 +91,7 @@ class OmegaDenseHead(DenseFusion):
 
     def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
         """Return what decoding `views` views of (H, W) = `size` needs."""
-        pixels, at_a_time = 4.0 * size[0] * size[1], min(views, self.views_at_a_time(device, size))
+        pixels, at_a_time = 4.0 * size[0] * size[1], min(views, self.views_at_a_time(device, size, views))
         finest = self.scratch.features / self.zoom ** 2 * pixels
         return HeadMemory(ALIVE_MAPS * at_a_time * finest, SAVED_MAPS * finest + SAVED_PIXELS * pixels,
                           at_a_time if self.activation_checkpointing else None)
