@@ -154,8 +154,7 @@ class SafeCheckpoint(Hook):
         with explaining_full_disks(folder / name):
             if runner.rank == 0:
                 check_space(folder, checkpoint_bytes(_plain_model(runner)), f'{name} and what comes after it')
-            runner.save_checkpoint(runner.work_dir, name, file_client_args=None, save_optimizer=True,
-                                   save_param_scheduler=True, by_epoch=False, backend_args=None)
+            runner.save_checkpoint(runner.work_dir, name)
             if runner.rank == 0:
                 with atomic_write(folder / POINTER, 'w') as file:
                     file.write(name)

@@ -6,10 +6,13 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
+import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import master_only
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
@@ -17,6 +20,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from jrs.engine.sharding import is_sharded
+from jrs.io.atomic import atomic_write
 from jrs.io.progress import Bar, Progress
 from jrs.registry import HOOKS
 
@@ -69,16 +73,49 @@ class JrsRunner(Runner):
         if not self.distributed or self._train_loop is None:
             return model
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else None
-        return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=False)
+        return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=False,
+                                         gradient_as_bucket_view=True)         # else all gradients are there twice
 
     def _init_model_weights(self) -> None:
         """mmengine's; the parts of a sharded model are those of equal models already, and cannot be broadcast."""
         if not is_sharded(self.model):
             super()._init_model_weights()
 
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str) -> None:
+        """Write `filename` in `out_dir` with all that a resume needs, tensor by tensor from where they are.
+
+        The same contents as mmengine's, which holds three copies of them in the host's memory: on the CPU, as a file, and as
+        its bytes.
+        """
+        model = getattr(self.model, 'module', self.model)
+        meta = dict(epoch=self.epoch, iter=self.iter + 1, cfg=self.cfg.pretty_text, seed=self.seed,
+                    experiment_name=self.experiment_name, time=time.strftime('%Y%m%d_%H%M%S'),
+                    mmengine_version=mmengine.__version__)
+        if hasattr(self.train_dataloader.dataset, 'metainfo'):
+            meta['dataset_meta'] = self.train_dataloader.dataset.metainfo
+        checkpoint = dict(meta=meta, state_dict=model.state_dict(), message_hub=self.message_hub.state_dict(),
+                          optimizer=self.optim_wrapper.state_dict(),
+                          param_schedulers=[scheduler.state_dict() for scheduler in self.param_schedulers])
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        with atomic_write(Path(out_dir) / filename) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(self, filename: str, map_location: str = 'cpu', **_) -> dict:
+        """Load a checkpoint of a run into the model and return it; its tensors are mapped from the file, on the CPU.
+
+        Several processes on a machine share what the system keeps of the file; nothing is read that is not used.
+        """
+        checkpoint = torch.load(filename, map_location='cpu', mmap=True, weights_only=True)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        getattr(self.model, 'module', self.model).load_state_dict(checkpoint['state_dict'])
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
     def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
                map_location: str = 'cpu') -> None:
-        """Go on from a checkpoint, which is read to the CPU: there is one copy of the weights on the device."""
+        """Go on from a checkpoint (`load_checkpoint`): there is one copy of the weights on the device."""
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
 
     def build_logger(self, *args, **settings) -> MMLogger:

@@ -102,7 +102,7 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
 
     Args:
         teacher_bytes: of the teacher's weights.
-        processes: that train together; DDP holds the gradients a second time, in its buckets.
+        processes: that train together; gradients are then views of DDP's buckets.
         sharded: each process keeps its part of weights, gradients and moments instead; what it gathers for a moment is not
             counted.
     """
@@ -130,7 +130,7 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
         else:
             chunk = max(chunk, needs.saved * needs.recomputed_views)
     own = parameter_bytes(model) + 12.0 * trainable
-    own = own / processes if sharded else own + 4.0 * trainable * (processes > 1)
+    own = own / processes if sharded else own
     fixed = own + teacher_bytes + RUNTIME.get(device.type, 0.0)
     if chunk > recomputed * views:                 # after the heads' chunk, never beside it
         return MemoryEstimate(fixed + chunk, kept, views)

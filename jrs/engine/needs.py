@@ -169,8 +169,6 @@ def _device(model: nn.Module, cfg: Config, slot: Slot | None, processes: int) ->
     parts = dict(weights=parameter_bytes(model), gradients=trained, moments=2 * trained, teacher=teacher)
     if cfg.train.sharding is not None:
         parts = {'its part of weights, gradients, moments': (sum(parts.values()) - teacher) / processes, 'teacher': teacher}
-    elif processes > 1:
-        parts["DDP's buckets"] = trained
     parts['images'] = estimate.total - sum(parts.values())
     text = ', '.join(f'{name} {value / GB:.1f}' for name, value in parts.items())
     yield Need('memory of a card', _size(estimate.total), f'estimated (`jrs/engine/memory.py`), in GB: {text}')
@@ -178,13 +176,16 @@ def _device(model: nn.Module, cfg: Config, slot: Slot | None, processes: int) ->
 
 def _host(model: nn.Module, cfg: Config, slot: Slot | None, processes: int) -> Iterator[Need]:
     workers, maps = cfg.train.workers, maps_read([model])
-    checkpoint, weights = checkpoint_bytes(model), weights_bytes(model)
+    checkpoint = checkpoint_bytes(model)
     own = processes * RUNTIME['cpu'] + processes * workers * WORKER_BYTES
-    yield Need('memory of the host, while a checkpoint is written', _size(own + 2 * checkpoint + weights),
-               'estimated: process 0 holds the file twice and the weights once (mmengine); '
-               f'{WORKER_BYTES / GB:.1f} GB for each of {processes * workers} workers')
-    yield Need('memory of the host, at `--resume`', _size(own + processes * checkpoint),
-               'estimated: each process reads the whole checkpoint')
+    largest = max((4 * value.numel() for value in model.parameters()), default=0)
+    saved = checkpoint if cfg.train.sharding is not None else largest
+    yield Need('memory of the host, while a checkpoint is written', _size(own + saved),
+               ('estimated: process 0 puts the parts of all together; ' if cfg.train.sharding is not None else
+                'estimated: tensors go to the disk one by one; ')
+               + f'{WORKER_BYTES / GB:.1f} GB for each of {processes * workers} workers')
+    yield Need('memory of the host, at `--resume`', _size(own + checkpoint),
+               'estimated: all processes map the file, which is in memory once, and goes when the memory is needed')
     if slot is not None:
         batch = slot.pixels * sum(PIXEL_BYTES[name] for name in ('images', *sorted(maps)))
         yield Need('`/dev/shm`', _size(processes * workers * BATCHES_PER_WORKER * batch),

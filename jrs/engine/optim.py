@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.registry import OPTIMIZERS, build
+from jrs.signatures import accepted_keys
 
 
 def parameter_groups(model: nn.Module, groups: Mapping[str, Mapping], decay_vectors: bool = True) -> list[dict]:
@@ -118,7 +119,7 @@ def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, M
         clip_by: what has that norm: 'all' gradients, those of each of `groups`, or of each of the model's 'modules'
             (backbone, queries, each head).
     """
-    built = build(OPTIMIZERS, optimizer, 'optimizer', params=parameter_groups(model, groups, decay_vectors))
+    built = build(OPTIMIZERS, with_fused(optimizer), 'optimizer', params=parameter_groups(model, groups, decay_vectors))
     names = {value: name for name, value in model.named_parameters()}
     parts = None
     if clip_by == 'modules':
@@ -127,6 +128,19 @@ def build_optimizer(model: nn.Module, optimizer: Mapping, groups: Mapping[str, M
         active = {name: group for name, group in groups.items() if group is not None}
         parts = {value: _group_of(name, active) for value, name in names.items() if value.requires_grad}
     return FiniteOptimWrapper(built, clip_norm, names, parts)
+
+
+def with_fused(optimizer: Mapping) -> Mapping:
+    """Return the config of an optimizer with its fused kernel on CUDA, where it has one and the config says nothing.
+
+    What torch takes otherwise copies all parameters that are trained: 4.6 GB of the paper's model. Numbers differ by
+    rounding (1e-9 relative in 20 steps), so that it is no setting of an experiment.
+    """
+    said = {'fused', 'foreach', 'capturable', 'differentiable'} & set(optimizer)
+    part = OPTIMIZERS.get(optimizer['type']) if isinstance(optimizer.get('type'), str) else None
+    if said or part is None or not torch.cuda.is_available() or 'fused' not in (accepted_keys(part) or ()):
+        return optimizer
+    return {**optimizer, 'fused': True}
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, iterations: int, warmup: float, final: float) -> list:

@@ -31,7 +31,8 @@ LOST = re.compile(r'gloo|nccl|timed? ?out|connection (closed|reset|refused)|brok
 WAITS = ('torch/distributed/', 'torch/autograd/', 'mmengine/dist/', 'torch/nn/parallel/')      # where one waits for others
 PATIENCE = 5.0                                 # seconds in which the others can say what they do
 PAUSE = 0.1                                    # seconds between two looks
-GRACE = 20.0                                   # seconds in which data may still come; launchers kill after 30
+GRACE = 20.0                                   # seconds in which data or the others may still come; launchers kill after 30
+BEHIND = 60.0                                  # seconds by which the group gives up later than the watchdog, which says more
 DEBUGGERS = ('pdb.py', 'bdb.py', 'pydevd.py')
 LOADER = 'torch/utils/data/'
 LOADER_ADVICE = 'Its workers are dead, hang, or read very slowly: look at them, or read without (train.workers=0)'
@@ -69,7 +70,11 @@ def start_processes(launcher: str | None = None, timeout: float = TIMEOUT) -> Pl
             joins = dict(store=store, rank=place.rank, world_size=place.size)
         else:
             joins = {}                         # torchrun may keep the store itself, as its own variables say
-        torch.distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo', timeout=wait, **joins)
+        if torch.cuda.is_available():          # NCCL would abort the process, with a trace of C++, before it is said why
+            joins['device_id'] = torch.device('cuda', torch.cuda.current_device())
+            torch.distributed.init_process_group('nccl', timeout=wait + timedelta(seconds=BEHIND), **joins)
+        else:
+            torch.distributed.init_process_group('gloo', timeout=wait, **joins)
     except DistError as error:
         where = f'{place.address}:{place.port} within {timeout:g} s (train.timeout)'
         raise LostProcessError(f'process {place.rank} of {place.size} did not meet the others at {where}: '
@@ -132,6 +137,7 @@ class Watchdog:
     not count, nor does a debugger.
 
     Where one of several processes is asked to stop while it waits for data, the others wait for it: it ends after `GRACE`.
+    Where it waits for others that do not come, inside a collective in which no handler of a signal runs, it ends as early.
 
     A process whose launcher is gone stops as after SIGTERM: nobody else would end it.
 
@@ -199,11 +205,24 @@ class Watchdog:
                 print_log('the launcher of this process is gone: stopping after this step', 'current', logging.WARNING)
                 self.launched = False
                 os.kill(os.getpid(), signal.SIGTERM)
-            request = StopRequest.current
-            if request is not None and request.number and request.waiting and time.monotonic() - request.since > GRACE:
-                self._end(f'asked to stop, and still waits for data after {GRACE:g} s', 128 + request.number)
+            self._look_for_a_stop(StopRequest.current)
             if time.monotonic() - self.last > self.timeout:
                 self._end()
+
+    def _look_for_a_stop(self, request: StopRequest | None) -> None:
+        """End this process where it was asked to stop and cannot, `GRACE` seconds after it was asked or did something."""
+        number, since = (0, 0.0) if request is None else request.arrived()
+        if not number or time.monotonic() - since <= GRACE:
+            return
+        if request.waiting:
+            self._end(f'asked to stop, and still waits for data after {GRACE:g} s', 128 + number)
+        if self.world_size > 1 and time.monotonic() - self.last > GRACE and self._waits():
+            self._end(f'asked to stop, and still waits for the others after {GRACE:g} s', 128 + number)
+
+    def _waits(self) -> bool:
+        """Return whether the main thread waits for other processes."""
+        frames = traceback.extract_stack(sys._current_frames()[self.main_thread])
+        return any(part in frame.filename for frame in frames for part in WAITS)
 
     def _end(self, why: str = '', code: int = LOST_EXIT) -> None:
         """Say where the main thread stands, or `why` not there, and end this process."""
@@ -214,7 +233,7 @@ class Watchdog:
         if any(Path(frame.filename).name in DEBUGGERS for frame in frames):
             self.beat()
             return
-        waits = self.world_size > 1 and any(part in frame.filename for frame in frames for part in WAITS)
+        waits = self.world_size > 1 and self._waits()
         data = f' while it waits for data. {LOADER_ADVICE}' if any(LOADER in frame.filename for frame in frames) else ''
         text = self.report(why or (f'waits for the others (in {where})' if waits else
                                    f'stuck for {self.timeout:g} s at {where}{data}'))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ class StopRequest:
     While a process that is alone waits for data (`waiting_for_data`), no step may end: `LAST` seconds after a signal
     `Stopped` is raised. Raised at once, it would cut through a batch that a worker is handing over.
 
+    A handler runs between two steps of Python's interpreter: while the main thread is inside a collective that never ends it
+    does not, and `number` stays 0. `arrived` knows of a signal also then.
+
     Attributes:
         number: of the signal, 0 while none has come.
         since: when it came, by the monotonic clock.
@@ -41,20 +45,42 @@ class StopRequest:
         self.number, self.since, self.before = 0, 0.0, {}
         self.waiting, self.alone = False, get_world_size() == 1
         self.launched = find_place().launcher != 'none'        # by one who passes on what all get already
+        self.heard, self.heard_since = 0, 0.0
+        self.ear: socket.socket | None = None
 
     def __enter__(self) -> StopRequest:
         StopRequest.current = self
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._keep) for number in SIGNALS}
             self.before[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda number, frame: self.stop_a_wait())
+            self.ear, self.mouth = socket.socketpair()
+            for end in (self.ear, self.mouth):
+                end.setblocking(False)
+            self.wakeup = signal.set_wakeup_fd(self.mouth.fileno(), warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_) -> None:
         StopRequest.current = None
+        if self.ear is not None:
+            signal.set_wakeup_fd(self.wakeup)
+            ear, self.ear = self.ear, None
+            for end in (ear, self.mouth):
+                end.close()
         if self.before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def arrived(self) -> tuple[int, float]:
+        """Return the signal that asks to stop, 0 for none, and when it came; for another thread than the main one."""
+        ear = self.ear
+        try:
+            for number in ear.recv(64) if ear is not None else b'':        # what the C part of a handler has written
+                if number in SIGNALS and not self.heard:
+                    self.heard, self.heard_since = number, time.monotonic()
+        except OSError:
+            pass                               # nothing is there, or the block has just ended
+        return (self.number, self.since) if self.number else (self.heard, self.heard_since)
 
     def stop_a_wait(self) -> None:
         """Raise `Stopped` where a signal has come and only data are waited for; others would wait for this process."""

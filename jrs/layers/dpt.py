@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -175,8 +175,8 @@ class DenseDecoder(DenseFusion):
             finish: maps (n, F / 2, H, W) of n views -> (n, ...).
         """
         def run(branches: list[Tensor]) -> Tensor:
-            fused = [self.scratch.fuse(branches)]                               # held here only, and no longer than needed
-            branches.clear()
+            handed_over = (branches.pop(0) for _ in self.projects)              # nothing is held longer than it is read
+            fused = [self.scratch.fuse(handed_over)]
             return finish(self.enlarged(fused.pop(), features.image_size))
         return self.read(features, run)
 
@@ -216,7 +216,7 @@ class Scratch(nn.Module):
         for level in range(1, 5):
             self.add_module(f'refinenet{level}{suffix}', FusionBlock(self.features, has_skip=level < 4, skip=self.skip))
 
-    def fuse(self, branches: list[Tensor], suffix: str = '', stages: list[Tensor] | None = None) -> Tensor:
+    def fuse(self, branches: Iterable[Tensor], suffix: str = '', stages: list[Tensor] | None = None) -> Tensor:
         """Return the fused map of four branches (n, C_j, h_j, w_j), finest first, by the chain `suffix`.
 
         It is (n, F, 2 h_1, 2 w_1), or (n, F, h_1, w_1) without `last_doubles`. `stages` gets the map after every block, of
@@ -226,9 +226,9 @@ class Scratch(nn.Module):
         levels = [layer(branch) for layer, branch in zip(layers, branches, strict=True)]
         fused = None
         for index in (3, 2, 1, 0):
-            block, level = self.get_submodule(f'refinenet{index + 1}{suffix}'), levels[index]
+            block, level = self.get_submodule(f'refinenet{index + 1}{suffix}'), levels.pop()
             height, width = level.shape[-2:]
-            finer = levels[index - 1].shape[-2:] if index else None
+            finer = levels[-1].shape[-2:] if levels else None
             doubles = self.last_doubles if finer is None else self.growth == 'double'
             size = (2 * height, 2 * width) if doubles else (height, width) if finer is None else finer
             fused = block(level, None, size=size) if fused is None else block(fused, level, size=size)

@@ -190,3 +190,37 @@ def sleep_for_ever() -> None:
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(0.05)
+
+
+def test_a_signal_during_a_collective_that_never_ends_is_obeyed_with_a_message(debug_data, tmp_path):
+    """The main thread waits inside gloo for a process that hangs: Python's own handler never runs there."""
+    def hang(rank: int) -> None:
+        quick_report(rank)
+        processes.GRACE = 2.0
+        if rank == 1:
+            after_iteration(2, sleep_for_ever)
+    ranks = start_ranks(tmp_path, 'train', *words(debug_data, tmp_path / 'run', 'train.iterations=5000'), before=hang)
+    until(lambda: len(read_lines(tmp_path / 'run' / TERMS_FILE)) >= 3)
+    time.sleep(1)                              # until it waits
+    asked = time.monotonic()
+    ranks[0].kill(signal.SIGTERM)
+    try:
+        until(lambda: os.waitid(os.P_PID, ranks[0].pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None, 30)
+        assert 2 < time.monotonic() - asked < 15
+    finally:
+        ranks[1].kill(signal.SIGKILL)
+    assert wait(ranks) == [128 + signal.SIGTERM, -signal.SIGKILL], ranks[0].text
+    assert 'process 0: asked to stop, and still waits for the others after 2 s' in ranks[0].text
+    assert 'process 1: says nothing' in ranks[0].text and '--resume' in ranks[0].text
+
+
+def test_the_group_gives_up_after_the_watchdog_where_nccl_would_abort(monkeypatch):
+    given = {}
+    monkeypatch.setattr(processes, 'find_place', lambda launcher: processes.Place(launcher, size=2))
+    monkeypatch.setattr(processes, '_place', processes._place)
+    for name, value in dict(is_available=True, set_device=None, device_count=2, current_device=1).items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda name, **options: given.update(options, on=name))
+    processes.start_processes('pytorch', timeout=30)
+    assert given['on'] == 'nccl' and given['timeout'].total_seconds() == 30 + processes.BEHIND
+    assert given['device_id'] == torch.device('cuda', 1)
