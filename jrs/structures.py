@@ -229,6 +229,7 @@ class LayerState:
         view_index: (T,) int64, the view of each token, -1 = of no view.
         is_patch: (T,) bool, False for camera and register tokens.
         num_views: V.
+        tokens_per_view: P, where tokens are P of view 0, P of view 1, ..., then those of no view; None = not known to be.
     """
 
     index: int
@@ -236,6 +237,7 @@ class LayerState:
     view_index: Tensor
     is_patch: Tensor
     num_views: int
+    tokens_per_view: int | None = None
 
     @classmethod
     def of_views(cls, index: int, tokens: Tensor, is_patch: Tensor | None = None) -> LayerState:
@@ -249,7 +251,7 @@ class LayerState:
         views, per_view = tokens.shape[1:3]
         is_patch = torch.ones(per_view, dtype=torch.bool, device=tokens.device) if is_patch is None else is_patch
         view_index = torch.arange(views, device=tokens.device).repeat_interleave(per_view)      # (T,)
-        return cls(index, tokens.flatten(1, 2), view_index, is_patch.repeat(views), views)
+        return cls(index, tokens.flatten(1, 2), view_index, is_patch.repeat(views), views, per_view)
 
     def select(self, views: Tensor) -> LayerState:
         """Return the tokens of some `views` (n,) int64, which are then counted from 0, and those of no view."""

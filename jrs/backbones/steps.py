@@ -224,7 +224,8 @@ class StepBackbone(nn.Module):
             taps.update({number: self.tap(at.in_input_order(), layout) for number, at in marked.items()})
             del marked
             if stretch[-1][1].query:
-                yield LayerState(query, self._handed_out(state), view_index, is_patch, layout.num_views)
+                yield LayerState(query, self._handed_out(state), view_index, is_patch, layout.num_views,
+                                 layout.num_tokens)
                 query += 1
         kept = [taps[number] for number in self.feature_layers]
         self._features = self.finish(kept, state.in_input_order(), layout)

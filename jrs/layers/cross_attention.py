@@ -1,13 +1,17 @@
 """Cross-attention of queries to image tokens, and its mass per view (Eq. 7) without holding the weights.
 
-Three exact, differentiable ways (spec view_attention.md); they differ in memory and time only:
+Four exact ways (spec view_attention.md), the first three differentiable; they differ in memory and time only:
 
 - `plain`: explicit softmax. The reference, and the fastest at tiny sizes; holds heads x N x T weights.
-- `one_hot`: one-hot view columns appended to the values, one fused attention call. The choice on CUDA.
+- `one_hot`: one-hot view columns appended to the values, one fused attention call. The choice on CUDA in training.
+- `per_view`: fused attention to each view by itself, put together by log-sum-exp. The choice on CUDA without gradients: no
+  columns, whose memory grows with the square of the views, and as many blocks of work as views.
 - `blocked`: streams over blocks of tokens and recomputes them in the backward pass. The choice on CPU at real sizes.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +27,8 @@ LOWEST_LOGIT = -1e30                           # finite, so that a block with ev
 
 
 def attention_with_view_mass(query: Tensor, key: Tensor, value: Tensor, view_index: Tensor, num_views: int,
-                             method: str = 'auto', allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+                             method: str = 'auto', allowed: Tensor | None = None, tokens_per_view: int | None = None
+                             ) -> tuple[Tensor, Tensor]:
     """Return softmax attention and the share of it that each view receives (Eq. 7).
 
     Args:
@@ -32,21 +37,28 @@ def attention_with_view_mass(query: Tensor, key: Tensor, value: Tensor, view_ind
         value: (B, heads, T, d); its dtype is the one that the products are computed in.
         view_index: (T,) int64, the view of each token; tokens of -1 are attended to but counted for no view.
         num_views: V.
-        method: 'plain', 'one_hot', 'blocked', or 'auto' (by device and size).
+        method: 'plain', 'one_hot', 'blocked', 'per_view', or 'auto' (by device and size).
         allowed: (B, N, T) bool, False hides a token from a query; None = all are seen.
+        tokens_per_view: where tokens are so many of view 0, so many of view 1, ..., then those of no view; None = not so.
 
     Returns:
         Output (B, heads, N, d), and mass per view (B, N, V): mean over heads, rows summing to 1, float32 (float64 for
         float64 values).
 
     Raises:
-        ConfigError: unknown method.
+        ConfigError: unknown method, or 'per_view' for tokens that it is not for.
     """
-    methods = {'plain': _plain, 'one_hot': _one_hot, 'blocked': _blocked}
+    methods = {'plain': _plain, 'one_hot': _one_hot, 'blocked': _blocked,
+               'per_view': partial(_per_view, tokens_per_view=tokens_per_view)}
+    separable = tokens_per_view is not None and allowed is None and not (
+        torch.is_grad_enabled() and any(values.requires_grad for values in (query, key, value)))
     if method == 'auto':
         method = _choose(query, key)
+        method = 'per_view' if method == 'one_hot' and separable else method
     if method not in methods:
         raise ConfigError(f"method must be 'auto', {', '.join(map(repr, methods))}, got {method!r}")
+    if method == 'per_view' and not separable:
+        raise ConfigError("method 'per_view' is for views of equally many tokens, none of them hidden, without gradients")
     query, key = query.to(value.dtype), key.to(value.dtype)      # q/k norms leave float32 under autocast
     with torch.autocast(query.device.type, enabled=False):
         output, mass = methods[method](query, key, value, view_index, num_views, allowed)
@@ -84,6 +96,34 @@ def _one_hot(query, key, value, view_index, num_views, allowed):
 def _blocked(query, key, value, view_index, num_views, allowed):
     output, mass = _BlockedAttention.apply(query, key, value, view_index, num_views, allowed)
     return output, mass.mean(dim=1)
+
+
+def _per_view(query, key, value, view_index, num_views, allowed, tokens_per_view):
+    """Attention to each view, weighed by its share exp(log-sum-exp) of all views; tokens of no view are one group more."""
+    end = num_views * tokens_per_view
+    groups = [(num_views, key[:, :, :end], value[:, :, :end])]
+    groups += [(1, key[:, :, end:], value[:, :, end:])] if key.shape[2] > end else []
+    outputs, totals = [], []
+    for count, keys, values in groups:
+        one_by_one = (part.unflatten(2, (count, -1)).transpose(1, 2).flatten(0, 1) for part in (keys, values))
+        queries = query[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)    # (B*count, heads, N, d)
+        output, total = _with_log_sum(queries, *one_by_one)                     # (B*count, heads, N, d), (B*count, heads, N)
+        outputs.append(output.unflatten(0, (-1, count)))
+        totals.append(total.unflatten(0, (-1, count)))
+    share = torch.cat(totals, dim=1).softmax(dim=1, dtype=torch.float32)        # (B, V or V + 1, heads, N)
+    output = sum(torch.einsum('bvhn,bvhnd->bhnd', part, own.float())
+                 for part, own in zip(share.split([count for count, *_ in groups], dim=1), outputs, strict=True))
+    return output.to(value.dtype), share[:, :num_views].mean(dim=2).transpose(1, 2)
+
+
+def _with_log_sum(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return softmax attention (n, heads, N, d) by a fused kernel, and the logarithm of its denominators (n, heads, N)."""
+    if query.device.type == 'cpu':
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[:2]
+    if query.dtype in (torch.bfloat16, torch.float16):
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[:2]
+    output, total, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)
+    return output, total[..., :query.shape[2]]                                  # it is padded
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -185,7 +225,7 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, queries: Tensor, tokens: Tensor, view_index: Tensor | None = None, num_views: int | None = None,
-                allowed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+                allowed: Tensor | None = None, tokens_per_view: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the update of the queries (B, Q, C) and, where `view_index` is given, view attention (B, Q, V).
 
         Args:
@@ -194,6 +234,7 @@ class CrossAttention(nn.Module):
             view_index: (T,) view of each token, -1 = of none; None = no view attention (fused kernel).
             num_views: V; needed with `view_index`.
             allowed: (B, Q, T) bool, False hides a token from a query in all heads.
+            tokens_per_view: as of `LayerState`.
         """
         query = self._normalised(self.q_norm, self.q_proj(queries))
         key = self._normalised(self.k_norm, self.k_proj(tokens))
@@ -203,7 +244,8 @@ class CrossAttention(nn.Module):
             query, key = query.to(value.dtype), key.to(value.dtype)
             output, view_attention = F.scaled_dot_product_attention(query, key, value, attn_mask=mask), None
         else:
-            output, view_attention = attention_with_view_mass(query, key, value, view_index, num_views, allowed=allowed)
+            output, view_attention = attention_with_view_mass(query, key, value, view_index, num_views, allowed=allowed,
+                                                              tokens_per_view=tokens_per_view)
         return self.proj(output.transpose(1, 2).flatten(2)), view_attention     # (B, heads, Q, d) -> (B, Q, C)
 
     def attention_maps(self, queries: Tensor, tokens: Tensor, allowed: Tensor | None = None,
@@ -253,8 +295,9 @@ class CrossBlock(nn.Module):
         self.ls2 = LayerScale(dim, init_values)
 
     def forward(self, queries: Tensor, tokens: Tensor, view_index: Tensor | None = None, num_views: int | None = None,
-                allowed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+                allowed: Tensor | None = None, tokens_per_view: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the updated queries (B, Q, C) and their view attention (B, Q, V); arguments of `CrossAttention`."""
-        update, view_attention = self.attn(self.norm_q(queries), self.norm_kv(tokens), view_index, num_views, allowed)
+        update, view_attention = self.attn(self.norm_q(queries), self.norm_kv(tokens), view_index, num_views, allowed,
+                                           tokens_per_view)
         queries = queries + self.ls1(update)
         return queries + self.ls2(self.mlp(self.norm2(queries))), view_attention

@@ -128,7 +128,8 @@ class InsertedQueries(nn.Module):
 
     def _cross(self, state: QueryState, layer: LayerState, block: CrossBlock) -> QueryState:
         view_index = layer.view_index if state.track_views else None
-        queries, attention = self._run(block, state.queries, layer.tokens, view_index, layer.num_views, state.allowed)
+        queries, attention = self._run(block, state.queries, layer.tokens, view_index, layer.num_views, state.allowed,
+                                       layer.tokens_per_view)
         allowed = None
         if self.hide is not None and layer.index != self.cross_layers[-1]:
             allowed = self.hide(queries, layer, block)

@@ -188,3 +188,37 @@ def test_maps_sum_to_one_and_give_the_masses_and_the_output_of_the_layer(hide):
     torch.testing.assert_close(layer.proj(read.transpose(1, 2).flatten(2)), output, rtol=1e-5, atol=1e-6)
     per_view = torch.stack([heads.mean(1)[..., views == view].sum(-1) for view in range(3)], dim=-1)
     torch.testing.assert_close(per_view, mass, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('of_no_view', [0, 2])
+@pytest.mark.parametrize('scenes', [1, 2])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_views_one_by_one_are_all_views_at_once(dtype, scenes, of_no_view):
+    """As scenes lie in memory: heads beside each other in every token."""
+    generator = torch.Generator().manual_seed(0)
+    views, per_view = 3, 5
+    index = torch.cat([torch.arange(views).repeat_interleave(per_view), torch.full((of_no_view,), -1)])
+    query, key, value = (torch.randn(scenes, count, 4, 8, generator=generator).transpose(1, 2).to(dtype)
+                         for count in (7, len(index), len(index)))
+    with torch.no_grad():
+        found = attention_with_view_mass(query, key, value, index, views, 'per_view', tokens_per_view=per_view)
+        wanted = attention_with_view_mass(query.float(), key.float(), value.float(), index, views, 'plain')
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    assert found[0].dtype == dtype and found[1].dtype == torch.float32
+    for own, plain in zip(found, wanted, strict=True):
+        torch.testing.assert_close(own.float(), plain, atol=tolerance, rtol=tolerance)
+
+
+def test_views_one_by_one_are_for_equal_views_without_gradients_and_then_the_choice_where_one_hot_was(monkeypatch):
+    query, key, value = (values.detach() for values in _inputs())
+    index = torch.tensor(ORDERS['a token of no view'])
+    with pytest.raises(ConfigError, match='per_view'):
+        attention_with_view_mass(query, key, value, index, 3, 'per_view')
+    called = []
+    monkeypatch.setattr(cross_attention, '_choose', lambda query, key: 'one_hot')
+    monkeypatch.setattr(cross_attention, '_per_view', lambda *inputs, **_: called.append(inputs) or (value, torch.ones(1)))
+    equal = torch.arange(3).repeat_interleave(key.shape[2] // 3)
+    attention_with_view_mass(query, key, value, equal, 3, tokens_per_view=key.shape[2] // 3)
+    assert len(called) == 1
+    attention_with_view_mass(query.requires_grad_(), key, value, equal, 3, tokens_per_view=key.shape[2] // 3)
+    assert len(called) == 1
