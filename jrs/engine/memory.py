@@ -22,7 +22,8 @@ from jrs.layers.block import hidden_values
 GB = 1e9
 LARGE_RUN = 0.5                                # share of the free memory above which a run is announced
 RUNTIME = {'cpu': 0.35e9, 'cuda': 0.6e9}       # interpreter, libraries, context of the device
-BLOCK_TOKENS = 13                              # token maps alive inside a block: norms, q k v, their rotations, the sum
+BLOCK_TOKENS = 5                               # float32 token maps alive inside a block: what came in, its norm, a rotation
+QUERY_KEY_VALUE = 4                            # and of the backbone's own type: these, and one that is placed
 SAVED_BLOCK_TOKENS = 21                        # token maps that the backward pass of one block needs
 SAVED_CROSS_TOKENS = 7                         # the same for a cross-attention of the queries
 CPU_WORDS = ('not enough memory', "can't allocate memory")        # of torch's CPU allocator
@@ -86,10 +87,11 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
         masks = model.queries.num_queries * _mask_pixels(model, pixels) / 8
     rest = outputs + features + masks + sum(one.outputs for one in needs)
     fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
-    wide = 2.0 if model.autocast_dtype is not None and device.type != 'cpu' else 4.0                     # bytes of a value
-    hidden = min(2 * wide * hidden_values(device), 2 * wide * tokens * views)
-    # Two stages, of which the larger counts: the backbone, then the dense heads.
-    stages = [(hidden, BLOCK_TOKENS * tokens + taps + images), (maps, taps + images + rest)]
+    half = 0.5 if model.autocast_dtype is not None else 1.0                    # bytes of a value in the backbone, over 4
+    hidden = min(8.0 * half * hidden_values(device), 8 * half * tokens * views)
+    block = (BLOCK_TOKENS + QUERY_KEY_VALUE * half) * tokens
+    # Stages of which the largest counts: attention in the backbone, an MLP there, then the dense heads.
+    stages = [(0.0, block + taps + images), (hidden, BLOCK_TOKENS * tokens + taps + images), (maps, taps + images + rest)]
     temporary, per_view = max(stages, key=lambda stage: stage[0] + stage[1] * views)
     return MemoryEstimate(fixed + temporary, per_view, views)
 
@@ -114,7 +116,7 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
     share = 0.6 if model.autocast_dtype is not None else 1.0                   # part of a block's tensors is bfloat16
     block = SAVED_BLOCK_TOKENS * tokens * share
     kept = 2 * tokens * backbone.feature_dim / backbone.embed_dim * len(backbone.feature_layers)    # taps, their gradients
-    saved, recomputed = _saved_by_backbone(backbone, tokens, block)
+    saved, recomputed = _saved_by_backbone(backbone, tokens, block, 0.5 if model.autocast_dtype is not None else 1.0)
     kept += saved
     if hasattr(queries, 'cross_layers') and not getattr(queries, 'activation_checkpointing', False):    # inside the backbone
         kept += SAVED_CROSS_TOKENS * tokens * share * len(queries.cross_layers)
@@ -129,16 +131,22 @@ def training_memory(model: nn.Module, views: int, size: tuple[int, int], device:
             kept += needs.saved
         else:
             chunk = max(chunk, needs.saved * needs.recomputed_views)
-    own = parameter_bytes(model) + 12.0 * trainable
-    own = own / processes if sharded else own
+    gradients, own = 4.0 * trainable, parameter_bytes(model) + 8.0 * trainable
+    if sharded:
+        gradients, own = gradients / processes, own / processes
+    elif processes > 1:                            # buckets, which are there from the start
+        gradients, own = 0.0, own + gradients
     fixed = own + teacher_bytes + RUNTIME.get(device.type, 0.0)
-    if chunk > recomputed * views:                 # after the heads' chunk, never beside it
-        return MemoryEstimate(fixed + chunk, kept, views)
-    return MemoryEstimate(fixed, kept + recomputed, views)
+    # Stages of which the largest counts. What is saved goes as gradients come, so that these count at the end alone.
+    stages = [(chunk, kept), (0.0, kept + recomputed), (gradients, 0.0)]
+    temporary, per_view = max(stages, key=lambda stage: stage[0] + stage[1] * views)
+    return MemoryEstimate(fixed + temporary, per_view, views)
 
 
-def _saved_by_backbone(backbone: nn.Module, tokens: float, block: float) -> tuple[float, float]:
+def _saved_by_backbone(backbone: nn.Module, tokens: float, block: float, half: float) -> tuple[float, float]:
     """Return the bytes of one view that the backward pass of a backbone keeps, and those that it computes again at a time.
+
+    `half` is the size of a value in attention over that of float32.
 
     A backbone that is not made of steps is taken for two blocks per query layer.
     """
@@ -147,7 +155,7 @@ def _saved_by_backbone(backbone: nn.Module, tokens: float, block: float) -> tupl
     level = getattr(backbone, 'activation_checkpointing', False)
     if not level:
         return sum(stretches) * block, 0.0
-    attention = tokens * sum(stretches) if level == 'attention' else 0.0
+    attention = half * tokens * sum(stretches) if level == 'attention' else 0.0
     return len(stretches) * tokens + attention, max(stretches) * block
 
 

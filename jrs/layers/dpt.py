@@ -17,7 +17,7 @@ from jrs.structures import FeatureTaps
 
 POSITION_BASE = 100.0
 POSITION_SCALE = 0.1
-DECODER_MAPS = 2.0                             # full-size maps alive while a chunk is finished
+DECODER_MAPS = 1.35                            # full-size maps alive while a chunk is finished
 MANY_VIEWS = 48                                # above which what stays of all views is most of what a device holds
 CPU_VALUES = 2 ** 25                           # of decoded maps at a time: 128 MiB, one view of 518 x 392 at F / 2 = 128
 
@@ -123,11 +123,11 @@ class DenseFusion(nn.Module):
 
     def views_at_a_time(self, device: torch.device, image_size: tuple[int, int], views: int = 1) -> int:
         """Return `views_per_chunk`, or fewer: on a CPU, which gains nothing from more values than `CPU_VALUES`; elsewhere of
-        many `views`, whose results leave less room: one of 64 at a time."""
+        many `views`, whose results leave less room: one of 96 at a time."""
         if device.type == 'cpu':
             values = self.map_width() * image_size[0] * image_size[1]           # of one view's map
             return min(self.views_per_chunk, max(1, CPU_VALUES // values))
-        return self.views_per_chunk if views <= MANY_VIEWS else min(self.views_per_chunk, max(1, views // 64))
+        return self.views_per_chunk if views <= MANY_VIEWS else min(self.views_per_chunk, max(1, views // 96))
 
     def _finish_chunk(self, taps: list[Tensor], features: FeatureTaps, finish: Callable) -> Tensor | tuple[Tensor, ...]:
         def run(*taps: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from jrs.config import load_config
 from jrs.datasets.sampling import ViewBatchSampler
 from jrs.engine import needs
+from jrs.engine.console import JrsRunner
 from jrs.engine.memory import GB, inference_memory, training_memory
 from jrs.engine.needs import PREPARATION, Slot, largest_slot, memory_words, needs_of, needs_page, outline
 from tests._data import ROOT
@@ -47,37 +49,43 @@ def test_a_slot_of_unknown_size_has_no_estimate(paper):
     assert 'no estimate for this sampler, data set or model' in memory_words(paper[1], cfg, CPU, 1)
 
 
-def test_several_processes_hold_the_gradients_twice_and_shards_hold_a_part(tmp_path):
-    """What DDP keeps is measured: its buckets are as large as the gradients."""
+def test_several_processes_hold_the_gradients_once_and_shards_hold_a_part(tmp_path):
+    """What DDP keeps is measured: gradients are views of its buckets."""
     module = torch.nn.Sequential(*(torch.nn.Linear(200, 200) for _ in range(5)))
     trainable = 4 * sum(value.numel() for value in module.parameters())
+    runner = SimpleNamespace(distributed=True, _train_loop=object())
     dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    left = []
+
+    def step() -> None:
+        left.append(JrsRunner.wrap_model(runner, None, module))
+        left[0](torch.ones(1, 200)).sum().backward()
     try:
-        left = []
-        kept = sum(allocations(lambda: left.append(torch.nn.parallel.DistributedDataParallel(module))))
+        kept = sum(allocations(step))
     finally:
         dist.destroy_process_group()
-    assert kept == pytest.approx(trainable, rel=0.02)
+    assert all(value.grad is not None for value in module.parameters())
+    assert kept == pytest.approx(trainable, rel=0.05)
 
 
-def test_the_estimate_counts_buckets_or_shards(paper):
+def test_the_estimate_counts_shards(paper):
     model = paper[1]
     alone, together, shards = (training_memory(model, 4, (56, 56), CPU, 1e6, processes, sharded)
                                for processes, sharded in ((1, False), (4, False), (4, True)))
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     weights = sum(value.numel() for value in model.parameters())
-    assert together.total - alone.total == 4 * trainable
+    assert together.total > alone.total        # buckets are there from the start
     assert alone.total - shards.total == pytest.approx((4 * weights + 12 * trainable) * 3 / 4)
 
 
 def test_a_start_says_what_it_will_take_and_what_does_not_fit(paper, monkeypatch):
     cfg, model, teacher = paper
     monkeypatch.setattr(needs, 'teacher_bytes', lambda model: teacher)
-    for free, words in ((80 * GB, ''), (40 * GB, ': too much, about 26 images would fit. Fewer (batches.max_images, '
+    for free, words in ((80 * GB, ''), (40 * GB, ': too much, about 37 images would fit. Fewer (batches.max_images, '
                                         'batches.views) make another update')):
         monkeypatch.setattr(needs, 'free_memory', lambda device, free=free: free)
         assert memory_words(model, cfg, torch.device('cuda'), 8) == (
-            'memory of training: at most about 49.3 GB in each process (48 images of 518 x 518; an estimate), '
+            'memory of training: at most about 44.7 GB in each process (48 images of 518 x 518; an estimate), '
             f'{free / GB:.1f} GB can be had{words}')
     assert '5.8 GB can be had: too much' in memory_words(model, cfg, CPU, 8)            # they share one machine
 
@@ -92,7 +100,7 @@ def test_what_a_real_run_needs_is_in_the_docs(paper, monkeypatch):
         f'put what `python tools/train.py {PAPER} --needs` prints into docs/real_run.md')
     amounts = {need.what: need.amount for need in found}
     assert amounts['images that a card holds, at most'] == '48 images of 518 x 518'
-    assert float(amounts['memory of a card'].split()[0]) > 48
+    assert float(amounts['memory of a card'].split()[0]) > 40
 
 
 def test_the_table_of_the_page_on_memory_is_what_the_estimate_says(paper):
