@@ -132,8 +132,7 @@ class PretrainedTeacher:
         """Return (cam_from_world, intrinsics, depth, valid), one part of them the data set's, in metres."""
         _require_geometry(batch, 'PretrainedTeacher', 'set its truth to None')
         measured = batch.depth_m > MIN_DEPTH                                                # (B, V, H, W)
-        true, own = (values.where(measured, torch.nan).flatten(1).nanmedian(dim=1).values   # (B,)
-                     for values in (batch.depth_m, depth))
+        true, own = (median_where(values.flatten(1), measured.flatten(1)) for values in (batch.depth_m, depth))     # (B,)
         metres = (true / own).nan_to_num(nan=1.0)                                           # (B,); 1 without a reading
         if self.truth == 'cameras':
             return (batch.cam_from_world, batch.intrinsics, depth * metres[:, None, None, None],
@@ -161,6 +160,23 @@ class PretrainedTeacher:
         if next(self.model.parameters()).device != device:     # asked of each of a thousand tensors it takes 12 ms a step
             self.model = self.model.to(device)
         return self.model
+
+
+def median_where(values: Tensor, counted: Tensor) -> Tensor:
+    """Return the median of each row of `values` (B, n) among those that are `counted` (B, n) bool: (B,), NaN without any.
+
+    The lower one of two in the middle. By sorting where a median is the work of one block of a card.
+    """
+    if values.device.type == 'cpu':
+        return values.where(counted, torch.nan).nanmedian(dim=1).values
+    return median_by_sorting(values, counted)
+
+
+def median_by_sorting(values: Tensor, counted: Tensor) -> Tensor:
+    """Return what `median_where` does for `values` and `counted` (B, n): (B,)."""
+    ranked, number = values.where(counted, torch.inf).sort(dim=1).values, counted.sum(dim=1)        # (B, n), (B,)
+    middle = ranked.gather(1, ((number - 1) // 2).clamp_min(0)[:, None])[:, 0]
+    return middle.where(number > 0, torch.nan)
 
 
 def _narrow(model: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from jrs.errors import ConfigError, DataError, WeightsError
 from jrs.geometry.camera import decode_cameras, encode_cameras
 from jrs.geometry.projection import unproject_depth
 from jrs.losses.depth import DepthLoss
-from jrs.models.teacher import GroundTruthTeacher, PretrainedTeacher
+from jrs.models.teacher import GroundTruthTeacher, PretrainedTeacher, median_by_sorting, median_where
 from jrs.structures import Predictions, SceneBatch
 
 SIZE = (6, 8)
@@ -287,3 +287,11 @@ def test_errors_of_depth_may_count_by_the_teacher_s_confidence(checkpoint):
     encoding[..., 6:] = 1
     with pytest.raises(ConfigError, match='its model predicts no confidence'):
         PretrainedTeacher(Ramp(encoding, 1), checkpoint(weight=[1.0]), weigh=True)(batch)
+
+
+def test_a_median_by_sorting_is_the_median_of_what_counts():
+    values = torch.rand(4, 9, generator=torch.Generator().manual_seed(0))
+    counted = torch.ones(4, 9, dtype=torch.bool)
+    counted[1, 3:], counted[2, ::2], counted[3] = False, False, False               # 9, 3, 4 and none of them
+    found, wanted = median_by_sorting(values, counted), median_where(values, counted)
+    torch.testing.assert_close(found, wanted, equal_nan=True, rtol=0, atol=0)
