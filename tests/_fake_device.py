@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.fake_device import LARGE, ROOT, Watch, made_up_device, moved, usual_scalar, watching
 from jrs.config import load_config
+from jrs.engine.inference import on_the_cpu
 from jrs.engine.optim import build_optimizer
 from jrs.engine.pictures import scene_pictures
 from jrs.engine.step import training_step
@@ -217,6 +218,9 @@ def metrics(watch: Watch) -> None:
                   'ap').process(batch, [scene])
     assert scene_pictures(scene, 2) and len(point_cloud(scene).points)
     distinct_instances(scene.instances, 0.0)
+    moved_scene = on_the_cpu(scene)
+    assert moved_scene.features.dtype == torch.float32 and moved_scene.features.device.type == 'cpu'
+    assert moved_scene.depth.device.type == 'cpu' and moved_scene.instances.scores.device.type == 'cpu'
 
 
 def truth(batch: SceneBatch) -> SceneGroundTruth:

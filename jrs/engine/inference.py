@@ -294,7 +294,18 @@ class Reconstructor:
         with naming_views_that_fit(estimate, None if free is None else free + loaded, views):
             options = dict(track_views=self.model.queries is not None)
             options |= {} if priors is None else dict(priors=priors.to(self.device))
-            return self.model.reconstruct(batch.to(self.device), **options)[0].to('cpu')
+            return on_the_cpu(self.model.reconstruct(batch.to(self.device), **options)[0])
+
+
+def on_the_cpu(scene: Reconstruction) -> Reconstruction:
+    """Return a scene on the CPU; features of another device travel as bfloat16, half of the most that there is to move.
+
+    Beside instances that are scored already they are there to be looked at: colours of pixels by their main axes.
+    """
+    if scene.features is None or scene.features.device.type == 'cpu':
+        return scene.to('cpu')
+    features = scene.features.bfloat16().to('cpu').float()
+    return dataclasses.replace(dataclasses.replace(scene, features=None).to('cpu'), features=features)
 
 
 def load_model(cfg: Config, checkpoint: str | Path, copy: str | None = None) -> nn.Module:
