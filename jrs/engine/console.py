@@ -99,7 +99,12 @@ class JrsRunner(Runner):
                           param_schedulers=[scheduler.state_dict() for scheduler in self.param_schedulers])
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         with atomic_write(Path(out_dir) / filename) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:      # torch's own, about a place in the file, hides what the system said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(self, filename: str, map_location: str = 'cpu', **_) -> dict:
         """Load a checkpoint of a run into the model and return it; its tensors are mapped from the file, on the CPU.

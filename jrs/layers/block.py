@@ -74,7 +74,7 @@ def few_at_a_time(run: Callable[[Tensor], Tensor], tokens: Tensor, width: int) -
         tokens: (..., dim).
         width: of what `run` makes on the way; `hidden_values` of it exist at a time.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():               # a graph has no number of pieces
         return run(tokens)
     parts = -(-tokens.shape[:-1].numel() * width // hidden_values(tokens.device))
     if parts <= 1:

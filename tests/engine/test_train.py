@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +16,11 @@ import torch
 from mmengine.logging import MessageHub
 from safetensors.torch import load_file
 
+from jrs.engine import console
 from jrs.engine.checkpoint import PlainCheckpoint, SafeCheckpoint, checkpoints
 from jrs.engine.hooks import TERMS_FILE, format_summary, read_lines, term_summary
 from jrs.errors import NonFiniteError, WeightsError
+from jrs.io.atomic import atomic_write
 from tests._data import MAIN, ROOT, command, tool
 
 STEPS = 8
@@ -160,14 +163,23 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights(debug_data, tmp_
 
 
 def test_a_full_disk_stops_the_run_and_the_checkpoint_before_still_loads(debug_data, tmp_path, monkeypatch, capsys):
-    from jrs.engine.checkpoint import AtomicLocalBackend
-    write = AtomicLocalBackend.put
+    class Full:
+        """A file on a disk that takes no more after 100 kB."""
 
-    def full(self, obj, filepath):
-        if 'iter_4' in str(filepath):
-            raise OSError(28, 'No space left on device')
-        write(self, obj, filepath)
-    monkeypatch.setattr(AtomicLocalBackend, 'put', full)
+        def __init__(self, file):
+            self.file, self.room = file, 100_000
+
+        def write(self, data):
+            self.room -= len(data)
+            if self.room < 0:
+                raise OSError(28, 'No space left on device')
+            return self.file.write(data)
+
+    @contextmanager
+    def atomic(path):
+        with atomic_write(path) as file:
+            yield Full(file) if path.name == 'iter_4.pth' else file
+    monkeypatch.setattr(console, 'atomic_write', atomic)
     assert command('train', *words(debug_data, tmp_path)) == 2
     message = capsys.readouterr().err
     assert 'iter_4.pth' in message and 'No space left' in message and '--resume' in message
