@@ -241,8 +241,8 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     model = shard(build_model(cfg)) if sharded else build_model(cfg)
     device = torch.device(get_device())
     recomputation = fit_recomputation(model, cfg, device, processes)
-    print_log(f'computed again in the backward pass: {recomputation}', 'current')
-    print_log(memory_words(model, cfg, device, processes), 'current')
+    words = memory_words(model, cfg, device, processes)
+    print_log(f'{words}; the backward pass computes again: {recomputation}', 'current')
     hooks = [build(HOOKS, hook, f'hooks.{name}') for name, hook in cfg.hooks.items() if hook is not None]
     evaluator = build_evaluator(cfg.metrics) if validate else None
     names = {name: names_in(dataset) for name, dataset in ready.items()}

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from jrs.engine import disk
-from jrs.engine.checkpoint import AtomicLocalBackend, checkpoints
+from jrs.engine.checkpoint import checkpoints
+from jrs.engine.console import JrsRunner
 from jrs.engine.disk import check_space, checkpoint_bytes
 from jrs.engine.hooks import TermLog
 from jrs.errors import DataError
@@ -35,7 +36,7 @@ def test_the_disk_is_looked_at_before_each_save(debug_data, tmp_path, monkeypatc
     def free(path):
         return SimpleNamespace(free=1000 if checkpoints(tmp_path) else 10**12)
     monkeypatch.setattr(disk.shutil, 'disk_usage', free)
-    monkeypatch.setattr(AtomicLocalBackend, 'put', only_once(AtomicLocalBackend.put))
+    monkeypatch.setattr(JrsRunner, 'save_checkpoint', only_once(JrsRunner.save_checkpoint))
     assert command('train', *words(debug_data, tmp_path)) == 2
     message = capsys.readouterr().err
     assert 'iter_4.pth and what comes after it need about' in message and '--resume' in message
@@ -46,11 +47,11 @@ def only_once(write):
     """Return `write`, which fails the test when it writes a second checkpoint."""
     seen = []
 
-    def put(self, obj, filepath):
-        seen.extend([1] if 'iter_' in str(filepath) else [])
+    def save(self, folder, name):
+        seen.append(name)
         assert len(seen) < 2, 'it was written'
-        write(self, obj, filepath)
-    return put
+        write(self, folder, name)
+    return save
 
 
 def test_the_expected_size_of_a_checkpoint_is_near_the_real_one(debug_data, tmp_path):
@@ -67,12 +68,13 @@ def test_the_expected_size_of_a_checkpoint_is_near_the_real_one(debug_data, tmp_
 
 def test_a_disk_that_fills_in_the_middle_of_a_write_keeps_the_last_good_state(debug_data, tmp_path, monkeypatch, capsys):
     """The kernel refuses the second half of the file, as it does on a full disk."""
-    write = AtomicLocalBackend.put
+    write = JrsRunner.save_checkpoint
 
-    def put(self, obj, filepath):
-        with file_limit(len(obj) // 2 if 'iter_4' in str(filepath) else resource.RLIM_INFINITY):
-            write(self, obj, filepath)
-    monkeypatch.setattr(AtomicLocalBackend, 'put', put)
+    def save(self, folder, name):
+        half = (tmp_path / 'iter_2.pth').stat().st_size // 2 if name == 'iter_4.pth' else resource.RLIM_INFINITY
+        with file_limit(half):
+            write(self, folder, name)
+    monkeypatch.setattr(JrsRunner, 'save_checkpoint', save)
     assert command('train', *words(debug_data, tmp_path)) == 2
     assert os.strerror(errno.EFBIG) in capsys.readouterr().err
     assert [path.name for path in checkpoints(tmp_path)] == ['iter_2.pth'] and not leftovers(tmp_path)
