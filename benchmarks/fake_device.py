@@ -38,6 +38,7 @@ class Watch(TorchDispatchMode):
     Args:
         kind: type of the device that is watched.
         scalar: (tensor, place) -> the Python number that `item` gives for a tensor of that dtype; None = `usual_scalar`.
+        found: (elements, place) -> how many of them `nonzero` finds; all by default.
 
     Attributes:
         syncs: (operation, place) -> how often the host waited for a value of the device.
@@ -46,9 +47,10 @@ class Watch(TorchDispatchMode):
         constants: place -> how often Python numbers, or tensors made by `torch.tensor`, were copied to the device.
     """
 
-    def __init__(self, kind: str, scalar: Callable[[Tensor, str], float] | None = None) -> None:
+    def __init__(self, kind: str, scalar: Callable[[Tensor, str], float] | None = None,
+                 found: Callable[[int, str], int] = lambda count, place: count) -> None:
         super().__init__()
-        self.kind, self.scalar = kind, scalar or usual_scalar
+        self.kind, self.scalar, self.found = kind, scalar or usual_scalar, found
         self.syncs: Counter[Place] = Counter()
         self.copies: Counter[Place] = Counter()
         self.constants: Counter[str] = Counter()
@@ -94,7 +96,7 @@ class Watch(TorchDispatchMode):
             return True
         if name == 'nonzero':
             self.waits('nonzero', there)
-            return first.new_zeros((max(1, first.numel()), first.dim()), dtype=torch.int64)
+            return first.new_zeros((max(1, self.found(first.numel(), place())), first.dim()), dtype=torch.int64)
         if name == 'masked_select':
             self.waits('masked_select', there)
             return first.new_zeros(first.numel())
