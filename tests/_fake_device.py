@@ -143,12 +143,14 @@ def head(name: str) -> Callable[[Watch], None]:
     """Return a case: a head on taps, and back."""
     def run(watch: Watch) -> None:
         part = on_device('heads', name, dim_in=2 * tiny.C, num_classes=tiny.K)
-        given = torch.rand(2, tiny.Q, tiny.D, device=DEVICE)
+        given, leaves = torch.rand(2, tiny.Q, tiny.D, device=DEVICE), getattr(part, 'leaves', ())
         if not name.endswith('ClassHead'):
             given = taps_there()
             for read, shape in part.map_shapes(given.patch_grid).items() if hasattr(part, 'map_shapes') else ():
                 given.maps[read] = torch.rand(1, 2, *shape, device=DEVICE)
-        backpropagates(part, part(given))
+            given.wanted, given.maps['images'] = frozenset(leaves), torch.rand(1, 2, 3, SIZE, SIZE, device=DEVICE)
+        found = part(given)
+        backpropagates(part, [found, *(given.maps[leaf] for leaf in leaves)])
     return run
 
 
@@ -173,10 +175,12 @@ def losses(watch: Watch) -> None:
     scene, geometry = scene.to(DEVICE), geometry.to(DEVICE)
     target, offers = tiny.targets(2, 2).to(DEVICE), tiny.offers()
     for name in tiny.run_here(SLOTS['costs']):
-        assert tiny.tiny(SLOTS['costs'], name, **offers)(tiny.predictions(2, False).to(DEVICE), target).device == DEVICE
+        part = tiny.tiny(SLOTS['costs'], name, **offers)
+        assert part(tiny.predictions(2, False, getattr(part, 'classes', 'softmax')).to(DEVICE), target).device == DEVICE
     pairs = Match(torch.arange(2, device=DEVICE), torch.arange(2, device=DEVICE))
     for name in tiny.run_here(SLOTS['losses']):
-        part, pred = tiny.tiny(SLOTS['losses'], name, **offers), tiny.predictions(2).to(DEVICE)
+        part = tiny.tiny(SLOTS['losses'], name, **offers)
+        pred = tiny.predictions(2, True, getattr(part, 'classes', 'softmax')).to(DEVICE)
         if name == 'Criterion':
             continue                                                           # in the main step
         given = dict(geometry=(scene, geometry), features=(torch.rand(2, tiny.D, 8, 8, device=DEVICE), target))
