@@ -53,12 +53,13 @@ class PanopticMetric(SceneMetric):
         self.benchmark, self.where = get_benchmark(benchmark), where
         self.transfer = build(POSTPROCESSORS, dict(transfer or {'type': 'PosedTransfer'}), 'PanopticMetric.transfer')
         self.class_aware, self.class_agnostic = class_aware, class_agnostic
-        self.min_score, self.min_share = min_score, min_share
+        self.min_score, self.min_share, self.num_stuff = min_score, min_share, 0
         self.reads_maps = ('instance_ids',) if PIXELS in where else ()
 
     def describe(self) -> dict[str, str]:
         """Return the rule in words."""
-        return {'panoptic': f'things of {self.benchmark.name}; IoU > 0.5, void out of the union, segments more than half '
+        scored = 'things and stuff' if self.num_stuff else 'things'
+        return {'panoptic': f'{scored} of {self.benchmark.name}; IoU > 0.5, void out of the union, segments more than half '
                             f'void not counted; masks of score >= {self.min_score:g} with {self.min_share:g} of them free',
                 **{f'panoptic_{name}': words for name, words in self.transfer.describe().items() if VERTICES in self.where},
                 **(self.names_in_words() if self.class_aware else {})}
@@ -69,6 +70,7 @@ class PanopticMetric(SceneMetric):
         if instances is None:
             raise NotMeasured('the model has no postprocessor')
         stuff = self._stuff_ids(reconstruction)
+        self.num_stuff = len(stuff)
         scored = {}
         for place, (true, classes, masks) in self._places(batch, index, reconstruction, instances, stuff):
             if place == VERTICES and MAP in reconstruction.extras:

@@ -201,6 +201,7 @@ def score_stuff(change=lambda instances: instances, extras=lambda batch: {}, **o
     found = make_reconstruction(batch, 0, change(true_instances(batch, 0)))
     found.extras = extras(batch)
     part.process(batch, [found])
+    assert part.describe()['panoptic'].startswith('things and stuff of scannet20')
     return part.evaluate(1)
 
 
