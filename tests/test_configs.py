@@ -58,8 +58,9 @@ def test_configs_readme_and_the_commands_count_on_one_stride_of_prepared_frames(
     for path in EXPERIMENTS:
         cfg = load_config(path, 'paper')
         assert all(cfg[name].get('every', 0) % PREPARED_EVERY == 0 for name in ('val_dataset', 'test_dataset'))
-        if cfg.train_dataset.folder == 'scannet' and 'view_spacing' in cfg.train_dataset:
-            assert [bound % PREPARED_EVERY for bound in cfg.train_dataset.view_spacing] == [0, 0], path
+        training = cfg.train_dataset.get('common', cfg.train_dataset)           # of a mixture, what its sets share
+        if 'scannet' in (training.get('folder'), *cfg.train_dataset.get('sets', ())) and 'view_spacing' in training:
+            assert [bound % PREPARED_EVERY for bound in training.view_spacing] == [0, 0], path
 
 
 @pytest.mark.parametrize('path', **named(EXPERIMENTS))

@@ -25,6 +25,7 @@ class PointQuality(SceneMetric):
         prefix: put before the name of every number.
     """
 
+    sees = 'points'
     default_prefix = 'points'
     reads_maps = ('instance_ids',)
 

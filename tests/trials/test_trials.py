@@ -12,7 +12,7 @@ from jrs.trials import faults_of
 from tests.test_registered import TINY
 
 NOT_TRIED = {'Criterion', 'PointHead', 'ScenePreprocessor', 'SegVGGT',      # no config key takes them
-             'PretrainedTeacher', 'SceneDataset', 'SafeCheckpoint', 'SceneImages'}      # need files, a run
+             'PretrainedTeacher', 'SceneDataset', 'MixedDataset', 'SafeCheckpoint', 'SceneImages'}      # need files, a run
 SIZES = dict(Pi3Geometry=dict(dim=16, patch_size=8, depth=1), Pi3XGeometry=dict(dim=16, patch_size=8),
              MUSt3RGeometry=dict(patch_size=8), InstanceFeatureHead=dict(embedding_dim=16))
 OWN = [(slot, name) for slot, parts in TINY.items() for name in parts if name not in NOT_TRIED]
