@@ -16,7 +16,7 @@ EXAMPLES = """examples:
 
 Experiments are those that can be named in this moment and folder. Write the script again after an update.
 """
-BASH = '''# Completion of jrs, written by `jrs completion {shell}`.
+BASH = '''# Completion of jrs, written by `jrs completion {kind}`.
 _jrs() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" words files=
     case "${{COMP_WORDS[1]}}" in
@@ -54,7 +54,7 @@ def script(shell: str) -> str:
     if shell == 'fish':
         return '\n'.join(['# Completion of jrs, written by `jrs completion fish`.', *_fish_lines(COMMANDS, words), ''])
     cases = '\n'.join(CASE.format(name=name, words=' '.join(found)) for name, found in words.items())
-    body = BASH.format(shell=shell, cases=cases, commands=' '.join(COMMANDS))
+    body = BASH.format(kind=shell, cases=cases, commands=' '.join(COMMANDS))
     return ZSH + body if shell == 'zsh' else body
 
 

@@ -15,7 +15,8 @@ from tests._data import ROOT
 from tests.fuzz.readers import READERS
 
 BINARY = ('sens', 'png16', 'png16 with right sums', 'photo', 'picture of an exported frame', 'video', 'lidar depth',
-          'instance zip', 'safetensors', 'checkpoint', 'pickle in a checkpoint')
+          'instance zip', 'safetensors', 'checkpoint', 'pickle in a checkpoint', 'predictions as arrays', 'embeddings',
+          'embeddings as arrays')
 NO_FILE = 'override'
 
 
