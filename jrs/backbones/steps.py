@@ -97,6 +97,7 @@ class StepBackbone(nn.Module):
         takes_priors: whether `start(images, priors=...)` reads known depth, intrinsics or cameras.
         encoder_parts: attributes (dotted) of the image encoder, for ``freeze=dict(patch_embed=True)``.
         input_layer: number by which `feature_layers` may name the tokens that `start` gave; None = it cannot.
+        leaves: names of maps (B, V, ...) that `finish` puts into `FeatureTaps.maps`, for heads that read them.
         lora_targets: regular expression for the names of the linear layers that adapters go on; None = `attn.qkv` and
             `attn.proj` of the blocks of all steps.
 
@@ -115,6 +116,7 @@ class StepBackbone(nn.Module):
     takes_priors = False
     encoder_parts: tuple[str, ...] = ()
     input_layer: int | None = None
+    leaves: tuple[str, ...] = ()
     lora_targets: str | None = None
 
     def __init__(self, embed_dim: int, patch_size: int, feature_layers: Sequence[int],

@@ -63,6 +63,7 @@ class Backbone(Protocol):
         layer_kinds: of each query layer, 'scene' where patches of all views were mixed since the one before, else 'special';
             without it all are 'scene'. Queries pass over 'special' layers unless their config includes them.
         tap_dims: width of each tap, where they differ; without it all have `feature_dim`.
+        leaves: names of maps, (B, V, ...) each, that are in `maps` of its `FeatureTaps` for parts that read them.
         order_matters: True where the order of the views changes what comes out of them, beyond which of them is first.
         causal: True where a view sees earlier ones only, so that later ones change nothing of it.
         takes_priors: whether `layers` has a second argument, known depth, intrinsics and cameras (`jrs.structures.Priors`).
@@ -88,6 +89,7 @@ class Backbone(Protocol):
     activation_checkpointing: bool | str = False
     layer_kinds: Sequence[str] = ...
     tap_dims: Sequence[int] = ...
+    leaves: tuple[str, ...] = ()
     order_matters: bool = False
     causal: bool = False
     takes_priors: bool = False
@@ -277,10 +279,12 @@ class GeometryHead(Protocol):
 
     Attributes:
         streams: as of camera heads.
+        reads: names of maps in `features.maps` that it looks at: 'images', and what the backbone leaves.
         leaves: names of maps that it hands on with ``features.leave(name, values)``, (B, V, ...) each.
     """
 
     streams: bool = False
+    reads: tuple[str, ...] = ()
     leaves: tuple[str, ...] = ()
 
     def __call__(self, features: FeatureTaps) -> Predictions:
@@ -289,6 +293,13 @@ class GeometryHead(Protocol):
         Where a model has them too: `points` (B, V, H, W, 3) in the world of the encodings, `intrinsics` (B, V, 3, 3) where
         the field of view does not say all, and `extras`. The model fills in `scale`, and moves the world to the first camera
         where the backbone has no reference view.
+        """
+
+    @optional
+    def map_shapes(self, grid: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
+        """Return for each map that it reads, but 'images', the shape behind (B, V); `tools/plugins.py check` asks.
+
+        `grid` is the patch grid (h_p, w_p).
         """
 
 
@@ -314,7 +325,7 @@ class FeatureHead(Protocol):
     Attributes:
         down_ratio: masks have (H // down_ratio, W // down_ratio) pixels; for estimates of memory.
         embedding_dim: D, likewise.
-        reads: names of maps in `features.maps` that it looks at: 'images', and what heads before it leave.
+        reads: names of maps in `features.maps` that it looks at: 'images', and what the backbone and heads before it leave.
         leaves: names of maps that it hands on with ``features.leave(name, values)``, (B, V, ...) each.
     """
 

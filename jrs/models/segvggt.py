@@ -176,7 +176,7 @@ class SegVGGT(BaseModel):
 
     def _maps_wanted(self) -> frozenset[str]:
         """Return the names of maps that parts read; a ConfigError where nothing that comes before leaves one."""
-        there, wanted = {IMAGES}, set()
+        there, wanted = {IMAGES, *getattr(self.backbone, 'leaves', ())}, set()
         for name in PARTS_IN_ORDER:
             part = getattr(self, name)
             lacking = sorted({*getattr(part, 'reads', ())} - there)

@@ -1,4 +1,4 @@
-"""MapAnything V1.1, image only: a metric backbone whose layers see all views first, and its own head."""
+"""MapAnything V1.1 and V1, image only: metric backbones whose layers see all views first, and their own heads."""
 
 import re
 
@@ -6,13 +6,14 @@ from jrs_plugins.map_anything import backbone, geometry  # noqa: F401
 
 from jrs.plugins import hook
 
-MARKS = {'scale_token', 'info_sharing.view_pos_table', 'info_sharing.self_attention_blocks.0.mlp.w12.weight'}
+MARKS = {'scale_token', 'info_sharing.view_pos_table'}
+OF_A_VERSION = {'info_sharing.self_attention_blocks.0.mlp.w12.weight', 'info_sharing.proj_embed.weight'}       # V1.1, V1
 # Released, ours; the first that fits decides. A dense head stands in a file twice, and parts of it under three names.
 NAMES = tuple((re.compile(released), ours) for released, ours in (
     (r'scale_token', r'backbone.scale_token'),
     (r'encoder\.model\.(.*)', r'backbone.encoder.\1'),
     (r'fusion_norm_layer\.(.*)', r'backbone.fusion_norm_layer.\1'),
-    (r'info_sharing\.(view_pos_table|(?:self_attention_blocks|norm)\..*)', r'backbone.\1'),
+    (r'info_sharing\.(view_pos_table|(?:proj_embed|self_attention_blocks|norm)\..*)', r'backbone.\1'),
     (r'(?:dense_head\.0|dpt_feature_head)\.input_process\.(\d)\.0\.0\.(.*)', r'geometry_head.projects.\1.\2'),
     (r'(?:dense_head\.0|dpt_feature_head)\.input_process\.(\d)\.0\.1\.(.*)', r'geometry_head.resize_layers.\1.\2'),
     (r'(?:dense_head\.0|dpt_feature_head)\.(?:input_process\.(\d)\.1|scratch\.layer_rn\.(\d))\.weight', None),
@@ -36,5 +37,5 @@ def our_name(key: str) -> str | None:
 
 @hook
 def jrs_weight_names(keys: list[str]) -> dict[str, str | None] | None:
-    """Return our names of the keys of a released MapAnything V1.1 (backbones.md section 3)."""
-    return {key: our_name(key) for key in keys} if MARKS <= set(keys) else None
+    """Return our names of the keys of a released MapAnything, V1.1 or V1 (backbones.md section 3)."""
+    return {key: our_name(key) for key in keys} if MARKS <= set(keys) and OF_A_VERSION & set(keys) else None

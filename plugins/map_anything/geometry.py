@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from jrs_plugins.map_anything.backbone import ENCODED
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,3 +74,34 @@ class MapAnythingGeometry(DenseDecoder):
         turned, moved = world_from_cam[..., :3], world_from_cam[..., 3:]
         metres = torch.cat([scale[:, None, None].expand(-1, 3, 1), scale.new_ones(len(scale), 1, 1)], dim=1)[:, None]
         return invert_rigid(torch.cat([turned, moved * metres], dim=-1))
+
+
+@HEADS.register_module()
+class MapAnythingV1Geometry(MapAnythingGeometry):
+    """`MapAnythingGeometry` of V1, whose first branch reads the encoder's patches as they are, wider than the taps.
+
+    Args:
+        dim_in: width of the taps, the backbone's `feature_dim`.
+        encoder_dim: width of the map 'encoder_patches', which takes the place of the first tap.
+        features, out_channels, views_per_chunk, activation_checkpointing: as of `jrs.layers.dpt.DenseFusion`.
+        pose_dim, scale_dim: as of `MapAnythingGeometry`.
+    """
+
+    reads = (ENCODED,)
+
+    def __init__(self, dim_in: int, encoder_dim: int = 1024, features: int = 256,
+                 out_channels: Sequence[int] = (96, 192, 384, 768), pose_dim: int = 784, scale_dim: int = 196,
+                 views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
+        super().__init__(dim_in, features, out_channels, pose_dim, scale_dim, views_per_chunk, activation_checkpointing)
+        self.encoder_dim = encoder_dim
+        self.projects[0] = nn.Conv2d(encoder_dim, out_channels[0], 1)
+
+    def map_shapes(self, grid: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        """Return the shape behind (B, V) of the map that it reads, for a patch grid (h_p, w_p)."""
+        return {ENCODED: (grid[0] * grid[1], self.encoder_dim)}
+
+    def forward(self, features: FeatureTaps) -> Predictions:
+        """Return what `MapAnythingGeometry` does, of 'encoder_patches' (B, V, h_p * w_p, encoder_dim) and the last three of
+        four taps."""
+        taps = [features.maps[ENCODED], *features.taps[1:]]
+        return super().forward(replace(features, taps=taps, tap_grids=[features.patch_grid] + [None] * 3))

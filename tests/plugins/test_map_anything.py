@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,14 @@ from tests.seeded_weights import fill_module_
 
 load_plugins(['map_anything'])
 MapAnything, MapAnythingGeometry = BACKBONES.get('MapAnything'), HEADS.get('MapAnythingGeometry')
+MapAnythingV1, MapAnythingV1Geometry = BACKBONES.get('MapAnythingV1'), HEADS.get('MapAnythingV1Geometry')
 SPEC = Path(os.environ.get('JRS_SPEC', ROOT.parent / 'shared' / 'spec'))
-KEYS = SPEC / 'backbones_keys' / 'mapanything_v1_1.txt'
-needs_keys = pytest.mark.skipif(not KEYS.is_file(), reason=f'{KEYS} is not there; set JRS_SPEC to the folder that has it')
+KEYS, KEYS_V1 = (SPEC / 'backbones_keys' / f'mapanything_{version}.txt' for version in ('v1_1', 'v1'))
+needs_keys = pytest.mark.skipif(not (KEYS.is_file() and KEYS_V1.is_file()),
+                                reason=f'{KEYS} or {KEYS_V1} is not there; set JRS_SPEC to the folder that has them')
 CONFIGS = sorted((ROOT / 'plugins' / 'map_anything' / 'configs').glob('*.py'))
-FULL, ALONE = (ROOT / 'plugins' / 'map_anything' / 'configs' / f'{name}.py'
-               for name in ('map_anything_fada', 'map_anything_geometry'))
+FULL, ALONE, ALONE_V1 = (ROOT / 'plugins' / 'map_anything' / 'configs' / f'{name}.py'
+                         for name in ('map_anything_fada', 'map_anything_geometry', 'map_anything_v1_geometry'))
 GEOMETRY = ('backbone.', 'geometry_head.')
 ENCODERS_OF_KNOWN = {'ray_dirs_encoder', 'depth_encoder', 'depth_scale_encoder', 'cam_rot_encoder', 'cam_trans_encoder',
                      'cam_trans_scale_encoder'}
@@ -71,9 +74,9 @@ def small_model(config: Path = FULL, **overrides) -> nn.Module:
     return build(MODELS, dict(load_config(config, 'debug', overrides).model, num_classes=5), 'model')
 
 
-def listed() -> dict[str, tuple[int, ...]]:
+def listed(keys: Path = KEYS) -> dict[str, tuple[int, ...]]:
     found = {}
-    for line in KEYS.read_text().splitlines():
+    for line in keys.read_text().splitlines():
         if not line.startswith('#'):
             pattern, shape = line.split('  ')[:2]
             found |= dict.fromkeys(expand(pattern), tuple(json.loads(shape)))
@@ -81,32 +84,37 @@ def listed() -> dict[str, tuple[int, ...]]:
 
 
 def test_both_parts_belong_to_the_plugin():
-    assert owner_of(MapAnything) == owner_of(MapAnythingGeometry) == 'map_anything'
+    assert {owner_of(part) for part in (MapAnything, MapAnythingGeometry, MapAnythingV1, MapAnythingV1Geometry)} == {
+        'map_anything'}
 
 
 @needs_keys
-def test_full_size_names_and_shapes_are_those_of_the_released_file_and_what_we_do_not_build_is_dropped():
-    expected = listed()
-    assert len(expected) == 812
+@pytest.mark.parametrize(('keys', 'count', 'query_layers', 'make'), [
+    (KEYS, 812, 8, lambda: (MapAnything(), MapAnythingGeometry(dim_in=1536))),
+    (KEYS_V1, 880, 12, lambda: (MapAnythingV1(), MapAnythingV1Geometry(dim_in=768)))], ids=['V1.1', 'V1'])
+def test_full_size_names_and_shapes_are_those_of_the_released_file_and_what_we_do_not_build_is_dropped(
+        keys, count, query_layers, make):
+    expected = listed(keys)
+    assert len(expected) == count
     ours = manager().hook.jrs_weight_names(keys=list(expected))
     dropped = {key for key, name in ours.items() if name is None}
     assert {key.split('.')[0] for key in dropped} == ENCODERS_OF_KNOWN
     with torch.device('meta'):
-        parts = dict(backbone=MapAnything(), geometry_head=MapAnythingGeometry(dim_in=1536))
-    assert parts['backbone'].num_query_layers == 8
+        parts = dict(zip(('backbone', 'geometry_head'), make(), strict=True))
+    assert parts['backbone'].num_query_layers == query_layers
     built = {f'{part}.{name}': tuple(value.shape) for part, module in parts.items()
              for name, value in module.state_dict().items()}
     found = {}
     for key in expected.keys() - dropped:
         assert found.setdefault(ours[key], expected[key]) == expected[key], f'{key} has two shapes'
     assert found == built
-    assert len(expected) - len(dropped) - len(built) == 76                      # aliases, of 736 distinct tensors
+    assert len(expected) - len(dropped) - len(built) == 76      # aliases, of 736 and 804 distinct tensors
 
 
 @needs_keys
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
 def test_the_command_compares_a_config_with_the_list(config, capsys):
-    assert command('convert', '--keys', KEYS, config) == 0
+    assert command('convert', '--keys', KEYS_V1 if '_v1_' in config.stem else KEYS, config) == 0
     printed = capsys.readouterr().out
     assert '0 missing in the list' in printed and '0 unknown to the model' in printed
 
@@ -129,7 +137,7 @@ def released_file(model: nn.Module, aliases: bool = False) -> dict[str, Tensor]:
 @pytest.mark.parametrize('aliases', [False, True])
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
 def test_a_released_file_loads_by_any_name_of_a_tensor(tmp_path, config, aliases):
-    source = small_model(ALONE)
+    source = small_model(ALONE_V1 if '_v1_' in config.stem else ALONE)
     fill_module_(source)
     state = released_file(source, aliases)
     save_file(state, str(tmp_path / 'model.safetensors'))
@@ -197,6 +205,42 @@ def test_gradients_reach_every_parameter(checkpointing):
     for part in (backbone, head):
         lacking = [name for name, value in part.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
         assert not lacking, lacking
+
+
+@torch.no_grad()
+def test_v1_follows_its_description_step_by_step():
+    """No golden data: the encoder's norm, the linear map of patches and scale token, no class tokens, the first branch."""
+    torch.manual_seed(0)
+    backbone = MapAnythingV1(embed_dim=16, depth=4, num_heads=2, patch_embed='vit', encoder_depth=1, encoder_dim=24,
+                             encoder_heads=2, img_size=42, feature_layers=(-1, 1, 2, 3)).eval()
+    table = backbone.view_pos_table.clone()
+    fill_module_(backbone)
+    backbone.view_pos_table.copy_(table)
+    images = some_images()
+    states, features = run(backbone, images)
+    seen = []
+    hook = backbone.encoder.blocks[-1].register_forward_hook(lambda block, given, tokens: seen.append(tokens))
+    backbone.encoded(images)
+    hook.remove()
+    patches = backbone.fusion_norm_layer(backbone.encoder.norm(seen[0])[:, 1:]).unflatten(0, (2, 3))   # (B, V, 6, 24)
+    torch.testing.assert_close(features.maps['encoder_patches'], patches)
+    tokens = backbone.proj_embed(patches)
+    torch.testing.assert_close(features.taps[0], tokens)
+    offset = torch.zeros(3, 1, 16)
+    offset[0, 0, 1::2] = 1                                                      # 0, 1, 0, 1, ... for the first view
+    scale_token = backbone.proj_embed(backbone.scale_token).expand(2, 1, 16)
+    scene = backbone.self_attention_blocks[0](torch.cat([(tokens + offset).flatten(1, 2), scale_token], dim=1))
+    torch.testing.assert_close(states[0].tokens, scene)
+    view = backbone.self_attention_blocks[1](scene[:, :-1].reshape(6, 6, 16)).view(2, 18, 16)
+    torch.testing.assert_close(features.taps[1].flatten(1, 2), backbone.norm(view))
+    scene = backbone.self_attention_blocks[2](torch.cat([view, scene[:, -1:]], dim=1))
+    torch.testing.assert_close(features.scene_tokens, backbone.norm(scene[:, -1:]))
+    head = MapAnythingV1Geometry(dim_in=16, encoder_dim=24, features=8, out_channels=(4, 4, 4, 4), pose_dim=8, scale_dim=16)
+    assert [project.in_channels for project in head.projects] == [24, 16, 16, 16]
+    before, other = head(features), replace(features, maps={'encoder_patches': patches.roll(1, dims=2)})
+    assert not torch.allclose(head(other).depth, before.depth, rtol=1e-3)
+    ignored = replace(features, taps=[torch.zeros_like(features.taps[0]), *features.taps[1:]])
+    torch.testing.assert_close(head(ignored).depth, before.depth)
 
 
 @torch.no_grad()
