@@ -280,8 +280,8 @@ class FeatureTaps:
         tap_grids: grid (h, w) of each tap, None = `patch_grid`; a tap with a grid of its own holds its patches only,
             (B, V, h * w, feature_dim), row-major. None = all are of `patch_grid`.
         wanted: names of maps that some part `reads`; the model fills it in.
-        maps: those that are there by now, (B, V, ...) each: 'images' (B, V, 3, H, W) in [0, 1], what the backbone leaves, and what
-            heads `leave`.
+        maps: those that are there by now, (B, V, ...) each: 'images' (B, V, 3, H, W) in [0, 1], and
+            what the backbone and heads `leave`.
     """
 
     taps: list[Tensor]

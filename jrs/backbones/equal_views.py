@@ -91,11 +91,6 @@ class EqualViews(StepBackbone):
         """
         return self.with_registers(self.encode(images), images, seen)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the encoder's patch tokens (B, V, h_p * w_p, C) of `images` (B, V, 3, H, W) in [0, 1]."""
-        normalised = (images - self.image_mean) / self.image_std
-        return self.encoder(normalised.flatten(0, 1)).unflatten(0, images.shape[:2])
-
     def with_registers(self, patches: Tensor, images: Tensor, seen: int = 0) -> tuple[State, Layout]:
         """Return the first state, and its layout, of the `patches` (B, V, h_p * w_p, C) of `images` (B, V, 3, H, W)."""
         registers = self.register_token.expand(*images.shape[:2], -1, -1)       # (B, V, registers, C)

@@ -172,6 +172,14 @@ class StepBackbone(nn.Module):
         """
         return FeatureTaps(taps, layout.patch_index, layout.grid, layout.image_size, scene_tokens=state.extra)
 
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the tokens (B, V, N, C) that `encoder` makes of normalised `images` (B, V, 3, H, W), which are in [0, 1].
+
+        For a subclass with an `encoder` (n, 3, H, W) -> (n, N, C) and buffers `image_mean`, `image_std`.
+        """
+        normalised = (images - self.image_mean) / self.image_std
+        return self.encoder(normalised.flatten(0, 1)).unflatten(0, images.shape[:2])
+
     @property
     def causal(self) -> bool:
         """Whether a view sees earlier ones only."""

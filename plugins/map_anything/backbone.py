@@ -61,7 +61,7 @@ class ClassTokenEncoder(nn.Module):
 
 
 class AlternatingViews(StepBackbone):
-    """What both versions share: an encoder, layers that see the scene and one view in turn, a token for the scale. Base class.
+    """What both versions share: an encoder, layers that see the scene and one view in turn, a scale token. Base class.
 
     A subclass says in `start` what goes into the layers.
     """
@@ -81,11 +81,6 @@ class AlternatingViews(StepBackbone):
         self.register_buffer('view_pos_table', table)                           # in the files
         self.register_buffer('image_mean', torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer('image_std', torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
-
-    def encoded(self, images: Tensor) -> Tensor:
-        """Return the encoder's tokens (B, V, 1 + h_p * w_p, C), class first, of `images` (B, V, 3, H, W) in [0, 1]."""
-        normalised = (images - self.image_mean) / self.image_std
-        return self.encoder(normalised.flatten(0, 1)).unflatten(0, images.shape[:2])
 
     def steps(self) -> list[Step]:
         """Return all layers: even ones see the scene, odd ones their view; queries read after the former."""
@@ -159,7 +154,7 @@ class MapAnything(AlternatingViews):
 
     def start(self, images: Tensor) -> tuple[State, Layout]:
         """Return the tokens (B, V, P, C), normalised patches, then the class token of each view; the scale token; places."""
-        tokens = self.encoded(images)
+        tokens = self.encode(images)
         views = torch.cat([self.fusion_norm_layer(tokens[:, :, 1:]), tokens[:, :, :1]], dim=2)      # (B, V, P, C)
         scale_token = self.scale_token.expand(len(images), 1, -1)
         return State(views, scale_token), Layout.of(images, self.patch_size, behind=1, num_extra=1)
@@ -227,7 +222,7 @@ class MapAnythingV1(AlternatingViews):
 
     def start(self, images: Tensor) -> tuple[State, Layout]:
         """Return the patches (B, V, P, C) behind the linear map; the scale token, behind it too; places."""
-        patches = self.fusion_norm_layer(self.encoded(images)[:, :, 1:])        # (B, V, P, encoder_dim)
+        patches = self.fusion_norm_layer(self.encode(images)[:, :, 1:])        # (B, V, P, encoder_dim)
         scale_token = self.proj_embed(self.scale_token).expand(len(images), 1, -1)
         state = State(self.proj_embed(patches), scale_token, kept={ENCODED: patches})
         return state, Layout.of(images, self.patch_size, num_extra=1)

@@ -220,7 +220,7 @@ def test_v1_follows_its_description_step_by_step():
     states, features = run(backbone, images)
     seen = []
     hook = backbone.encoder.blocks[-1].register_forward_hook(lambda block, given, tokens: seen.append(tokens))
-    backbone.encoded(images)
+    backbone.encode(images)
     hook.remove()
     patches = backbone.fusion_norm_layer(backbone.encoder.norm(seen[0])[:, 1:]).unflatten(0, (2, 3))   # (B, V, 6, 24)
     torch.testing.assert_close(features.maps['encoder_patches'], patches)
