@@ -389,12 +389,12 @@ def test_what_memory_a_run_needs_follows_the_steps_and_unknown_heads_mean_no_est
     def training(level, backbone=None):
         model.backbone = model.backbone if backbone is None else backbone
         model.backbone.activation_checkpointing = level
-        estimate = training_memory(model, 4, size, cpu)
-        return estimate.total - 12 * sum(value.numel() for value in model.parameters()) - parameter_bytes(model)
+        estimate = training_memory(model, 40, size, cpu)                    # so many that gradients are not what counts
+        return estimate.total - 8 * sum(value.numel() for value in model.parameters()) - parameter_bytes(model)
     plain, attention, whole = (training(level) for level in (False, 'attention', True))
     assert whole < attention < plain
     view_tokens = 4.0 * (16 + 2) * 24
-    assert training(False, SceneFirst(depth=8)) - plain == pytest.approx(4 * 8 * 21 * view_tokens)      # 8 more blocks
+    assert training(False, SceneFirst(depth=8)) - plain == pytest.approx(40 * 8 * 21 * view_tokens)     # 8 more blocks
     model.depth_head = nn.Identity()
     assert inference_memory(model, 4, size, cpu) is training_memory(model, 4, size, cpu) is None
     assert without_estimate(model) == ['model.depth_head=Identity']
