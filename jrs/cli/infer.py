@@ -31,6 +31,7 @@ EXAMPLES = """examples:
   python tools/infer.py photos/ --out outputs/mine --cameras cameras.json --depth depth/
   python tools/infer.py photos/ --out outputs/mine --checkpoint work_dirs/RUN/weights.safetensors \
       --classes "chair, guitar, fire extinguisher" --vocabulary words/mine.yaml
+  python tools/infer.py photos/ --out outputs/large --windows 24 --overlap 6
   python tools/infer.py walk.mp4 --out outputs/walk --stream 16 --checkpoint work_dirs/stream_vggt_fada/weights.safetensors
 
 written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
@@ -68,6 +69,13 @@ def parser() -> argparse.ArgumentParser:
                        help='views come one at a time, all frames of a video: each sees the first and the last WINDOW '
                        f'ones (default {STREAM_WINDOW}); results are written after each WINDOW views, to OUT/window_0000 '
                        'and so on; memory does not grow. For models that see earlier views only (plugins/stream_vggt)')
+    views.add_argument('--windows', type=positive, metavar='SIZE',
+                       help='hundreds of photos, or all frames of a video, in windows of SIZE views: one forward pass each, '
+                       'memory of one window. Windows are kept in OUT/windows as they are ready, joined by a similarity on '
+                       'the views that they share, and written as one result; windows.json has scale and residual of each '
+                       'join. The same command goes on after a kill')
+    views.add_argument('--overlap', type=positive, metavar='VIEWS',
+                       help='views that a window shares with the next (default a quarter of SIZE)')
     known = options.add_argument_group('what is known', 'every view needs its own, by the name of the photo without suffix; '
                                        'a backbone that takes priors (Pi3X) is told, and in every result what is given '
                                        'replaces what is predicted')
@@ -127,6 +135,9 @@ def infer(args: argparse.Namespace) -> None:
     if args.stream:
         infer_stream(args, reconstruct, say)
         return
+    if args.windows:
+        infer_windows(args, reconstruct, say)
+        return
     photos = reconstruct.load(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every)
     height, width = photos.images.shape[-2:]
     say(f'{len(photos.names)} views, network input {width} x {height}')
@@ -174,6 +185,32 @@ def infer_stream(args: argparse.Namespace, reconstruct: Reconstructor, say: Call
     print(f'\n{reconstruct.advice}\n\nLook at: {written[-1]}')
 
 
+def infer_windows(args: argparse.Namespace, reconstruct: Reconstructor, say: Callable[[str], None]) -> None:
+    """Reconstruct the windows that are not there yet, join all, and write them as one result."""
+    from jrs.engine.inference import default_weights
+    from jrs.engine.joined import join_windows, write_joined
+    from jrs.engine.windows import Plan, StoredWindows, fingerprint, run_windows, settings_of
+    overlap = _overlap(args)
+    views = reconstruct.views(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every, overlap)
+    plan = Plan(len(views), args.windows, overlap)
+    check_names(args.out, [f'{name}.png' for name in views.names])
+    say(f'{len(views)} views in {len(plan.spans)} windows of {args.windows}, {overlap} shared with the next')
+    further = dict(copy=args.copy, vocabulary=None if args.vocabulary is None else fingerprint(args.vocabulary))
+    checkpoint = default_weights() if args.checkpoint is None else expanded(args.checkpoint)
+    store = StoredWindows(args.out, settings_of(reconstruct, checkpoint, views, plan, further))
+    run_windows(reconstruct, views, plan, store, say)
+    joined = join_windows(store, plan, say)
+    written = write_joined(args.out, reconstruct, views, store, plan, joined, args.confidence, args.max_points,
+                           not args.no_glb, _title(args))
+    count = 'geometry only, no queries' if joined.merged is None else f'{len(joined.merged.scores)} instances'
+    say(f'joined: {count}; written: ' + ', '.join(str(path) for path in written))
+    print(f'\n{reconstruct.advice}\n\nLook at: {written[-1]}')
+
+
+def _overlap(args: argparse.Namespace) -> int:
+    return args.overlap or max(args.windows // 4, 1)
+
+
 def _remarked(views: Iterable[LoadedPhotos], say: Callable[[str], None]) -> Iterator[LoadedPhotos]:
     """Yield views that come one at a time; say what people should know of them, each thing once."""
     said = set()
@@ -191,8 +228,11 @@ def _found(scene: Scene) -> str:
 
 def _save(args: argparse.Namespace, scene: Scene, out: Path) -> list[Path]:
     return scene.save(out, args.confidence, args.max_points, not args.no_glb, args.colmap,
-                      title=f'Reconstruction of {readable(Path(args.source[0]).name or args.source[0])}',
-                      objects=args.objects)
+                      title=_title(args), objects=args.objects)
+
+
+def _title(args: argparse.Namespace) -> str:
+    return f'Reconstruction of {readable(Path(args.source[0]).name or args.source[0])}'
 
 
 def check_before_work(args: argparse.Namespace) -> None:
@@ -218,6 +258,7 @@ def check_before_work(args: argparse.Namespace) -> None:
     if args.stream and args.scale_from is not None:
         raise DataError('--scale-from compares a scene at once, and the windows of a stream share one unit: leave out '
                         '--stream or --scale-from.')
+    check_windows(args)
     if args.classes is not None and (args.agnostic or not args.classes.replace(',', '').strip()):
         raise DataError('--classes names words to look for, such as --classes "chair, fire extinguisher"; it does not go '
                         'with --agnostic, objects of any kind.')
@@ -229,6 +270,22 @@ def check_before_work(args: argparse.Namespace) -> None:
     from jrs.io.images import as_video, find_photos
     if as_video(args.source) is None:
         find_photos(args.source[0] if len(args.source) == 1 else args.source)
+
+
+def check_windows(args: argparse.Namespace) -> None:
+    """Raise a DataError for options that do not go with --windows, or an overlap that does not fit into them."""
+    if not args.windows:
+        if args.overlap:
+            raise DataError('--overlap is of windows: give --windows SIZE too, or leave it out.')
+        return
+    others = {'--stream': args.stream, '--cameras': args.cameras, '--depth': args.depth, '--scale-from': args.scale_from,
+              '--colmap': args.colmap, '--objects': args.objects}
+    if given := [name for name, value in others.items() if value]:
+        raise DataError(f'{", ".join(given)}: not with --windows, which joins what windows predict and writes cloud, '
+                        'cameras, masks, instances and the report. Leave out one or the other.')
+    if not 1 <= _overlap(args) < args.windows:
+        raise DataError(f'--overlap must be less than the {args.windows} views of a window, and a window has 2 or more; got '
+                        f'{_overlap(args)}. Windows are joined by what they share, and each must bring new views.')
 
 
 def refuse_results_as_photos(sources: Sequence[str], out: Path) -> None:

@@ -31,7 +31,7 @@ from jrs.engine.words import check_encoder, open_head, set_vocabulary, trained_n
 from jrs.errors import ConfigError, DataError, WeightsError, find_named
 from jrs.geometry.camera import invert_rigid
 from jrs.geometry.cloud import PointCloud, point_cloud
-from jrs.io.images import RESIZES, LoadedPhotos, each_photo, load_photos
+from jrs.io.images import RESIZES, LoadedPhotos, SourceViews, each_photo, load_photos
 from jrs.io.known_geometry import UNITS, unit_in_words
 from jrs.io.known_scale import ScaleSource
 from jrs.io.names import readable
@@ -214,6 +214,11 @@ class Reconstructor:
                   every: int = 1) -> Iterator[LoadedPhotos]:
         """Yield the same one at a time, read when asked for; of a video all frames, unless `max_views` bounds them."""
         return each_photo(source, self.width, max_views=max_views, every=every, **self._input())
+
+    def views(self, source: str | Path | Sequence[str | Path], max_views: int | None = None, every: int = 1,
+              kept: int = 0) -> SourceViews:
+        """Return the same not read yet, to be loaded in parts; of a video all frames, unless `max_views` bounds them."""
+        return SourceViews(source, self.width, max_views=max_views, every=every, kept=kept, **self._input())
 
     def _input(self) -> dict:
         backbone = self.model.backbone

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,6 +151,45 @@ def each_photo(source: str | Path | Sequence[str | Path], width: int = 518, patc
             raise DataError(f'{place.name} becomes {found[0]} x {found[1]} pixels and the first view {shape[0]} x {shape[1]}'
                             ': views that come one at a time are of one shape. Leave it out, or load all at once.')
         yield view
+
+
+class SourceViews:
+    """The views of one scene, named but not read: `load` reads some of them.
+
+    Args:
+        source, width, patch_size, every, resize: as of `load_photos`.
+        max_views: as of `each_photo`.
+        kept: so many of the pictures read last are kept, so that a video is not gone through again for them.
+
+    Raises:
+        DataError: as `load_photos`.
+    """
+
+    def __init__(self, source: str | Path | Sequence[str | Path], width: int = 518, patch_size: int = 14,
+                 max_views: int | None = None, every: int = 1, resize: Resize | None = None, kept: int = 0) -> None:
+        self._whole = _read_source(source, width, patch_size, max_views, every, None)
+        self._size, self._resize = (width, patch_size), resize or resize_lanczos
+        self._open = lru_cache(kept)(lambda place: self._whole.views[place].open())
+        self.left_out, self.notes = self._whole.left_out, self._whole.notes
+
+    def __len__(self) -> int:
+        return len(self._whole.views)
+
+    @property
+    def names(self) -> list[str]:
+        """V names, usable as those of files and apart."""
+        return [view.name for view in self._whole.views]
+
+    @property
+    def originals(self) -> list[Original]:
+        """V pictures that the views are made from."""
+        return [view.original for view in self._whole.views]
+
+    def load(self, start: int, stop: int) -> LoadedPhotos:
+        """Return the views `start` .. `stop` - 1, padded to their common size."""
+        views = [view._replace(open=partial(self._open, place))
+                 for place, view in enumerate(self._whole.views[start:stop], start)]
+        return _assemble(replace(self._whole, views=views), *self._size, self._resize)
 
 
 class _View(NamedTuple):

@@ -75,11 +75,11 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
             written.append(write_cloud(folder / 'instances.ply', cloud, by_instance, unit))
         written.append(write_masks(folder / 'masks', scene, photos))
         record = instances_record(scene, cloud, class_names, palette, weights, novel)
-        written.append(_write_json(folder / 'instances.json', record))
+        written.append(write_json(folder / 'instances.json', record))
         written += [_write_objects(folder / 'objects', scene, photos, cloud, class_names, unit)] if objects else []
     written.append(write_views(folder / 'views', photos))
     if scene.cam_from_world is not None:
-        written.append(_write_json(folder / 'cameras.json', cameras_record(scene, photos)))
+        written.append(write_json(folder / 'cameras.json', cameras_record(scene, photos)))
     if glb and cloud is not None:
         written.append(write_glb(folder / 'scene.glb', scene, cloud))
     if colmap and cloud is not None:
@@ -138,11 +138,16 @@ def origin_columns(cloud: PointCloud) -> dict[str, np.ndarray]:
 
 def write_views(folder: Path, photos: LoadedPhotos) -> Path:
     """Write NAME.jpg per view: what the network saw, laid where it is in the photo; grey where it was cut off."""
-    for old in folder.glob('*.jpg'):                        # of an earlier run, perhaps on other photos
-        old.unlink()
+    remove_old(folder, '*.jpg')
     for view, name in enumerate(photos.names):
         write_jpeg(folder / f'{name}.jpg', view_in_photo(photos, view))
     return folder
+
+
+def remove_old(folder: Path, pattern: str) -> None:
+    """Remove the files of an earlier run, perhaps on other photos."""
+    for old in folder.glob(pattern):
+        old.unlink()
 
 
 def view_in_photo(photos: LoadedPhotos, view: int) -> np.ndarray:
@@ -166,8 +171,7 @@ def write_masks(folder: Path, scene: Reconstruction, photos: LoadedPhotos) -> Pa
     ids = instance_map(scene.instances.packed).cpu()                                         # (V, h, w)
     if int(ids.max()) > 65535:
         raise DataError(f'{folder}: {int(ids.max())} instances do not fit into 16-bit masks.')
-    for old in folder.glob('*.png'):                        # of an earlier run, perhaps on other photos
-        old.unlink()
+    remove_old(folder, '*.png')
     for view, name in enumerate(scene.view_names):
         write_png16(folder / f'{name}.png', original_ids(ids[view], photos, view))
     return folder
@@ -208,15 +212,17 @@ def cameras_record(scene: Reconstruction, photos: LoadedPhotos) -> dict:
 
 
 def instances_record(scene: Reconstruction, cloud: PointCloud | None, class_names: Sequence[str], palette: np.ndarray,
-                     weights: dict | None = None, novel: Collection[str] = ()) -> dict:
+                     weights: dict | None = None, novel: Collection[str] = (), pixels: Tensor | None = None) -> dict:
     """Return what instances.json holds: one entry per instance, `id` as in masks and PLY; no points without a cloud.
+
+    `pixels` (M, V) int64 are those of the masks in each view, where the masks themselves are not at hand.
 
     Where some names are `novel`, each entry says whether its own is.
 
     `palette` (M, 3) uint8 RGB has the colour of each instance.
     """
     found, entries = scene.instances, []
-    pixels = found.packed.pixels().cpu()                                        # (M, V)
+    pixels = found.packed.pixels().cpu() if pixels is None else pixels          # (M, V)
     for index in range(len(found)):
         label = int(found.labels[index])
         entries.append({
@@ -265,7 +271,7 @@ def write_glb(path: Path, scene: Reconstruction, cloud: PointCloud) -> Path:
     return path
 
 
-def _write_json(path: Path, record: dict) -> Path:
+def write_json(path: Path, record: dict) -> Path:
     """Write strict JSON; NaN and infinity, which are no JSON, are an error that names the file."""
     try:
         text = json.dumps(record, indent=1, allow_nan=False)

@@ -107,7 +107,8 @@ def _prepare(scene: Reconstruction, class_names: Sequence[str], truth: InstanceT
     names = [class_name(class_names, int(label)) for label in scene.instances.labels] if count else []
     true_count = 0 if truth is None else len(truth.labels)
     every = instance_colours(count + true_count)
-    truth_of, overlap = match_truth(scene.instances.masks if count else np.zeros((0, 1, 1, 1)),
+    compared = count and true_count                                 # else no mask is unpacked: there may be gigabytes
+    truth_of, overlap = match_truth(scene.instances.masks if compared else np.zeros((count, 1, 1, 1)),
                                     truth.masks if true_count else np.zeros((0, 1, 1, 1)))
     truth_colours = every[count:].copy()
     for index in reversed(range(count)):

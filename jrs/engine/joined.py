@@ -1,0 +1,325 @@
+"""Windows of one scene, read from disk one after the other and written as one result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jrs import __version__
+from jrs.engine.inference import Reconstructor
+from jrs.engine.windows import Plan, StoredWindows, stored_scene, words_of_window
+from jrs.errors import DataError
+from jrs.geometry.alignment import Similarity
+from jrs.geometry.cloud import PointCloud, instance_map, point_cloud
+from jrs.geometry.joining import Join, SharedViews, chain, join, move_cameras
+from jrs.geometry.pixels import at_centres
+from jrs.io.images import LoadedPhotos, SourceViews
+from jrs.io.png import write_jpeg, write_png16
+from jrs.postprocess.export import (
+    cameras_record,
+    instances_record,
+    origin_columns,
+    original_ids,
+    remove_old,
+    view_in_photo,
+    write_cloud,
+    write_glb,
+    write_json,
+)
+from jrs.postprocess.merging import MergedInstances, Overlap, WindowInstances, merge_windows, same_instances
+from jrs.structures import Instances, PackedMasks, Reconstruction
+from jrs.visualization.overlays import instance_colours
+from jrs.visualization.report import MAX_VIEWS, scene_section, write_report
+
+NO_INSTANCE = (150, 154, 162)                  # colour in instances.ply
+MOST_IDS = 65535                               # of a 16-bit mask
+
+
+@dataclass
+class Joined:
+    """How windows become one scene.
+
+    Attributes:
+        similarities: one per window, from its own world to that of the first.
+        joins: how each window but the first is brought to the one before.
+        merged: the instances of all; None from a geometry-only model.
+        queries: (G,), the query of the best part of each.
+        pairs: per join, how many instances are one on both sides.
+    """
+
+    similarities: list[Similarity]
+    joins: list[Join]
+    merged: MergedInstances | None
+    queries: np.ndarray
+    pairs: list[int]
+
+    def record(self, plan: Plan) -> dict:
+        """Return what windows.json holds."""
+        windows = []
+        for number, ((start, stop), owned, whole) in enumerate(zip(plan.spans, plan.owned, self.similarities, strict=True)):
+            to_before = None
+            if number:
+                to_before = self.joins[number - 1].record() | {'same_instances': self.pairs[number - 1]}
+            windows.append({'window': number, 'views': [start, stop - 1], 'taken_from_it': [owned[0], owned[1] - 1],
+                            'scale': whole.scale, 'to_the_one_before': to_before})
+        return {'windows': windows, 'size': plan.size, 'overlap': plan.overlap, 'note':
+                'Views count from 0, both ends included. scale: what depth and translations of the window were multiplied '
+                'by. to_the_one_before: x -> scale * rotation @ x + translation; residual is the median distance of shared '
+                'points and cameras after it, in the unit of the window before; residual_over_distance is that over their '
+                'median distance from the shared cameras; inliers the share of pairs that the fit used.'}
+
+
+@dataclass
+class _Gathered:
+    """What is left of all windows when each has been read once."""
+
+    cameras: list[torch.Tensor] = field(default_factory=list)
+    intrinsics: list[torch.Tensor] = field(default_factory=list)
+    to_input: list[torch.Tensor] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    pixels: list[torch.Tensor] = field(default_factory=list)
+    clouds: list[PointCloud] = field(default_factory=list)
+    shown: list[tuple[Reconstruction, torch.Tensor | None, torch.Tensor]] = field(default_factory=list)
+    notes: list = field(default_factory=list)
+    input_size: tuple[int, int] | None = None
+    mask_size: tuple[int, int] = (1, 1)
+    scale: str = 'arbitrary'
+    ranking: str = ''
+
+
+def join_windows(store: StoredWindows, plan: Plan, say: Callable[[str], None] = print) -> Joined:
+    """Return how the kept windows become one scene; two of them are in memory, with what they share alone.
+
+    Raises:
+        DataError: a window is damaged, or two cannot be joined.
+    """
+    spans, joins, windows, pairs, before = plan.spans, [], [], [], None
+    queries = []
+    for number, (start, stop) in enumerate(spans):
+        with store.open(number) as arrays:
+            if 'scores' in arrays:
+                windows.append(WindowInstances(arrays['scores'], arrays['labels'],
+                                               arrays['embedding'] if 'embedding' in arrays else None))
+                queries.append(arrays['queries'])
+            if number:
+                count = spans[number - 1][1] - start
+                own = _shared(arrays, slice(0, count))
+                joins.append(join(before[0], own[0]))
+                pairs.append(_same(before[1], own[1], windows[-2:]))
+                found = joins[-1]
+                say(f'window {number} joined to {number - 1} on {count} views: scale {found.similarity.scale:.4f}, residual '
+                    f'{found.residual:.3g} ({found.relative:.2%} of the distance), {found.inliers:.0%} of {found.pairs} '
+                    f'pairs, {len(pairs[-1])} instances in both')
+            if number + 1 < len(spans):
+                before = _shared(arrays, slice(spans[number + 1][0] - start, stop - start))
+    merged = merge_windows(windows, pairs) if windows else None
+    best = np.full(0 if merged is None else len(merged.scores), -1, np.int64)
+    for window, own, of_window in zip(windows, queries, merged.of_window if merged else (), strict=True):
+        wins = (best[of_window] < 0) & (window.scores >= merged.scores[of_window])
+        best[of_window[wins]] = own[wins]
+    return Joined(chain(one.similarity for one in joins), joins, merged, best, [len(some) for some in pairs])
+
+
+def write_joined(out: Path, reconstruct: Reconstructor, views: SourceViews, store: StoredWindows, plan: Plan, joined: Joined,
+                 confidence: float = 20.0, max_points: int = 500_000, glb: bool = True, title: str = 'Reconstruction',
+                 facts: dict | None = None) -> list[Path]:
+    """Write the files of `Scene.save` and windows.json from the kept windows, one of which is in memory at a time.
+
+    Each view is that of the window which has it farther from its ends. `confidence` percent of the points of each window are
+    left out, and each has its share of `max_points` by its views; masks and views are read and written one window at a time.
+    The report shows 12 views at most.
+
+    Raises:
+        DataError: a window is damaged, or there are more instances than 16-bit masks have numbers.
+    """
+    merged = joined.merged
+    count = 0 if merged is None else len(merged.scores)
+    if count > MOST_IDS:
+        raise DataError(f'{out}: {count} instances do not fit into 16-bit masks; give a larger --min-score.')
+    folders = [out / 'views'] + ([] if merged is None else [out / 'masks'])
+    for folder, pattern in zip(folders, ('*.jpg', '*.png'), strict=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_old(folder, pattern)
+    names, originals = views.names, views.originals
+    wanted = set(np.linspace(0, plan.views - 1, min(plan.views, MAX_VIEWS)).round().astype(int).tolist())
+    gathered = _Gathered()
+    for number, ((first, _), (start, stop)) in enumerate(zip(plan.spans, plan.owned, strict=True)):
+        with store.open(number) as arrays:
+            scene, photos = stored_scene(arrays, slice(start - first, stop - first), names[start:stop],
+                                         originals[start:stop])
+            words = words_of_window(arrays)
+        scene = _in_the_first(scene, joined.similarities[number])
+        if merged is not None:
+            labels = torch.from_numpy(merged.labels[merged.of_window[number]])
+            scene.instances = dataclasses.replace(scene.instances, labels=labels)
+        _gather(gathered, scene, photos, words, start, merged, number, wanted, confidence,
+                max(max_points * (stop - start) // plan.views, 1))
+        _write_pictures(out, scene, photos, merged, number)
+        del scene, photos
+    return _write_all(out, reconstruct, views, plan, joined, gathered, glb, title, facts or {})
+
+
+def _shared(arrays, places: slice) -> tuple[SharedViews, list[np.ndarray]]:
+    """Return the geometry of some views of a window, and the masks (M, n_s) bool of each, at pixels that are no padding.
+
+    Padding is around the same pixels of a view in every window. The half that the model is less sure of has no depth here.
+    """
+    valid = arrays['valid'][places]                                             # (S, H, W)
+    size = valid.shape[1:]
+    depth, rays, masks = None, None, []
+    if 'depth' in arrays:
+        depth, rays, maps = [], [], arrays['depth'][places].astype(np.float64)
+        sure = arrays['depth_conf'][places] if 'depth_conf' in arrays else None
+        for view, (inside, intrinsics) in enumerate(zip(valid, arrays['intrinsics'][places], strict=True)):
+            own = maps[view][inside]
+            if sure is not None:
+                own[sure[view][inside] < np.median(sure[view][inside])] = 0
+            rows, columns = np.nonzero(inside)
+            pixels = np.stack([columns, rows, np.ones_like(rows)]).astype(np.float64)       # (3, n)
+            depth.append(own)
+            rays.append(np.linalg.solve(intrinsics.astype(np.float64), pixels).T)
+    if 'scores' in arrays:
+        packed = PackedMasks(torch.from_numpy(arrays['bits'][:, places]), torch.from_numpy(arrays['rows']),
+                             tuple(arrays['mask_size'].tolist()))
+        for view, inside in enumerate(valid):
+            one = dataclasses.replace(packed, bits=packed.bits[:, view:view + 1]).dense()[:, 0]     # (M, h, w)
+            masks.append(at_centres(one, size).numpy()[:, inside])
+    return SharedViews(arrays['cam_from_world'][places].astype(np.float64), depth, rays), masks
+
+
+def _same(earlier: list[np.ndarray], later: list[np.ndarray], windows: Sequence[WindowInstances]) -> list[tuple[int, int]]:
+    """Return which instances of two windows are one, by their masks in the shared views."""
+    if not windows:
+        return []
+    overlap = Overlap(*map(len, windows))
+    for masks in zip(earlier, later, strict=True):
+        overlap.add(*masks)
+    return same_instances(overlap.iou, *(window.embedding for window in windows))
+
+
+def _in_the_first(scene: Reconstruction, similarity: Similarity) -> Reconstruction:
+    """Return views of a window in the world and unit of the first one."""
+    cameras = torch.from_numpy(move_cameras(scene.cam_from_world.numpy(), similarity)).float()
+    depth = None if scene.depth is None else scene.depth * similarity.scale
+    return dataclasses.replace(scene, cam_from_world=cameras, depth=depth)
+
+
+def _gather(all_: _Gathered, scene: Reconstruction, photos: LoadedPhotos, words: dict, start: int,
+            merged: MergedInstances | None, number: int, wanted: set[int], confidence: float, max_points: int) -> None:
+    """Keep of the views of a window what the result has of them."""
+    size = tuple(scene.images.shape[-2:])
+    all_.input_size, all_.scale, all_.ranking = all_.input_size or size, words['scale'], words['ranking']
+    all_.cameras.append(scene.cam_from_world)
+    all_.intrinsics.append(scene.intrinsics)
+    all_.to_input.append(photos.input_from_original)
+    all_.sizes += photos.original_sizes
+    all_.notes += [tuple(note) for note in words['notes'] if tuple(note) not in all_.notes]
+    if merged is not None:
+        own = merged.of_window[number]
+        all_.mask_size = scene.instances.packed.size
+        pixels = torch.zeros(len(merged.scores), len(scene.images), dtype=torch.int64)
+        pixels[torch.from_numpy(own)] = scene.instances.packed.pixels()
+        all_.pixels.append(pixels)
+    if not scene.missing_geometry:
+        cloud = point_cloud(scene, photos.valid, confidence, max_points)
+        if merged is not None:
+            cloud.instances = np.concatenate([[0], own + 1]).astype(np.int32)[cloud.instances]
+        cloud.views = cloud.views + np.int32(start)
+        all_.clouds.append(cloud)
+    places = [view - start for view in sorted(wanted) if start <= view < start + len(scene.images)]
+    if places and size == all_.input_size:
+        bits = None
+        if merged is not None:                                                  # all of the scene's, most of them not here
+            packed = scene.instances.packed
+            bits = packed.bits.new_zeros(len(merged.scores), len(places), packed.bits.shape[2])
+            bits[torch.from_numpy(own)] = packed.bits[packed.rows][:, places]
+        shown = Reconstruction(scene.images[places], None if scene.depth is None else scene.depth[places], None,
+                               scene.intrinsics[places], scene.cam_from_world[places],
+                               view_names=[scene.view_names[place] for place in places])
+        all_.shown.append((shown, bits, photos.valid[places]))
+
+
+def _write_pictures(out: Path, scene: Reconstruction, photos: LoadedPhotos, merged: MergedInstances | None,
+                    number: int) -> None:
+    """Write masks/NAME.png and views/NAME.jpg of the views of a window."""
+    ids = None
+    if merged is not None:
+        table = torch.from_numpy(np.concatenate([[0], merged.of_window[number] + 1]))
+        ids = table[instance_map(scene.instances.packed)]                       # (V, h, w)
+    for view, name in enumerate(photos.names):
+        write_jpeg(out / 'views' / f'{name}.jpg', view_in_photo(photos, view))
+        if ids is not None:
+            write_png16(out / 'masks' / f'{name}.png', original_ids(ids[view], photos, view))
+
+
+def _write_all(out: Path, reconstruct: Reconstructor, views: SourceViews, plan: Plan, joined: Joined, all_: _Gathered,
+               glb: bool, title: str, facts: dict) -> list[Path]:
+    merged, height, width = joined.merged, *all_.input_size
+    instances, palette, written = None, instance_colours(0), [out / 'views']
+    if merged is not None:
+        nothing = PackedMasks(torch.zeros(0, plan.views, 0, dtype=torch.uint8), torch.arange(len(merged.scores)),
+                              all_.mask_size)                                   # the masks are on disk
+        instances = Instances(nothing, torch.from_numpy(merged.labels), torch.from_numpy(merged.scores).float(),
+                              torch.from_numpy(joined.queries), ranking=all_.ranking)
+        palette = instance_colours(len(instances))
+    blank = torch.zeros(1).expand(plan.views, 3, height, width)                 # of the size, without memory
+    scene = Reconstruction(blank, None, None, torch.cat(all_.intrinsics), torch.cat(all_.cameras), instances=instances,
+                           view_names=views.names, scale=all_.scale)
+    photos = LoadedPhotos(blank, torch.ones(1, dtype=torch.bool).expand(plan.views, height, width), views.names, all_.sizes,
+                          torch.cat(all_.to_input), views.originals, dict(views.left_out), all_.notes)
+    cloud = _one_cloud(all_.clouds) if all_.clouds else None
+    if cloud is not None:
+        unit = f'unit: {scene.scale}'
+        written.append(write_cloud(out / 'cloud.ply', cloud, cloud.colours, unit, origin_columns(cloud)))
+        if merged is not None:
+            by_instance = np.concatenate([np.array([NO_INSTANCE], np.uint8), palette])[cloud.instances]
+            written.append(write_cloud(out / 'instances.ply', cloud, by_instance, unit))
+        written += [write_glb(out / 'scene.glb', scene, cloud)] if glb else []
+    if merged is not None:
+        record = instances_record(scene, cloud, reconstruct.class_names, palette, reconstruct.weights, reconstruct.novel,
+                                  torch.cat(all_.pixels, dim=1))
+        for index, entry in enumerate(record['instances']):
+            entry['windows'] = [number for number, own in enumerate(merged.of_window) if index in own]
+        written += [out / 'masks', write_json(out / 'instances.json', record)]
+    written.append(write_json(out / 'cameras.json', cameras_record(scene, photos)))
+    written.append(write_json(out / 'windows.json', joined.record(plan)))
+    return [*written, _write_report(out, reconstruct, scene, all_, cloud, joined, title, facts)]
+
+
+def _one_cloud(clouds: Sequence[PointCloud]) -> PointCloud:
+    parts = {name: [getattr(cloud, name) for cloud in clouds] for name in PointCloud.__dataclass_fields__}
+    return PointCloud(**{name: None if values[0] is None else np.concatenate(values) for name, values in parts.items()})
+
+
+def _write_report(out: Path, reconstruct: Reconstructor, scene: Reconstruction, all_: _Gathered, cloud: PointCloud | None,
+                  joined: Joined, title: str, facts: dict) -> Path:
+    parts, masks, valid = zip(*all_.shown, strict=True)
+    stacked = {name: torch.cat([getattr(part, name) for part in parts])
+               for name in ('images', 'intrinsics', 'cam_from_world')}
+    instances = scene.instances
+    if instances is not None:
+        bits = torch.cat(masks, dim=1)
+        instances = dataclasses.replace(instances, packed=PackedMasks(bits, torch.arange(len(bits)), all_.mask_size))
+    depth = None if parts[0].depth is None else torch.cat([part.depth for part in parts])
+    shown = Reconstruction(**stacked, depth=depth, instances=instances, scale=scene.scale,
+                           view_names=[name for part in parts for name in part.view_names])
+    names = [f'{name} (novel)' if name in reconstruct.novel else name for name in reconstruct.class_names]
+    note = (f'{len(shown.view_names)} of {len(scene.view_names)} views are shown; cameras, views and mask pixels below are '
+            'theirs. cameras.json, instances.json and masks/ have all.')
+    section = scene_section(shown, names, cloud=cloud, valid=torch.cat(valid), note=note)
+    worst = max((one.relative for one in joined.joins), default=0.0)
+    height, width = all_.input_size
+    card = {name.replace('_', ' '): reconstruct.weights[name] for name in ('trained_on', 'licence')
+            if name in reconstruct.weights}
+    facts = {'views': len(scene.view_names), 'windows': len(joined.similarities),
+             **({'largest residual of a join': f'{worst:.2%} of the distance'} if joined.joins else {}), **facts,
+             'network input': f'{width} × {height}', 'device': str(reconstruct.device),
+             **({'scores': all_.ranking} if all_.ranking else {}),
+             'points': 'none' if cloud is None else f'{len(cloud.points):,}', 'weights': reconstruct.weights['file'], **card}
+    return write_report(out / 'report.html', title, [section], facts, reconstruct.advice,
+                        f'made by jrs {__version__}; scale {scene.scale}')

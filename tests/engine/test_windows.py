@@ -1,0 +1,148 @@
+"""Windows of photos: which views go together, what is kept and refused, and all of it as one result."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jrs.config import REPOSITORY, load_config
+from jrs.engine import windows as engine
+from jrs.engine.build import build_model
+from jrs.engine.inference import Reconstructor
+from jrs.engine.windows import Plan, fingerprint
+from jrs.errors import DataError
+from jrs.io.ply import read_ply
+from jrs.io.png import read_png16
+from jrs.io.weights import save_weights
+from tests._data import command
+
+
+def test_windows_share_views_and_each_view_is_taken_from_one():
+    plan = Plan(9, 4, 2)
+    assert plan.spans == [(0, 4), (2, 6), (4, 8), (6, 9)] and plan.owned == [(0, 3), (3, 5), (5, 7), (7, 9)]
+    assert Plan(3, 4, 2).spans == [(0, 3)] and Plan(4, 4, 3).spans == [(0, 4)] and Plan(5, 4, 3).spans == [(0, 4), (1, 5)]
+    for views in range(1, 40):
+        plan = Plan(views, 7, 3)
+        assert [view for start, stop in plan.owned for view in range(start, stop)] == list(range(views))
+        assert all(first <= start < stop <= last
+                   for (first, last), (start, stop) in zip(plan.spans, plan.owned, strict=True))
+    with pytest.raises(DataError, match='in 1 .. 3 for windows of 4'):
+        Plan(9, 4, 4)
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """Nine photos of two shapes, so that windows are padded differently."""
+    folder = tmp_path_factory.mktemp('photos')
+    for number in range(9):
+        size = (60, 80, 3) if number % 4 else (40, 80, 3)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, size, np.uint8)).save(folder / f'{number}.png')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """An untrained debug model beside its config."""
+    folder = tmp_path_factory.mktemp('run')
+    cfg = load_config(REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py', 'debug')
+    torch.manual_seed(0)
+    (folder / 'config.py').write_text(cfg.pretty_text)
+    save_weights(build_model(cfg), folder / 'weights.safetensors', dict(origin='a test'))
+    return folder / 'weights.safetensors'
+
+
+def infer(photos, out, weights, *more):
+    return command('infer', photos, '--out', out, '--checkpoint', weights, '--device', 'cpu', '--no-glb', '--min-score', 0,
+                   '--windows', 4, '--overlap', 2, *more)
+
+
+@pytest.fixture(scope='module')
+def result(photos, weights, tmp_path_factory):
+    """A finished run that was killed in its third window, and went on: its folder, and the views of the later passes."""
+    out, passes, whole = tmp_path_factory.mktemp('windows') / 'out', [], Reconstructor.__call__
+
+    def dying(self, photos, *args, **options):
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        passes.append(photos.names)
+        return whole(self, photos, *args, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reconstructor, '__call__', dying)
+        assert infer(photos, out, weights) == 130
+        assert sorted(path.name for path in (out / 'windows').iterdir()) == ['0000.npz', '0001.npz', 'settings.json']
+        patch.setattr(Reconstructor, '__call__', lambda self, photos, **more: passes.append(photos.names) or
+                      whole(self, photos, **more))
+        assert infer(photos, out, weights) == 0
+    return out, passes[2:]
+
+
+def test_what_is_finished_is_not_run_again(result):
+    assert result[1] == [['4', '5', '6', '7'], ['6', '7', '8']]
+
+
+def test_the_joined_result_has_the_usual_files_and_says_how_windows_fit(result):
+    out = result[0]
+    assert {path.name for path in out.iterdir()} == {'windows', 'cloud.ply', 'instances.ply', 'masks', 'views',
+                                                     'instances.json', 'cameras.json', 'report.html', 'windows.json'}
+    cameras = json.loads((out / 'cameras.json').read_text())['cameras']
+    assert [camera['name'] for camera in cameras] == [str(number) for number in range(9)]
+    np.testing.assert_allclose(cameras[0]['cam_from_world'], np.eye(4), atol=1e-6)
+    for camera in cameras:
+        rotation = np.array(camera['cam_from_world'])[:3, :3]
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
+    windows = json.loads((out / 'windows.json').read_text())['windows']
+    assert [window['views'] for window in windows] == [[0, 3], [2, 5], [4, 7], [6, 8]]
+    joins = [window['to_the_one_before'] for window in windows]
+    assert joins[0] is None and all(join['residual'] >= 0 and join['pairs'] > 100 for join in joins[1:])
+    np.testing.assert_allclose(np.cumprod([1, *(join['scale'] for join in joins[1:])]),
+                               [window['scale'] for window in windows])
+    assert 'of 9 views are shown' in (out / 'report.html').read_text()
+
+
+def test_masks_points_and_instances_have_the_same_numbers(result):
+    out = result[0]
+    record = json.loads((out / 'instances.json').read_text())['instances']
+    assert record and [entry['score'] for entry in record] == sorted((entry['score'] for entry in record), reverse=True)
+    assert max(len(entry['windows']) for entry in record) > 1                   # merged
+    seen = set()
+    for number in range(9):
+        ids = read_png16(out / 'masks' / f'{number}.png')
+        assert ids.shape == ((60, 80) if number % 4 else (40, 80))
+        for which in np.unique(ids[ids > 0]).tolist():
+            assert record[which - 1]['mask_pixels_per_view'][str(number)] > 0
+            seen.add(which)
+    points = read_ply(out / 'cloud.ply')[0]
+    assert set(np.unique(points['view']).tolist()) == set(range(9))
+    assert set(np.unique(points['instance']).tolist()) - {0} <= seen
+    counts = np.bincount(points['instance'], minlength=len(record) + 1)[1:]
+    assert [entry['points'] for entry in record] == counts.tolist()
+
+
+def test_another_model_other_photos_or_settings_are_refused(result, photos, weights, tmp_path, capsys):
+    out = result[0]
+    assert infer(photos, out, weights, '--overlap', 1) != 0
+    assert 'overlap was 2, now 1' in capsys.readouterr().err
+    assert infer(photos, out, weights, '--max-views', 5) != 0
+    assert re.search(r'other photos \(9 then, 5 now\)', capsys.readouterr().err)
+    other = tmp_path / 'weights.safetensors'
+    (tmp_path / 'config.py').write_bytes((weights.parent / 'config.py').read_bytes())
+    other.write_bytes(weights.read_bytes()[:-1] + b'\x01')
+    assert fingerprint(other) != fingerprint(weights)
+    assert infer(photos, out, other) != 0
+    assert 'weights was' in capsys.readouterr().err
+
+
+def test_what_does_not_go_with_windows_and_damage_are_said(result, photos, weights, tmp_path, capsys):
+    for more, words in ((('--colmap',), '--colmap: not with --windows'),
+                        (('--overlap', 4), 'must be less than the 4 views')):
+        assert infer(photos, tmp_path / 'new', weights, *more) != 0
+        assert words in capsys.readouterr().err
+    assert command('infer', photos, '--out', tmp_path / 'new', '--overlap', 2, '--no-glb') != 0
+    assert '--overlap is of windows' in capsys.readouterr().err
+    store = engine.StoredWindows(tmp_path, dict(a=1))
+    store.path(0).write_bytes(b'PK\x03\x04 cut off')
+    with pytest.raises(DataError, match='0000.npz cannot be read.*remove it'), store.open(0):
+        pass
