@@ -19,6 +19,8 @@ from jrs.geometry.cloud import PointCloud, instance_map, point_cloud
 from jrs.geometry.joining import Join, SharedViews, chain, join, move_cameras
 from jrs.geometry.pixels import at_centres
 from jrs.io.images import LoadedPhotos, SourceViews
+from jrs.io.known_geometry import unit_in_words
+from jrs.io.photo_files import reasons, remarks_on
 from jrs.io.png import write_jpeg, write_png16
 from jrs.postprocess.export import (
     cameras_record,
@@ -274,7 +276,7 @@ def _write_all(out: Path, reconstruct: Reconstructor, views: SourceViews, plan: 
                           torch.cat(all_.to_input), views.originals, dict(views.left_out), all_.notes)
     cloud = _one_cloud(all_.clouds) if all_.clouds else None
     if cloud is not None:
-        unit = f'unit: {scene.scale}'
+        unit = f'unit: {unit_in_words(scene.scale)}'
         written.append(write_cloud(out / 'cloud.ply', cloud, cloud.colours, unit, origin_columns(cloud)))
         if merged is not None:
             by_instance = np.concatenate([np.array([NO_INSTANCE], np.uint8), palette])[cloud.instances]
@@ -288,6 +290,8 @@ def _write_all(out: Path, reconstruct: Reconstructor, views: SourceViews, plan: 
         written += [out / 'masks', write_json(out / 'instances.json', record)]
     written.append(write_json(out / 'cameras.json', cameras_record(scene, photos)))
     written.append(write_json(out / 'windows.json', joined.record(plan)))
+    facts = {**facts, **({'not read': reasons(photos.left_out, shown=None)} if photos.left_out else {}),
+             **({'how it was read': '; '.join(remarks_on(photos.notes, None))} if photos.notes else {})}
     return [*written, _write_report(out, reconstruct, scene, all_, cloud, joined, title, facts)]
 
 

@@ -195,7 +195,7 @@ def _damaged(path: Path, error: Exception) -> str:
 def _refuse_others(path: Path, settings: dict) -> None:
     """Raise a DataError where the settings in a file are not these."""
     try:
-        there = json.loads(path.read_text(encoding='utf-8'))
+        there = json.loads(path.read_text(encoding='utf-8-sig'))
     except ValueError as error:
         raise DataError(f'{path} is damaged ({error}): remove {path.parent}, or choose another --out.') from error
     other = [name for name in {**settings, **there} if there.get(name) != settings.get(name)]

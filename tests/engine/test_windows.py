@@ -3,6 +3,7 @@
 import json
 import re
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,10 @@ from jrs.engine.build import build_model
 from jrs.engine.inference import Reconstructor
 from jrs.engine.windows import Plan, fingerprint
 from jrs.errors import DataError
+from jrs.io.images import SourceViews
 from jrs.io.ply import read_ply
 from jrs.io.png import read_png16
+from jrs.io.video import VideoFrames
 from jrs.io.weights import save_weights
 from tests._data import command
 
@@ -52,6 +55,19 @@ def weights(tmp_path_factory):
     (folder / 'config.py').write_text(cfg.pretty_text)
     save_weights(build_model(cfg), folder / 'weights.safetensors', dict(origin='a test'))
     return folder / 'weights.safetensors'
+
+
+def test_a_video_is_gone_through_once_though_windows_share_frames(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr('jrs.io.video.VideoFrames', lambda path: opened.append(path) or VideoFrames(path))
+    writer = cv2.VideoWriter(str(tmp_path / 'walk.mkv'), cv2.VideoWriter_fourcc(*'MJPG'), 30, (80, 60))
+    for frame in np.random.default_rng(0).integers(0, 256, (7, 60, 80, 3), np.uint8):
+        writer.write(frame)
+    writer.release()
+    views, plan = SourceViews(tmp_path / 'walk.mkv', 56, kept=2), Plan(7, 4, 2)
+    parts = [views.load(start, stop) for start, stop in plan.spans]
+    assert len(views) == 7 and len(opened) == 1 and [len(part.names) for part in parts] == [4, 4, 3]
+    assert parts[0].images[2:].equal(parts[1].images[:2]) and not parts[0].images[0].equal(parts[0].images[2])
 
 
 def infer(photos, out, weights, *more):
