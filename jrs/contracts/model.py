@@ -23,6 +23,7 @@ OF_THE_BACKBONE = {
     'dim_in': 'width of its taps, `feature_dim`',
     'tap_dims': 'width of each of its taps, one number per tap',
     'patch_size': 'side of a patch in pixels',
+    'num_special': 'its special tokens per view; 0 where it does not say how many',
     'num_classes': 'K, `model.num_classes`'}
 
 

@@ -15,6 +15,7 @@ from jrs.heads.pose import PoseHead
 from jrs.layers.block import Block
 from jrs.layers.dpt import HeadMemory
 from jrs.layers.rope import GridRotation, patch_positions
+from jrs.layers.whole import Whole
 from jrs.structures import FeatureTaps, Predictions
 
 HEAD_WIDTH = 64                                # of all decoders, however wide
@@ -72,6 +73,7 @@ class ViewGeometry(nn.Module):
         rope_base: base of their rotary position embedding.
         views_per_chunk: views that are read at a time, at most.
         activation_checkpointing: in training, recompute every chunk in the backward pass.
+        num_special: special tokens of a view that the decoders read beside the patches, for the estimate of memory.
 
     Attributes:
         largest_log_depth: log z counts as at most this.
@@ -80,9 +82,11 @@ class ViewGeometry(nn.Module):
     largest_log_depth = math.inf
 
     def __init__(self, dim_in: int, dim: int, patch_size: int, make_pixel_head: Callable[..., nn.Module], depth: int = 5,
-                 rope_base: float = 100.0, views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
+                 rope_base: float = 100.0, views_per_chunk: int = 8, activation_checkpointing: bool = False,
+                 num_special: int = 0) -> None:
         super().__init__()
         self.views_per_chunk = views_per_chunk
+        self.num_special = num_special
         self.activation_checkpointing = activation_checkpointing
         self.patch_size = patch_size
         self.point_decoder = ViewDecoder(dim_in, dim, dim, depth, rope_base)
@@ -93,15 +97,21 @@ class ViewGeometry(nn.Module):
         self.camera_head = PoseHead(dim // 2)
 
     def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
-        """Return what reading `views` views of (H, W) = `size` needs; special tokens are few beside the patches."""
-        grid = tuple(side // self.patch_size for side in size)
-        tokens, pixels = grid[0] * grid[1] * self.point_decoder.projects.out_features, size[0] * size[1]
+        """Return what reading `views` views of (H, W) = `size` needs."""
+        grid, width = tuple(side // self.patch_size for side in size), self.point_decoder.projects.out_features
+        patches, pixels = grid[0] * grid[1] * width, size[0] * size[1]
+        tokens = patches + self.num_special * width
         saved, alive = zip(*(head.values(grid) for head in (self.point_head, self.conf_head)), strict=True)
         blocks = sum(len(one.blocks) for one in (self.point_decoder, self.conf_decoder, self.camera_decoder))
         whole = (SAVED_BLOCK * blocks + SAVED_ENDS) * tokens + SAVED_PIXEL * pixels + sum(saved)
-        at_once = min(views, self.views_per_chunk)
-        needed = max(ALIVE_BLOCK * tokens, ALIVE_PIXEL * pixels + max(alive))
-        return HeadMemory(4.0 * needed * at_once, 4.0 * whole,
+        at_once, stays = min(views, self.views_per_chunk), (2 + RAYS) * pixels
+        # While blocks run, one map of those that stay is not there yet.
+        needed = max(ALIVE_BLOCK * tokens - pixels, ALIVE_PIXEL * pixels + patches + max(alive))
+        chunk = needed * at_once
+        if views > at_once:                        # what a further chunk leaves exists beside the whole until it is copied
+            further = min(at_once, views - at_once)
+            chunk = max(chunk - stays * (views - at_once), stays * at_once, (needed + stays) * further)
+        return HeadMemory(4.0 * chunk, 4.0 * whole,
                           at_once if self.activation_checkpointing else None, 4.0 * RAYS * pixels)
 
     def forward(self, features: FeatureTaps) -> Predictions:
@@ -110,10 +120,11 @@ class ViewGeometry(nn.Module):
         Reads the last of the taps (B, V, P, dim_in). The world of the encodings is any frame.
         """
         tap = features.taps[-1]
+        whole = Whole(tap.shape[0] * tap.shape[1])
         with torch.autocast(tap.device.type, enabled=False):
-            chunks = [self._read_chunk(tokens, features) for tokens in tap.flatten(0, 1).float().split(self.views_per_chunk)]
-        encoding, depth, confidence, rays = (torch.cat(parts).unflatten(0, tap.shape[:2])   # (B, V, ...) each
-                                             for parts in zip(*chunks, strict=True))
+            for tokens in tap.flatten(0, 1).split(self.views_per_chunk):
+                whole.add(self._read_chunk(tokens.float(), features))
+        encoding, depth, confidence, rays = (part.unflatten(0, tap.shape[:2]) for part in whole.parts())   # (B, V, ...) each
         return Predictions([encoding], depth, confidence, extras={'rays': rays})
 
     def _read_chunk(self, tokens: Tensor, features: FeatureTaps) -> tuple[Tensor, ...]:

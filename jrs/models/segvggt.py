@@ -116,6 +116,7 @@ class SegVGGT(BaseModel):
         self.backbone = build(BACKBONES, backbone, 'model.backbone')
         offers = dict(dim=self.backbone.embed_dim, num_layers=self.backbone.num_query_layers,
                       dim_in=self.backbone.feature_dim, patch_size=self.backbone.patch_size, num_classes=num_classes,
+                      num_special=getattr(self.backbone, 'num_special', 0),
                       layer_kinds=getattr(self.backbone, 'layer_kinds', None), tap_dims=_tap_dims(self.backbone))
         self.camera_head = build(HEADS, camera_head, 'model.camera_head', **offers)
         self.depth_head = build(HEADS, depth_head, 'model.depth_head', **offers)

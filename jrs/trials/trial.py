@@ -68,7 +68,8 @@ def argument_values(folder: Path) -> dict[str, object]:
     alignment = build(ALIGNMENTS, dict(type='JensenShannon'), 'model.alignment')
     return dict(
         dim=inputs.DIM, dim_in=inputs.DIM_IN, tap_dims=(inputs.DIM_IN,) * 4,
-        num_layers=inputs.LAYERS, patch_size=inputs.PATCH, num_classes=inputs.CLASSES,
+        num_layers=inputs.LAYERS, patch_size=inputs.PATCH, num_special=2,
+        num_classes=inputs.CLASSES,
         num_queries=inputs.QUERIES, embedding_dim=inputs.EMBEDDING, num_heads=2, weight=1.0, weights=WEIGHTS,
         alignment=alignment, costs=dict(classification=dict(type='ClassCost'), mask_dice=dict(type='MaskDiceCost')),
         data_root=str(folder), seed=0, num_scenes=3, slots=1, rank=0, world_size=1)

@@ -19,9 +19,11 @@ class Pi3Geometry(ViewGeometry):
         rope_base: base of their rotary position embedding.
         views_per_chunk: views that are read at a time, at most.
         activation_checkpointing: in training, recompute every chunk in the backward pass.
+        num_special: special tokens of a view, the backbone's, for the estimate of memory.
     """
 
     def __init__(self, dim_in: int, dim: int, patch_size: int, depth: int = 5, rope_base: float = 100.0,
-                 views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
+                 views_per_chunk: int = 8, activation_checkpointing: bool = False,
+                 num_special: int = 5) -> None:
         super().__init__(dim_in, dim, patch_size, lambda *widths: PixelHead(dim, sum(widths), patch_size), depth, rope_base,
-                         views_per_chunk, activation_checkpointing)
+                         views_per_chunk, activation_checkpointing, num_special)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 NORM_WIDTH = 32                                # channels of a group of the second norm
 SAVED_STAGE = 20                               # maps of a stage that its backward pass needs
-ALIVE_PIXEL = 10                               # values of a pixel beside the widest maps, without one
+ALIVE_PIXEL = 16                               # values of a pixel beside the widest maps, without one
 
 
 def convolution(dim_in: int, dim: int) -> nn.Conv2d:

@@ -36,15 +36,17 @@ class Pi3XGeometry(ViewGeometry):
         rope_base: base of the rotary position embedding.
         views_per_chunk: views that are read at a time, at most.
         activation_checkpointing: in training, recompute every chunk in the backward pass.
+        num_special: special tokens of a view, the backbone's, for the estimate of memory.
     """
 
     largest_log_depth = 15.0
 
     def __init__(self, dim_in: int, dim: int, patch_size: int, depth: int = 5, widths: Sequence[int] = (256, 128, 64),
                  last_width: int = 32, metric_dim: int | None = None, metric_depth: int | None = None,
-                 rope_base: float = 100.0, views_per_chunk: int = 4, activation_checkpointing: bool = False) -> None:
+                 rope_base: float = 100.0, views_per_chunk: int = 4, activation_checkpointing: bool = False,
+                 num_special: int = 5) -> None:
         super().__init__(dim_in, dim, patch_size, lambda *branches: ConvHead(dim, widths, last_width, branches, patch_size),
-                         depth, rope_base, views_per_chunk, activation_checkpointing)
+                         depth, rope_base, views_per_chunk, activation_checkpointing, num_special)
         metric_dim = metric_dim or dim // 2
         self.metric_token = nn.Parameter(1e-6 * torch.randn(1, 1, dim_in))
         self.metric_decoder = MetricDecoder(dim_in, metric_dim, metric_depth or depth, rope_base)
@@ -53,8 +55,8 @@ class Pi3XGeometry(ViewGeometry):
     def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
         """Return what `ViewGeometry.memory` does, with the metric decoder, which reads all views at once."""
         found, decoder = super().memory(views, size, device), self.metric_decoder
-        patches = size[0] // self.patch_size * (size[1] // self.patch_size)
-        width = 4.0 * patches * decoder.linear_out.in_features
+        tokens = size[0] // self.patch_size * (size[1] // self.patch_size) + self.num_special
+        width = 4.0 * tokens * decoder.linear_out.in_features
         return replace(found, chunk=max(found.chunk, ALIVE_METRIC * width * views),
                        kept=(SAVED_METRIC * len(decoder.blocks) + 1) * width)
 

@@ -41,7 +41,7 @@ def alive_bytes(head: nn.Module, features: FeatureTaps) -> int:
 
 
 def check_memory(head: nn.Module, views: int, size: tuple[int, int], share: float) -> None:
-    """Compare `head.memory` with what is measured, all views in one chunk."""
+    """Compare `head.memory` with what is measured, for a backbone with the five special tokens of `some_taps`."""
     features = some_taps(views, size, head.patch_size, head.point_decoder.projects.in_features)
     said, pixels = head.memory(views, size, torch.device('cpu')), size[0] * size[1]
     ends = views * (4 * 2 * pixels + said.outputs)                      # depth and confidence stay, and the rest

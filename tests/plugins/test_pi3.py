@@ -349,9 +349,15 @@ def test_the_main_experiment_trains_with_it_by_one_override(debug_data, tmp_path
     assert resolved.plugins == ['pi3'] and resolved.model.backbone.type == 'Pi3'
 
 
-@pytest.mark.parametrize(('dim', 'depth', 'size'), [(64, 2, (112, 168)), (512, 1, (112, 140))])
-def test_the_head_takes_the_memory_that_it_says(dim, depth, size):
-    check_memory(Pi3Geometry(2 * dim, dim, 14, depth=depth), 4, size, 0.15)
+@pytest.mark.parametrize(('dim', 'depth', 'size', 'views'), [
+    (64, 2, (112, 168), 4), (512, 1, (112, 140), 4), (512, 2, (56, 84), 3), (64, 2, (56, 84), 12), (128, 1, (112, 84), 20)])
+def test_the_head_takes_the_memory_that_it_says(dim, depth, size, views):
+    """Few patches beside the special tokens; one chunk, and several."""
+    check_memory(Pi3Geometry(2 * dim, dim, 14, depth=depth), views, size, 0.1)
+
+
+def test_the_model_tells_the_head_how_many_special_tokens_there_are():
+    assert small_model(ALONE, **{'model.backbone.num_register_tokens': 3}).geometry_head.num_special == 3
 
 
 def test_the_estimate_of_a_training_step_is_what_it_takes():
