@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from jrs.geometry.camera import invert_rigid, quaternion_from_rotation
 from jrs.heads.pose import PoseHead
 from jrs.layers.block import Block
-from jrs.layers.dpt import HeadMemory
+from jrs.layers.dpt import HeadMemory, chunk_memory
 from jrs.layers.rope import GridRotation, patch_positions
 from jrs.layers.whole import Whole
 from jrs.structures import FeatureTaps, Predictions
@@ -107,10 +107,7 @@ class ViewGeometry(nn.Module):
         at_once, stays = min(views, self.views_per_chunk), (2 + RAYS) * pixels
         # While blocks run, one map of those that stay is not there yet.
         needed = max(ALIVE_BLOCK * tokens - pixels, ALIVE_PIXEL * pixels + patches + max(alive))
-        chunk = needed * at_once
-        if views > at_once:                        # what a further chunk leaves exists beside the whole until it is copied
-            further = min(at_once, views - at_once)
-            chunk = max(chunk - stays * (views - at_once), stays * at_once, (needed + stays) * further)
+        chunk = chunk_memory(needed, stays, views, at_once)
         return HeadMemory(4.0 * chunk, 4.0 * whole,
                           at_once if self.activation_checkpointing else None, 4.0 * RAYS * pixels)
 

@@ -41,6 +41,19 @@ class HeadMemory:
     kept: float = 0.0
 
 
+def chunk_memory(needed: float, stays: float, views: int, at_once: int) -> float:
+    """Return what is alive at a time beside what stays of all `views`, where chunks of `at_once` are put into a whole.
+
+    Args:
+        needed: of one view while its chunk is made, beside what stays of it.
+        stays: of one view; what a further chunk leaves exists twice until it is copied (`jrs.layers.whole.Whole`).
+    """
+    if views <= at_once:
+        return needed * views
+    further = min(at_once, views - at_once)
+    return max(needed * at_once - stays * (views - at_once), stays * at_once, (needed + stays) * further)
+
+
 class DenseFusion(nn.Module):
     """Fuses four taps of a backbone into one map per view, (F, 8 h_p, 8 w_p) or half of that (vggt.md section 8).
 

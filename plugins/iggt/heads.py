@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
 from jrs_plugins.iggt.windows import CrossAttention, WindowCross, WindowSelf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jrs.errors import ConfigError
 from jrs.heads.points import PointHead
-from jrs.layers.dpt import DenseFusion, output_convolutions, resize_map
+from jrs.layers.dpt import DenseFusion, HeadMemory, chunk_memory, output_convolutions, resize_map
 from jrs.registry import HEADS
 from jrs.structures import FeatureTaps
 
 COARSE, FINE = 'point_fusion_coarse', 'point_fusion_fine'
 SHORTEST = 1e-12                               # embedding before it is brought to length 1
+# Values alive for a place of the finest fused map, eight to a patch along each side; measured (tests/plugins/test_iggt.py).
+SAVED_WIDE, SAVED_REST = 24.4, 661             # for the backward pass: maps of width F; beside them
+ALIVE_WINDOWS = 9.66                           # without one, maps of width F: in overlapping windows,
+ALIVE_WIDE, ALIVE_REST = 5.17, 552             # and in the last attention; beside them
 
 
 @HEADS.register_module()
 class IGGTPointHead(PointHead):
-    """`PointHead` that leaves what its fusion has after the coarsest block (h_p, w_p) and after the third (4 h_p, 4 w_p)."""
+    """`PointHead` that leaves what its fusion has after the coarsest block (h_p, w_p) and after the third (4 h_p, 4 w_p).
+
+    Args:
+        dim_in, features, out_channels, views_per_chunk, activation_checkpointing, skip: as of `ConfidentMaps`.
+        patch_size: side of a patch in pixels, the backbone's, for the estimate of memory.
+    """
 
     leaves = (COARSE, FINE)
+
+    def __init__(self, dim_in: int, features: int = 256, out_channels: Sequence[int] = (256, 512, 1024, 1024),
+                 views_per_chunk: int = 8, activation_checkpointing: bool = False, skip: str = 'rectified',
+                 patch_size: int = 14) -> None:
+        super().__init__(dim_in, features, out_channels, views_per_chunk, activation_checkpointing, skip)
+        self.patch_size = patch_size
 
     def forward(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:
         """Return points (B, V, H, W, 3) and their confidence > 1 (B, V, H, W), from four taps (B, V, P, dim_in)."""
@@ -32,6 +51,11 @@ class IGGTPointHead(PointHead):
         features.leave(COARSE, coarse)
         features.leave(FINE, fine)
         return self.quantity(maps[:, :, :-1]), 1 + maps[:, :, -1].exp()
+
+    def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
+        """Return what `PointHead.memory` does, with the fusion maps that stay: 1 + 16 places of a patch."""
+        found, grid = super().memory(views, size, device), tuple(side // self.patch_size for side in size)
+        return replace(found, outputs=found.outputs + 4.0 * 17 * grid[0] * grid[1] * self.scratch.features)
 
 
 @HEADS.register_module()
@@ -50,6 +74,7 @@ class IGGTFeatures(DenseFusion):
         window_heads: heads of those in windows, which have widths F and F / 2.
         views_per_chunk: views that are decoded at a time, at most.
         activation_checkpointing: in training, recompute every chunk in the backward pass.
+        patch_size: side of a patch in pixels, the backbone's, for the estimate of memory.
 
     Raises:
         ConfigError: a width that heads do not divide.
@@ -60,12 +85,12 @@ class IGGTFeatures(DenseFusion):
     example = dict(features=16, cross_heads=2, window_heads=2)
 
     def __init__(self, dim_in: int, features: int = 256, channels: int = 8, cross_heads: int = 8, window_heads: int = 4,
-                 views_per_chunk: int = 8, activation_checkpointing: bool = False) -> None:
+                 views_per_chunk: int = 8, activation_checkpointing: bool = False, patch_size: int = 14) -> None:
         if features % 8 or features % cross_heads or (features // 2) % window_heads:
             raise ConfigError(f'IGGTFeatures.features must be a multiple of 8, of cross_heads and of twice window_heads, '
                               f'got features={features}, cross_heads={cross_heads}, window_heads={window_heads}.')
         super().__init__(dim_in, features, (features,) * 4, views_per_chunk, activation_checkpointing, positions=False)
-        self.embedding_dim, self.features = channels, features
+        self.embedding_dim, self.features, self.patch_size = channels, features, patch_size
         self.resize_layers = adaptor_levels(features)
         self.scratch.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
         self.scratch.output_conv2 = output_convolutions(features, channels)
@@ -77,6 +102,17 @@ class IGGTFeatures(DenseFusion):
     def map_shapes(self, grid: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
         """Return the shapes behind (B, V) of the maps that it reads, for a patch grid (h_p, w_p)."""
         return {COARSE: (self.features, *grid), FINE: (self.features, 4 * grid[0], 4 * grid[1])}
+
+    def memory(self, views: int, size: tuple[int, int], device: torch.device) -> HeadMemory:
+        """Return what the embeddings of `views` views of (H, W) = `size` need."""
+        patches, pixels = size[0] // self.patch_size * (size[1] // self.patch_size), size[0] * size[1]
+        finest, made = 64 * patches, self.embedding_dim * pixels
+        taps = sum(project.in_channels for project in self.projects)
+        saved = finest * (SAVED_WIDE * self.features + SAVED_REST) + 2 * made + 2 * taps * patches
+        at_once = min(views, self.views_at_a_time(device, size, views))
+        alive = finest * max(ALIVE_WINDOWS * self.features, ALIVE_WIDE * self.features + ALIVE_REST)
+        chunk = max(chunk_memory(alive, made, views, at_once), (made + 2 * pixels) * views)    # these to bring to length 1
+        return HeadMemory(4.0 * chunk, 4.0 * saved, at_once if self.activation_checkpointing else None)
 
     def forward(self, features: FeatureTaps) -> Tensor:
         """Return embeddings of length 1, (B, V, channels, H, W), from four taps (B, V, P, dim_in) and maps of `reads`."""

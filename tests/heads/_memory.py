@@ -18,8 +18,8 @@ def some_taps(views: int, size: tuple[int, int], patch_size: int, dim_in: int) -
 
 
 def saved_bytes(head: nn.Module, features: FeatureTaps) -> int:
-    """Return the bytes that the backward pass needs, beside the parameters and the taps."""
-    given = {value.untyped_storage().data_ptr() for value in (*head.parameters(), *features.taps)}
+    """Return the bytes that the backward pass needs, beside the parameters, the taps and maps that are read."""
+    given = {value.untyped_storage().data_ptr() for value in (*head.parameters(), *features.taps, *features.maps.values())}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from jrs.cli import convert
 from jrs.config import load_config
+from jrs.engine.memory import inference_memory
+from jrs.engine.needs import outline
 from jrs.errors import ConfigError, JrsError
 from jrs.plugins import load_plugins
 from jrs.registry import HEADS, LOSSES, POSTPROCESSORS, build
@@ -22,6 +24,7 @@ from jrs.structures import FeatureTaps, InstanceTargets, SceneContext
 from tests._data import ROOT, command
 from tests.engine._ranks import start_ranks, wait
 from tests.engine.test_processes import distance
+from tests.heads._memory import alive_bytes, saved_bytes
 
 load_plugins(['iggt'])
 from jrs_plugins.iggt import clusters as clusters_module  # noqa: E402
@@ -144,6 +147,26 @@ def test_views_in_chunks_and_recomputed_give_the_same_embeddings_of_length_1():
     for (name, value), other in zip(whole.named_parameters(), chunked.parameters(), strict=True):
         assert (value.grad is None) == name.startswith('cross_attention_1.')
         assert value.grad is None or (value.grad - other.grad).abs().max() <= 1e-4 * value.grad.abs().max() + 1e-5
+
+
+@pytest.mark.parametrize(('width', 'views', 'grid', 'options'), [
+    (64, 2, (4, 6), {}), (256, 1, (4, 8), {}), (64, 3, (4, 6), dict(views_per_chunk=2, channels=16))])
+def test_the_embedding_takes_the_memory_that_it_says(width, views, grid, options):
+    part, size = HEADS.get('IGGTFeatures')(32, features=width, **options), (14 * grid[0], 14 * grid[1])
+    maps = {name: torch.randn(1, views, *shape, requires_grad=True) for name, shape in part.map_shapes(grid).items()}
+    features = FeatureTaps([torch.randn(1, views, grid[0] * grid[1], 32, requires_grad=True) for _ in range(4)],
+                           torch.arange(grid[0] * grid[1]), grid, size, maps=maps)
+    said, pixels = part.memory(views, size, torch.device('cpu')), size[0] * size[1]
+    assert views * said.saved == pytest.approx(saved_bytes(part, features), rel=0.1)
+    alive = said.chunk + 4 * views * part.embedding_dim * pixels                # the embeddings stay
+    assert alive == pytest.approx(alive_bytes(part, features), rel=0.1)
+
+
+def test_the_whole_model_has_an_estimate_with_the_fusion_maps_that_stay():
+    model = outline(load_config(ROOT / 'configs' / 'baselines' / 'iggt.py'))
+    assert model.point_head.memory(1, (56, 84), torch.device('cpu')).outputs == 4 * 17 * 4 * 6 * 256
+    one, two = (inference_memory(model, views, (392, 518), torch.device('cpu')).total for views in (10, 11))
+    assert two - one > 4 * 17 * 28 * 37 * 256
 
 
 @pytest.mark.parametrize('grid', [(3, 4), (4, 5)])
