@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import torch
 from jrs_plugins.depth_anything_3.reference import STRATEGIES, order_of_views
+from jrs_plugins.depth_anything_3.sizes import RULES
 from torch import Tensor, nn
 
 from jrs.backbones.steps import IMAGE_MEAN, IMAGE_STD, State, Step, StepBackbone
-from jrs.errors import ConfigError, did_you_mean
+from jrs.errors import ConfigError, did_you_mean, find_named
 from jrs.layers.block import Block, Mlp, SwiGLU
 from jrs.layers.layout import Layout
 from jrs.layers.vit import PatchEmbed, fill_for_scratch, table_by_factor
@@ -44,13 +45,15 @@ class DepthAnything3(StepBackbone):
         rope_base: base of the rotary position embedding.
         init_values: initial LayerScale.
         feature_layers: blocks whose output the heads read, normed, beside the one of the last block inside views.
+        photo_sizes: how inference brings a photo to size: 'width', as data sets of training do, or 'longest_side', as the
+            original does (`sizes.resize_longest_side`).
         activation_checkpointing, global_attention: as of `jrs.backbones.steps.StepBackbone`.
         lora: `rank`, `alpha` and `dropout` of low-rank adapters on the attention of the blocks from `alt_start` on.
         freeze: `patch_embed` (patches, class token, positions and the blocks before `alt_start`, which see one view) and
             `blocks` (the others, camera token, norm): True keeps them; None = all learn.
 
     Raises:
-        ConfigError: an unknown kind or strategy, or no block that sees all views.
+        ConfigError: an unknown kind, strategy or rule, or no block that sees all views.
     """
 
     num_special = 1
@@ -65,10 +68,12 @@ class DepthAnything3(StepBackbone):
     def __init__(self, img_size: int = 518, patch_size: int = 14, embed_dim: int = 1024, depth: int = 24,
                  num_heads: int = 16, mlp_ratio: float = 4.0, mlp: str = 'gelu', alt_start: int | None = None,
                  reference_view: str = 'saddle_balanced', rope_base: float = 100.0, init_values: float = 1.0,
-                 feature_layers: Sequence[int] = (11, 15, 19, 23), activation_checkpointing: bool | str = False,
+                 feature_layers: Sequence[int] = (11, 15, 19, 23), photo_sizes: str = 'width',
+                 activation_checkpointing: bool | str = False,
                  global_attention: dict | None = None, lora: dict | None = None, freeze: dict | None = None) -> None:
         super().__init__(embed_dim, patch_size, feature_layers, activation_checkpointing, global_attention)
         self.size_rule = f'height and width are multiples of {patch_size}; the released weights know a longest side of 504'
+        self.photo_resize = find_named(RULES, photo_sizes, 'rule for the size of photos')
         self.alt_start = depth // 3 if alt_start is None else alt_start
         self.reference_view, self.head_width, self.rope_base = reference_view, embed_dim // num_heads, rope_base
         _check(mlp, reference_view, self.alt_start, depth)

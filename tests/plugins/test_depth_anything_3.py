@@ -9,6 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -194,10 +196,29 @@ def test_rotation_norms_and_eps_start_together():
 @pytest.mark.parametrize(('options', 'words'), [
     (dict(mlp='swiglufused'), 'gelu, swiglu'), (dict(reference_view='saddle'), 'saddle_balanced'),
     (dict(alt_start=0), 'alt_start=0'), (dict(alt_start=6), 'alt_start=6'), (dict(depth=1, feature_layers=(0,)), 'depth=1'),
-    (dict(feature_layers=(6,)), r'0 \.\. 5')])
+    (dict(feature_layers=(6,)), r'0 \.\. 5'), (dict(photo_sizes='longest'), 'longest_side')])
 def test_options_that_do_not_fit_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         DepthAnything3(**{**TINY, **options})
+
+
+@pytest.mark.parametrize(('before', 'between', 'after', 'filters'), [
+    ((480, 640), (378, 504), (378, 504), ('AREA',)),                            # whole patches at once
+    ((641, 480), (504, 377), (504, 378), ('AREA', 'CUBIC')),                    # the second time a side grows
+    ((97, 201), (243, 504), (238, 504), ('CUBIC', 'AREA')),                     # small photos are enlarged
+    ((371, 504), (371, 504), (378, 504), ('CUBIC',)),                           # between two multiples: the larger one
+    ((4, 1000), (2, 504), (14, 504), ('AREA', 'CUBIC'))])
+def test_photos_come_to_size_as_the_original_does_it(before, between, after, filters):
+    assert DepthAnything3(**TINY).photo_resize is None
+    resize = DepthAnything3(**TINY, photo_sizes='longest_side').photo_resize
+    picture = np.random.default_rng(0).integers(0, 256, (*before, 3), dtype=np.uint8)
+    expected, steps = picture, [size for size in (between, after) if size != before]
+    for size, name in zip(dict.fromkeys(steps), filters, strict=True):
+        expected = cv2.resize(expected, size[::-1], interpolation=getattr(cv2, f'INTER_{name}'))
+    found, to_input = resize(picture, 504, 14)
+    assert found.dtype == np.uint8 and np.array_equal(found, expected)
+    corners = np.array([[-0.5, -0.5, 1], [before[1] - 0.5, before[0] - 0.5, 1]]).T     # of the picture
+    np.testing.assert_allclose((to_input @ corners)[:2].T, [[-0.5, -0.5], [after[1] - 0.5, after[0] - 0.5]], atol=1e-9)
 
 
 @pytest.mark.parametrize(('frozen', 'learning'), [
