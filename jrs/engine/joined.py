@@ -78,7 +78,10 @@ class Joined:
 
 @dataclass
 class _Gathered:
-    """What is left of all windows when each has been read once."""
+    """What is left of all windows when each has been read once.
+
+    `input_size` and `mask_size` are those of the first window; photos of other shapes may be padded to others in later ones.
+    """
 
     cameras: list[torch.Tensor] = field(default_factory=list)
     intrinsics: list[torch.Tensor] = field(default_factory=list)
@@ -223,7 +226,7 @@ def _gather(all_: _Gathered, scene: Reconstruction, photos: LoadedPhotos, words:
     all_.notes += [tuple(note) for note in words['notes'] if tuple(note) not in all_.notes]
     if merged is not None:
         own = merged.of_window[number]
-        all_.mask_size = scene.instances.packed.size
+        all_.mask_size = scene.instances.packed.size if size == all_.input_size else all_.mask_size
         pixels = torch.zeros(len(merged.scores), len(scene.images), dtype=torch.int64)
         pixels[torch.from_numpy(own)] = scene.instances.packed.pixels()
         all_.pixels.append(pixels)

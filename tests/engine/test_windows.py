@@ -38,7 +38,7 @@ def test_windows_share_views_and_each_view_is_taken_from_one():
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-    """Nine photos of two shapes, so that windows are padded differently."""
+    """Nine photos of two shapes, so that views are padded."""
     folder = tmp_path_factory.mktemp('photos')
     for number in range(9):
         size = (60, 80, 3) if number % 4 else (40, 80, 3)
@@ -135,6 +135,20 @@ def test_masks_points_and_instances_have_the_same_numbers(result):
     assert set(np.unique(points['instance']).tolist()) - {0} <= seen
     counts = np.bincount(points['instance'], minlength=len(record) + 1)[1:]
     assert [entry['points'] for entry in record] == counts.tolist()
+
+
+def test_a_window_may_be_padded_to_another_size_than_the_first(weights, tmp_path):
+    folder, out = tmp_path / 'photos', tmp_path / 'out'
+    folder.mkdir()
+    for number, height in enumerate((60, 40, 40)):
+        pixels = np.random.default_rng(number).integers(0, 256, (height, 80, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{number}.png')
+    assert infer(folder, out, weights, '--windows', 2, '--overlap', 1) == 0
+    sizes = [tuple(np.load(out / 'windows' / f'{number:04d}.npz')['mask_size']) for number in (0, 1)]
+    assert sizes[0] != sizes[1]
+    assert tuple(json.loads((out / 'instances.json').read_text())['mask_size']) == sizes[0]
+    assert [read_png16(out / 'masks' / f'{number}.png').shape for number in range(3)] == [(60, 80), (40, 80), (40, 80)]
+    assert '1 of 3 views are shown' in (out / 'report.html').read_text()
 
 
 def test_another_model_other_photos_or_settings_are_refused(result, photos, weights, tmp_path, capsys):
