@@ -3,9 +3,11 @@
 import json
 import re
 import sys
+from importlib import import_module
 
 import pytest
 
+from jrs.cli import COMMANDS
 from tests import doc_blocks
 from tests._data import ROOT
 
@@ -37,6 +39,12 @@ def test_a_broken_block_fails(tmp_path, text, fault):
     with pytest.raises((ValueError, SyntaxError), match=fault):
         for block in doc_blocks.blocks(page):
             doc_blocks.read(block)
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_examples_of_commands_are_as_wide_as_a_terminal(name):
+    wide = [line for line in getattr(import_module(f'jrs.cli.{name}'), 'EXAMPLES', '').splitlines() if len(line) > 132]
+    assert wide == [], 'a backslash that should be shown ends a line of the text'
 
 
 def test_a_block_that_fails_when_it_is_run_fails(tmp_path):

@@ -29,16 +29,16 @@ EXAMPLES = """examples:
   python tools/infer.py walk.mp4 --out outputs/walk --max-views 32
   python tools/infer.py photos/ --out outputs/mine --config configs/segvggt/all24_fada.py --checkpoint segvggt_scannet200.pt
   python tools/infer.py photos/ --out outputs/mine --cameras cameras.json --depth depth/
-  python tools/infer.py photos/ --out outputs/mine --checkpoint work_dirs/RUN/weights.safetensors \
+  python tools/infer.py photos/ --out outputs/mine --checkpoint work_dirs/RUN/weights.safetensors \\
       --classes "chair, guitar, fire extinguisher" --vocabulary words/mine.yaml
   python tools/infer.py photos/ --out outputs/large --windows 24 --overlap 6
   python tools/infer.py walk.mp4 --out outputs/walk --stream 16 --checkpoint work_dirs/stream_vggt_fada/weights.safetensors
 
 written to OUT: cloud.ply and instances.ply (colour, instance, class per point), scene.glb, cameras.json, instances.json,
 masks/NAME.png (16-bit instance ids at the original size), views/NAME.jpg (what the network saw) and report.html, which
-needs nothing else; `jrs view OUT` opens all of it in a browser. Files that were not read
-are named there with their reason; docs/photos.md says what is read, and how. NAME is that of the
-photo without suffix; bytes that are no text become %XX, equal names get -2, -3, …: cameras.json has the file of each.
+needs nothing else and names files that were not read, with the reason; `jrs view OUT` opens all of it in a browser.
+docs/photos.md says what is read, and how. NAME is that of the photo without suffix; bytes that are no text become %XX,
+equal names get -2, -3, …: cameras.json has the file of each.
 """
 
 
@@ -298,7 +298,6 @@ def refuse_results_as_photos(sources: Sequence[str], out: Path) -> None:
         if parts[:1] in (('masks',), ('views',), ('objects',)) or parts[:2] == ('colmap', 'images'):
             raise DataError(f'{source} is in a folder of results, {place}, which is written anew: the photos would be lost. '
                             'Choose another --out, or copy them elsewhere.')
-
 
 
 def _finite(text: str) -> float:

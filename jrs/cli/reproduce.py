@@ -30,7 +30,7 @@ EXAMPLES = """examples:
   python tools/reproduce.py --table 3 --launcher slurm --processes 8           writes batch scripts, prints sbatch lines;
                                             a job that is requeued, or submitted again after scancel, goes on where it was
   python tools/reproduce.py --table 3 --profile rooms --configs my_row.py      a row of your own in the table
-  python tools/reproduce.py --table 1 --weights all24_fada=segvggt_scannet200.pt all24_fada_scannetv2=segvggt_scannetv2.pt \
+  python tools/reproduce.py --table 1 --weights all24_fada=segvggt_scannet200.pt all24_fada_scannetv2=segvggt_scannetv2.pt \\
                             --no-training              published weights, in rows of their own
   python tools/reproduce.py --table 6 --timings iggt.yaml                      times measured elsewhere, labelled so
   python tools/reproduce.py --configs my_row.py --profile rooms --vary train.iterations=500,1000,2000
