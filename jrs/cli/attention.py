@@ -192,10 +192,7 @@ def chosen(dataset, scene: str | None, instances: Sequence[int] | None, classes:
         DataError: the split has no such scene, or the scene no true instances. ConfigError: no such class.
     """
     from jrs.engine.attention import telling_instance
-    names = dataset.metainfo['scene_names']
-    if scene is not None and scene not in names:
-        raise DataError(f'--scene {scene} is not in the test split, which has: {", ".join(names[:40])}.')
-    first = scene or names[0]
+    names, first = dataset.metainfo['scene_names'], scene_name(dataset, scene)
     show: dict[str, list[int]] = {first: list(instances or ())}
     if list(classes) == [ALL]:
         classes = shown_classes(dataset[names.index(first)], class_names)
@@ -207,6 +204,14 @@ def chosen(dataset, scene: str | None, instances: Sequence[int] | None, classes:
     if not instances and not classes:
         show[first].append(telling_instance(dataset[names.index(first)]))
     return {place: list(dict.fromkeys(numbers)) for place, numbers in show.items() if numbers}
+
+
+def scene_name(dataset, scene: str | None) -> str:
+    """Return the name of a scene of a split, None = the first; a DataError where it has none of that name."""
+    names = dataset.metainfo['scene_names']
+    if scene is not None and scene not in names:
+        raise DataError(f'--scene {scene} is not in the test split, which has: {", ".join(names[:40])}.')
+    return scene or names[0]
 
 
 def shown_classes(batch, class_names: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 
-from jrs.cli.attention import Checkpoint, chosen, load, named_checkpoints
+from jrs.cli.attention import Checkpoint, chosen, load, named_checkpoints, scene_name
 from jrs.cli.options import add_config_options, config_from, positive
 from jrs.cli.parser import Parser
 from jrs.errors import ConfigError, DataError
+from jrs.places import command_words
 
 if TYPE_CHECKING:
     from jrs.engine.attention import ShownInstance
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError('Figure 5 is of one checkpoint; call it once for each, with another --out.')
     from jrs.engine.writer import one_writer
     from jrs.report.figures.sheet import write_numbers, write_sheet
-    with one_writer(args.out, sys.argv if argv is None else ['tools/figures.py', *argv]):
+    with one_writer(args.out, command_words('figures', argv)):
         rows, numbers, caption = DRAWERS[args.figure](args)
         stem = args.out / f'figure{args.figure}'
         written = [*write_sheet(stem, rows, caption), write_numbers(stem.with_name(f'{stem.name}.csv'), numbers)]
@@ -125,10 +125,7 @@ def item_of(dataset, scene: str | None):
     Raises:
         DataError: the split has no such scene.
     """
-    names = dataset.metainfo['scene_names']
-    if scene is not None and scene not in names:
-        raise DataError(f'--scene {scene} is not in the test split, which has: {", ".join(names[:40])}.')
-    return dataset[names.index(scene or names[0])]
+    return dataset[dataset.metainfo['scene_names'].index(scene_name(dataset, scene))]
 
 
 def draw_attention(args: argparse.Namespace) -> tuple[Sequence[Row], list[dict], str]:
@@ -237,35 +234,32 @@ def read_rooms(args: argparse.Namespace, scenes: Sequence[str | None]) -> list[R
     from jrs.report.figures.clouds import read_room
     cfg = config_from(args)
     dataset = dataset_of(cfg)
-    names = [item_name(dataset, scene) for scene in scenes]
-    labels = [label if path.is_dir() else named_checkpoints([word], cfg)[0].label
-              for word in args.weights for label, path in [_method(word)]]
+    names = [scene_name(dataset, scene) for scene in scenes]
+    methods = [_method(word, cfg) for word in args.weights]
+    labels = [label for label, _ in methods]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ConfigError(f'two methods are called {twice[0]!r}: name them, LABEL=PATH.')
     with tempfile.TemporaryDirectory() as made:
         folders: dict[str, Path] = {}
-        for number, word in enumerate(args.weights):
-            label, path = _method(word)
-            if not path.is_dir():
-                checkpoint, = named_checkpoints([word], cfg)
-                print(f'{checkpoint.label}: {checkpoint.file}', flush=True)
-                label, path = checkpoint.label, Path(made) / str(number)
-                predict(checkpoint, cfg, dataset, names, path, args.device)
-                path = path / ONCE if (path / ONCE).is_dir() else path
-            folders[label] = path
+        for number, (label, source) in enumerate(methods):
+            if not isinstance(source, Path):
+                print(f'{label}: {source.file}', flush=True)
+                path = Path(made) / str(number)
+                predict(source, cfg, dataset, names, path, args.device)
+                source = path / ONCE if (path / ONCE).is_dir() else path
+            folders[label] = source
         benchmark = get_benchmark(cfg.test_dataset.benchmark)
         return [read_room(dataset.root / name, folders, benchmark, args.min_score) for name in names]
 
 
-def _method(word: str) -> tuple[str, Path]:
-    """Return label and path of a ``[LABEL=]PATH``."""
+def _method(word: str, cfg: Config) -> tuple[str, Path | Checkpoint]:
+    """Return label and folder of predictions of a ``[LABEL=]PATH``, or the checkpoint where it is none."""
     label, equals, path = word.partition('=')
-    return (label, Path(path)) if equals and not Path(word).exists() else (Path(word).name, Path(word))
-
-
-def item_name(dataset, scene: str | None) -> str:
-    """Return the name of a scene of a split, None = the first; a DataError where it has none of that name."""
-    return item_of(dataset, scene).scene_names[0]
+    label, folder = (label, Path(path)) if equals and not Path(word).exists() else (Path(word).name, Path(word))
+    if folder.is_dir():
+        return label, folder
+    checkpoint, = named_checkpoints([word], cfg)
+    return checkpoint.label, checkpoint
 
 
 def predict(checkpoint: Checkpoint, cfg: Config, dataset, names: Sequence[str], folder: Path, device: str) -> None:
