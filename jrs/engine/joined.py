@@ -14,9 +14,9 @@ from jrs import __version__
 from jrs.engine.inference import Reconstructor
 from jrs.engine.windows import Plan, StoredWindows, stored_scene, words_of_window
 from jrs.errors import DataError
-from jrs.geometry.alignment import Similarity
+from jrs.geometry.alignment import Similarity, move_cameras
 from jrs.geometry.cloud import PointCloud, instance_map, point_cloud
-from jrs.geometry.joining import Join, SharedViews, chain, join, move_cameras
+from jrs.geometry.joining import Join, SharedViews, chain, join
 from jrs.geometry.pixels import at_centres
 from jrs.io.images import LoadedPhotos, SourceViews
 from jrs.io.known_geometry import unit_in_words

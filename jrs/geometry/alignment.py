@@ -46,6 +46,21 @@ def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
     return _rotation_and_trace(matrix)[0]
 
 
+def camera_centres(cam_from_world: np.ndarray) -> np.ndarray:
+    """Return where cameras (V, 4, 4) stand in their world, (V, 3) float64."""
+    cam_from_world = np.asarray(cam_from_world, np.float64)
+    return -np.einsum('vji,vj->vi', cam_from_world[:, :3, :3], cam_from_world[:, :3, 3])
+
+
+def move_cameras(cam_from_world: np.ndarray, similarity: Similarity) -> np.ndarray:
+    """Return cameras (V, 4, 4) in the world and unit that `similarity` leads to; their depth is `scale` times as large."""
+    moved = np.array(cam_from_world, np.float64)
+    rotation = moved[:, :3, :3] @ similarity.rotation.T
+    moved[:, :3, 3] = similarity.scale * moved[:, :3, 3] - rotation @ similarity.translation
+    moved[:, :3, :3] = rotation
+    return moved
+
+
 def spread(points: np.ndarray) -> np.ndarray:
     """Return how far points (n, 3) reach along their three main directions, (3,): root mean squares, largest first."""
     values = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jrs.errors import DataError
-from jrs.geometry.alignment import COLLINEAR, Similarity, fit_similarity, spread
+from jrs.geometry.alignment import COLLINEAR, Similarity, camera_centres, fit_similarity, move_cameras, spread
 
 ROUNDS = 10                                    # of choosing pairs and fitting, at most; the choice settles after a few
 SURE = 0.3                                     # share of the pairs that is taken to be right, at least
@@ -81,7 +81,7 @@ def join(earlier: SharedViews, later: SharedViews) -> Join:
     """
     if not len(earlier.cam_from_world):
         raise DataError('Windows without a shared view cannot be joined: give --overlap of 1 or more.')
-    centres = [_centres(side.cam_from_world) for side in (earlier, later)]
+    centres = [camera_centres(side.cam_from_world) for side in (earlier, later)]
     points, ratios = _shared_points(earlier, later)
     target, source = (np.concatenate([own, *seen]) for own, seen in zip(centres, points, strict=True))
     finite = np.isfinite(target).all(1) & np.isfinite(source).all(1)
@@ -110,14 +110,6 @@ def chain(joins: Iterable[Similarity]) -> list[Similarity]:
 def compose(outer: Similarity, inner: Similarity) -> Similarity:
     """Return the similarity that moves by `inner`, then by `outer`."""
     return Similarity(outer.scale * inner.scale, outer.rotation @ inner.rotation, outer.apply(inner.translation))
-
-
-def move_cameras(cam_from_world: np.ndarray, similarity: Similarity) -> np.ndarray:
-    """Return cameras (V, 4, 4) in the world and unit that `similarity` leads to; their depth is `scale` times as large."""
-    moved = np.array(cam_from_world, np.float64)
-    moved[:, :3, :3] = moved[:, :3, :3] @ similarity.rotation.T
-    moved[:, :3, 3] = -np.einsum('vij,vj->vi', moved[:, :3, :3], similarity.apply(_centres(cam_from_world)))
-    return moved
 
 
 def _starts(earlier: np.ndarray, later: np.ndarray, centres: list[np.ndarray], ratios: list[np.ndarray], source: np.ndarray,
@@ -156,12 +148,6 @@ def _refined(found: Similarity, source: np.ndarray, target: np.ndarray) -> tuple
             break
         found = fit_similarity(source[used], target[used])
     return found, used
-
-
-def _centres(cam_from_world: np.ndarray) -> np.ndarray:
-    """Return where cameras (V, 4, 4) stand, (V, 3)."""
-    cam_from_world = np.asarray(cam_from_world, np.float64)
-    return -np.einsum('vji,vj->vi', cam_from_world[:, :3, :3], cam_from_world[:, :3, 3])
 
 
 def _shared_points(earlier: SharedViews,

@@ -15,7 +15,16 @@ import torch
 from scipy.spatial import cKDTree
 
 from jrs.errors import ConfigError, DataError, JrsError, NotMeasured
-from jrs.geometry.alignment import COINCIDENT, COLLINEAR, Similarity, fit_similarity, nearest_rotation, spread
+from jrs.geometry.alignment import (
+    COINCIDENT,
+    COLLINEAR,
+    Similarity,
+    camera_centres,
+    fit_similarity,
+    move_cameras,
+    nearest_rotation,
+    spread,
+)
 from jrs.geometry.cloud import check_finite
 from jrs.geometry.pixels import nearest_index
 from jrs.geometry.projection import unproject_depth
@@ -115,11 +124,7 @@ class UnposedTransfer(MaskTransfer):
             points = np.concatenate([_some(points, share) for points, _ in _points_of_views(own)])
             for radius in self.icp_radii_m:
                 aligned = _closest_points(aligned, points, scene, radius)
-        rotation = own.cam_from_world[:, :3, :3] @ aligned.rotation.T                                # (V, 3, 3)
-        cam_from_world = own.cam_from_world.copy()
-        cam_from_world[:, :3, :3] = rotation
-        cam_from_world[:, :3, 3] = aligned.scale * own.cam_from_world[:, :3, 3] - rotation @ aligned.translation
-        return replace(own, cam_from_world=cam_from_world, depth_m=own.depth_m * aligned.scale)
+        return replace(own, cam_from_world=move_cameras(own.cam_from_world, aligned), depth_m=own.depth_m * aligned.scale)
 
     def _usable(self, scene: SceneGroundTruth, reconstruction: Reconstruction | None) -> SceneGroundTruth:
         """Return `scene` with the cameras and depth of the reconstruction, in its own world and scale; 0 = no depth."""
@@ -161,7 +166,7 @@ def align_cameras(own: SceneGroundTruth, scene: SceneGroundTruth) -> Similarity:
     that between the directions of the cameras. Centres that coincide, and a single view, leave the scale open too: it is
     then the median of the sensor's readings over that of the predicted depth. Both cases are logged.
     """
-    centres, true_centres = (_rotations_and_centres(one.cam_from_world)[1] for one in (own, scene))
+    centres, true_centres = (camera_centres(one.cam_from_world) for one in (own, scene))
     reach, true_reach = spread(centres), spread(true_centres)
     size = max(1.0, np.abs(true_centres).max())
     if true_reach[0] <= COINCIDENT * size or reach[0] <= COINCIDENT * max(np.abs(centres).max(), 1e-9):
@@ -178,17 +183,11 @@ def align_directions(own: SceneGroundTruth, scene: SceneGroundTruth, scale: floa
 
     `scale` None = the median of the sensor's readings over that of the predicted depth.
     """
-    (rotation, centres), (true_rotation, true_centres) = (_rotations_and_centres(one.cam_from_world) for one in (own, scene))
+    centres, true_centres = (camera_centres(one.cam_from_world) for one in (own, scene))
+    rotation, true_rotation = (np.asarray(one.cam_from_world, np.float64)[:, :3, :3] for one in (own, scene))
     scale = _depth_scale(own, scene) if scale is None else scale
     turn = nearest_rotation(np.einsum('vji,vjk->ik', true_rotation, rotation))                       # (3, 3)
     return Similarity(scale, turn, true_centres.mean(axis=0) - scale * turn @ centres.mean(axis=0))
-
-
-def _rotations_and_centres(cam_from_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rotations (V, 3, 3) and camera centres (V, 3) of `cam_from_world` (V, 4, 4), float64."""
-    cam_from_world = np.asarray(cam_from_world, dtype=np.float64)
-    rotation = cam_from_world[:, :3, :3]
-    return rotation, -np.einsum('vji,vj->vi', rotation, cam_from_world[:, :3, 3])
 
 
 def _depth_scale(own: SceneGroundTruth, scene: SceneGroundTruth) -> float:

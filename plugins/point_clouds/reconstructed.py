@@ -13,7 +13,7 @@ from jrs_plugins.point_clouds.inputs import PointInput
 from torch import Tensor
 
 from jrs.errors import ConfigError, DataError, JrsError, find_named
-from jrs.geometry.alignment import Similarity
+from jrs.geometry.alignment import Similarity, camera_centres, move_cameras
 from jrs.geometry.camera import decode_cameras
 from jrs.geometry.oversegmentation import (
     MIN_SIZE,
@@ -106,8 +106,8 @@ class ReconstructedPoints:
         moved = self._in_metres(batch, cam_from_world, found.depth[0])
         points, pixel, voxel = thinned(moved.apply(found.points[0][kept].cpu().double().numpy()),
                                        kept.flatten().nonzero()[:, 0].cpu().numpy(), self.input.voxel_m)
-        cameras = moved_cameras(cam_from_world, moved)
-        seen_from = _centres(cameras)[pixel // kept[0].numel()]                                       # (N, 3)
+        cameras = move_cameras(cam_from_world.cpu().double().numpy(), moved)
+        seen_from = camera_centres(cameras)[pixel // kept[0].numel()]                                       # (N, 3)
         superpoints = cloud_superpoints(points, seen_from, **self.segmentation)
         device, count = batch.images.device, int(superpoints.max()) + 1
         colors = batch.images[0].permute(0, 2, 3, 1).reshape(-1, 3)[torch.from_numpy(pixel).to(device)] * 255
@@ -178,19 +178,6 @@ def thinned(points: np.ndarray, pixels: np.ndarray, voxel_m: float) -> tuple[np.
     order = np.lexsort((away, voxel))                                                       # stable: pixels rise
     first = order[np.searchsorted(voxel[order], np.arange(len(count)))]
     return points[first], pixels[first], voxel
-
-
-def moved_cameras(cam_from_world: Tensor, moved: Similarity) -> np.ndarray:
-    """Return `cam_from_world` (V, 4, 4) of the same cameras in the world that `moved` takes theirs to, in its unit."""
-    cameras = cam_from_world.cpu().double().numpy().copy()
-    rotation = cameras[:, :3, :3] @ moved.rotation.T
-    cameras[:, :3, 3] = moved.scale * cameras[:, :3, 3] - rotation @ moved.translation
-    cameras[:, :3, :3] = rotation
-    return cameras
-
-
-def _centres(cam_from_world: np.ndarray) -> np.ndarray:
-    return -np.einsum('vji,vj->vi', cam_from_world[:, :3, :3], cam_from_world[:, :3, 3])
 
 
 def _of_cameras(name: str, cam_from_world: Tensor, depth: Tensor | None) -> SceneGroundTruth:

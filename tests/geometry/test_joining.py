@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from jrs.errors import DataError
-from jrs.geometry.alignment import Similarity
-from jrs.geometry.joining import SharedViews, chain, compose, join, move_cameras
+from jrs.geometry.alignment import Similarity, move_cameras
+from jrs.geometry.joining import SharedViews, chain, compose, join
 
 VIEWS, PIXELS = 20, 60
 SPANS = [(0, 8), (5, 13), (10, 18), (15, 20)]
