@@ -168,3 +168,7 @@ def test_superpoints_are_computed_where_there_are_none_and_stay_where_there_are(
     after = scene.mesh()
     assert 'superpoints are computed' in scene.record.notes[-1] and len(np.unique(after.superpoints)) > 10
     assert np.array_equal(after.instances, before.instances) and np.array_equal(after.vertices, before.vertices)
+    vertices = np.where(np.arange(len(before.vertices))[:, None] == 3, np.nan, before.vertices)
+    write_mesh(copy / names[1] / 'mesh.ply', replace(before, vertices=vertices, superpoints=None))
+    assert run(main, ['superpoints', str(copy)]) == 2
+    assert f'{copy / names[1] / "mesh.ply"}: The mesh has vertices that are not finite' in capsys.readouterr().err

@@ -49,19 +49,24 @@ def add_superpoints(folder: Path, progress: Callable[[str], None]) -> int:
         raise DataError(f'{folder}: no scene.json here or one folder below. Prepare scenes with tools/prepare.py.')
     done = 0
     for number, path in enumerate(scenes, start=1):
-        words = _add(SceneFolder(path))
-        done += words.startswith('superpoints are computed')
+        added, words = _add(SceneFolder(path))
+        done += added
         progress(f'{number}/{len(scenes)} {path.name}: {words}')
     return done
 
 
-def _add(scene: SceneFolder) -> str:
-    if not (scene.path / 'mesh.ply').is_file():
-        return 'has no mesh, so that there is nothing to do'
+def _add(scene: SceneFolder) -> tuple[bool, str]:
+    """Return whether a scene got superpoints, and what there is to say of it."""
+    path = scene.path / 'mesh.ply'
+    if not path.is_file():
+        return False, 'has no mesh, so that there is nothing to do'
     mesh = scene.mesh()
     if mesh.superpoints is not None:
-        return 'has superpoints, which stay'
-    note = compute_superpoints(mesh)
-    write_mesh(scene.path / 'mesh.ply', mesh)
+        return False, 'has superpoints, which stay'
+    try:
+        note = compute_superpoints(mesh)
+    except DataError as error:
+        raise DataError(f'{path}: {error}') from None
+    write_mesh(path, mesh)
     write_record(scene.path / 'scene.json', replace(scene.record, notes=[*scene.record.notes, note]))
-    return note
+    return True, note
