@@ -173,15 +173,19 @@ def _voxel_targets(batch: PointBatch) -> list[dict[str, Tensor]]:
     points, found = batch.voxel_points.split(batch.num_voxels), []
     for scene, (table, ids, positions) in enumerate(zip(batch.instances, batch.point_ids.split(batch.num_points),
                                                         batch.positions.split(batch.num_points), strict=True)):
-        own = torch.isin(ids, table.ids)                                                    # (n,)
-        row = torch.zeros_like(ids)
-        row[own] = (ids[own][:, None] == table.ids).nonzero()[:, 1]
+        own, row = _rows(ids, table.ids)                                                    # (n,), (those,)
         labels, centres = torch.full_like(ids, -1), torch.zeros_like(positions)             # of each point
-        labels[own] = table.labels[row[own]]
-        centres[own] = superpoint_mean(positions[own], row[own], len(table.ids))[row[own]]
+        labels[own] = table.labels[row]
+        centres[own] = superpoint_mean(positions[own], row, len(table.ids))[row]
         first = points[scene] - sum(batch.num_points[:scene])                               # (X,)
         found.append(dict(voxel_labels=labels[first], voxel_offsets=(centres - positions)[first], voxel_inside=own[first]))
     return found
+
+
+def _rows(point_ids: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of `point_ids` (n,) are among `ids` (G,), (n,) bool, and the row there of each that is."""
+    own, (known, order) = torch.isin(point_ids, ids), ids.sort()
+    return own, order[torch.searchsorted(known, point_ids[own])]
 
 
 def _numbers(point_ids: Tensor, superpoints: Tensor, count: int, kind: str) -> Tensor:
@@ -216,9 +220,7 @@ def _scene_targets(masks: tuple[Tensor, Tensor | None], table: InstanceTable, po
     masks, valid = masks
     kept = masks.flatten(1).any(dim=1)
     numbers, labels, masks = table.ids[kept], table.labels[kept], masks[kept]
-    row = torch.searchsorted(numbers.sort().values, point_ids).clamp_max(max(len(numbers) - 1, 0))
-    order = numbers.argsort()
-    own = torch.isin(point_ids, numbers)
-    centres = superpoint_mean(positions[own], order[row[own]], len(numbers)) if len(numbers) else positions[:0]
+    own, row = _rows(point_ids, numbers)
+    centres = superpoint_mean(positions[own], row, len(numbers)) if len(numbers) else positions[:0]
     return PointTargets(labels, masks, masks.new_ones(len(masks), 1, dtype=torch.float32), valid=valid, ids=numbers,
                         centres=centres)
