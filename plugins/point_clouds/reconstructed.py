@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from jrs_plugins.point_clouds.batch import PointBatch
-from jrs_plugins.point_clouds.inputs import PointInput
+from jrs_plugins.point_clouds.inputs import PointInput, voxel_means
 from torch import Tensor
 
 from jrs.errors import ConfigError, DataError, JrsError, find_named
@@ -163,20 +163,22 @@ def thinned(points: np.ndarray, pixels: np.ndarray, voxel_m: float) -> tuple[np.
 
     Returns:
         (N, 3) points in the order of their voxels, (N,) the pixel of each, and (n,) the voxel 0 .. N - 1 of each one given.
+
+    Raises:
+        DataError: a point is not finite, or they are so far apart that their voxels cannot be numbered.
     """
+    span = np.ptp(points, axis=0)
+    if not np.prod(span / voxel_m + 2) < 2 ** 62:                                           # nor where it is not finite
+        raise DataError(f'The points span {span} m, which voxels of {voxel_m} m cannot number: the geometry is broken, or '
+                        'its scale.')
     cells = np.floor(points / voxel_m).astype(np.int64)
     cells -= cells.min(axis=0)
     sides = cells.max(axis=0) + 1
-    if np.prod(sides.astype(float)) >= 2 ** 62:
-        raise DataError(f'The points span {points.max(axis=0) - points.min(axis=0)} m, which voxels of {voxel_m} m cannot '
-                        'number: the geometry is broken, or its scale.')
-    _, voxel, count = np.unique((cells[:, 0] * sides[1] + cells[:, 1]) * sides[2] + cells[:, 2], return_inverse=True,
-                                return_counts=True)
+    keys, voxel = np.unique((cells[:, 0] * sides[1] + cells[:, 1]) * sides[2] + cells[:, 2], return_inverse=True)
     voxel = voxel.reshape(-1)
-    means = np.stack([np.bincount(voxel, column, len(count)) for column in points.T], axis=1) / count[:, None]
-    away = ((points - means[voxel]) ** 2).sum(axis=1)
+    away = ((points - voxel_means(points, voxel, len(keys))[voxel]) ** 2).sum(axis=1)
     order = np.lexsort((away, voxel))                                                       # stable: pixels rise
-    first = order[np.searchsorted(voxel[order], np.arange(len(count)))]
+    first = order[np.searchsorted(voxel[order], np.arange(len(keys)))]
     return points[first], pixels[first], voxel
 
 

@@ -131,8 +131,9 @@ def test_a_voxel_keeps_the_point_nearest_to_its_mean_the_lowest_pixel_of_equals(
         assert len(np.unique(np.floor(own / 0.8), axis=0)) == 1
         away = np.linalg.norm(own - own.mean(axis=0), axis=1)
         assert np.array_equal(kept[number], own[away.argmin()]) and np.array_equal(cloud[pixel[number]], kept[number])
-    with pytest.raises(DataError, match='geometry is broken'):
-        reconstructed.thinned(np.array([[0, 0, 0], [1e8, 1e8, 1e8]]), np.arange(2), 0.02)
+    for far in (1e8, 1e30, np.nan, np.inf):
+        with pytest.raises(DataError, match='geometry is broken'):
+            reconstructed.thinned(np.array([[0, 0, 0], [far, far, far]]), np.arange(2), 0.02)
 
 
 def test_purity_is_the_share_of_the_commonest_object():
