@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from jrs_plugins.point_clouds.batch import PointBatch
+from jrs_plugins.point_clouds.dataset import PointSceneDataset
 from jrs_plugins.point_clouds.inputs import PointInput, voxel_means
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from jrs.geometry.oversegmentation import (
     nearest_neighbours,
 )
 from jrs.postprocess.unposed import align_cameras, align_directions
-from jrs.registry import MODELS, TEACHERS, build
+from jrs.registry import MODELS, TEACHERS, build, check_keys
 from jrs.structures import Instances, PackedMasks, Reconstruction, SceneBatch, SceneGroundTruth, pack_bits, unpack_bits
 
 SCALE = 'metric, by the true cameras'
@@ -74,6 +75,9 @@ class ReconstructedPoints:
             what stands in where they do not fix one); 'directions' the directions of the cameras, their mean centre and the
             median of the true depth (`align_directions`), for geometry whose centres mean nothing.
         threshold, min_size, normal_neighbours: of the over-segmentation.
+
+    Raises:
+        ConfigError: a percentage or an alignment that is none, or a setting in `points` that the data set does not have.
     """
 
     def __init__(self, geometry: dict, points: Mapping, drop_percent: float = 30.0, alignment: str = 'centres',
@@ -81,6 +85,7 @@ class ReconstructedPoints:
         if not 0 <= drop_percent < 100:
             raise ConfigError(f'ReconstructedPoints: drop_percent must be at least 0 and below 100, got {drop_percent}.')
         self.geometry = build(TEACHERS, geometry, 'model.reconstruction.geometry')
+        check_keys(PointSceneDataset, [key for key in points if key != 'type'], 'model.reconstruction.points')
         taken = inspect.signature(PointInput).parameters
         self.input = PointInput(**{key: value for key, value in points.items() if key in taken})
         self.drop_percent, self.align = drop_percent, find_named(ALIGNMENTS, alignment, 'alignment of ReconstructedPoints')
