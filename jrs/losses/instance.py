@@ -33,7 +33,7 @@ class ClassLoss(InstanceTerm):
     Args:
         no_object_weight: class weight of "no object"; the others have 1. The mean is weighted likewise, and a matched query
             counts by its pair's weight besides.
-        ignored_label: label of instances whose class nobody knows: beside `UNNAMED`: their queries do not count.
+        ignored_label: label of instances whose class nobody knows, beside `UNNAMED`: their queries do not count.
         options: of `InstanceTerm`; 'pooled' takes the weighted mean over the queries of all scenes.
     """
 
