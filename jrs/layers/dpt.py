@@ -315,8 +315,9 @@ def add_positions(maps: Tensor, image_size: tuple[int, int], overwrite: bool = F
     """
     channels, height, width = maps.shape[1:]
     diagonal = (image_size[0] ** 2 + image_size[1] ** 2) ** 0.5
-    across = _waves(width, image_size[1] / diagonal, channels, maps.device, maps.dtype)[:, None, :]     # (C/2, 1, w)
-    down = _waves(height, image_size[0] / diagonal, channels, maps.device, maps.dtype)[:, :, None]      # (C/2, h, 1)
+    kind = maps.device, maps.dtype, getattr(maps, 'fake_mode', None)
+    across = _waves(width, image_size[1] / diagonal, channels, *kind)[:, None, :]           # (C/2, 1, w)
+    down = _waves(height, image_size[0] / diagonal, channels, *kind)[:, :, None]            # (C/2, h, 1)
     if torch.is_grad_enabled():
         return maps + torch.cat([across.expand(-1, height, -1), down.expand(-1, -1, width)])    # (C, h, w)
     maps = maps if overwrite else maps.clone()
@@ -326,11 +327,12 @@ def add_positions(maps: Tensor, image_size: tuple[int, int], overwrite: bool = F
 
 
 @lru_cache(maxsize=512)
-def _waves(count: int, extent: float, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _waves(count: int, extent: float, channels: int, device: torch.device, dtype: torch.dtype, fake_mode: object) -> Tensor:
     """Return sines, then cosines (channels / 2, count) of `count` pixel centres between -extent and extent.
 
     Computed on the CPU, because not every accelerator has float64, and kept: a copy to the device would wait for all that
-    it still has to do, at every chunk of views. Nobody may write into it.
+    it still has to do, at every chunk of views. Nobody may write into it. What is made while torch only traces, as
+    `torch.export` does, has no values: it is kept for that `fake_mode` alone.
     """
     limit = extent * (count - 1) / count
     places = torch.linspace(-limit, limit, count, dtype=torch.float32, device='cpu').double()

@@ -86,6 +86,29 @@ def test_positions_use_the_aspect_ratio_of_the_image():
     torch.testing.assert_close(positions[2, 1, 0], torch.tensor(0.1) * torch.tensor(0.6 / 2).sin())
 
 
+def test_positions_that_were_kept_in_inference_serve_training():
+    maps = torch.randn(1, 8, 3, 7, requires_grad=True)
+    with torch.inference_mode():
+        expected = add_positions(maps, (30, 70))
+    found = add_positions(maps, (30, 70))
+    assert torch.equal(found, expected)
+    found.relu().square().sum().backward()
+    torch.testing.assert_close(maps.grad, 2 * found.detach().relu())
+
+
+def test_what_an_export_traces_with_is_not_kept_for_later_passes():
+    class Placed(torch.nn.Module):
+        def forward(self, maps):
+            return add_positions(maps.square(), (50, 90))
+    maps = torch.rand(1, 8, 5, 9)
+    for _ in range(2):                                                          # nor for the next export
+        exported = torch.export.export(Placed(), (maps,), strict=False).module()
+    found = Placed()(maps)
+    assert type(found) is torch.Tensor
+    torch.testing.assert_close(exported(maps), found)
+    assert (found - maps.square()).abs().max() > 0.05
+
+
 @pytest.mark.parametrize('sizes', [dict(out_channels=(4, 8, 8)), dict(out_channels=(4, 8, 8, 10)), dict(features=12)])
 def test_widths_that_positions_do_not_fit_are_refused(sizes):
     with pytest.raises(ConfigError, match='four multiples of 4'):
