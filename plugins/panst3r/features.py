@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from jrs.errors import ConfigError
 from jrs.layers.block import Mlp
 from jrs.layers.dpt import HeadMemory
+from jrs.layers.whole import Whole
 from jrs.registry import HEADS
 from jrs.structures import IMAGES, FeatureTaps
 
@@ -85,10 +86,11 @@ class JoinedPatches(nn.Module):
         if self.reads:
             signed = (2 * features.maps[IMAGES].flatten(0, 1) - 1).float()     # (B*V, 3, H, W) in [-1, 1]
             given += [signed, *self.beside(signed)]
+        whole = Whole(shape.numel())
         with torch.autocast(given[0].device.type, enabled=False):
-            chunks = [self._chunk(parts, features) for parts in zip(*(x.split(self.views_per_chunk) for x in given),
-                                                                    strict=True)]
-        memory, maps = (torch.cat(parts).unflatten(0, shape) for parts in zip(*chunks, strict=True))
+            for parts in zip(*(x.split(self.views_per_chunk) for x in given), strict=True):
+                whole.add(self._chunk(parts, features))
+        memory, maps = (part.unflatten(0, shape) for part in whole.parts())
         return memory, maps
 
     def beside(self, images: Tensor) -> list[Tensor]:

@@ -135,6 +135,11 @@ def test_a_head_says_the_memory_that_it_takes(config, dim):
     said = part.memory(views, size, torch.device('cpu'))
     assert saved_bytes(part, features) == pytest.approx(views * said.saved, rel=0.15)
     assert alive_bytes(part, features) == pytest.approx(said.chunk, rel=0.25)
+    many = some_taps(8, size, 16, dim)
+    many.maps['images'] = torch.rand(1, 8, 3, *size)
+    part.views_per_chunk = 1
+    stays = 4 * part(many).numel()                                              # once: no chunk waits beside the whole
+    assert alive_bytes(part, many) == pytest.approx(part.memory(8, size, torch.device('cpu')).chunk + stays, rel=0.25)
 
 
 def test_phases_are_read_flat_and_frequencies_are_slow():
