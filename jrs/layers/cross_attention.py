@@ -23,6 +23,7 @@ from jrs.layers.block import LayerScale, Mlp
 
 PLAIN_LIMIT = 2 ** 21                          # weights (B x heads x N x T) up to which `plain` is the fastest
 BLOCK_TOKENS = 1024
+LARGEST_HEAD = 256                             # of flash attention
 LOWEST_LOGIT = -1e30                           # finite, so that a block with every token hidden gives zeros, not NaN
 
 
@@ -54,7 +55,7 @@ def attention_with_view_mass(query: Tensor, key: Tensor, value: Tensor, view_ind
         torch.is_grad_enabled() and any(values.requires_grad for values in (query, key, value)))
     if method == 'auto':
         method = _choose(query, key)
-        method = 'per_view' if method == 'one_hot' and separable else method
+        method = 'per_view' if method == 'one_hot' and separable and _taken_by_kernels(value) else method
     if method not in methods:
         raise ConfigError(f"method must be 'auto', {', '.join(map(repr, methods))}, got {method!r}")
     if method == 'per_view' and not separable:
@@ -110,10 +111,15 @@ def _per_view(query, key, value, view_index, num_views, allowed, tokens_per_view
         output, total = _with_log_sum(queries, *one_by_one)                     # (B*count, heads, N, d), (B*count, heads, N)
         outputs.append(output.unflatten(0, (-1, count)))
         totals.append(total.unflatten(0, (-1, count)))
-    share = torch.cat(totals, dim=1).softmax(dim=1, dtype=torch.float32)        # (B, V or V + 1, heads, N)
-    output = sum(torch.einsum('bvhn,bvhnd->bhnd', part, own.float())
+    share = torch.cat(totals, dim=1).softmax(dim=1, dtype=_wide(value))         # (B, V or V + 1, heads, N)
+    output = sum(torch.einsum('bvhn,bvhnd->bhnd', part, own.to(share.dtype))
                  for part, own in zip(share.split([count for count, *_ in groups], dim=1), outputs, strict=True))
     return output.to(value.dtype), share[:, :num_views].mean(dim=2).transpose(1, 2)
+
+
+def _taken_by_kernels(value: Tensor) -> bool:
+    """Return whether the kernels that `_with_log_sum` calls on CUDA take heads (B, heads, T, d) of this dtype and width."""
+    return value.dtype != torch.float64 and value.shape[-1] % 8 == 0 and value.shape[-1] <= LARGEST_HEAD
 
 
 def _with_log_sum(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

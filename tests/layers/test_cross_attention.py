@@ -192,7 +192,7 @@ def test_maps_sum_to_one_and_give_the_masses_and_the_output_of_the_layer(hide):
 
 @pytest.mark.parametrize('of_no_view', [0, 2])
 @pytest.mark.parametrize('scenes', [1, 2])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
 def test_views_one_by_one_are_all_views_at_once(dtype, scenes, of_no_view):
     """As scenes lie in memory: heads beside each other in every token."""
     generator = torch.Generator().manual_seed(0)
@@ -202,11 +202,11 @@ def test_views_one_by_one_are_all_views_at_once(dtype, scenes, of_no_view):
                          for count in (7, len(index), len(index)))
     with torch.no_grad():
         found = attention_with_view_mass(query, key, value, index, views, 'per_view', tokens_per_view=per_view)
-        wanted = attention_with_view_mass(query.float(), key.float(), value.float(), index, views, 'plain')
-    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
-    assert found[0].dtype == dtype and found[1].dtype == torch.float32
+        wanted = attention_with_view_mass(query.double(), key.double(), value.double(), index, views, 'plain')
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2e-2}[dtype]
+    assert found[0].dtype == dtype and found[1].dtype == torch.promote_types(dtype, torch.float32)
     for own, plain in zip(found, wanted, strict=True):
-        torch.testing.assert_close(own.float(), plain, atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(own.double(), plain, atol=tolerance, rtol=tolerance)
 
 
 def test_views_one_by_one_are_for_equal_views_without_gradients_and_then_the_choice_where_one_hot_was(monkeypatch):
@@ -222,3 +222,7 @@ def test_views_one_by_one_are_for_equal_views_without_gradients_and_then_the_cho
     assert len(called) == 1
     attention_with_view_mass(query.requires_grad_(), key, value, equal, 3, tokens_per_view=key.shape[2] // 3)
     assert len(called) == 1
+    for inputs in ([values.detach().double() for values in (query, key, value)],                # no fused kernel on CUDA
+                   [values.detach()[..., :7] for values in (query, key, value)]):               # takes these
+        attention_with_view_mass(*inputs, equal, 3, tokens_per_view=key.shape[2] // 3)
+        assert len(called) == 1
