@@ -106,6 +106,14 @@ def test_an_opencv_that_lacks_a_system_library_is_explained(monkeypatch):
     assert isinstance(opencv.explained(ImportError('cannot import', name='cv2.gapi')), JrsError)
 
 
+@pytest.mark.parametrize('words', [['convert', 'model.pt', '--out', 'out'], ['print_config', 'all24_fada']])
+def test_a_command_that_cannot_load_opencv_stops_with_the_cure_whenever_it_imports_it(words, tmp_path):
+    (tmp_path / 'cv2.py').write_text("raise ImportError('libGL.so.1: cannot open shared object file: No such file')")
+    done = subprocess.run([sys.executable, '-m', 'jrs', *words], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'})
+    assert done.returncode == 2 and opencv.CURE in done.stderr and 'Traceback' not in done.stderr, done.stderr
+
+
 def test_messages_of_an_install_name_its_own_commands(monkeypatch):
     words = 'python tools/prepare.py rooms; torchrun --nproc_per_node 2 tools/train.py X; see tools/infer.py'
     assert places.typed(words) == words

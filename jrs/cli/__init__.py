@@ -75,10 +75,7 @@ def _say_usage(code: int) -> int:
 
 
 def _imported(name: str) -> Callable[[list[str] | None], int | None]:
-    try:
-        return importlib.import_module(f'jrs.cli.{name}').main
-    except ImportError as error:
-        raise explained(error) from error
+    return importlib.import_module(f'jrs.cli.{name}').main
 
 
 def _run(name: str, command: Callable[[], Callable], argv: list[str] | None) -> int:
@@ -90,8 +87,12 @@ def _run(name: str, command: Callable[[], Callable], argv: list[str] | None) -> 
     except JrsError as error:
         if isinstance(error, PluginError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        print(typed(f'{type(error).__name__}: {_own_words(error)}'), file=sys.stderr)
-        return 2
+        return _refuse(error)
+    except ImportError as error:                                       # most commands import OpenCV when they run
+        cure = explained(error)
+        if cure is error:
+            raise
+        return _refuse(cure)
     except OSError as error:
         if not is_about_a_name(error):
             raise
@@ -100,6 +101,11 @@ def _run(name: str, command: Callable[[], Callable], argv: list[str] | None) -> 
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
+
+
+def _refuse(error: JrsError) -> int:
+    print(typed(f'{type(error).__name__}: {_own_words(error)}'), file=sys.stderr)
+    return 2
 
 
 def _own_words(error: JrsError) -> str:
