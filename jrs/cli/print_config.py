@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from jrs.cli.options import add_config_options, config_from, notes_of
-from jrs.cli.parser import Parser
+from jrs.cli.parser import Parser, config_argument
 from jrs.config import bases_of, load_config, resolve_config
 from jrs.errors import ConfigError
 from jrs.report.differences import difference_lines
@@ -26,8 +26,9 @@ def parser() -> argparse.ArgumentParser:
     options = Parser(prog='tools/print_config.py', description=__doc__, epilog=EXAMPLES,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(options)
-    options.add_argument('--diff', nargs='?', const=PARENT, metavar='OTHER', help='print only what differs from OTHER, a '
-                         'config or a run folder; without OTHER from the experiment that this one inherits from')
+    options.add_argument('--diff', type=config_argument, nargs='?', const=PARENT, metavar='OTHER', help='print only what '
+                         'differs from OTHER, a config or a run folder; without OTHER from the experiment that this one '
+                         'inherits from')
     return options
 
 

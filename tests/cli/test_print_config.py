@@ -35,7 +35,8 @@ def test_the_printed_text_is_the_checked_config_again(tmp_path, capsys):
     assert capsys.readouterr().out.endswith('no difference\n')
 
 
-@pytest.mark.parametrize('words', [['--diff'], ['--diff', MAIN], ['--profile', 'rooms', '--diff']])
+@pytest.mark.parametrize('words', [['--diff'], ['--diff', MAIN], ['--diff', 'segvggt/all24_fada'],
+                                   ['--profile', 'rooms', '--diff']])
 def test_an_ablation_row_differs_from_its_parent_by_what_it_writes_at_every_scale(words, capsys):
     assert command('print_config', NO_FADA, *words) == 0
     printed = capsys.readouterr().out
