@@ -69,10 +69,16 @@ class Bar:
         file = self.file or sys.stderr
         found = LINE.match(line) if file.isatty() else None
         if found is None:
-            print(f'\n{line}' if self.open else line, file=file, flush=True)
+            self._write(file, f'\n{line}\n' if self.open else f'{line}\n')
             self.open = False
             return
         done, total = int(found[1]), max(int(found[2]), 1)
         filled = min(BAR * done // total, BAR)
         self.open = done < total
-        print(f'\r\x1b[K[{"#" * filled}{"." * (BAR - filled)}] {line}', end='' if self.open else '\n', file=file, flush=True)
+        end = '' if self.open else '\n'
+        self._write(file, f'\r\x1b[K[{"#" * filled}{"." * (BAR - filled)}] {line}{end}')
+
+    @staticmethod
+    def _write(file: TextIO, text: str) -> None:
+        file.write(text)
+        file.flush()
