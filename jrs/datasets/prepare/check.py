@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jrs.datasets.scene import SceneFolder, check_scene, read_split
+from jrs.datasets.prepare.driver import scenes_in
+from jrs.datasets.scene import check_scene, read_split
 from jrs.errors import DataError
+from jrs.io.progress import Progress
 
 
 def check_folder(folder: Path, progress: Callable[[str], None]) -> int:
@@ -22,18 +24,16 @@ def check_folder(folder: Path, progress: Callable[[str], None]) -> int:
     Raises:
         DataError: nothing to check, or a fault; the first fault of every scene has been reported by then.
     """
-    folder = Path(folder)
-    scenes = [folder] if SceneFolder(folder).exists() else sorted(path.parent for path in folder.glob('*/scene.json'))
-    if not scenes:
-        raise DataError(f'{folder}: no scene.json here or one folder below. Prepare scenes with tools/prepare.py.')
+    scenes = scenes_in(folder)
     faults = list(_list_faults(folder, {scene.name for scene in scenes}))
-    for number, scene in enumerate(scenes, start=1):
+    pieces = Progress(len(scenes), 'scenes')
+    for scene in scenes:
         try:
             check_scene(scene)
-            progress(f'{number}/{len(scenes)} {scene.name}: sound')
+            progress(pieces.step(f'{scene.name}: sound'))
         except DataError as error:
             faults.append(str(error))
-            progress(f'{number}/{len(scenes)} {scene.name}: {error}')
+            progress(pieces.step(f'{scene.name}: {error}'))
     if faults:
         raise DataError(f'{folder}: {len(faults)} faults in {len(scenes)} scenes, the first: {faults[0]}')
     return len(scenes)

@@ -210,6 +210,18 @@ def write_splits(out: Path, lists: Mapping[str, Path], names: Sequence[str], adv
         progress(f'no split lists: all scenes are in the split "all". {advice}')
 
 
+def scenes_in(folder: Path) -> list[Path]:
+    """Return the scene folders of a data set in order, or `folder` itself where it is one.
+
+    Raises:
+        DataError: there is none.
+    """
+    scenes = [folder] if SceneFolder(folder).exists() else sorted(path.parent for path in folder.glob('*/scene.json'))
+    if not scenes:
+        raise DataError(f'{folder}: no scene.json here or one folder below. Prepare scenes with tools/prepare.py.')
+    return scenes
+
+
 def file_bytes(path: Path) -> int:
     """Return the size of a file, 0 where there is none."""
     return path.stat().st_size if path.is_file() else 0

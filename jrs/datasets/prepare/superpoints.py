@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jrs.datasets.prepare.driver import scenes_in
 from jrs.datasets.scene import Mesh, SceneFolder, write_mesh, write_record
 from jrs.errors import DataError
 from jrs.geometry.oversegmentation import cloud_superpoints, mesh_superpoints
+from jrs.io.progress import Progress
 
 
 def compute_superpoints(mesh: Mesh) -> str:
@@ -43,15 +45,12 @@ def add_superpoints(folder: Path, progress: Callable[[str], None]) -> int:
     Raises:
         DataError: no scenes there, or a file of one that cannot be read.
     """
-    folder = Path(folder)
-    scenes = [folder] if SceneFolder(folder).exists() else sorted(path.parent for path in folder.glob('*/scene.json'))
-    if not scenes:
-        raise DataError(f'{folder}: no scene.json here or one folder below. Prepare scenes with tools/prepare.py.')
-    done = 0
-    for number, path in enumerate(scenes, start=1):
+    scenes = scenes_in(folder)
+    done, pieces = 0, Progress(len(scenes), 'scenes')
+    for path in scenes:
         added, words = _add(SceneFolder(path))
         done += added
-        progress(f'{number}/{len(scenes)} {path.name}: {words}')
+        progress(pieces.step(f'{path.name}: {words}'))
     return done
 
 
