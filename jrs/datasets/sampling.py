@@ -148,7 +148,6 @@ class ViewBatchSampler:
         order = rng.permutation(self.num_scenes)
         return np.resize(order, count)                                    # repeats the order only where it is too short
 
-
     def _draw_mixed(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Return `count` scenes of the sets in their shares, in random order.
 
