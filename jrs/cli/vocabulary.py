@@ -96,7 +96,7 @@ def names_of(asked: Sequence[str]) -> list[str]:
             found += BENCHMARKS[what].class_names
         elif Path(what).suffix in ('.yaml', '.yml'):
             found += read_vocabulary(what).names
-        elif Path(what).suffix == '.txt':
+        elif Path(what).suffix == '.txt' or Path(what).is_file():
             found += [line.strip() for line in read_text(what).splitlines() if line.strip()]
         else:
             _refuse_near_benchmarks(what)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from jrs.benchmarks import get_benchmark
+from jrs.cli.vocabulary import names_of
 from jrs.io.text_encoder import TextEncoder
 from jrs.io.vocabulary import ATTRIBUTES, read_vocabulary
 from tests._data import command
@@ -64,6 +65,7 @@ def test_names_are_encoded_in_their_prompt_each_once(transformers, tmp_path):
     found = read_vocabulary(out)
     assert found.names == ('chair', 'fire extinguisher', 'tv') and found.encoder == 'tiny' and found.prompt == 'a {}'
     assert found.embeddings.tolist() == [[7, 2], [19, 3], [4, 2]]
+    assert names_of([str(words.rename(tmp_path / 'words.list'))]) == ['chair', 'fire extinguisher']      # no strange word
     assert transformers[0][1] == dict(padding=True, truncation=True, max_length=7, return_tensors='pt')
 
 
