@@ -23,7 +23,9 @@ from jrs.schema import GROUP_KEYS, TOP_LEVEL, joined, keys_at, part_at, terms_of
 from jrs.signatures import default_of, parsed
 
 OF_THE_PROJECT = ('configs', 'plugins')         # folders beside the package `jrs`, in this checkout or another
-DELETE = '_delete_'                            # =True: replaces what is inherited, instead of changing it
+# =True: replaces what the file inherits, instead of changing it. A mark ends there: inside `profiles` it drops what the
+# `profiles` of the bases say, in a profile's file what that file inherits; neither empties the experiment's own part.
+DELETE = '_delete_'
 
 
 @dataclass
