@@ -141,17 +141,25 @@ class Scene:
         count = 0 if self.instances is None else len(self.instances.scores)
         written = export_scene(out, self.reconstruction, self.photos, cloud, self.class_names, instance_colours(count),
                                self.weights, glb, colmap, self.novel, objects)
-        shown = [f'{name} (novel)' if name in self.novel else name for name in self.class_names]
-        section = scene_section(self.reconstruction, shown, cloud=cloud, valid=self.photos.valid)
+        section = scene_section(self.reconstruction, self.shown_names, cloud=cloud, valid=self.photos.valid)
+        written.append(self.write_report(out, title, section, cloud))
+        return written
+
+    @property
+    def shown_names(self) -> list[str]:
+        """The class names as reports have them: those that no training saw are marked."""
+        return [f'{name} (novel)' if name in self.novel else name for name in self.class_names]
+
+    def write_report(self, out: Path, title: str, section: str, cloud: PointCloud | None) -> Path:
+        """Write report.html: a `section` of `scene_section`, and what is known of the scene, its photos and weights."""
         card = {name.replace('_', ' '): self.weights[name] for name in ('trained_on', 'licence') if name in self.weights}
         facts = {**self.facts, 'points': 'none' if cloud is None else f'{len(cloud.points):,}',
                  **({'left out': self.left_out} if self.left_out else {}),
                  **({'not read': reasons(self.photos.left_out, shown=None)} if self.photos.left_out else {}),
                  **({'how it was read': '; '.join(remarks_on(self.photos.notes, None))} if self.photos.notes else {}),
                  'weights': self.weights['file'], **card}
-        written.append(write_report(out / 'report.html', title, [section], facts, self.advice,
-                                    f'made by jrs {__version__}; scale {self.scale}'))
-        return written
+        return write_report(out / 'report.html', title, [section], facts, self.advice,
+                            f'made by jrs {__version__}; scale {self.scale}')
 
 
 class Reconstructor:
@@ -257,6 +265,10 @@ class Reconstructor:
         found = without_padding(found, photos)
         if found.instances is not None and not self.keep_all:
             found = dataclasses.replace(found, instances=distinct_instances(found.instances, self.min_score))
+        return self.with_facts(found, photos, facts)
+
+    def with_facts(self, found: Reconstruction, photos: LoadedPhotos, facts: Mapping[str, str | int]) -> Scene:
+        """Return a scene as it is, with what this model says of itself for the report."""
         height, width = photos.images.shape[-2:]
         facts = {**facts, 'network input': f'{width} × {height}', 'device': str(self.device)}
         facts |= {'scores': found.instances.ranking} if found.instances is not None and found.instances.ranking else {}

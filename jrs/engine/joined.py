@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jrs import __version__
-from jrs.engine.inference import Reconstructor
+from jrs.engine.inference import Reconstructor, Scene
 from jrs.engine.windows import Plan, StoredWindows, stored_scene, words_of_window
 from jrs.errors import DataError
 from jrs.geometry.alignment import Similarity, move_cameras
@@ -20,26 +19,22 @@ from jrs.geometry.joining import Join, SharedViews, chain, join
 from jrs.geometry.pixels import at_centres
 from jrs.io.images import LoadedPhotos, SourceViews
 from jrs.io.known_geometry import unit_in_words
-from jrs.io.photo_files import reasons, remarks_on
 from jrs.io.png import write_jpeg, write_png16
 from jrs.postprocess.export import (
+    MOST_IDS,
     cameras_record,
     instances_record,
-    origin_columns,
     original_ids,
     remove_old,
     view_in_photo,
-    write_cloud,
+    write_clouds,
     write_glb,
     write_json,
 )
 from jrs.postprocess.merging import MergedInstances, Overlap, WindowInstances, merge_windows, same_instances
 from jrs.structures import Instances, PackedMasks, Reconstruction
 from jrs.visualization.overlays import instance_colours
-from jrs.visualization.report import MAX_VIEWS, scene_section, write_report
-
-NO_INSTANCE = (150, 154, 162)                  # colour in instances.ply
-MOST_IDS = 65535                               # of a 16-bit mask
+from jrs.visualization.report import MAX_VIEWS, scene_section
 
 
 @dataclass
@@ -265,25 +260,21 @@ def _write_pictures(out: Path, scene: Reconstruction, photos: LoadedPhotos, merg
 def _write_all(out: Path, reconstruct: Reconstructor, views: SourceViews, plan: Plan, joined: Joined, all_: _Gathered,
                glb: bool, title: str, facts: dict) -> list[Path]:
     merged, height, width = joined.merged, *all_.input_size
-    instances, palette, written = None, instance_colours(0), [out / 'views']
+    instances, palette, written = None, None, [out / 'views']
     if merged is not None:
         nothing = PackedMasks(torch.zeros(0, plan.views, 0, dtype=torch.uint8), torch.arange(len(merged.scores)),
                               all_.mask_size)                                   # the masks are on disk
         instances = Instances(nothing, torch.from_numpy(merged.labels), torch.from_numpy(merged.scores).float(),
                               torch.from_numpy(joined.queries), ranking=all_.ranking)
         palette = instance_colours(len(instances))
+    cloud = _one_cloud(all_.clouds) if all_.clouds else None
     blank = torch.zeros(1).expand(plan.views, 3, height, width)                 # of the size, without memory
-    scene = Reconstruction(blank, None, None, torch.cat(all_.intrinsics), torch.cat(all_.cameras), instances=instances,
-                           view_names=views.names, scale=all_.scale)
+    scene = Reconstruction(blank, None if cloud is None else blank[:, 0], None, torch.cat(all_.intrinsics),
+                           torch.cat(all_.cameras), instances=instances, view_names=views.names, scale=all_.scale)
     photos = LoadedPhotos(blank, torch.ones(1, dtype=torch.bool).expand(plan.views, height, width), views.names, all_.sizes,
                           torch.cat(all_.to_input), views.originals, dict(views.left_out), all_.notes)
-    cloud = _one_cloud(all_.clouds) if all_.clouds else None
     if cloud is not None:
-        unit = f'unit: {unit_in_words(scene.scale)}'
-        written.append(write_cloud(out / 'cloud.ply', cloud, cloud.colours, unit, origin_columns(cloud)))
-        if merged is not None:
-            by_instance = np.concatenate([np.array([NO_INSTANCE], np.uint8), palette])[cloud.instances]
-            written.append(write_cloud(out / 'instances.ply', cloud, by_instance, unit))
+        written += write_clouds(out, cloud, f'unit: {unit_in_words(scene.scale)}', palette)
         written += [write_glb(out / 'scene.glb', scene, cloud)] if glb else []
     if merged is not None:
         record = instances_record(scene, cloud, reconstruct.class_names, palette, reconstruct.weights, reconstruct.novel,
@@ -293,9 +284,11 @@ def _write_all(out: Path, reconstruct: Reconstructor, views: SourceViews, plan: 
         written += [out / 'masks', write_json(out / 'instances.json', record)]
     written.append(write_json(out / 'cameras.json', cameras_record(scene, photos)))
     written.append(write_json(out / 'windows.json', joined.record(plan)))
-    facts = {**facts, **({'not read': reasons(photos.left_out, shown=None)} if photos.left_out else {}),
-             **({'how it was read': '; '.join(remarks_on(photos.notes, None))} if photos.notes else {})}
-    return [*written, _write_report(out, reconstruct, scene, all_, cloud, joined, title, facts)]
+    worst = max((one.relative for one in joined.joins), default=0.0)
+    facts = {'views': plan.views, 'windows': len(plan.spans),
+             **({'largest residual of a join': f'{worst:.2%} of the distance'} if joined.joins else {}), **facts}
+    whole = reconstruct.with_facts(scene, photos, facts)
+    return [*written, whole.write_report(out, title, _section(whole, all_, cloud), cloud)]
 
 
 def _one_cloud(clouds: Sequence[PointCloud]) -> PointCloud:
@@ -303,30 +296,18 @@ def _one_cloud(clouds: Sequence[PointCloud]) -> PointCloud:
     return PointCloud(**{name: None if values[0] is None else np.concatenate(values) for name, values in parts.items()})
 
 
-def _write_report(out: Path, reconstruct: Reconstructor, scene: Reconstruction, all_: _Gathered, cloud: PointCloud | None,
-                  joined: Joined, title: str, facts: dict) -> Path:
+def _section(whole: Scene, all_: _Gathered, cloud: PointCloud | None) -> str:
+    """Return what the report shows: some of the views."""
     parts, masks, valid = zip(*all_.shown, strict=True)
     stacked = {name: torch.cat([getattr(part, name) for part in parts])
                for name in ('images', 'intrinsics', 'cam_from_world')}
-    instances = scene.instances
+    instances = whole.instances
     if instances is not None:
         bits = torch.cat(masks, dim=1)
         instances = dataclasses.replace(instances, packed=PackedMasks(bits, torch.arange(len(bits)), all_.mask_size))
     depth = None if parts[0].depth is None else torch.cat([part.depth for part in parts])
-    shown = Reconstruction(**stacked, depth=depth, instances=instances, scale=scene.scale,
+    shown = Reconstruction(**stacked, depth=depth, instances=instances, scale=whole.scale,
                            view_names=[name for part in parts for name in part.view_names])
-    names = [f'{name} (novel)' if name in reconstruct.novel else name for name in reconstruct.class_names]
-    note = (f'{len(shown.view_names)} of {len(scene.view_names)} views are shown; cameras, views and mask pixels below are '
-            'theirs. cameras.json, instances.json and masks/ have all.')
-    section = scene_section(shown, names, cloud=cloud, valid=torch.cat(valid), note=note)
-    worst = max((one.relative for one in joined.joins), default=0.0)
-    height, width = all_.input_size
-    card = {name.replace('_', ' '): reconstruct.weights[name] for name in ('trained_on', 'licence')
-            if name in reconstruct.weights}
-    facts = {'views': len(scene.view_names), 'windows': len(joined.similarities),
-             **({'largest residual of a join': f'{worst:.2%} of the distance'} if joined.joins else {}), **facts,
-             'network input': f'{width} × {height}', 'device': str(reconstruct.device),
-             **({'scores': all_.ranking} if all_.ranking else {}),
-             'points': 'none' if cloud is None else f'{len(cloud.points):,}', 'weights': reconstruct.weights['file'], **card}
-    return write_report(out / 'report.html', title, [section], facts, reconstruct.advice,
-                        f'made by jrs {__version__}; scale {scene.scale}')
+    note = (f'{len(shown.view_names)} of {len(whole.photos.names)} views are shown; cameras, views and mask pixels below '
+            'are theirs. cameras.json, instances.json and masks/ have all.')
+    return scene_section(shown, whole.shown_names, cloud=cloud, valid=torch.cat(valid), note=note)

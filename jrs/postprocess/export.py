@@ -41,6 +41,8 @@ CONVENTION = ('cam_from_world (4 x 4, row-major) maps world to camera coordinate
               'Intrinsics are in pixels of the original image (width x height below, after EXIF rotation), with pixel '
               'centres at integer coordinates.')
 FEATURE_COLUMNS = ('feature_red', 'feature_green', 'feature_blue')      # of cloud.ply
+NO_INSTANCE = (150, 154, 162)                   # colour in instances.ply
+MOST_IDS = 65535                                # of a 16-bit mask
 CUT_OFF = (225, 227, 231)                       # of a photo what the network did not see
 GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])          # glTF: y up, z backward
 
@@ -68,11 +70,8 @@ def export_scene(folder: str | Path, scene: Reconstruction, photos: LoadedPhotos
     folder = Path(folder)
     check_finite(scene)
     unit = f'unit: {unit_in_words(scene.scale)}'
-    written = [] if cloud is None else [write_cloud(folder / 'cloud.ply', cloud, cloud.colours, unit, origin_columns(cloud))]
+    written = [] if cloud is None else write_clouds(folder, cloud, unit, None if scene.instances is None else palette)
     if scene.instances is not None:
-        if cloud is not None:
-            by_instance = np.concatenate([np.array([[150, 154, 162]], np.uint8), palette])[cloud.instances]
-            written.append(write_cloud(folder / 'instances.ply', cloud, by_instance, unit))
         written.append(write_masks(folder / 'masks', scene, photos))
         record = instances_record(scene, cloud, class_names, palette, weights, novel)
         written.append(write_json(folder / 'instances.json', record))
@@ -126,6 +125,15 @@ def write_cloud(path: Path, cloud: PointCloud, colours: np.ndarray, comment: str
     return path
 
 
+def write_clouds(folder: Path, cloud: PointCloud, comment: str, palette: np.ndarray | None) -> list[Path]:
+    """Write cloud.ply, and instances.ply where there are instances, of the colours `palette` (M, 3) uint8."""
+    written = [write_cloud(folder / 'cloud.ply', cloud, cloud.colours, comment, origin_columns(cloud))]
+    if palette is not None:
+        by_instance = np.concatenate([np.array([NO_INSTANCE], np.uint8), palette])[cloud.instances]
+        written.append(write_cloud(folder / 'instances.ply', cloud, by_instance, comment))
+    return written
+
+
 def origin_columns(cloud: PointCloud) -> dict[str, np.ndarray]:
     """Return what a viewer asks of points, (N,) each: `view`, where known `confidence`, and `feature_red` and so on."""
     columns = {'view': cloud.views}
@@ -169,7 +177,7 @@ def view_in_photo(photos: LoadedPhotos, view: int) -> np.ndarray:
 def write_masks(folder: Path, scene: Reconstruction, photos: LoadedPhotos) -> Path:
     """Write NAME.png per view: 16-bit instance ids of the original image, 0 = none or cut off by the crop."""
     ids = instance_map(scene.instances.packed).cpu()                                         # (V, h, w)
-    if int(ids.max()) > 65535:
+    if int(ids.max()) > MOST_IDS:
         raise DataError(f'{folder}: {int(ids.max())} instances do not fit into 16-bit masks.')
     remove_old(folder, '*.png')
     for view, name in enumerate(scene.view_names):

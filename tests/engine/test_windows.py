@@ -48,9 +48,12 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """An untrained debug model beside its config."""
-    folder = tmp_path_factory.mktemp('run')
-    cfg = load_config(REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py', 'debug')
+    return untrained(tmp_path_factory.mktemp('run'))
+
+
+def untrained(folder, **overrides):
+    """Write an untrained debug model beside its config."""
+    cfg = load_config(REPOSITORY / 'configs' / 'segvggt' / 'all24_fada.py', 'debug', overrides)
     torch.manual_seed(0)
     (folder / 'config.py').write_text(cfg.pretty_text)
     save_weights(build_model(cfg), folder / 'weights.safetensors', dict(origin='a test'))
@@ -149,6 +152,13 @@ def test_a_window_may_be_padded_to_another_size_than_the_first(weights, tmp_path
     assert tuple(json.loads((out / 'instances.json').read_text())['mask_size']) == sizes[0]
     assert [read_png16(out / 'masks' / f'{number}.png').shape for number in range(3)] == [(60, 80), (40, 80), (40, 80)]
     assert '1 of 3 views are shown' in (out / 'report.html').read_text()
+
+
+def test_the_report_says_what_a_model_without_depth_leaves_out(photos, tmp_path):
+    weights = untrained(tmp_path, **{'model.depth_head': None})
+    assert infer(photos, tmp_path / 'out', weights, '--max-views', 5) == 0
+    assert not (tmp_path / 'out' / 'cloud.ply').exists()
+    assert 'scene.glb and colmap/: the model has no depth head' in (tmp_path / 'out' / 'report.html').read_text()
 
 
 def test_another_model_other_photos_or_settings_are_refused(result, photos, weights, tmp_path, capsys):
