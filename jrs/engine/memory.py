@@ -26,6 +26,7 @@ BLOCK_TOKENS = 5                               # float32 token maps alive inside
 QUERY_KEY_VALUE = 4                            # and of the backbone's own type: these, and one that is placed
 SAVED_BLOCK_TOKENS = 21                        # token maps that the backward pass of one block needs
 SAVED_CROSS_TOKENS = 7                         # the same for a cross-attention of the queries
+HEADS = ('camera_head', 'depth_head', 'point_head', 'geometry_head', 'feature_head')     # those that say what they need
 CPU_WORDS = ('not enough memory', "can't allocate memory")        # of torch's CPU allocator
 MMAP_THRESHOLD = -3                            # glibc's name of an option of mallopt
 LARGE_TENSOR = 2 ** 24                         # bytes from which a freed tensor leaves the process at once
@@ -262,5 +263,4 @@ def _feature_values(model: nn.Module, pixels: int) -> float:
 
 
 def _heads(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    names = ('camera_head', 'depth_head', 'point_head', 'geometry_head', 'feature_head')
-    return [(name, getattr(model, name)) for name in names if getattr(model, name) is not None]
+    return [(name, getattr(model, name)) for name in HEADS if getattr(model, name) is not None]

@@ -11,13 +11,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from jrs.engine.memory import GB, free_memory
+from jrs.engine.memory import GB, HEADS, free_memory
 from jrs.engine.needs import largest_slot, slot_memory, teacher_bytes
 from jrs.engine.processes import agree
 from jrs.schema import device_settings
 
 SHARE = 0.9                                    # of the free memory that is planned with: the allocator leaves gaps
-HEADS = ('camera_head', 'depth_head', 'point_head', 'geometry_head', 'feature_head')
 
 
 @dataclass(frozen=True)
