@@ -383,7 +383,7 @@ def _check_settings(cfg: Mapping) -> None:
 
 
 def _check_device(cfg: Mapping) -> None:
-    """Check the section `device`, which may be left out; its kernels are checked where they are chosen."""
+    """Check the section `device`, which may be left out."""
     given = cfg.get('device') or {}
     if not isinstance(given, Mapping) or not isinstance(given.get('precision') or {}, Mapping):
         raise ConfigError(f'device and device.precision must be mappings, dict(...), got {given!r}.')
