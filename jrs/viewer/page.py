@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -71,6 +70,7 @@ class Page:
         self.right: np.ndarray | None = None                    # of the viewer who moved last, (3,)
         self.drawn: dict[str, np.ndarray] = {}                  # side -> which points the browser has
         self.clouds, self.frames, self.frusta, self.pictures = {}, {}, {}, []
+        self.detailed: tuple | None = None                      # what `details` and `pictures` are of
         server.scene.set_up_direction('+y')
         server.scene.set_background_image(np.full((1, 1, 3), GROUND, np.uint8), format='png')
         server.scene.on_click()(self._clicked)
@@ -134,7 +134,7 @@ class Page:
                 except JrsError as error:
                     self._tell(event, str(error))
                 except Exception:                               # a thread of viser's: nobody else would say it
-                    logging.getLogger(__name__).error(traceback.format_exc())
+                    logging.getLogger(__name__).exception('The page could not do what was asked.')
                     self._tell(event, 'That failed; the terminal says why.')
         return guarded
 
@@ -232,13 +232,19 @@ class Page:
             self.instance.value = words
 
     def _detail(self) -> None:
-        text, views = self.session.words(SHOWN_VIEWS)
+        """Bring text and pictures of the selection up to the session; masks are read only where another is selected."""
+        session = self.session
+        selection = (session.chosen, session.beside, session.side, session.look.selected)
+        if selection == self.detailed:
+            return
+        text, views = session.words(SHOWN_VIEWS)
         self.details.content = text
         for handle in self.pictures:
             handle.remove()
         with self.pictures_folder:
             self.pictures = [self.server.gui.add_image(picture, label=f'{name}: {pixels} mask pixels', format='jpeg')
                              for name, pixels, picture in views]
+        self.detailed = selection
 
     def _looked(self) -> None:
         look = self.session.look

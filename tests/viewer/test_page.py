@@ -61,6 +61,21 @@ def test_the_cloud_follows_click_sliders_and_choices(page):
     assert set(page.clouds) == {LEFT} and 'left: 2 instances' in page.status.content
 
 
+def test_masks_of_the_selection_are_read_once_however_sliders_move(page, monkeypatch):
+    read = []
+    words = page.session.words
+    monkeypatch.setattr(page.session, 'words', lambda most: read.append(most) or words(most))
+    page.session.select(LEFT, 1)
+    for share in (10.0, 20.0, 30.0):
+        page.least_sure.value = share
+        page._looked()
+    assert len(read) == 1 and 'chair' in page.details.content and len(page.pictures) == 2
+    page._show_beside(TRUTH)
+    page.session.select(LEFT, 1)
+    page._refresh()
+    assert len(read) == 3 and 'best true instance' in page.details.content
+
+
 def test_a_broken_result_is_told_and_the_page_goes_on(page):
     told = []
     client = SimpleNamespace(add_notification=lambda title, words, **_: told.append(words))
