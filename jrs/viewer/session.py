@@ -95,11 +95,11 @@ class Session:
         read |= {other: source.read for other, source in self.sources.items()}
         chosen = find_named({choice: read[choice] for choice in self.beside_choices()}, name, 'choice to stand beside')
         left = self.stands[LEFT]
-        self.stands = {LEFT: left}
+        stands = {LEFT: left}
         if chosen is not None:
             result = chosen().thinned(self.max_points)
-            self.stands[RIGHT] = Stand(result, place_beside(result, left.result, left.place))
-        self.beside = name
+            stands[RIGHT] = Stand(result, place_beside(result, left.result, left.place))
+        self.stands, self.beside = stands, name
         self._unselect()
 
     def _unselect(self) -> None:

@@ -85,6 +85,10 @@ def test_a_broken_result_is_told_and_the_page_goes_on(page):
     page.session.sources['gone'] = Source('gone', read)
     page._guarded(lambda event: page._show('gone'))(SimpleNamespace(client=client))
     assert told == ['cut off'] and page.session.chosen == 'wall' and len(page.clouds[LEFT].points) == 100
+    page._show_beside(TRUTH)
+    page._guarded(lambda event: page._show_beside('gone'))(SimpleNamespace(client=client))
+    assert len(told) == 2 and page.session.beside == TRUTH and set(page.session.stands) == set(page.clouds) == {LEFT, RIGHT}
+    page._sized()
 
 
 def test_without_viser_the_command_says_how_to_get_it(tmp_path, monkeypatch, capsys):
