@@ -24,9 +24,9 @@ from jrs.io.names import readable
 from jrs.io.photo import read_photo
 from jrs.io.ply import read_ply
 from jrs.io.png import read_png16
-from jrs.io.submission import ORIGIN, SceneSubmission, read_submission, submission_format
+from jrs.io.submission import ORIGIN, read_submission, submission_format
 from jrs.io.text import read_json
-from jrs.viewer.result import Found, Result, ShownView
+from jrs.viewer.result import Found, Result, ShownView, shared_out
 from jrs.visualization.overlays import instance_colours
 
 FEATURES = ('feature_red', 'feature_green', 'feature_blue')
@@ -223,18 +223,15 @@ def read_predictions(folder: Path, scene: Path, benchmark: Benchmark) -> Result:
     for file in read.files:
         inside(folder, file)
     order = np.argsort(-read.scores, kind='stable')
-    read = SceneSubmission(read.masks[order], read.labels[order], read.scores[order], read.num_points)
-    instances = np.zeros(len(true.points), np.int32)
-    for index in range(len(read.labels) - 1, -1, -1):                   # the best one last: it keeps its points
-        instances[read.unpack(index)] = index + 1
-    names = benchmark.name_of_id
+    masks, names = read.masks[order], benchmark.name_of_id
+    instances = shared_out(masks, len(true.points))
     found = [Found(names.get(label, f'class {label}'), score, colour) for label, score, colour in
-             zip(read.labels.tolist(), read.scores.tolist(), instance_colours(len(read.labels)), strict=True)]
+             zip(read.labels[order].tolist(), read.scores[order].tolist(), instance_colours(len(order)), strict=True)]
     folder_of = SceneFolder(scene)
     views = [replace(view, instances=partial(_projected, folder_of, frame, true.points, instances))
              for view, frame in zip(true.views, folder_of.frames, strict=True)]
     return replace(true, name=f'{folder.name}: {scene.name}', instances=instances, found=found, views=views, true=False,
-                   masks=read.masks, notes=_notes_of(folder))
+                   masks=masks, notes=_notes_of(folder))
 
 
 def _notes_of(folder: Path) -> list[str]:

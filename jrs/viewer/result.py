@@ -92,3 +92,16 @@ class Result:
                 np.zeros((0, -(-most // 8)), np.uint8)
         note = f'{most:,} of {count:,} points are drawn (--max-points); what is exported and counted are those drawn.'
         return replace(self, **parts, masks=masks, notes=[*self.notes, note])
+
+
+def shared_out(masks: np.ndarray, num_points: int) -> np.ndarray:
+    """Return which instance each point is of, (N,) int32, 0 = none; a point of several masks stays with the best one.
+
+    Args:
+        masks: (M, ceil(N / 8)) uint8, `np.packbits` of whole masks, best first.
+        num_points: N.
+    """
+    instances = np.zeros(num_points, np.int32)
+    for index in range(len(masks) - 1, -1, -1):
+        instances[np.unpackbits(masks[index], count=num_points).view(bool)] = index + 1
+    return instances

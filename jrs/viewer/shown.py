@@ -159,10 +159,13 @@ def overlap(result: Result, number: int, truth: Result) -> tuple[str, float] | N
     """
     if len(truth.points) != len(result.points) or not np.array_equal(truth.points, result.points):
         return None
-    mask = result.mask(number)
-    shared = np.bincount(truth.instances[mask], minlength=len(truth.found) + 1)             # (G + 1,)
-    sizes = np.bincount(truth.instances, minlength=len(truth.found) + 1)
-    share = shared / np.maximum(sizes + mask.sum() - shared, 1)
-    share[0] = 0
-    best = int(share.argmax())
-    return (truth.found[best - 1].name, float(share[best])) if share[best] > 0 else None
+    iou = ious(result.mask(number), truth)
+    best = int(iou.argmax()) if len(iou) else 0
+    return (truth.found[best].name, float(iou[best])) if iou.any() else None
+
+
+def ious(mask: np.ndarray, truth: Result) -> np.ndarray:
+    """Return the IoU of a mask (N,) bool of the points of `truth` with each of its G instances, (G,)."""
+    shared, sizes = (np.bincount(numbers, minlength=len(truth.found) + 1)[1:] for numbers in
+                     (truth.instances[mask], truth.instances))                              # (G,) each
+    return shared / np.maximum(sizes + mask.sum() - shared, 1)

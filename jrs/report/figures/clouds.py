@@ -13,13 +13,14 @@ from jrs.datasets.scene import SceneFolder
 from jrs.errors import DataError
 from jrs.report.figures.sheet import Box, Cell, Row
 from jrs.viewer.read import read_predictions, read_scene
-from jrs.viewer.result import Result
+from jrs.viewer.result import Result, shared_out
+from jrs.viewer.shown import ious
 from jrs.visualization.cloud import Shot, scene_frame, shot_of
-from jrs.visualization.overlays import BACKGROUND, instance_colours
+from jrs.visualization.overlays import colour_ids, instance_colours
+from jrs.visualization.report import SAME_OBJECT
 from jrs.visualization.surface import Raster, rasterised
 
 PIXELS = (510, 680)                             # height and width of a picture before print
-SAME_OBJECT = 0.25                              # a prediction has the colour of the true instance that it hits so well
 MARGIN = 0.25                                   # around an enlarged instance, of its sides
 SMALLEST = 0.12                                 # of the picture, the least width of a region
 SEEN_SHARE = 0.0012                             # of a picture, that an instance takes which is chosen to be enlarged
@@ -76,8 +77,8 @@ class Room:
         """Return pictures of a shot: the mesh in its own colours, then in those of the instances of each of `results`."""
         pictures = [raster.picture(self.faces, self.truth.colours)]
         for result in self.results().values():
-            palette = np.array([BACKGROUND, *(one.colour for one in result.found)], np.uint8)
-            pictures.append(raster.patches(self.faces, palette[result.instances]))
+            colours = np.array([one.colour for one in result.found], np.uint8).reshape(-1, 3)
+            pictures.append(raster.patches(self.faces, colour_ids(result.instances, colours)))
         return pictures
 
     def results(self) -> dict[str, Result]:
@@ -129,20 +130,14 @@ def at_least(result: Result, min_score: float) -> Result:
     """Return the predictions of a result with that score or better; their points are shared out anew."""
     kept = [index for index, one in enumerate(result.found) if one.score >= min_score]
     masks = result.masks[kept]
-    instances = np.zeros(len(result.points), np.int32)
-    for index in range(len(kept) - 1, -1, -1):                                  # best first: the best one keeps its points
-        instances[np.unpackbits(masks[index], count=len(instances)).view(bool)] = index + 1
-    return replace(result, found=[result.found[index] for index in kept], masks=masks, instances=instances)
+    return replace(result, found=[result.found[index] for index in kept], masks=masks,
+                   instances=shared_out(masks, len(result.points)))
 
 
 def overlaps_of(result: Result, truth: Result) -> Overlaps:
     """Return how predictions fit the true instances, on the vertices that both are of."""
     count, true_count = len(result.found), len(truth.found)
-    iou, sizes = np.zeros((count, true_count)), np.bincount(truth.instances, minlength=true_count + 1)[1:]
-    for index in range(count):
-        mask = result.mask(index + 1)
-        shared = np.bincount(truth.instances[mask], minlength=true_count + 1)[1:]
-        iou[index] = shared / np.maximum(sizes + mask.sum() - shared, 1)
+    iou = np.array([ious(result.mask(index + 1), truth) for index in range(count)]).reshape(count, true_count)
     hit = np.where(iou.max(1, initial=0) >= SAME_OBJECT, iou.argmax(1) + 1 if true_count else 0, 0)
     return Overlaps(iou, hit, iou.max(0, initial=0))
 
