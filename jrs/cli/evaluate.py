@@ -25,9 +25,9 @@ from jrs.errors import ConfigError, DataError
 from jrs.evaluation.instance_ap import AGNOSTIC_NAME, AveragePrecision, SceneMatches, assign, evaluate
 from jrs.io.atomic import atomic_write, check_folder
 from jrs.io.names import readable, some
-from jrs.io.submission import ORIGIN, SceneSubmission, read_submission, read_vertex_numbers, submission_format
+from jrs.io.submission import ORIGIN, SceneSubmission, read_vertex_numbers, submission_format
 from jrs.io.submission_arrays import SUFFIX as ARRAYS
-from jrs.io.submission_arrays import read_submission_arrays
+from jrs.io.submission_arrays import read_either
 from jrs.io.text import read_json
 
 NUMBERS = ('AP', 'AP50', 'AP25')
@@ -227,9 +227,7 @@ def _read_scene(name: str, predictions: Path, ground_truth: Path, data: Path | N
                 left_out: LeftOut) -> SceneMatches:
     truth = read_vertex_numbers(ground_truth / f'{name}.txt')
     layout = submission_format(benchmark.submission_format)
-    arrays = predictions / f'{name}{ARRAYS}'
-    found = read_submission_arrays(arrays, layout, len(truth)) if arrays.is_file() else \
-        read_submission(predictions, name, layout, len(truth))
+    found = read_either(predictions, name, layout, len(truth))
     listed = (data or ground_truth) / name / MESH_MASK
     excluded = read_vertex_numbers(listed) if data is not None or listed.is_file() else None
     try:

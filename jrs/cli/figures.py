@@ -31,7 +31,7 @@ EXAMPLES = """examples:
 
 each writes OUT/figureN.png and .pdf at print size (174 mm wide, 300 dpi) and .csv with the numbers behind it. Data come from
 CONFIG's test_dataset; a checkpoint with a config.py beside it is built from that. In 6 and 7 a folder of prediction files
-(`mask-file class-id confidence` per line, docs of tools/evaluate.py) stands for a method as a checkpoint does.
+(as tools/evaluate.py reads them: docs/external.md) stands for a method as a checkpoint does.
 
 3 and 4: the query of an instance is the one of its best-scored prediction (--query matcher: the training matcher's), maps
 are means over heads, layers stand where the paper's 15th and 23rd of 24 do (3 shows the later one). 5: three views chosen

@@ -20,7 +20,7 @@ import numpy as np
 
 from jrs.errors import DataError
 from jrs.io.atomic import atomic_write
-from jrs.io.submission import MAX_NUMBER, SceneSubmission, SubmissionFormat, check_entry
+from jrs.io.submission import MAX_NUMBER, SceneSubmission, SubmissionFormat, check_entry, read_submission
 
 SUFFIX = '.npz'
 FIELDS = ('masks', 'classes', 'scores')
@@ -64,6 +64,20 @@ def read_submission_arrays(path: str | os.PathLike, layout: SubmissionFormat, nu
     for row, (label, score) in enumerate(zip(classes.tolist(), scores.tolist(), strict=True)):
         check_entry(label, score, f'{path}: instance {row}', layout)
     return SceneSubmission(masks, classes.astype(np.int64), scores, num_points)
+
+
+def read_either(folder: str | os.PathLike, scene_name: str, layout: SubmissionFormat, num_points: int) -> SceneSubmission:
+    """Read the predictions of one scene from its arrays where `folder` has them, else from its list `<scene_name>.txt`.
+
+    Raises:
+        DataError: `folder` has both, or what the reader of that format says.
+    """
+    arrays, listed = (Path(folder) / f'{scene_name}{suffix}' for suffix in (SUFFIX, '.txt'))
+    if not arrays.is_file():
+        return read_submission(folder, scene_name, layout, num_points)
+    if listed.is_file():
+        raise DataError(f'{folder} has {listed.name} and {arrays.name}: keep the one that is meant.')
+    return read_submission_arrays(arrays, layout, num_points)
 
 
 def write_submission_arrays(path: str | os.PathLike, submission: SceneSubmission) -> None:

@@ -24,7 +24,9 @@ from jrs.io.names import readable
 from jrs.io.photo import read_photo
 from jrs.io.ply import read_ply
 from jrs.io.png import read_png16
-from jrs.io.submission import ORIGIN, read_submission, submission_format
+from jrs.io.submission import ORIGIN, submission_format
+from jrs.io.submission_arrays import SUFFIX as ARRAYS
+from jrs.io.submission_arrays import read_either
 from jrs.io.text import read_json
 from jrs.viewer.result import Found, Result, ShownView, shared_out
 from jrs.visualization.overlays import instance_colours
@@ -79,11 +81,12 @@ def _sources_of(folder: Path, scenes: Path | None, benchmark: Benchmark, truth: 
     rooms = sorted(path.parent for path in folder.glob('*/scene.json') if not path.parent.name.startswith('.'))
     if rooms:
         return [Source(readable(room.name), partial(read_scene, room)) for room in rooms]
-    lists = sorted(path for path in folder.glob('*.txt') if not path.name.startswith('.'))
-    if lists:
-        return [_prediction_source(folder, path.stem, scenes, benchmark) for path in lists]
+    files = [path for suffix in ('.txt', ARRAYS) for path in folder.glob(f'*{suffix}') if not path.name.startswith('.')]
+    if files:
+        return [_prediction_source(path, scenes, benchmark) for path in sorted(files)]
     raise DataError(f'{readable(folder)}: nothing to view. It must be an output of tools/infer.py (cloud.ply), a scene '
-                    f'folder or a data set of such (scene.json), or prediction files (<scene>.txt){_of_a_run(folder)}.')
+                    f'folder or a data set of such (scene.json), or prediction files (<scene>.txt or .npz)'
+                    f'{_of_a_run(folder)}.')
 
 
 def _of_a_run(folder: Path) -> str:
@@ -93,13 +96,14 @@ def _of_a_run(folder: Path) -> str:
             '--scenes')
 
 
-def _prediction_source(folder: Path, name: str, scenes: Path | None, benchmark: Benchmark) -> Source:
+def _prediction_source(file: Path, scenes: Path | None, benchmark: Benchmark) -> Source:
+    folder, name = file.parent, file.stem
     if scenes is None:
         raise DataError(f'{readable(folder)} holds prediction files, which are masks of the vertices of meshes: name the '
                         'data set of scene folders that they are of with --scenes.')
     scene = scenes / name
     if not (scene / 'scene.json').is_file():
-        raise DataError(f'{readable(folder / name)}.txt: there is no scene {readable(scene)} (--scenes).')
+        raise DataError(f'{readable(file)}: there is no scene {readable(scene)} (--scenes).')
     return Source(f'{folder.name}: {name}', partial(read_predictions, folder, scene, benchmark), partial(read_scene, scene))
 
 
@@ -217,9 +221,10 @@ def read_predictions(folder: Path, scene: Path, benchmark: Benchmark) -> Result:
     Raises:
         DataError: a file is broken or does not fit the mesh.
     """
-    inside(folder, f'{scene.name}.txt')
+    for suffix in ('.txt', ARRAYS):
+        inside(folder, f'{scene.name}{suffix}')
     true = read_scene(scene)
-    read = read_submission(folder, scene.name, submission_format(benchmark.submission_format), len(true.points))
+    read = read_either(folder, scene.name, submission_format(benchmark.submission_format), len(true.points))
     for file in read.files:
         inside(folder, file)
     order = np.argsort(-read.scores, kind='stable')

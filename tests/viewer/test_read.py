@@ -12,6 +12,7 @@ from jrs.datasets.scene import SceneFolder
 from jrs.errors import DataError
 from jrs.geometry.cloud import point_cloud
 from jrs.io.submission import SceneSubmission, submission_format, write_submission
+from jrs.io.submission_arrays import write_submission_arrays
 from jrs.postprocess.export import export_scene
 from jrs.viewer.read import find_sources, read_output, read_predictions, read_scene
 from tests.small_scene import small_photos, small_scene
@@ -121,6 +122,14 @@ def test_predictions_stand_on_the_mesh_and_are_seen_where_depth_agrees(room, tmp
     assert result.found[0].name == SCANNET200.name_of_id.get(label, f'class {label}')
     np.testing.assert_array_equal(result.instances, np.where(half, 1, np.where(whole, 2, 0)))
     np.testing.assert_array_equal(result.mask(2), whole)                # of all its points, not of those left over
+    arrays = tmp_path / 'arrays'
+    write_submission_arrays(arrays / f'{room.name}.npz', SceneSubmission(masks, np.array([label] * 2), np.array([0.3, 0.8]),
+                                                                         len(whole)))
+    source, = find_sources([arrays], room.parent, SCANNET200)
+    np.testing.assert_array_equal(source.read().instances, result.instances)
+    (arrays / f'{room.name}.txt').write_text('')
+    with pytest.raises(DataError, match='keep the one that is meant'):
+        source.read()
     ours = [(view.instances() > 0) for view in result.views]
     true = [scene.instance_ids(frame) == thing.id for frame in scene.frames]
     shared = sum((a & b).sum() for a, b in zip(ours, true, strict=True))
