@@ -107,7 +107,6 @@ def _reconstructor(args: argparse.Namespace):
     return Reconstructor(args.config, args.checkpoint, args.profile, args.device)
 
 
-
 def _port(text: str) -> int:
     value = int(text)
     if not 0 <= value < 65536:

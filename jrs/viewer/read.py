@@ -70,6 +70,8 @@ def find_sources(folders: Sequence[Path], scenes: Path | None, benchmark: Benchm
 def _sources_of(folder: Path, scenes: Path | None, benchmark: Benchmark, truth: Path | None) -> list[Source]:
     if not folder.is_dir():
         raise DataError(f'There is no folder {readable(folder)} to view.')
+    if folder.name in ('', '..'):                                           # '.' has no name to be shown by
+        folder = folder.resolve()
     if (folder / 'scene.json').is_file():
         return [Source(readable(folder.name), partial(read_scene, folder))]
     if (folder / 'cloud.ply').is_file():

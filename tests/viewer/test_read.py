@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +147,11 @@ def test_what_there_is_to_view_is_found(output, room, debug_data, tmp_path):
     assert names[:3] == ['out', 'stream/window_0000', 'stream/window_0001'] and len(set(names)) == len(names)
     assert names[3] == f'{room.name} (4)' and [name.partition(' ')[0] for name in names[4:]] == rooms
     assert found[0].truth().true and found[3].truth is None
+
+
+def test_the_folder_that_one_is_in_has_its_name(output, monkeypatch):
+    monkeypatch.chdir(output)
+    assert [(one.name, one.read().name) for one in find_sources([Path('.')], None, SCANNET200)] == [('out', 'out')]
 
 
 @pytest.mark.parametrize(('made', 'words'), [
