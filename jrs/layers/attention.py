@@ -36,8 +36,7 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, qk_norm: bool = False, qk_norm_eps: float = 1e-5,
                  key_bias: bool = True) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ConfigError(f'{num_heads} attention heads do not divide a width of {dim}; choose a divisor of it.')
+        check_heads(dim, num_heads)
         head_width = dim // num_heads
         self.num_heads = num_heads
         self.key_bias = key_bias
@@ -95,6 +94,36 @@ def _placed(norm: nn.Module, heads: Tensor, rope: Callable[[Tensor], Tensor] | N
 def _normalise(norm: nn.Module, heads: Tensor) -> Tensor:
     """Normalise in the precision of the norm's weights: float32 under autocast on every device."""
     return norm(heads.to(norm.weight.dtype)) if isinstance(norm, nn.LayerNorm) else heads
+
+
+class ReadingAttention(nn.Module):
+    """Attention of n tokens to M others, without positions, norms or a residual.
+
+    Args:
+        dim: width C of both.
+        num_heads: number of heads; must divide `dim`.
+        bias: of queries, keys and values.
+    """
+
+    def __init__(self, dim: int, num_heads: int, bias: bool = True) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        self.num_heads = num_heads
+        self.projq, self.projk, self.projv = (nn.Linear(dim, dim, bias=bias) for _ in range(3))
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor, others: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Return (B, n, C) for `tokens` (B, n, C) and `others` (B, M, C); `allowed` (n, M) is False for what is hidden."""
+        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (
+            self.projq(tokens), self.projk(others), self.projv(others)))                    # (B, heads, n or M, head width)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Raise a ConfigError where heads do not divide a width."""
+    if dim % num_heads:
+        raise ConfigError(f'{num_heads} attention heads do not divide a width of {dim}; choose a divisor of it.')
 
 
 class SceneAttention(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jrs.layers.attention import ReadingAttention
 from jrs.layers.block import Mlp
 
 WINDOW, OVERLAPPING = 8, 12                    # sides of the windows of queries, and of keys and values around them
@@ -17,27 +18,17 @@ UPSAMPLE_WIDTH = 64
 CHANNEL_SHARE = 0.01                           # of the convolutions that stand beside the attention
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(ReadingAttention):
     """Each pixel of a map reads all pixels of another one of the same view; the result takes the map's place.
-
-    No norm, no residual, no positions.
 
     Args:
         dim: width C of both maps.
         num_heads: divides `dim`.
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.projq, self.projk, self.projv = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
-
     def forward(self, maps: Tensor, others: Tensor) -> Tensor:
         """Return (n, C, h, w) for `maps` (n, C, h, w) and `others` (n, C, h', w')."""
-        tokens, keys = rows_of(maps), rows_of(others)                           # (n, N, C) each
-        mixed = attend(self.projq(tokens), self.projk(keys), self.projv(keys), self.num_heads)
-        return maps_of(self.proj(mixed), maps.shape[-2:])
+        return maps_of(super().forward(rows_of(maps), rows_of(others)), maps.shape[-2:])
 
 
 class WindowCross(nn.Module):

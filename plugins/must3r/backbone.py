@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from jrs.backbones.steps import State, Step, StepBackbone
 from jrs.errors import ConfigError
-from jrs.layers.attention import SelfAttention
+from jrs.layers.attention import ReadingAttention, SelfAttention
 from jrs.layers.block import Block, Mlp
 from jrs.layers.layout import Layout, evenly_spaced
 from jrs.layers.rope import GridRotation
@@ -25,27 +24,6 @@ FEEDBACK_EPS = 1e-5
 FIRST_GROUP = 2                                # views that the memory starts from together; then one at a time
 ENCODED = 'encoder'                            # in `State.kept`
 FEEDBACKS = ('single_mlp', 'single_linear', None)
-
-
-class MemoryAttention(nn.Module):
-    """Attention of tokens to a memory, without positions.
-
-    Args:
-        dim: width C of both.
-        num_heads: divides `dim`.
-    """
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.projq, self.projk, self.projv, self.proj = (nn.Linear(dim, dim) for _ in range(4))
-
-    def forward(self, tokens: Tensor, memory: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Return (B, n, C) for `tokens` (B, n, C) and `memory` (B, M, C); `allowed` (n, M) is False for what is hidden."""
-        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (
-            self.projq(tokens), self.projk(memory), self.projv(memory)))                    # (B, heads, n or M, d)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 class MemoryBlock(nn.Module):
@@ -61,7 +39,7 @@ class MemoryBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2, self.norm_y, self.norm3 = (nn.LayerNorm(dim, eps=NORM_EPS) for _ in range(4))
         self.attn = SelfAttention(dim, num_heads)
-        self.cross_attn = MemoryAttention(dim, num_heads)
+        self.cross_attn = ReadingAttention(dim, num_heads)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, tokens: Tensor, rope: GridRotation, memory: Tensor, allowed: Tensor | None = None) -> Tensor:

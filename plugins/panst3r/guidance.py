@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jrs.layers.attention import ReadingAttention
 from jrs.layers.block import Block, Mlp
 from jrs.layers.rope import GridRotation
 
@@ -82,7 +83,7 @@ class ReadingBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        self.cross_attn = PixelAttention(dim, num_heads)
+        self.cross_attn = ReadingAttention(dim, num_heads, bias=False)
         self.norm2, self.norm_y, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.mlp = Mlp(dim, dim)
 
@@ -90,28 +91,6 @@ class ReadingBlock(nn.Module):
         """Return `pixels` (n, N, C) after the block; `patches` (n, M, C)."""
         pixels = pixels + self.cross_attn(self.norm2(pixels), self.norm_y(patches))
         return pixels + self.mlp(self.norm3(pixels))
-
-
-class PixelAttention(nn.Module):
-    """Attention of pixels to patches; queries, keys and values have no biases.
-
-    Args:
-        dim: width C of both.
-        num_heads: divides `dim`.
-    """
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.projq, self.projk, self.projv = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, pixels: Tensor, patches: Tensor) -> Tensor:
-        """Return (n, N, C) for `pixels` (n, N, C) and `patches` (n, M, C)."""
-        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (
-            self.projq(pixels), self.projk(patches), self.projv(patches)))
-        mixed = F.scaled_dot_product_attention(query, key, value)               # (n, heads, N, d)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 class GuidedUpsampler(nn.Module):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from jrs.layers.attention import SelfAttention, fused_attention
+from jrs.errors import ConfigError
+from jrs.layers.attention import ReadingAttention, SelfAttention, fused_attention
 from jrs.layers.block import Block, SwiGLU
 
 
@@ -91,3 +92,17 @@ def test_every_epsilon_of_a_block_can_be_set():
     block = Block(16, 2, norm_eps=1e-3, qk_norm=True, qk_norm_eps=1e-2)
     found = {name: part.eps for name, part in block.named_modules() if isinstance(part, nn.LayerNorm)}
     assert found == {'norm1': 1e-3, 'norm2': 1e-3, 'attn.q_norm': 1e-2, 'attn.k_norm': 1e-2}
+
+
+@pytest.mark.parametrize('bias', [False, True])
+def test_others_that_are_hidden_are_not_read_and_heads_divide_the_width(bias):
+    torch.manual_seed(0)
+    read, tokens, others = ReadingAttention(16, 2, bias), torch.randn(2, 3, 16), torch.randn(2, 5, 16)
+    allowed = torch.tensor([1, 0, 1, 1, 0], dtype=torch.bool)
+    torch.testing.assert_close(read(tokens, others, allowed.expand(3, 5)), read(tokens, others[:, allowed]))
+    assert not torch.allclose(read(tokens, others), read(tokens, others[:, allowed]), atol=1e-3)
+    assert [name for name, _ in read.named_parameters() if 'bias' in name] == (
+        ['projq.bias', 'projk.bias', 'projv.bias', 'proj.bias'] if bias else ['proj.bias'])
+    for attention in (ReadingAttention, SelfAttention):
+        with pytest.raises(ConfigError, match='5 attention heads do not divide a width of 16'):
+            attention(16, 5)
