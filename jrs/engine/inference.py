@@ -342,8 +342,8 @@ def load_model(cfg: Config, checkpoint: str | Path, copy: str | None = None) -> 
 def in_first_camera(scene: Reconstruction, first: Tensor | None = None) -> Reconstruction:
     """Return the scene with the first camera exactly at the world's origin; a model predicts it there only roughly.
 
-    `first` (1, 4, 4) is `cam_from_world` of a camera before these; None = that of the first view. A scene without cameras
-    is returned as it is.
+    `cam_from_world` are (V, 4, 4), and `first` (1, 4, 4) is that of a camera before these; None = that of the first view. A
+    scene without cameras is returned as it is.
     """
     if scene.cam_from_world is None:
         return scene
