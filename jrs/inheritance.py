@@ -58,6 +58,9 @@ def read_file(path: Path) -> ConfigFile:
         PluginError: a plugin that a file with one base names cannot be loaded.
     """
     if not path.is_file():
+        named = own_config(str(path))
+        if named is not None:
+            raise ConfigError(f'no config file {str(path)!r}. The experiment of that name is {str(named)!r}.')
         beside = path.suffix == '.py' and path.parent.is_dir()
         near = [str(other) for other in path.parent.rglob('*.py')] if beside else experiments()
         raise ConfigError(f'no config file {str(path)!r}.{did_you_mean(str(path), near)}')

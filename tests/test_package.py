@@ -11,7 +11,7 @@ import pytest
 
 from jrs import opencv, places
 from jrs.config import load_config
-from jrs.errors import JrsError
+from jrs.errors import ConfigError, JrsError
 from tests._data import ROOT, command
 
 OWN_PACKAGES = {'cv2': 'opencv-contrib-python-headless', 'mmcv': 'mmcv-lite', 'yaml': 'pyyaml', 'PIL': 'pillow'}
@@ -63,6 +63,8 @@ def test_names_of_experiments_and_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ('segvggt/all24_fada', 'all24_fada', 'configs/segvggt/all24_fada.py'):
         assert places.config_named(name) == str(main)
+        with pytest.raises(ConfigError, match=f"The experiment of that name is '{main}'"):         # names are for commands
+            load_config(name)
     assert places.config_named('pi3/pi3_fada') == str(ROOT / 'plugins' / 'pi3' / 'configs' / 'pi3_fada.py')
     assert places.config_named('no/such') == 'no/such' and places.config_named(str(main)) == str(main)
     own = tmp_path / 'configs' / 'segvggt' / 'all24_fada.py'                   # a folder's own come first
