@@ -40,7 +40,7 @@ def selection_file(result: Result, chosen: np.ndarray, colours: np.ndarray, kind
     try:
         import trimesh
     except ImportError as error:
-        raise JrsError('GLB needs trimesh: pip install "jrs[export]"; PLY needs nothing.') from error
+        raise JrsError('GLB needs trimesh: pip install trimesh; PLY needs nothing.') from error
     scene = trimesh.Scene(metadata={'unit': result.scale})
     scene.add_geometry(trimesh.PointCloud(points, colors=colours), geom_name='points')
     scene.apply_transform(GLTF_FROM_OPENCV)

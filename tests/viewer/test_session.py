@@ -155,7 +155,7 @@ def test_the_selection_is_exported_in_its_own_world(session, tmp_path):
 
 
 def test_glb_stands_as_other_programs_expect(session):
-    trimesh = pytest.importorskip('trimesh', reason='GLB needs trimesh (jrs[export])')
+    trimesh = pytest.importorskip('trimesh', reason='GLB needs trimesh')
     session.select(LEFT, 1)
     name, content = session.exported('glb')
     assert name == 'wall_001_chair.glb'
