@@ -30,7 +30,7 @@ SMALL = {                                      # beginning of a command -> what 
     'jrs train segvggt/all24_fada': '--cfg-options train.iterations=2 --work-dir work_dirs/all24_fada_rooms_seed0',
     'jrs train my_idea': '--cfg-options train.iterations=2',
 }
-STAND_INS = {'PHOTOS_OR_VIDEO': 'photos', 'MINE': 'outputs/mine'}
+STAND_INS = {'PHOTOS_OR_VIDEO': 'photos'}
 ANSWERS = {                                    # commands that need what nobody has here -> exit code and words of the answer
     'segvggt_scannet200.pt': (2, 'There is no weights file'),
 }
