@@ -30,12 +30,14 @@ class PointInput:
         turn: angle in radians about the vertical axis by which a scene that is tested is turned for the network.
 
     Raises:
-        ConfigError: a word that is none of these.
+        ConfigError: a word that is none of these, or a voxel without size.
     """
 
     def __init__(self, voxel_m: float = 0.02, voxel_values: str = 'mean', voxel_origin: str = 'scene',
                  features: Sequence[str] = FEATURES[:2], color_scale: str = 'signed', centred: bool = False,
                  turn: float = 0.0) -> None:
+        if not voxel_m > 0:
+            raise ConfigError(f'PointSceneDataset.voxel_m must be above 0, got {voxel_m!r}.')
         _check_choice('voxel_values', [voxel_values], ('mean', 'first'))
         _check_choice('voxel_origin', [voxel_origin], ('scene', 'world'))
         _check_choice('color_scale', [color_scale], COLORS)

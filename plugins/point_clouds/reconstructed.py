@@ -77,13 +77,17 @@ class ReconstructedPoints:
         threshold, min_size, normal_neighbours: of the over-segmentation.
 
     Raises:
-        ConfigError: a percentage or an alignment that is none, or a setting in `points` that the data set does not have.
+        ConfigError: a percentage or an alignment that is none, too few neighbours for a normal, or a setting in `points`
+            that the data set does not have.
     """
 
     def __init__(self, geometry: dict, points: Mapping, drop_percent: float = 30.0, alignment: str = 'centres',
                  threshold: float = THRESHOLD, min_size: int = MIN_SIZE, normal_neighbours: int = NORMAL_NEIGHBOURS) -> None:
         if not 0 <= drop_percent < 100:
             raise ConfigError(f'ReconstructedPoints: drop_percent must be at least 0 and below 100, got {drop_percent}.')
+        if normal_neighbours < 3:
+            raise ConfigError('ReconstructedPoints: a normal takes normal_neighbours of at least 3, got '
+                              f'{normal_neighbours}.')
         self.geometry = build(TEACHERS, geometry, 'model.reconstruction.geometry')
         check_keys(PointSceneDataset, [key for key in points if key != 'type'], 'model.reconstruction.points')
         taken = inspect.signature(PointInput).parameters

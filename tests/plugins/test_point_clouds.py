@@ -216,7 +216,7 @@ def test_a_mesh_without_superpoints_says_what_to_do(debug_data):
 
 @pytest.mark.parametrize(('options', 'words'), [
     (dict(features=('colour',)), "features must be of 'color', 'position', 'normal'"),
-    (dict(voxel_origin='room'), "'scene', 'world'"),
+    (dict(voxel_origin='room'), "'scene', 'world'"), (dict(voxel_m=0), 'voxel_m must be above 0'),
     (dict(augmentation=dict(flips=2)), 'dataset.augmentation.*flips')])
 def test_what_the_data_set_does_not_know_is_told(options, words):
     with pytest.raises(ConfigError, match=words):

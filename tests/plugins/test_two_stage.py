@@ -149,6 +149,8 @@ def test_what_is_missing_is_told(cfg, scene):
         make(replace(scene, depth_m=torch.zeros_like(scene.depth_m)))
     with pytest.raises(ConfigError, match='drop_percent'):
         points_of(cfg, drop_percent=100)
+    with pytest.raises(ConfigError, match='normal_neighbours of at least 3, got 2'):
+        points_of(cfg, normal_neighbours=2)
     with pytest.raises(ConfigError, match="model.reconstruction.points: PointSceneDataset has no argument 'voxel'"):
         points_of(cfg, points=dict(voxel=0.1))
     with pytest.raises(ConfigError, match="no alignment of ReconstructedPoints 'centers'.*'centres'"):
