@@ -133,9 +133,14 @@ def attention_layer_picture(images, mask, view_names: Sequence[str], maps, view_
 
 def _heat_column(photos: Sequence[Picture], values: np.ndarray) -> tuple[list[Picture], float]:
     """Return one overlay per view of `values` (V, h_p, w_p), and how much brighter than the mean the brightest colour is."""
-    brightest = max(float(np.percentile(values, BRIGHTEST_PERCENT)), 1e-12)
+    brightest = brightest_of(values)
     overlays = [heat_overlay(photo, view / brightest) for photo, view in zip(photos, values, strict=True)]
     return overlays, brightest / max(float(values.mean()), 1e-12)
+
+
+def brightest_of(values: np.ndarray) -> float:
+    """Return from where on attention per patch (V, h_p, w_p) has the brightest colour, the same in all views; > 0."""
+    return max(float(np.percentile(values, BRIGHTEST_PERCENT)), 1e-12)
 
 
 def heat_overlay(photo: Picture, shares: np.ndarray) -> Picture:

@@ -101,15 +101,24 @@ def match_truth(masks, true_masks) -> tuple[np.ndarray, np.ndarray]:
     return best, iou
 
 
+def match_scene(scene: Reconstruction, truth: InstanceTargets | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `match_truth` says of the instances of a scene, (M,) each.
+
+    Without anything to compare with no mask is unpacked: there may be gigabytes.
+    """
+    count = 0 if scene.instances is None else len(scene.instances)
+    if not count or truth is None or not len(truth.labels):
+        return np.full(count, -1), np.zeros(count)
+    return match_truth(scene.instances.masks, truth.masks)
+
+
 def _prepare(scene: Reconstruction, class_names: Sequence[str], truth: InstanceTargets | None,
              valid: Tensor | None) -> _Shown:
     count = 0 if scene.instances is None else len(scene.instances.labels)
     names = [class_name(class_names, int(label)) for label in scene.instances.labels] if count else []
     true_count = 0 if truth is None else len(truth.labels)
     every = instance_colours(count + true_count)
-    compared = count and true_count                                 # else no mask is unpacked: there may be gigabytes
-    truth_of, overlap = match_truth(scene.instances.masks if compared else np.zeros((count, 1, 1, 1)),
-                                    truth.masks if true_count else np.zeros((0, 1, 1, 1)))
+    truth_of, overlap = match_scene(scene, truth)
     truth_colours = every[count:].copy()
     for index in reversed(range(count)):
         if truth_of[index] >= 0:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jrs.engine.attention import ShownInstance
 from jrs.report.figures.sheet import Cell, Row
-from jrs.visualization.attention import BRIGHTEST_PERCENT, heat_overlay, outlined
+from jrs.visualization.attention import brightest_of, heat_overlay, outlined
 from jrs.visualization.pictures import Picture, scale_to, to_numpy, to_picture
 
 CELL_PIXELS = 480                               # width of a picture before print
@@ -66,8 +66,7 @@ def photo_row(item: ShownInstance, views: np.ndarray, name: str) -> Row:
 def map_row(item: ShownInstance, layer: int, views: np.ndarray, name: str) -> Row:
     """Return the row of maps of one layer in some views (n,); colours mean the same in all, notes say their shares."""
     maps, shares = to_numpy(item.maps[layer]).mean(0), to_numpy(item.view_attention[layer])         # (V, h_p, w_p), (V,)
-    brightest = max(float(np.percentile(maps, BRIGHTEST_PERCENT)), 1e-12)
-    mask = to_numpy(item.mask)
+    brightest, mask = brightest_of(maps), to_numpy(item.mask)
     return Row([Cell(outlined(heat_overlay(_large(item, view), maps[view] / brightest), mask[view]), f'{shares[view]:.1%}')
                 for view in views], name)
 

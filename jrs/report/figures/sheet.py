@@ -13,7 +13,7 @@ import numpy as np
 from jrs.io.atomic import atomic_write
 from jrs.visualization.pictures import Picture
 
-COLUMN_MM, PAGE_MM = 84.0, 174.0                # widths of one and of two columns of print
+PAGE_MM = 174.0                                 # width of two columns of print
 DPI = 300
 POINTS = 7                                      # size of the text
 LINE_MM, GAP_MM, MARGIN_MM = 3.2, 0.8, 0.6

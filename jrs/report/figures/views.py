@@ -17,7 +17,7 @@ from jrs.visualization.depth import depth_picture, shared_range
 from jrs.visualization.features import feature_pictures
 from jrs.visualization.overlays import instance_colours, overlay_masks
 from jrs.visualization.pictures import scale_to, to_numpy, to_picture
-from jrs.visualization.report import match_truth
+from jrs.visualization.report import match_scene
 
 SHARED = 0.01                                   # of a view's pixels that an instance takes where it counts as shown
 RICH = 3                                        # so many instances a view shows where it has something to say
@@ -95,8 +95,7 @@ def view_rows(scene: Reconstruction, truth: InstanceTargets, views: Sequence[int
     count, true_count = 0 if scene.instances is None else len(scene.instances), len(truth.labels)
     every = instance_colours(true_count + count)
     true_colours, colours = every[:true_count], every[true_count:].copy()
-    hit, overlap = match_truth(scene.instances.masks if count else np.zeros((0, 1, 1, 1)),
-                               truth.masks if true_count else np.zeros((0, 1, 1, 1)))
+    hit, overlap = match_scene(scene, truth)
     colours[hit >= 0] = true_colours[hit[hit >= 0]]
     if scene.instances is not None:
         rows.append(Row(_masked(photos, scene.instances.packed, views, colours), 'masks'))
