@@ -114,12 +114,17 @@ class DenseFusion(nn.Module):
             beside: further maps (B, V, ...).
 
         Raises:
-            ConfigError: another number of taps.
+            ConfigError: another number of taps, or other widths.
         """
         if len(features.taps) != len(self.projects):
             raise ConfigError(f'{type(self).__name__} reads {len(self.projects)} taps, and this backbone leaves '
                               f'{len(features.taps)}: give its features() and feature_layers {len(self.projects)} (a layer '
                               'may stand there twice), or use a head that is made for it.')
+        widths, left = [project.in_channels for project in self.projects], [tap.shape[-1] for tap in features.taps]
+        if left != widths:
+            raise ConfigError(f'{type(self).__name__} reads taps of width {", ".join(map(str, widths))}, and this backbone '
+                              f'leaves {", ".join(map(str, left))}: name other feature_layers (-1, what enters the layers, '
+                              'may have a width of its own), or use a head that is made for them.')
         num_scenes, num_views = features.taps[0].shape[:2]
         taps = [tap.flatten(0, 1) for tap in (*features.taps, *beside)]         # (B*V, P, dim_in) each, (B*V, ...)
         total, whole = num_scenes * num_views, Whole(num_scenes * num_views)

@@ -191,6 +191,13 @@ def test_a_switch_that_does_not_exist_is_refused(wrong):
         DenseFusion(16, 8, (4, 8, 8, 12), **wrong)
 
 
+def test_taps_of_other_widths_are_refused_with_what_to_do():
+    features = some_features()
+    features.taps[0] = features.taps[0][..., :8]
+    with pytest.raises(ConfigError, match='DenseDecoder reads .*16, 16, 16, 16.* leaves 8, 16, 16, 16.*feature_layers'):
+        small_decoder().decode(features, torch.nn.Identity())
+
+
 def test_a_tap_may_have_a_grid_of_its_own():
     features, decoder = some_features(grid=(4, 6)), small_decoder()
     finer = torch.randn(2, 3, 8 * 12, 16)
