@@ -85,6 +85,7 @@ def test_configs_lists_every_experiment_with_its_rows(capsys):
     assert all(entry['about'] for entry in entries.values())
     assert command('configs', 'pi3x', '--paths') == 0 and capsys.readouterr().out.count('plugins/pi3x/configs') == 3
     assert command('configs', '--table', '11') == 2 and 'Table 1' in capsys.readouterr().err
+    assert command('configs', 'pi3', '--table', '3') == 2 and 'that makes a row of Table 3 has' in capsys.readouterr().err
 
 
 def test_a_new_project_holds_an_experiment_and_a_plugin_that_work(tmp_path, monkeypatch, capsys, fresh):

@@ -84,7 +84,8 @@ def select(entries: list[dict], words: list[str], table: str | None) -> Iterator
     found = [entry for entry in entries if (not words or any(word in entry['name'] for word in words))
              and (title is None or any(row[0] == title for row in entry['rows']))]
     if not found:
-        raise ConfigError(f'no experiment has {" or ".join(map(repr, words))} in its name.'
+        which = '' if title is None else f' that makes a row of {title}'
+        raise ConfigError(f'no experiment{which} has {" or ".join(map(repr, words))} in its name.'
                           f'{did_you_mean(words[0], [entry["name"] for entry in entries])}')
     yield from found
 
