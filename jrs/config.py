@@ -342,7 +342,7 @@ def parse_override(item: str) -> tuple[str, Any]:
 
     Raises:
         ConfigError: without ``=``; for another language's word (``true``, ``null``), which would pass for a text; and for
-            ``nan`` and ``inf``, of which no setting makes sense.
+            ``nan``, ``inf`` and a number too large for a float (``1e999``), of which no setting makes sense.
     """
     path, equals, text = item.partition('=')
     if not equals or not path:
@@ -351,13 +351,23 @@ def parse_override(item: str) -> tuple[str, Any]:
     if word in LITERALS and text not in ('True', 'False', 'None'):
         raise ConfigError(f'--cfg-options {item}: values are written as in Python. Write {path}={LITERALS[word]}, or for '
                           f'the text {path}=\'"{text}"\'.')
-    if word.lstrip('+-') in NOT_FINITE:
-        raise ConfigError(f'--cfg-options {item}: {text} is no finite number. Give one, or for the text '
-                          f'{path}=\'"{text}"\'.')
     try:
-        return path, ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):      # all that literal_eval may raise
-        return path, text
+        value = text
+    if word.lstrip('+-') in NOT_FINITE or not _all_finite(value):
+        raise ConfigError(f'--cfg-options {item}: {text} is, or holds, no finite number. Give one, or for the text '
+                          f'{path}=\'"{text}"\'.')
+    return path, value
+
+
+def _all_finite(value: Any) -> bool:
+    """Return whether no number in nested containers is NaN or infinite."""
+    if isinstance(value, Mapping):
+        return all(map(_all_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_settings(cfg: Mapping) -> None:

@@ -76,8 +76,10 @@ def read_file(path: Path) -> ConfigFile:
     own = _own_values(path, tree, inherited.values)
     names = [name for node in tree.body if _assigned(node) == 'plugins' for name in _names(node, path)]
     own.pop('plugins', None)
-    for sizes in (own.get('profiles') or {}).values():
-        if 'plugins' in sizes:
+    for name, sizes in (own.get('profiles') or {}).items():
+        if name != DELETE and not isinstance(sizes, Mapping):
+            raise ConfigError(f'{path}: profiles.{name} must be a mapping, dict(...), got {sizes!r}.')
+        if name != DELETE and 'plugins' in sizes:
             sizes['plugins'] = absolute(sizes['plugins'], path.resolve().parent)
     plugins = absolute([*inherited.plugins, *absolute(names, path.resolve().parent)], Path.cwd())
     if bases:

@@ -189,7 +189,9 @@ def test_a_misspelt_change_of_a_profile_is_refused(tmp_path):
 
 @pytest.mark.parametrize(('item', 'words'), [
     ('train.x=true', 'train.x=True'), ('a=false', 'a=False'), ('a.b=null', 'a.b=None'), ('a=none', 'a=None'),
-    ('optimizer.lr=nan', 'no finite number'), ('a=-inf', 'no finite number'), ('a=Infinity', 'no finite number')])
+    ('optimizer.lr=nan', 'no finite number'), ('a=-inf', 'no finite number'), ('a=Infinity', 'no finite number'),
+    ('a=1e999', 'no finite number.*a=\'"1e999"\''), ('a=(1, -1e999)', 'no finite number'),
+    ("a={'b': [1e999]}", 'no finite number')])
 def test_an_override_in_another_language_or_of_no_value_is_refused(item, words):
     with pytest.raises(ConfigError, match=words):
         parse_override(item)

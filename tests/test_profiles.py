@@ -78,6 +78,18 @@ def test_what_an_experiment_writes_for_a_profile_wins_over_it_and_over_its_own_d
     assert load_config(path, 'rooms', {'train_dataset.folder': 'now'}).train_dataset.folder == 'now'
 
 
+def test_what_a_profile_of_an_experiment_deletes_is_what_the_profiles_of_its_bases_say(tmp_path):
+    path = leaf(tmp_path, "profiles = dict(debug=dict(train=dict(iterations=3, warmup=1)), rooms=dict(seed=2))")
+    part = leaf(tmp_path, 'profiles = dict(debug=dict(train=dict(_delete_=True, iterations=4)))', path, 'part.py')
+    every = leaf(tmp_path, 'profiles = dict(_delete_=True, debug=dict(seed=3))', path, 'every.py')
+    plain = load_config(MAIN, 'debug').train
+    assert load_config(part, 'debug').train == dict(plain, iterations=4) != dict(plain, iterations=4, warmup=1)
+    assert load_config(every, 'debug').train == plain and load_config(every, 'rooms').seed != 2
+    assert load_config(every, 'debug').seed == 3
+    with pytest.raises(ConfigError, match='profiles.debug must be a mapping.*got 3'):
+        load_config(leaf(tmp_path, 'profiles = dict(debug=3)'))
+
+
 class Foreign:
     """Scenes of another layout, with a width but no folder."""
 
