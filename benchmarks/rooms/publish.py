@@ -4,8 +4,9 @@
     python benchmarks/rooms/publish.py RUN --weights weights/rooms_tiny_all24_fada         # and its weights, with a card
     python benchmarks/rooms/page.py                                           # writes docs/rooms.md of all that is there
 
-Of a run folder it takes `config.py`, `diff.txt`, `run.json` (of the packages only those that make numbers), `curve.csv`
-(means of all terms over 20 iterations each) and `results.json` of every test.
+Of a run folder it takes what differs in `config.py` from a published run that is like it (`settings.py`), `diff.txt`,
+`run.json` with the identity (of the packages only those that make numbers), `curve.csv` (means of all terms over 20
+iterations each) and `results.json` of every test.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.rooms.settings import RESULTS, SETTINGS_FILE, settings_text  # noqa: E402
+from jrs.config import read_config  # noqa: E402
 from jrs.engine.hooks import TERMS_FILE, read_lines  # noqa: E402
 from jrs.engine.record import read_record  # noqa: E402
 from jrs.errors import DataError  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
 from jrs.io.weights import read_metadata, read_state, save_weights  # noqa: E402
+from jrs.report.identity import read_identity  # noqa: E402
 
-RESULTS = Path(__file__).resolve().parents[1] / 'results' / 'rooms'
 WINDOW = 20                                    # iterations of a line of the curve
 PACKAGES = ('torch', 'numpy', 'scipy', 'mmengine', 'mmcv-lite', 'opencv-python-headless', 'pillow')
 
@@ -59,8 +62,10 @@ def publish(run: Path, out: Path) -> list[Path]:
              for path in sorted(run.glob('test*/results.json'))}
     if record.get('finished'):
         record['versions'] = {name: record['versions'][name] for name in PACKAGES if name in record['versions']}
-        files |= {'run.json': json.dumps(record, indent=1) + '\n', 'curve.csv': curve(run / TERMS_FILE)}
-        files |= {name: (run / name).read_text(encoding='utf-8') for name in ('config.py', 'diff.txt')}
+        record['identity'] = read_identity(run)             # None of runs from before there was one
+        files |= {'run.json': json.dumps(record, indent=1) + '\n', 'curve.csv': curve(run / TERMS_FILE),
+                  'diff.txt': (run / 'diff.txt').read_text(encoding='utf-8'),
+                  SETTINGS_FILE: settings_text(read_config(run / 'config.py')._cfg_dict, out)}
     elif record or not files:
         raise DataError(f'{run} is not a finished run: run.json {"does not say so" if record else "is missing"}.')
     for name, text in files.items():
