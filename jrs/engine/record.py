@@ -24,6 +24,8 @@ from jrs.io.atomic import atomic_write
 RECORD_FILE = 'run.json'
 METRICS_FILE = 'metrics.jsonl'
 UNKNOWN = 'unknown'
+CLOCKS = {'hours': time.monotonic, 'cpu_hours': time.process_time}      # seconds each
+SPENT = (*CLOCKS, 'peak_memory_gb')                    # over all resumes
 
 
 def start_record(work_dir: Path, command: list[str], device: torch.device, resume: bool,
@@ -43,7 +45,7 @@ def start_record(work_dir: Path, command: list[str], device: torch.device, resum
     last = {name: before.get(name) for name in ('command', 'commit', 'processes')}
     earlier = [*before.get('earlier', []), last] if before else []
     _write(work_dir, dict(
-        finished=False, hours=before.get('hours', 0.0), peak_memory_gb=before.get('peak_memory_gb', 0.0), **state,
+        finished=False, **{name: before.get(name, 0.0) for name in SPENT}, **state,
         command=command, earlier=earlier, **split, python=platform.python_version(), machine=platform.platform(),
         cores=os.cpu_count(), memory_gb=_memory_gb(), device=device_name(device),
         device_settings=dict(settings or {}), environment=environment_variables(),
@@ -62,12 +64,13 @@ def read_record(work_dir: Path) -> dict:
 
 
 class RunRecord(Hook):
-    """Keep `hours` and `peak_memory_gb` of `run.json` up to date, with every checkpoint and at the end; for rank 0.
+    """Keep `hours`, `cpu_hours` and `peak_memory_gb` of `run.json` up to date, at every checkpoint and the end; for rank 0.
 
     The scores of each validation become a line of `metrics.jsonl`; one that does not exist is null.
 
     Hours count training with its validation, over all resumes; what a killed run did after its last checkpoint is done
-    again, and counts once. The peak is that of this process: of its CUDA device where there is one.
+    again, and counts once. `cpu_hours` are what the threads of this process computed in that time, without the workers that
+    load data: the cost where others share the cores. The peak is of this process: of its CUDA device where there is one.
 
     Args:
         interval: iterations between checkpoints.
@@ -81,8 +84,8 @@ class RunRecord(Hook):
     def before_train(self, runner) -> None:
         """Go on where the run that is resumed stopped; scores of iterations that will be done again are dropped."""
         self._write_scores(runner)
-        self.started = time.monotonic()
-        self.hours_before = read_record(Path(runner.work_dir)).get('hours', 0.0)
+        record = read_record(Path(runner.work_dir))
+        self.before = [record.get(name, 0.0) - clock() / 3600 for name, clock in CLOCKS.items()]
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Write after each checkpoint."""
@@ -108,7 +111,8 @@ class RunRecord(Hook):
         """Write what holds after `done` updates."""
         record = read_record(Path(runner.work_dir)) | self.shares.record(runner, done)
         device = next(runner.model.parameters()).device
-        record['hours'] = self.hours_before + (time.monotonic() - self.started) / 3600
+        for (name, clock), before in zip(CLOCKS.items(), self.before, strict=True):
+            record[name] = before + clock() / 3600
         record['peak_memory_gb'] = max(record.get('peak_memory_gb', 0.0), peak_memory_gb(device))
         _write(Path(runner.work_dir), record)
 

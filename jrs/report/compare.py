@@ -199,6 +199,7 @@ def _record_table(runs: Sequence[Run]) -> str:
     rows = [['folder', *(run.path for run in runs)], ['iterations', *(run.iterations for run in runs)],
             ['finished', *('yes' if run.record.get('finished') else 'no' for run in runs)],
             ['hours, all resumes', *(_number(value) for value in _numbers(of('hours')))],
+            ['CPU-hours, all resumes', *(_number(value) for value in _numbers(of('cpu_hours')))],
             ['seconds per iteration', *(_number(value) for value in pace)],
             ['peak memory (GB)', *(_number(value) for value in _numbers(of('peak_memory_gb')))]]
     rows += [[name, *('–' if value is ABSENT else value for value in of(name))]

@@ -35,6 +35,7 @@ def run(debug_data, tmp_path_factory):
 def test_a_finished_run_names_code_machine_and_versions_and_what_it_took(run):
     found = read_record(run)
     assert found['finished'] is True and 0 < found['hours'] < 0.1 and 0.05 < found['peak_memory_gb'] < 20
+    assert 0 < found['cpu_hours'] < 0.1
     assert found['cores'] >= 1 and found['memory_gb'] > 1 and found['device'].startswith(('cpu: ', 'NVIDIA'))
     assert {'torch', 'mmengine', 'numpy', 'tensorboard'} <= set(found['versions'])
     assert found['command'][:2] == ['tools/train.py', str(NO_FADA)] and {'commit', 'dirty', 'diff_sha256'} <= set(found)
@@ -52,17 +53,17 @@ def test_a_resumed_run_adds_its_hours_keeps_its_first_command_and_validates_agai
     rows = [json.loads(line) for line in scores.splitlines()]
     assert [row['iteration'] for row in rows] == [2, 4] and 0 < rows[0]['depth/abs_rel'] and 'NaN' not in scores
     first = read_record(run)
-    (run / record.RECORD_FILE).write_text(json.dumps(first | dict(hours=5.0, peak_memory_gb=100.0)))
+    (run / record.RECORD_FILE).write_text(json.dumps(first | dict(hours=5.0, cpu_hours=3.0, peak_memory_gb=100.0)))
     assert command('train', *words(debug_data, run, '--resume')) == 0
     found = read_record(run)
-    assert 5 < found['hours'] < 5.1 and found['peak_memory_gb'] == 100 and found['finished']
+    assert 5 < found['hours'] < 5.1 and 3 < found['cpu_hours'] < 3.1 and found['peak_memory_gb'] == 100 and found['finished']
     assert (run / record.METRICS_FILE).read_text() == scores
     assert [before['command'] for before in found['earlier']] == [first['command']] and '--resume' in found['command']
 
 
 def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_not_finished(tmp_path, monkeypatch):
-    times = iter([100.0, 3700.0, 7300.0])
-    monkeypatch.setattr(record, 'time', SimpleNamespace(monotonic=lambda: next(times)))
+    for name, seconds in (('hours', [100.0, 3700.0]), ('cpu_hours', [50.0, 1850.0])):
+        monkeypatch.setitem(record.CLOCKS, name, iter(seconds).__next__)
     start_record(tmp_path, ['x'], CPU, resume=False, split=SPLIT)
     runner = SimpleNamespace(work_dir=str(tmp_path), model=torch.nn.Linear(1, 1), iter=0,
                              train_dataloader=SimpleNamespace(dataset=None))
@@ -71,9 +72,10 @@ def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_n
     for runner.iter in range(3):
         hook.after_train_iter(runner, runner.iter)
     found = read_record(tmp_path)
-    assert found['hours'] == pytest.approx(1.0) and found['finished'] is False
+    assert (found['hours'], found['cpu_hours'], found['finished']) == (pytest.approx(1.0), pytest.approx(0.5), False)
     start_record(tmp_path, ['x'], CPU, resume=False, split=SPLIT)                   # started again: nothing of before counts
-    assert read_record(tmp_path)['hours'] == 0 and read_record(tmp_path)['earlier'] == []
+    again = read_record(tmp_path)
+    assert again['hours'] == again['cpu_hours'] == 0 and again['earlier'] == []
 
 
 def test_a_dirty_tree_has_a_digest_of_its_changes_and_no_repository_is_said(tmp_path, monkeypatch):
