@@ -55,11 +55,11 @@ from jrs.datasets.sampling import own_slots  # noqa: E402
 from jrs.engine.build import (  # noqa: E402
     build_dataset,
     build_model,
-    build_optimizer,
     check_ready,
     maps_of_run,
     patch_size_of,
     training_loader,
+    training_optimizer,
 )
 from jrs.engine.checkpoint import checkpoints  # noqa: E402
 from jrs.engine.record import device_name, git_state, read_record  # noqa: E402
@@ -300,7 +300,7 @@ class Comparison:
         model = build_model(cfg).train()
         loader = training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model), patch_size_of(model)))
         batches, slots = iter(loader), own_slots(0, 1, update_of(cfg).slots)
-        optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, cfg.train.clip_norm)
+        optimizer = training_optimizer(cfg, model)
         seconds = []
         for number in range(WARM + TIMED):
             start = time.process_time()

@@ -189,8 +189,8 @@ def train(config, scenes: int, views: int, level: str) -> dict:
     with watching(book, MODE):
         model = moved(build(MODELS, config.model, 'model'), CUDA).train()
         use_level(model, LEVEL[level])
-        teacher = moved(build(MODELS, config.model.teacher.model, 'teacher', autocast='bfloat16').eval().narrow(), CUDA)
-        model.teacher.model = teacher.requires_grad_(False)
+        model.teacher.without_file()
+        teacher = model.teacher.model = moved(model.teacher.model, CUDA)
         wrapper = build_optimizer(model, config.optimizer, config.parameter_groups, 1.0)
         hold_model(book, model, teacher)
         for group in wrapper.optimizer.param_groups:

@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.record import publish  # noqa: E402
 from jrs.config import load_config  # noqa: E402
-from jrs.engine.benchmark import memory_gb, peak_memory_gb, reset_peak  # noqa: E402
 from jrs.engine.build import build_model  # noqa: E402
+from jrs.engine.usage import memory_gb, peak_memory_gb, reset_peak  # noqa: E402
 from jrs.errors import ConfigError  # noqa: E402
 from jrs.plugins import load_plugins  # noqa: E402
 

@@ -16,6 +16,7 @@ BUNDLED = PACKAGE / 'project'
 FOLDERS = ('configs', 'plugins', 'weights', 'tools')       # what a wheel carries beside the package's own files
 REPOSITORY = BUNDLED if BUNDLED.is_dir() else PACKAGE.parent
 NO_EXPERIMENTS = ('_base_', 'profiles')        # folders of configs/ that hold pieces
+UNTRAINED = 'untrained'                         # in the place of a weights file: the model as it is before training
 
 
 def installed() -> bool:

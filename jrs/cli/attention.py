@@ -20,9 +20,8 @@ from mmengine.config import Config
 from jrs.benchmarks import class_name
 from jrs.cli.options import add_config_options, config_from
 from jrs.cli.parser import Parser
-from jrs.cli.test import UNTRAINED
 from jrs.errors import ConfigError, DataError, WeightsError, find_named
-from jrs.places import command_words
+from jrs.places import UNTRAINED, command_words
 
 if TYPE_CHECKING:                               # torch takes seconds, and --help should not
     from torch import nn

@@ -17,7 +17,7 @@ from jrs.cli.options import add_config_options, add_copy_option, config_from, sa
 from jrs.cli.parser import Parser
 from jrs.errors import ConfigError
 from jrs.launch import add_launcher_option
-from jrs.places import command_words
+from jrs.places import UNTRAINED, command_words
 from jrs.schema import without_teacher
 
 EXAMPLES = """examples:
@@ -27,7 +27,6 @@ EXAMPLES = """examples:
   python tools/test.py CONFIG WEIGHTS --transfer-rules vote=any vote=any+superpoint_vote=None depth_tolerance_m=0.05
   python tools/test.py CONFIG WEIGHTS --save-predictions DIR             as files that any evaluation of the benchmark reads
 """
-UNTRAINED = 'untrained'
 CLASS = 'class/'                                # in the names of per-class metrics
 
 
@@ -145,7 +144,6 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     Returns:
         The metrics; by which rules they were made; which scenes they are of, and the hours and memory that they took.
     """
-    from jrs.engine.benchmark import peak_memory_gb
     from jrs.engine.build import (
         build_dataset,
         build_evaluator,
@@ -163,6 +161,7 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     from jrs.engine.inference import load_model
     from jrs.engine.loading import explaining_lost_workers
     from jrs.engine.processes import Watchdog, naming_lost_processes
+    from jrs.engine.usage import peak_memory_gb
     from jrs.engine.words import check_encoder, names_in, say_names, tell_metrics, trained_names
     from jrs.evaluation.metrics import RULE
     from jrs.io.weights import read_metadata

@@ -1,151 +1,200 @@
-"""Time and memory of the stages of a model, on the device that its inputs are on (Tables 5 and 6, alignment, training)."""
+"""Time and memory of what users run: a reconstruction by stages (Tables 5 and 6), and updates of a training."""
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import mean, median
 
 import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from torch import nn
 
+from jrs.engine.build import build_model, training_optimizer
+from jrs.engine.inference import Reconstructor, Scene
+from jrs.engine.recomputation import fit_recomputation
+from jrs.engine.step import training_step
+from jrs.engine.usage import now, peak_memory_gb, reset_peak
+from jrs.errors import ConfigError
+from jrs.geometry.cloud import PointCloud, point_cloud
+from jrs.io.images import LoadedPhotos
 from jrs.layers.kernels import kernels_used
-from jrs.models.segvggt import check_predictions
+from jrs.models.teacher import PretrainedTeacher
+from jrs.places import own_file
 from jrs.structures import InstanceTable, SceneBatch
 
 Seconds = dict[str, float]
+WARM = 2                                       # updates that are not counted: the first ones make what later ones keep
 
 
-def random_batch(views: int, size: tuple[int, int], device: torch.device, scenes: int = 1, instances: int = 8) -> SceneBatch:
-    """Return noise with cameras, depth and instances: what training and inference read, without data."""
+def noise_photos(views: int, size: tuple[int, int]) -> LoadedPhotos:
+    """Return `views` images of noise, (H, W) = `size`, in the place of photos."""
+    images = torch.rand(views, 3, *size, generator=torch.Generator().manual_seed(0))
+    return LoadedPhotos.of_input(images, [str(view) for view in range(views)])
+
+
+def noise_batch(views: int, size: tuple[int, int], scenes: int = 1, instances: int = 8) -> SceneBatch:
+    """Return noise with cameras, depth and instances, packed, as the loader of a training gives it; (H, W) = `size`."""
     generator = torch.Generator().manual_seed(0)
     shape = (scenes, views, *size)
     cameras = torch.eye(4).repeat(scenes, views, 1, 1)
     cameras[..., 0, 3] = torch.arange(views) / 10
     lens = torch.tensor([[size[1], 0, size[1] / 2], [0, size[1], size[0] / 2], [0, 0, 1.0]]).repeat(scenes, views, 1, 1)
     blocks = torch.randint(0, instances + 1, (scenes, views, 7, 7), generator=generator)
-    ids = nn.functional.interpolate(blocks.float(), size=size, mode='nearest').long()
+    ids = nn.functional.interpolate(blocks.float(), size=size, mode='nearest').short()
     table = InstanceTable(torch.arange(1, instances + 1), torch.zeros(instances, dtype=torch.int64))
-    return SceneBatch(torch.rand(scenes, views, 3, *size, generator=generator), ['noise'] * scenes,
-                      [[str(view) for view in range(views)]] * scenes, depth_m=1 + torch.rand(shape, generator=generator),
-                      intrinsics=lens, cam_from_world=cameras, instance_ids=ids, instances=[table] * scenes).to(device)
+    images = torch.randint(0, 256, (scenes, views, 3, *size), generator=generator, dtype=torch.uint8)
+    batch = SceneBatch(images, ['noise'] * scenes, [[str(view) for view in range(views)]] * scenes,
+                       depth_m=1 + torch.rand(shape, generator=generator), intrinsics=lens, cam_from_world=cameras,
+                       instance_ids=ids, instances=[table] * scenes)
+    return batch.pin_memory() if torch.cuda.is_available() else batch
 
 
-@torch.no_grad()
-def stage_seconds(model: nn.Module, batch: SceneBatch) -> Seconds:
-    """Return the seconds of aggregator (with queries), heads, postprocess and total of one pass, as Table 5 splits them."""
-    device = batch.images.device
-    marks = [now(device)]
-    handle = model.backbone.features
+@dataclass
+class Pass:
+    """A reconstruction and what it took.
 
-    def features():
-        marks.append(now(device))
-        return handle()
-    model.backbone.features = features
+    Attributes:
+        scene: cameras, depth, instances.
+        cloud: the points, each with its instance.
+        seconds: of aggregator (with queries), heads, postprocess and total, as Table 5 splits them.
+    """
+
+    scene: Scene
+    cloud: PointCloud
+    seconds: Seconds
+
+
+def timed_pass(reconstruct: Reconstructor, photos: LoadedPhotos) -> Pass:
+    """Reconstruct `photos` and take the time of each stage, from images on the device to instances in space.
+
+    Heads end with predictions that were found finite; what follows is post-processing: instances of the scene, cameras, and
+    the points of all pixels but the least sure fifth, with their instances, on the CPU.
+
+    Raises:
+        NotMeasured: a model without depth or cameras.
+    """
+    model, marks = reconstruct.model, []
+
+    def mark() -> None:
+        marks.append(now(reconstruct.device))
+    with before(model, 'reconstruct', mark), before(model.backbone, 'features', mark), before(model, 'reconstructed', mark):
+        scene = reconstruct(photos)
+        cloud = point_cloud(scene.reconstruction, photos.valid)
+        mark()
+    aggregator, heads, postprocess = (after - earlier for earlier, after in zip(marks, marks[1:], strict=False))
+    return Pass(scene, cloud, dict(aggregator_s=aggregator, heads_s=heads, inference_s=aggregator + heads,
+                                   postprocess_s=postprocess, total_s=marks[-1] - marks[0]))
+
+
+@contextmanager
+def before(owner: object, method: str, action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` before each call of a method of `owner` in the block."""
+    run = getattr(owner, method)
+
+    def watched(*given, **named):
+        action()
+        return run(*given, **named)
+    setattr(owner, method, watched)
     try:
-        predictions = model.forward_images(batch.images)
+        yield
     finally:
-        del model.backbone.features
-    marks.append(now(device))
-    if model.postprocessor is not None:
-        model.reconstructed(batch, predictions)
-    marks.append(now(device))
-    check_predictions(predictions, batch)                               # what is not finite takes no time to rank
-    aggregator, heads, postprocess = (after - before for before, after in zip(marks, marks[1:], strict=False))
-    return dict(aggregator_s=aggregator, heads_s=heads, inference_s=aggregator + heads, postprocess_s=postprocess,
-                total_s=marks[-1] - marks[0])
+        delattr(owner, method)
 
 
-def measure_inference(model: nn.Module, views: int, size: tuple[int, int], device: torch.device, warmup: int = 1,
-                      repeats: int = 3) -> dict[str, float | dict[str, int]]:
-    """Return mean seconds per stage, peak memory in GB, and how often each kernel of attention was called in a pass.
+def measure_inference(reconstruct: Reconstructor, photos: LoadedPhotos, warmup: int = 1, repeats: int = 3) -> dict:
+    """Return what reconstructions of `photos` take, and of what size the results are.
 
     Warm-up passes are not counted (Table 5: 1 and 3); in the first of them, at least one, kernels are looked at.
+
+    Returns:
+        `ours`: mean seconds per stage, and the peak of memory in GB; `kernels`: how often each kernel of attention was
+        called in a pass; `instances` (None for a model without) and `points`: how many were found.
     """
-    model = model.eval().to(device)
-    batch = random_batch(views, size, device)
-    kernels = kernels_used(lambda: stage_seconds(model, batch))
+    kernels = kernels_used(lambda: timed_pass(reconstruct, photos))
     for _ in range(warmup - 1):
-        stage_seconds(model, batch)
-    reset_peak(device)
-    runs = [stage_seconds(model, batch) for _ in range(repeats)]
-    return {name: mean(run[name] for run in runs) for name in runs[0]} | dict(
-        memory_gb=peak_memory_gb(device), kernels=kernels)
+        timed_pass(reconstruct, photos)
+    reset_peak(reconstruct.device)
+    runs = []
+    for _ in range(repeats):
+        one = timed_pass(reconstruct, photos)
+        runs.append(one.seconds)
+    ours = {name: mean(run[name] for run in runs) for name in runs[0]} | dict(memory_gb=peak_memory_gb(reconstruct.device))
+    found = one.scene.instances
+    return dict(ours=ours, kernels=kernels, instances=None if found is None else len(found.scores),
+                points=len(one.cloud.points))
 
 
-def training_step(model: nn.Module, batch: SceneBatch, optimizer: torch.optim.Optimizer) -> None:
-    """Run forward, backward and an update."""
-    terms = model.loss(batch)
-    optimizer.zero_grad()
-    sum(value for name, value in terms.items() if name.startswith('loss')).backward()
-    optimizer.step()
+@dataclass
+class Trained:
+    """A model as a run trains it.
+
+    Attributes:
+        model: on its device, with its teacher.
+        optimizer: with clipping.
+        recomputation: what the backward pass computes again, in words.
+        teacher: what supervises geometry, in words.
+    """
+
+    model: nn.Module
+    optimizer: OptimWrapper
+    recomputation: str
+    teacher: str
+
+    def update(self, batch: SceneBatch) -> None:
+        """Change the weights by one batch, as a run does it."""
+        training_step(self.model, [batch], self.optimizer)
 
 
-def compare_steps(models: dict[str, nn.Module], batch: SceneBatch, steps: int) -> dict[str, dict[str, float]]:
-    """Return median seconds of a training step of each model, and of the paired ratio to the first.
+def as_trained(cfg: Config, device: torch.device) -> Trained:
+    """Return what a run of `cfg` in one process updates, with fresh weights; its teacher's too where its file is missing."""
+    cfg = Config(dict(cfg._cfg_dict, weights=None))
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg).train()
+    if not hasattr(model, 'backbone'):
+        raise ConfigError(f'model.type: {type(model).__name__} has no backbone that reads images, and updates are measured '
+                          'on noise in their place. It sees points: benchmarks/point_clouds.py measures its time.')
+    words = teach(model)
+    recomputation = fit_recomputation(model, cfg, device, 1)
+    return Trained(model.to(device), training_optimizer(cfg, model), recomputation, words)
+
+
+def teach(model: nn.Module) -> str:
+    """Give a model's teacher fresh weights where its file is missing; return who teaches, in words."""
+    teacher = model.teacher
+    if not isinstance(teacher, PretrainedTeacher) or own_file(teacher.checkpoint).is_file():
+        return 'none' if teacher is None else type(teacher).__name__
+    teacher.without_file()
+    return f'{type(teacher).__name__}, fresh weights: there is no {teacher.checkpoint}'
+
+
+def compare_steps(models: dict[str, Trained], batch: SceneBatch, device: torch.device,
+                  steps: int) -> dict[str, dict[str, float]]:
+    """Return median seconds of an update of each model, and of the paired ratio to the first.
 
     The models take turns, so that a change of the machine's speed meets all alike. On a CPU seconds are the process's own.
     """
-    device = batch.images.device
-    optimizers = {name: torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-5)
-                  for name, model in models.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    for step in range(steps + 2):
-        for name, model in list(models.items())[::1 - 2 * (step % 2)]:         # who goes first changes too
+    for step in range(steps + WARM):
+        for name, trained in list(models.items())[::1 - 2 * (step % 2)]:       # who goes first changes too
             start = now(device, time.process_time)
-            training_step(model, batch, optimizers[name])
-            if step >= 2:
+            trained.update(batch)
+            if step >= WARM:
                 seconds[name].append(now(device, time.process_time) - start)
     first = seconds[next(iter(models))]
     return {name: dict(step_s=median(own), ratio=median(a / b for a, b in zip(own, first, strict=True)),
                        ratio_of_sums=sum(own) / sum(first)) for name, own in seconds.items()}
 
 
-def measure_training(model: nn.Module, batch: SceneBatch, steps: int) -> dict[str, float]:
-    """Return the mean seconds of a training step after one warm-up, and peak memory in GB."""
-    device = batch.images.device
-    optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-5)
+def measure_training(trained: Trained, batch: SceneBatch, device: torch.device, steps: int) -> dict[str, float]:
+    """Return the mean seconds of an update after those that warm up, and peak memory in GB."""
     reset_peak(device)
-    training_step(model, batch, optimizer)
+    for _ in range(WARM):
+        trained.update(batch)
     start = now(device)
     for _ in range(steps):
-        training_step(model, batch, optimizer)
+        trained.update(batch)
     return dict(step_s=(now(device) - start) / steps, memory_gb=peak_memory_gb(device))
-
-
-def reset_peak(device: torch.device) -> None:
-    """Forget the peak so far; on a CPU where the system allows it."""
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats(device)
-    elif Path('/proc/self/clear_refs').exists():
-        Path('/proc/self/clear_refs').write_text('5')
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """Return the peak in GB (1e9 bytes): tensors on CUDA, the resident process elsewhere."""
-    if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return _status_gb('VmHWM')
-
-
-def memory_gb(device: torch.device) -> float:
-    """Return what is in use now, in GB: tensors on CUDA, the resident process elsewhere (its peak, where no system says)."""
-    return torch.cuda.memory_allocated(device) / 1e9 if device.type == 'cuda' else _status_gb('VmRSS')
-
-
-def _status_gb(name: str) -> float:
-    status = Path('/proc/self/status')
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
-    value = next(line for line in status.read_text().splitlines() if line.startswith(name))
-    return int(value.split()[1]) * 1024 / 1e9
-
-
-def now(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return seconds after all that was started on `device` is done; `clock` counts on a CPU only."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return clock()

@@ -13,6 +13,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
 from torch.utils.data import DataLoader, Dataset
 
 from jrs.config import backbone_patch_size
@@ -176,6 +177,13 @@ def build_model(cfg: Config) -> torch.nn.Module:
     return model
 
 
+def training_optimizer(cfg: Config, model: torch.nn.Module) -> OptimWrapper:
+    """Return what updates a model as `cfg` says: optimizer, groups and clipping."""
+    settings = cfg.train
+    return build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm, settings.get('clip_by', 'all'),
+                           settings.get('decay_vectors', True))
+
+
 def training_loader(cfg: Config, dataset: Dataset) -> DataLoader:
     """Return the endless loader of this rank's training batches: those of its slots, update after update."""
     rank, world_size = get_dist_info()
@@ -248,8 +256,7 @@ def build_runner(cfg: Config, work_dir: Path, resume: bool = False, launcher: st
     names = {name: names_in(dataset) for name, dataset in ready.items()}
     say_names(model, names['train_dataset'])
     tell_metrics(evaluator.metrics if validate else (), model, names['train_dataset'])
-    optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm,
-                                settings.get('clip_by', 'all'), settings.get('decay_vectors', True))
+    optimizer = training_optimizer(cfg, model)
     runner = JrsRunner(
         model=model, work_dir=str(work_dir), default_scope='jrs', launcher=place.launcher,
         train_dataloader=training_loader(cfg, build_dataset(cfg, 'train_dataset', maps_of_run(model, hooks=hooks),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.hooks import Hook
 
+from jrs.engine.usage import peak_memory_gb
 from jrs.io.atomic import atomic_write
 from jrs.plugins import hook_of
 from jrs.registry import HOOKS
@@ -164,13 +163,6 @@ class ResourceLog(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Update the scalars that the progress line and TensorBoard show."""
         hub = runner.message_hub
-        hub.update_scalar('train/memory_gib', peak_memory_gib())
+        hub.update_scalar('train/memory_gb', peak_memory_gb(next(runner.model.parameters()).device))
         for group in runner.optim_wrapper.optimizer.param_groups:
             hub.update_scalar(f'train/lr_{group.get("name", "all")}', group['lr'])
-
-
-def peak_memory_gib() -> float:
-    """Return the peak memory of this process: of the CUDA device where there is one, else resident memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

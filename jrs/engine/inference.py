@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -37,7 +38,7 @@ from jrs.io.known_scale import ScaleSource
 from jrs.io.names import readable
 from jrs.io.photo_files import reasons, remarks_on
 from jrs.io.weights import build_with_weights, read_metadata
-from jrs.places import REPOSITORY, typed
+from jrs.places import REPOSITORY, UNTRAINED, typed
 from jrs.postprocess.distinct import distinct_instances
 from jrs.postprocess.export import export_scene, without_padding
 from jrs.postprocess.known import check_usable, with_known
@@ -167,7 +168,7 @@ class Reconstructor:
 
     Args:
         config: an experiment file; None takes `config.py` beside the checkpoint.
-        checkpoint: weights; None takes `DEFAULT_WEIGHTS`, which come with the project.
+        checkpoint: weights; None takes `DEFAULT_WEIGHTS`, which come with the project; 'untrained' none, to measure time.
         profile: scale of `config`.
         device: 'auto' (CUDA, then MPS, then CPU) or a torch device.
         width: width of the network input, or what the backbone's own rule (`photo_resize`) starts from; None takes the one
@@ -178,6 +179,7 @@ class Reconstructor:
         copy: which copy of the model in the checkpoint, by its name there; None = the model itself where it is there.
         classes: words to look for, of a model whose classes are words; None = those of its training.
         vocabulary: the file that has these words, by the text encoder of the training; None = the one of the config.
+        overrides: of the config, dotted path -> value.
 
     Raises:
         WeightsError, ConfigError, DataError: what is missing or does not fit, and how to get it.
@@ -186,11 +188,11 @@ class Reconstructor:
     def __init__(self, config: str | Path | None = None, checkpoint: str | Path | None = None, profile: str = 'paper',
                  device: str = 'auto', width: int | None = None, agnostic: bool = False, min_score: float = 0.2,
                  keep_all: bool = False, copy: str | None = None, classes: Sequence[str] | None = None,
-                 vocabulary: str | Path | None = None) -> None:
+                 vocabulary: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> None:
         if config is not None and checkpoint is None:
             raise WeightsError(f'The config {config} needs weights: name them with --checkpoint.')
         checkpoint = Path(checkpoint) if checkpoint is not None else default_weights()
-        self.cfg = load_config(config or config_beside(checkpoint), profile)
+        self.cfg = load_config(config or config_beside(checkpoint), profile, overrides)
         self.device = pick_device(device)
         if self.device.type == 'cpu':
             lean_allocations()
@@ -198,6 +200,9 @@ class Reconstructor:
         if vocabulary is not None:
             set_vocabulary(self.cfg, vocabulary)
         self.model = load_model(self.cfg, checkpoint, copy).to(self.device)
+        if not hasattr(self.model, 'backbone'):
+            raise ConfigError(f'model.type: {type(self.model).__name__} has no backbone that reads photos: it sees points. '
+                              'tools/test.py scores it on prepared scenes, benchmarks/point_clouds.py measures its time.')
         self.weights = weights_card(checkpoint)
         self.size_unit = self.cfg.test_dataset.get('patch_size') or self.model.backbone.patch_size
         self.width = width or self.cfg.test_dataset.get('width') or nearest_multiple(WIDTH, self.size_unit)
@@ -329,12 +334,19 @@ def load_model(cfg: Config, checkpoint: str | Path, copy: str | None = None) -> 
     """Return the model of `cfg` in eval mode with every parameter from `checkpoint`; needs no teacher and no data.
 
     Process and model compute as `cfg.device` says. A checkpoint whose LoRA is merged fits a config with LoRA too: low-rank
-    factors that start fresh change nothing. Of several copies in it `copy` names the one to take.
+    factors that start fresh change nothing. Of several copies in it `copy` names the one to take. The word 'untrained'
+    stands for no file: weights are as they start.
 
     Raises:
         WeightsError: the file is missing or broken, or does not fit; says what was used, missing and left over.
     """
-    model = build_with_weights(lambda: build(MODELS, without_teacher(cfg.model), 'model'), checkpoint, MERGED, copy)
+    def make() -> nn.Module:
+        return build(MODELS, without_teacher(cfg.model), 'model')
+    if str(checkpoint) == UNTRAINED:
+        torch.manual_seed(cfg.seed)
+        model = make()
+    else:
+        model = build_with_weights(make, checkpoint, MERGED, copy)
     prepare_device(cfg, model)
     return model.eval().narrow() if hasattr(model, 'narrow') else model.eval()
 
@@ -378,7 +390,7 @@ def config_beside(checkpoint: Path) -> Path:
 
 def weights_card(checkpoint: str | Path) -> dict:
     """Return what a weights file says of itself: file, origin, licence, trained_on, and what else it names."""
-    stated = read_metadata(Path(checkpoint))
+    stated = {} if str(checkpoint) == UNTRAINED else read_metadata(Path(checkpoint))
     return {'file': readable(checkpoint), 'origin': UNSTATED, 'licence': UNSTATED, 'trained_on': UNSTATED, **stated}
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from mmengine.hooks import Hook
 
-from jrs.engine.benchmark import peak_memory_gb
 from jrs.engine.checkpoint import environment_variables
 from jrs.engine.hooks import read_lines
+from jrs.engine.usage import peak_memory_gb
 from jrs.io.atomic import atomic_write
 
 RECORD_FILE = 'run.json'

@@ -8,9 +8,9 @@ from itertools import count, islice
 
 import torch
 
-from jrs.engine.benchmark import memory_gb, now, peak_memory_gb
 from jrs.engine.inference import Reconstructor, Scene, in_first_camera
 from jrs.engine.memory import give_back_memory
+from jrs.engine.usage import memory_gb, now, peak_memory_gb
 from jrs.io.images import LoadedPhotos
 from jrs.models.streaming import SceneStream
 

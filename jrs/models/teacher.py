@@ -148,6 +148,14 @@ class PretrainedTeacher:
         model = _narrow(build_on_meta(self._make)[0]) if self.model is None else self.model
         return sum(value.numel() * value.element_size() for value in model.parameters())
 
+    def without_file(self) -> None:
+        """Take fresh weights in place of those of the checkpoint, for what does not depend on them: time and memory."""
+        self._keep(self._make())
+
+    def _keep(self, model: nn.Module) -> None:
+        self.model = _narrow(model).requires_grad_(False).eval()
+        self.when_built(self.model)
+
     def _make(self) -> nn.Module:
         return build(MODELS, self.config, 'model.teacher.model', autocast=self.autocast)
 
@@ -155,8 +163,7 @@ class PretrainedTeacher:
         """Return the frozen model on `device`, building it once."""
         if self.model is None:
             print_log(f'the teacher, which is not trained, takes its weights from {self.checkpoint}', 'current')
-            self.model = _narrow(build_with_weights(self._make, own_file(self.checkpoint))).requires_grad_(False).eval()
-            self.when_built(self.model)
+            self._keep(build_with_weights(self._make, own_file(self.checkpoint)))
         if next(self.model.parameters()).device != device:     # asked of each of a thousand tensors it takes 12 ms a step
             self.model = self.model.to(device)
         return self.model

@@ -34,11 +34,9 @@ from jrs.report.naming import default_work_dir
 from jrs.report.released import TRAINED, Place, ReleasedWeights, check_fits, places_of
 from jrs.report.tables import BENCHMARKS, SCORING, TIMING_TABLES, UNTRAINED, Row, Table
 from jrs.report.timings import GivenTiming
-from jrs.report.work import Given, Preparation, Scoring, Submission, Timing, Training, Work, shown, slug
+from jrs.report.work import TIMINGS, Given, Preparation, Scoring, Submission, Timing, Training, Work, shown, slug
 from jrs.schema import sets_of, without_teacher
 from jrs.synth import PRESETS, read_mark
-
-TIMINGS = Path('benchmarks/results')
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from jrs.report.work import (
     Work,
     as_typed,
     command_line,
+    computed,
     read_json,
     shown,
 )
@@ -155,12 +156,19 @@ def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool)
             _note(entry, cell, *(f'made by other {part}' for part in work.state(any_code)[1]))
             _note(entry, cell, *filter(None, [getattr(getattr(work, 'training', None), 'note', '')]))
             _add_costs(entry, work)
+            if isinstance(work, Timing):
+                _say_timing(entry, work, frames_of(cell))
             if isinstance(work, Scoring) and (rows := read_json(work.folder / RESULTS).get('transfer_rules')):
                 entry.by_rule.setdefault(cell.benchmark, []).append(rows)
             hours.extend([spent] if (spent := _hours(work)) else [])
         _add_commands(entry, work)
     if hours:
         entry.hours = max(entry.hours or 0.0, mean(hours))
+
+
+def frames_of(cell: Cell) -> int:
+    """Return how many frames the times of a row are of."""
+    return int(cell.row.cells[0]) if cell.table.id == 5 else 100
 
 
 def _note(entry: Entry, cell: Cell, *texts: str) -> None:
@@ -195,8 +203,7 @@ def _values(work: Work, cell: Cell) -> dict[str, float | None]:
                 for column in cell.table.columns}
     if isinstance(work, Given):
         return work.timing.numbers
-    frames = int(cell.row.cells[0]) if cell.table.id == 5 else 100
-    return next(row['ours'] for row in work.record()['rows'] if row['input_frames'] == frames)
+    return work.row(frames_of(cell))[1]['ours']
 
 
 def _add_costs(entry: Entry, work: Work) -> None:
@@ -217,9 +224,18 @@ def _add_costs(entry: Entry, work: Work) -> None:
         entry.origin = work.timing.origin
         entry.notes.append(entry.origin)
         entry.rules['device'] = work.timing.hardware
-    if isinstance(work, Timing):
-        record = work.record()
-        entry.rules.update({'device': record['device'], 'torch': record['torch'], 'record': shown(record['path'])})
+
+
+def _say_timing(entry: Entry, work: Timing, frames: int) -> None:
+    """Add on what machine, how and of which content the times of a row were measured."""
+    record, row = work.row(frames)
+    kernels = ', '.join(f'{name} x {count}' for name, count in row['kernels'].items())
+    entry.rules.update({'device': record['device'], 'torch': record['torch'], 'computed': computed(record),
+                        'attention by': kernels or 'no kernel', 'record': shown(record['path'])})
+    commit = f'{record["commit"]}{"+changes" if record["dirty"] else ""}'
+    entry.commits.extend([commit] if commit not in entry.commits else [])
+    entry.notes.append(f'measured on {row["measured_on"]}' + (
+        ': how long clustering or a selection of masks takes depends on content' if row['on_noise'] else ''))
 
 
 def _hours(work: Work) -> float:

@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import mean
 
+from jrs.engine.usage import KIB
 from jrs.engine.writer import refuse_second_writer
 from jrs.errors import DataError, JrsError
 from jrs.io.atomic import atomic_write
@@ -28,7 +29,6 @@ from jrs.report.work import OTHER, Scoring, Submission, Training, Work, command_
 
 LOG = 'reproduce.log'
 GRACE = 120                                    # seconds before its time is over in which a job saves
-KIB = 1 if sys.platform == 'darwin' else 1024    # of ru_maxrss
 QUIET_SECONDS = 20                             # between two lines that show where a child is
 ERROR = re.compile(r'^\w*(Error|Interrupt|Exit): .+')
 NOTHING = 'it ended without a word'

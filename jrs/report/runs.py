@@ -18,7 +18,7 @@ from jrs.errors import DataError, did_you_mean
 
 RESULTS = Path('test') / 'results.json'         # where tools/test.py writes beside a run's weights
 LAST = 20                                       # iterations in the mean that stands for a term's final value
-TRAINING = ('time', 'data_time', 'grad_norm', 'memory_gib')         # what the trainer logs beside terms and learning rates
+TRAINING = ('time', 'data_time', 'grad_norm', 'memory_gb')         # what the trainer logs beside terms and learning rates
 CLASS = '/class/'                               # in the names of scores of one class
 
 

@@ -6,8 +6,10 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jrs.engine.update import Update
 from jrs.places import installed, project, typed
@@ -19,6 +21,7 @@ NEW, CUT_OFF, FINISHED, OTHER = 'not run', 'cut off', 'finished', 'by other'
 CODE = {'code', 'plugins'}                     # the parts of an identity that `--any-code` overlooks
 WEIGHTS = 'weights.safetensors'
 RESULTS = 'results.json'
+TIMINGS = Path('benchmarks/results')
 
 
 @dataclass(kw_only=True)
@@ -164,7 +167,10 @@ class Submission(Work):
 
 @dataclass(kw_only=True)
 class Timing(Work):
-    """`tools/benchmark.py` for a table of run times; `frames` are the rows that its record must have."""
+    """`tools/benchmark.py` for a table of run times; `frames` are the rows that its records must have.
+
+    It measures noise. Records of a scene and trained weights, which people make, are read before those of noise.
+    """
 
     table: int
     config: str
@@ -172,30 +178,30 @@ class Timing(Work):
     overrides: tuple[str, ...]
     frames: tuple[int, ...]
 
-    def record(self) -> dict:
-        """Return the newest record in the folder that is of this config, profile and overrides; empty without one."""
+    def row(self, frames: int) -> tuple[dict, dict] | None:
+        """Return the newest record of this config, profile and overrides that has so many frames, and its row of them."""
         found = [read_json(path) | dict(path=str(path)) for path in sorted(
             self.folder.glob(f'table{self.table}_*.json'), key=lambda path: path.stat().st_mtime, reverse=True)]
-        return next((record for record in found if self._is_ours(record)), {})
+        rows = [(record, row) for record in filter(self._is_ours, found) for row in record['rows']
+                if row['input_frames'] == frames]
+        return min(rows, key=lambda both: both[1]['on_noise'], default=None)
 
     def state(self, any_code: bool = False) -> tuple[str, list[str]]:
         """See `Work`; a record is of the machine and day it names, and counts until it is removed."""
-        return (FINISHED if self.record() else NEW), []
+        return (FINISHED if all(map(self.row, self.frames)) else NEW), []
 
     def words(self, any_code: bool = False) -> list[str]:
         """See `Work`."""
-        name = '_'.join([f'table{self.table}', Path(self.config).stem, self.profile, *map(slug, self.overrides)])
+        name = timing_name(f'table{self.table}', self.config, self.profile, self.overrides)
         options = ['--cfg-options', *self.overrides] if self.overrides else []
         return [_tool('benchmark'), '--table', str(self.table), '--config', self.config, '--profile', self.profile,
-                '--json', str(self.folder / f'{name}.json'), *options]
+                '--json', str(self.folder / name), *options]
 
     def _is_ours(self, record: dict) -> bool:
         command = record.get('command', [])
         options = command[command.index('--cfg-options') + 1:] if '--cfg-options' in command else []
-        frames = {row['input_frames'] for row in record.get('rows', [])}
         return (Path(record.get('config', '')).stem == Path(self.config).stem and record.get('profile') == self.profile
-                and list(self.overrides) == options[:len(self.overrides)] and bool(options) == bool(self.overrides)
-                and frames >= set(self.frames))
+                and list(self.overrides) == options[:len(self.overrides)] and bool(options) == bool(self.overrides))
 
 
 @dataclass(kw_only=True)
@@ -226,6 +232,20 @@ class Preparation(Work):
     def words(self, any_code: bool = False) -> list[str]:
         """See `Work`."""
         return [_tool(self.command[0]), *self.command[1:]]
+
+
+def timing_name(what: str, config: str, profile: str, further: Sequence[str]) -> str:
+    """Return the name of a record of `tools/benchmark.py`; `further` are overrides, and what else tells it from others."""
+    return '_'.join([what, Path(config).stem, profile, *map(slug, further)]) + '.json'
+
+
+def computed(record: Mapping[str, Any]) -> str:
+    """Return how the times of a record were computed, in words: precision, kernels and whether blocks are compiled."""
+    settings = record['device_settings']
+    precision = ', '.join(f'{part} {name}' for part, name in settings['precision'].items())
+    compiled = 'blocks compiled' if settings['compile'] else 'nothing compiled'
+    return (f'float32 on CUDA: {precision}; attention: {settings["attention_kernels"]}; {compiled}; '
+            f'{record["threads"]} threads')
 
 
 def command_line(words: list[str], launcher: str = 'none', processes: int = 1) -> list[str]:

@@ -15,7 +15,7 @@ from tests.report._run import make_run
 FADA = dict(loss=[4.0, 3.0, 2.0, 1.0], loss_fada=[0.4, 0.3, 0.2, 0.1])
 PLAIN = dict(loss=[4.0, 4.0, 3.0, 3.0])
 LOGGED = dict(scalars={'lr_new': {2: 1e-3, 4: 1e-4}, 'time': {2: 0.5, 4: 0.7}, 'lr': {2: 1.0}, 'loss': {2: 9.0},
-                       'grad_norm': {4: 2.0, 2: float('nan')}, 'memory_gib': {2: float('nan')}},
+                       'grad_norm': {4: 2.0, 2: float('nan')}, 'memory_gb': {2: float('nan')}},
               metrics={'instance/AP': {2: 0.1, 4: 0.2}, 'instance/class/chair/AP': {4: 1.0}, 'instance/tail_AP': {4: None}})
 
 

@@ -175,11 +175,11 @@ def test_times_come_from_a_record_that_has_the_rows(plan, tmp_path, monkeypatch)
     folder = tmp_path / 'benchmarks/results'
     folder.mkdir(parents=True)
     record = dict(config=str(MAIN), profile='debug', command=['tools/benchmark.py', '--cfg-options', *timing.overrides],
-                  rows=[dict(input_frames=frames) for frames in (10, 20)])
+                  rows=[dict(input_frames=frames, on_noise=True) for frames in (10, 20)])
     (folder / 'table5_debug_cpu.json').write_text(json.dumps(record))
     assert timing.state()[0] == NEW
-    record['rows'] = [dict(input_frames=frames) for frames in timing.frames]
-    (folder / 'table5_debug_cpu.json').write_text(json.dumps(record))
+    record['rows'] = [dict(input_frames=frames, on_noise=True) for frames in timing.frames[2:]]
+    (folder / 'table5_more.json').write_text(json.dumps(record))
     assert timing.state()[0] == FINISHED
 
 
