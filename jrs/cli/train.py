@@ -130,8 +130,7 @@ def record_start(args: argparse.Namespace, cfg: Config, runner, command: list[st
     write_config(args, runner.cfg, work_dir)
     write_identity(work_dir, training_identity(cfg), args.resume)
     settings = dict(device_record(cfg), recomputation=runner.recomputation)
-    start_record(work_dir, command, next(runner.model.parameters()).device, args.resume, split_of(cfg, runner.world_size),
-                 settings)
+    start_record(work_dir, command, runner.model, args.resume, split_of(cfg, runner.world_size), settings)
     runner.register_hook(RunRecord(cfg.train.save_every))
 
 

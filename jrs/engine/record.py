@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
+from torch import nn
 
 from jrs.engine.checkpoint import environment_variables
 from jrs.engine.hooks import read_lines
@@ -28,14 +29,14 @@ CLOCKS = {'hours': time.monotonic, 'cpu_hours': time.process_time}      # second
 SPENT = (*CLOCKS, 'peak_memory_gb')                    # over all resumes
 
 
-def start_record(work_dir: Path, command: list[str], device: torch.device, resume: bool,
+def start_record(work_dir: Path, command: list[str], model: nn.Module, resume: bool,
                  split: Mapping[str, object], settings: Mapping[str, object] | None = None) -> None:
     """Write `run.json`: what made the run. A resumed run keeps its hours and its peak, and names the commands before.
 
     Args:
         work_dir: the run's folder.
         command: that started this process.
-        device: of the model.
+        model: that is trained; `parameters` says how many numbers it has, and how many of them learn.
         resume: whether the run goes on.
         split: the update and how processes share it (`split_of`).
         settings: how the device computes (`device_record`), and what is computed twice.
@@ -47,8 +48,8 @@ def start_record(work_dir: Path, command: list[str], device: torch.device, resum
     _write(work_dir, dict(
         finished=False, **{name: before.get(name, 0.0) for name in SPENT}, **state,
         command=command, earlier=earlier, **split, python=platform.python_version(), machine=platform.platform(),
-        cores=os.cpu_count(), memory_gb=_memory_gb(), device=device_name(device),
-        device_settings=dict(settings or {}), environment=environment_variables(),
+        cores=os.cpu_count(), memory_gb=_memory_gb(), device=device_name(next(model.parameters()).device),
+        parameters=_parameters(model), device_settings=dict(settings or {}), environment=environment_variables(),
         versions=dict(sorted((item.name.lower(), item.version) for item in distributions()))))
 
 
@@ -166,6 +167,11 @@ def device_name(device: torch.device) -> str:
     names = [line.partition(':')[2].strip() for line in cpu.read_text().splitlines() if line.startswith('model name')] \
         if cpu.is_file() else []
     return f'{device.type}: {names[0] if names else platform.processor() or UNKNOWN}'
+
+
+def _parameters(model: nn.Module) -> dict[str, int]:
+    sizes = [(value.numel(), value.requires_grad) for value in model.parameters()]
+    return dict(all=sum(size for size, _ in sizes), learned=sum(size for size, learns in sizes if learns))
 
 
 def _memory_gb() -> float | None:

@@ -15,7 +15,8 @@ from jrs.engine.record import RunRecord, git_state, read_record, start_record
 from tests._data import ROOT, command
 
 NO_FADA = ROOT / 'configs' / 'segvggt' / 'all24_no_fada.py'
-CPU = torch.device('cpu')
+MODEL = torch.nn.Linear(2, 3)
+MODEL.bias.requires_grad_(False)
 SPLIT = dict(update='1 slot of at most 2 images', slots=1, processes=1, accumulation=1)
 
 
@@ -64,7 +65,7 @@ def test_a_resumed_run_adds_its_hours_keeps_its_first_command_and_validates_agai
 def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_not_finished(tmp_path, monkeypatch):
     for name, seconds in (('hours', [100.0, 3700.0]), ('cpu_hours', [50.0, 1850.0])):
         monkeypatch.setitem(record.CLOCKS, name, iter(seconds).__next__)
-    start_record(tmp_path, ['x'], CPU, resume=False, split=SPLIT)
+    start_record(tmp_path, ['x'], MODEL, resume=False, split=SPLIT)
     runner = SimpleNamespace(work_dir=str(tmp_path), model=torch.nn.Linear(1, 1), iter=0,
                              train_dataloader=SimpleNamespace(dataset=None))
     hook = RunRecord(interval=2)
@@ -72,8 +73,9 @@ def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_n
     for runner.iter in range(3):
         hook.after_train_iter(runner, runner.iter)
     found = read_record(tmp_path)
+    assert found['parameters'] == dict(all=9, learned=6)
     assert (found['hours'], found['cpu_hours'], found['finished']) == (pytest.approx(1.0), pytest.approx(0.5), False)
-    start_record(tmp_path, ['x'], CPU, resume=False, split=SPLIT)                   # started again: nothing of before counts
+    start_record(tmp_path, ['x'], MODEL, resume=False, split=SPLIT)                   # started again: nothing of before counts
     again = read_record(tmp_path)
     assert again['hours'] == again['cpu_hours'] == 0 and again['earlier'] == []
 
