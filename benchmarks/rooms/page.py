@@ -37,6 +37,9 @@ BY_LENGTH = ('all24_fada', 'all24_no_fada')
 BY_DEPTH = {'none': 'FADA', 'none, 2400': 'FADA, 2400'}               # studies without and with FADA of one length
 STAGES = ('pretrain_rooms_neighbours', 'pretrain_rooms_wide', 'pretrain_rooms')
 METRES = ('segvggt_geometry_only_rooms_seed0', 'vggt_metric_rooms_seed0')
+ONE_START = '_rooms_table2_seed'                # runs of equal minutes from the same geometry: row -> name
+IMAGE_ROWS = {'iggt': 'IGGT', 'panst3r_style': 'PanSt3R-style', 'pano3d_style': 'Pano3D-style', 'all24_fada': 'SegVGGT'}
+SEEDS = range(3)                                # that were planned of each
 PROFILE = Variant('rooms', (), '')
 # Tests of Table 1 beside a row's own: neighbouring views, and true geometry in the place of the network's.
 SHOWN = ('neighbours', 'two_stage_neighbours', 'two_stage_truth', 'two_stage_truth_neighbours')
@@ -74,9 +77,9 @@ class Run:
 
     @property
     def cpu_minutes(self) -> float:
-        """Of training: hours times processes; each process has one thread."""
+        """Of training: what a process computed, of older runs its hours on the clock with one thread, times processes."""
         ranks = self.record.get('processes', 2 if '--launcher' in self.record['command'] else 1)    # older runs: no number
-        return 60 * ranks * self.record['hours']
+        return 60 * ranks * self.record.get('cpu_hours', self.record['hours'])
 
     @property
     def iterations(self) -> int:
@@ -107,8 +110,10 @@ def page_lines() -> Iterator[str]:
                 'benchmarks/rooms/words/. -->', '')
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
                           ('names', names), ('transfer', transfer), ('demo', demo), ('tables', tables),
-                          ('points', points), ('fada', fada),
+                          ('images', images), ('points', points), ('fada', fada),
                           ('small', lambda: ())):
+        if name == 'images' and not runs(f'*{ONE_START}[0-9]'):
+            continue
         yield from (PARTS / f'{name}.md').read_text(encoding='utf-8').splitlines()
         yield ''
         yield from numbers()
@@ -213,7 +218,8 @@ def instances() -> Iterator[str]:
     heads = ('run', 'iterations', 'CPU-min', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50', 'Abs Rel', 'command')
     yield from pipes(heads, [
         [one.name, str(one.iterations), f'{one.cpu_minutes:.1f}', _pair(one, 'instance/agnostic_'), _pair(one, 'instance/'),
-         f'{one.score("depth/abs_rel"):.3f}', f'`{command(one.record["command"])}`'] for one in segmenting('*_rooms_*')])
+         f'{one.score("depth/abs_rel"):.3f}', f'`{command(one.record["command"])}`'] for one in segmenting('*_rooms_*')
+        if ONE_START not in one.name])
 
 
 def names() -> Iterator[str]:
@@ -238,10 +244,11 @@ def names() -> Iterator[str]:
                 f'{own[0]["agnostic_AP25"]:.1f}. `{command(found["training"])}`; `{command(found["command"])}`')
 
 
-def _spread(values: list[float]) -> str:
-    """Return one number, or the mean of several and their range."""
-    one = f'{mean(values):.1f}'
-    return one if len(values) == 1 else f'{one} [{min(values):.1f}..{max(values):.1f}]'
+def _spread(values: list[float], digits: int = 1) -> str:
+    """Return one number, or the mean of several and their range; '–' of none."""
+    if len(values) < 2:
+        return f'{values[0]:.{digits}f}' if values else '–'
+    return f'{mean(values):.{digits}f} [{min(values):.{digits}f}..{max(values):.{digits}f}]'
 
 
 def transfer() -> Iterator[str]:
@@ -283,6 +290,45 @@ def tables() -> Iterator[str]:
     yield ''
     for sheet in sheets([entry for table in load_tables(TABLES) for entry in _entries(table)]):
         yield from table_lines(sheet)
+
+
+def images() -> Iterator[str]:
+    """Methods that see images after equal minutes from the same geometry, the oracle, what is open, and IGGT by ranking."""
+    found = {name: [one for one in runs(f'{name}{ONE_START}[0-9]') if 'test' in one.tests] for name in IMAGE_ROWS}
+    keys = {'AP': 'instance/agnostic_AP', 'AP50': 'instance/agnostic_AP50', 'AP25': 'instance/agnostic_AP25',
+            'PQ things, mesh': 'panoptic/vertices/agnostic_PQ_things',
+            'PQ things, pixels': 'panoptic/pixels/agnostic_PQ_things'}
+
+    def row(name: str, made: list[Run]) -> list[str]:
+        sizes = next((one.record['parameters'] for one in made if 'parameters' in one.record), None)
+        return [name, str(len(made)), *(_scores(made, key, 100, 1) for key in keys.values()),
+                _scores(made, 'depth/abs_rel', 1, 3), _spread([one.cpu_minutes for one in made]), str(made[0].iterations),
+                f'{sizes["all"] / 1e6:.2f}, {sizes["learned"] / 1e6:.2f}' if sizes else '–']
+    heads = ('method', 'seeds', *keys, 'Abs Rel', 'CPU-min', 'iterations', 'million parameters, learned')
+    rows = [row(IMAGE_ROWS[name], made) if made else [IMAGE_ROWS[name], 'open', *['–'] * (len(heads) - 2)]
+            for name, made in found.items()]
+    made = [one for ones in found.values() for one in ones]
+    oracle = [_scores(made[:1], key.replace('agnostic', 'oracle_agnostic'), 100, 1) for key in keys.values()]
+    yield from pipes(heads, [*rows, ['true masks (oracle)', '–', *oracle, *['–'] * 4]])
+    missing = [f'{name}, seed {seed}' for name in IMAGE_ROWS for seed in SEEDS
+               if f'{name}{ONE_START}{seed}' not in {one.name for one in made}]
+    yield from ('', f'Open: {"; ".join(missing)}.' if missing else 'None is open.', '')
+    if iggt := found['iggt']:
+        names = [key.removeprefix('instance/by_').removesuffix('_agnostic_AP') for key in iggt[0].tests['test']['metrics']
+                 if key.startswith('instance/by_') and key.endswith('_agnostic_AP')]
+        ways = {iggt[0].tests['test']['facts']['ranking']: '', **{name: f'by_{name}_' for name in names}}
+        yield from pipes(('IGGT, clusters ranked by', 'AP', 'AP50', 'AP25'), [
+            [way, *(_scores(iggt, f'instance/{prefix}agnostic_{ap}', 100, 1) for ap in ('AP', 'AP50', 'AP25'))]
+            for way, prefix in ways.items()])
+        yield ''
+    for one in made:
+        yield f'- {one.name}: `{command(one.record["command"])}`; `{command(one.tests["test"]["command"])}`'
+
+
+def _scores(made: list[Run], key: str, scale: float, digits: int) -> str:
+    """Return the mean and range of a number of the runs' own tests; '–' where none has it."""
+    values = [one.tests['test']['metrics'].get(key) for one in made]
+    return _spread([scale * value for value in values if value is not None], digits)
 
 
 def points() -> Iterator[str]:
@@ -442,8 +488,7 @@ def _term(one: Run, place: int) -> str:
 
 def _over_seeds(found: list[Run], key: str) -> str:
     """Return the mean of a score in percent, and its range where there are several."""
-    values = [100 * one.score(key) for one in found]
-    return f'{mean(values):.1f}' + (f' [{min(values):.1f}..{max(values):.1f}]' if len(values) > 1 else '')
+    return _spread([100 * one.score(key) for one in found])
 
 
 def _pair(one: Run, kind: str) -> str:
