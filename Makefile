@@ -45,13 +45,14 @@ package: env
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(VENV)/bin/python -W ignore setup.py --quiet sdist
 
-# Kills, many processes, growth of memory: a quarter of an hour, each script prints a table.
+# Kills, many processes, growth of memory, rows of images: a quarter of an hour, each script prints a table.
 soak: env
 	$(RUN) tests/soak/prepare_kills.py
 	$(RUN) tests/soak/training_kills.py
 	$(RUN) tests/soak/training_kills.py --processes 2 --kills 8 --iterations 24
 	$(RUN) tests/soak/process_numbers.py
 	$(RUN) tests/soak/memory_growth.py
+	$(RUN) tests/soak/image_rows.py
 
 demo: env
 	$(RUN) tools/demo.py

@@ -75,7 +75,7 @@ def test_a_run_that_is_killed_keeps_the_hours_up_to_its_last_checkpoint_and_is_n
     found = read_record(tmp_path)
     assert found['parameters'] == dict(all=9, learned=6)
     assert (found['hours'], found['cpu_hours'], found['finished']) == (pytest.approx(1.0), pytest.approx(0.5), False)
-    start_record(tmp_path, ['x'], MODEL, resume=False, split=SPLIT)                   # started again: nothing of before counts
+    start_record(tmp_path, ['x'], MODEL, resume=False, split=SPLIT)                 # started again: nothing of before counts
     again = read_record(tmp_path)
     assert again['hours'] == again['cpu_hours'] == 0 and again['earlier'] == []
 
