@@ -667,6 +667,8 @@ WORDS = {
         ['words.yaml', 'width 7', 'do not belong together']),
     'words of a model with fixed classes': (lambda s: s.infer(s.photos(), '--classes', 'chair, lamp'),
                                             ['QueryClassHead', 'those of its training', 'docs/words.md']),
+    'a vocabulary and no classes at once': (lambda s: s.infer(s.photos(), '--vocabulary', 'words.yaml', '--agnostic'),
+                                            ['--vocabulary', '--agnostic']),
     'words and no classes at once': (lambda s: s.infer(s.photos(), '--classes', 'chair', '--agnostic'),
                                      ['--classes', '--agnostic']),
 }

@@ -189,15 +189,15 @@ def infer_windows(args: argparse.Namespace, reconstruct: Reconstructor, say: Cal
     """Reconstruct the windows that are not there yet, join all, and write them as one result."""
     from jrs.engine.inference import default_weights
     from jrs.engine.joined import join_windows, write_joined
-    from jrs.engine.windows import Plan, StoredWindows, fingerprint, run_windows, settings_of
+    from jrs.engine.windows import Plan, StoredWindows, check_joinable, run_windows, settings_of
+    check_joinable(reconstruct)
     overlap = _overlap(args)
     views = reconstruct.views(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every, overlap)
     plan = Plan(len(views), args.windows, overlap)
     check_names(args.out, [f'{name}.png' for name in views.names])
     say(f'{len(views)} views in {len(plan.spans)} windows of {args.windows}, {overlap} shared with the next')
-    further = dict(copy=args.copy, vocabulary=None if args.vocabulary is None else fingerprint(args.vocabulary))
     checkpoint = default_weights() if args.checkpoint is None else expanded(args.checkpoint)
-    store = StoredWindows(args.out, settings_of(reconstruct, checkpoint, views, plan, further))
+    store = StoredWindows(args.out, settings_of(reconstruct, checkpoint, views, plan, dict(copy=args.copy)))
     run_windows(reconstruct, views, plan, store, say)
     joined = join_windows(store, plan, say)
     written = write_joined(args.out, reconstruct, views, store, plan, joined, args.confidence, args.max_points,
@@ -259,6 +259,8 @@ def check_before_work(args: argparse.Namespace) -> None:
         raise DataError('--scale-from compares a scene at once, and the windows of a stream share one unit: leave out '
                         '--stream or --scale-from.')
     check_windows(args)
+    if args.vocabulary is not None and args.agnostic:
+        raise DataError('--vocabulary names words to look for; it does not go with --agnostic, objects of any kind.')
     if args.classes is not None and (args.agnostic or not args.classes.replace(',', '').strip()):
         raise DataError('--classes names words to look for, such as --classes "chair, fire extinguisher"; it does not go '
                         'with --agnostic, objects of any kind.')

@@ -189,6 +189,8 @@ class Reconstructor:
                  device: str = 'auto', width: int | None = None, agnostic: bool = False, min_score: float = 0.2,
                  keep_all: bool = False, copy: str | None = None, classes: Sequence[str] | None = None,
                  vocabulary: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> None:
+        if agnostic and vocabulary is not None:
+            raise ConfigError('--vocabulary: objects of any kind are asked for (--agnostic), without words.')
         if config is not None and checkpoint is None:
             raise WeightsError(f'The config {config} needs weights: name them with --checkpoint.')
         checkpoint = Path(checkpoint) if checkpoint is not None else default_weights()
@@ -255,7 +257,7 @@ class Reconstructor:
         batch = SceneBatch(images=photos.images[None], scene_names=['photos'], view_names=[photos.names],
                            valid=photos.valid[None])
         if known is not None:
-            check_usable(known, photos.images, self._predicts('camera_head'), self._predicts('depth_head'))
+            check_usable(known, photos.images, self.predicts('camera_head'), self.predicts('depth_head'))
         start = time.perf_counter()
         found = self._reconstruct(batch, known.priors() if known is not None and self.takes_priors else None)
         seconds = time.perf_counter() - start
@@ -297,7 +299,8 @@ class Reconstructor:
             f'{name} reconstructs from images alone and is not told; they replace what it predicts'
         return {'given': f'{" and ".join(known.given)}, {UNITS[known.scale].partition(":")[0]}; {told}'}
 
-    def _predicts(self, head: str) -> bool:
+    def predicts(self, head: str) -> bool:
+        """Return whether the model has `head`, such as 'camera_head', or one that predicts all geometry."""
         return any(getattr(self.model, name, None) is not None for name in (head, 'geometry_head'))
 
     def _reconstruct(self, batch: SceneBatch, priors: Priors | None) -> Reconstruction:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from jrs.engine.inference import Reconstructor, Scene
 from jrs.engine.windows import Plan, StoredWindows, stored_scene, words_of_window
@@ -47,6 +48,7 @@ class Joined:
         merged: the instances of all; None from a geometry-only model.
         queries: (G,), the query of the best part of each.
         pairs: per join, how many instances are one on both sides.
+        input_size: (H, W), the largest height and width of the windows' views: photos of other shapes are padded to others.
     """
 
     similarities: list[Similarity]
@@ -54,6 +56,7 @@ class Joined:
     merged: MergedInstances | None
     queries: np.ndarray
     pairs: list[int]
+    input_size: tuple[int, int]
 
     def record(self, plan: Plan) -> dict:
         """Return what windows.json holds."""
@@ -73,10 +76,7 @@ class Joined:
 
 @dataclass
 class _Gathered:
-    """What is left of all windows when each has been read once.
-
-    `input_size` and `mask_size` are those of the first window; photos of other shapes may be padded to others in later ones.
-    """
+    """What is left of all windows when each has been read once."""
 
     cameras: list[torch.Tensor] = field(default_factory=list)
     intrinsics: list[torch.Tensor] = field(default_factory=list)
@@ -86,7 +86,6 @@ class _Gathered:
     clouds: list[PointCloud] = field(default_factory=list)
     shown: list[tuple[Reconstruction, torch.Tensor | None, torch.Tensor]] = field(default_factory=list)
     notes: list = field(default_factory=list)
-    input_size: tuple[int, int] | None = None
     mask_size: tuple[int, int] = (1, 1)
     scale: str = 'arbitrary'
     ranking: str = ''
@@ -99,9 +98,10 @@ def join_windows(store: StoredWindows, plan: Plan, say: Callable[[str], None] = 
         DataError: a window is damaged, or two cannot be joined.
     """
     spans, joins, windows, pairs, before = plan.spans, [], [], [], None
-    queries = []
+    queries, sizes = [], []
     for number, (start, stop) in enumerate(spans):
         with store.open(number) as arrays:
+            sizes.append(arrays['valid'].shape[1:])
             if 'scores' in arrays:
                 windows.append(WindowInstances(arrays['scores'], arrays['labels'],
                                                arrays['embedding'] if 'embedding' in arrays else None))
@@ -122,7 +122,8 @@ def join_windows(store: StoredWindows, plan: Plan, say: Callable[[str], None] = 
     for window, own, of_window in zip(windows, queries, merged.of_window if merged else (), strict=True):
         wins = (best[of_window] < 0) & (window.scores >= merged.scores[of_window])
         best[of_window[wins]] = own[wins]
-    return Joined(chain(one.similarity for one in joins), joins, merged, best, [len(some) for some in pairs])
+    return Joined(chain(one.similarity for one in joins), joins, merged, best, [len(some) for some in pairs],
+                  tuple(max(sides) for sides in zip(*sizes, strict=True)))
 
 
 def write_joined(out: Path, reconstruct: Reconstructor, views: SourceViews, store: StoredWindows, plan: Plan, joined: Joined,
@@ -153,13 +154,13 @@ def write_joined(out: Path, reconstruct: Reconstructor, views: SourceViews, stor
             scene, photos = stored_scene(arrays, slice(start - first, stop - first), names[start:stop],
                                          originals[start:stop])
             words = words_of_window(arrays)
-        scene = _in_the_first(scene, joined.similarities[number])
+        scene, photos = _at_size(_in_the_first(scene, joined.similarities[number]), photos, joined.input_size)
+        own = None
         if merged is not None:
-            labels = torch.from_numpy(merged.labels[merged.of_window[number]])
-            scene.instances = dataclasses.replace(scene.instances, labels=labels)
-        _gather(gathered, scene, photos, words, start, merged, number, wanted, confidence,
+            scene.instances, own = _as_merged(scene.instances, merged, number)
+        _gather(gathered, scene, photos, words, start, own, count, wanted, confidence,
                 max(max_points * (stop - start) // plan.views, 1))
-        _write_pictures(out, scene, photos, merged, number)
+        _write_pictures(out, scene, photos, own)
         del scene, photos
     return _write_all(out, reconstruct, views, plan, joined, gathered, glb, title, facts or {})
 
@@ -209,34 +210,66 @@ def _in_the_first(scene: Reconstruction, similarity: Similarity) -> Reconstructi
     return dataclasses.replace(scene, cam_from_world=cameras, depth=depth)
 
 
-def _gather(all_: _Gathered, scene: Reconstruction, photos: LoadedPhotos, words: dict, start: int,
-            merged: MergedInstances | None, number: int, wanted: set[int], confidence: float, max_points: int) -> None:
-    """Keep of the views of a window what the result has of them."""
-    size = tuple(scene.images.shape[-2:])
-    all_.input_size, all_.scale, all_.ranking = all_.input_size or size, words['scale'], words['ranking']
+def _at_size(scene: Reconstruction, photos: LoadedPhotos, size: tuple[int, int]) -> tuple[Reconstruction, LoadedPhotos]:
+    """Return views of a window centred on white at `size` (H, W), as views of one pass are at the largest of them."""
+    own = tuple(scene.images.shape[-2:])
+    if own == size:
+        return scene, photos
+    top, left = ((whole - part) // 2 for whole, part in zip(size, own, strict=True))
+    around = (left, size[1] - own[1] - left, top, size[0] - own[0] - top)
+    moved = torch.eye(3, dtype=torch.float64)
+    moved[:2, 2] = torch.tensor([left, top])
+    images, valid = pad(scene.images, around, value=1.0), pad(photos.valid, around)
+    maps = {name: None if values is None else pad(values, around)
+            for name, values in (('depth', scene.depth), ('depth_conf', scene.depth_conf))}
+    instances = scene.instances
+    if instances is not None:                                                   # through pixels of the input: no half ones
+        mask_size = tuple(part * whole // before
+                          for part, whole, before in zip(instances.packed.size, size, own, strict=True))
+        masks = at_centres(pad(at_centres(instances.packed.dense(), own), around), mask_size)
+        instances = dataclasses.replace(instances, packed=PackedMasks.pack(masks))
+    found = dataclasses.replace(scene, images=images, **maps, intrinsics=moved.to(scene.intrinsics) @ scene.intrinsics,
+                                instances=instances)
+    return found, dataclasses.replace(photos, images=images, valid=valid,
+                                      input_from_original=moved.to(photos.input_from_original) @ photos.input_from_original)
+
+
+def _as_merged(instances: Instances, merged: MergedInstances, number: int) -> tuple[Instances, np.ndarray]:
+    """Return the M instances of a window in the order of the merged ones, with their labels; and which those are, (M,).
+
+    Where masks overlap the first has the pixel: the one whose merged instance has the better score.
+    """
+    order = np.argsort(merged.of_window[number], kind='stable')
+    own = merged.of_window[number][order]
+    return dataclasses.replace(instances.select(torch.from_numpy(order)), labels=torch.from_numpy(merged.labels[own])), own
+
+
+def _gather(all_: _Gathered, scene: Reconstruction, photos: LoadedPhotos, words: dict, start: int, own: np.ndarray | None,
+            count: int, wanted: set[int], confidence: float, max_points: int) -> None:
+    """Keep of the views of a window what the result has of them; `own` (M,) of the `count` merged instances are here."""
+    all_.scale, all_.ranking = words['scale'], words['ranking']
     all_.cameras.append(scene.cam_from_world)
     all_.intrinsics.append(scene.intrinsics)
     all_.to_input.append(photos.input_from_original)
     all_.sizes += photos.original_sizes
     all_.notes += [tuple(note) for note in words['notes'] if tuple(note) not in all_.notes]
-    if merged is not None:
-        own = merged.of_window[number]
-        all_.mask_size = scene.instances.packed.size if size == all_.input_size else all_.mask_size
-        pixels = torch.zeros(len(merged.scores), len(scene.images), dtype=torch.int64)
+    if own is not None:
+        all_.mask_size = scene.instances.packed.size
+        pixels = torch.zeros(count, len(scene.images), dtype=torch.int64)
         pixels[torch.from_numpy(own)] = scene.instances.packed.pixels()
         all_.pixels.append(pixels)
     if not scene.missing_geometry:
         cloud = point_cloud(scene, photos.valid, confidence, max_points)
-        if merged is not None:
+        if own is not None:
             cloud.instances = np.concatenate([[0], own + 1]).astype(np.int32)[cloud.instances]
         cloud.views = cloud.views + np.int32(start)
         all_.clouds.append(cloud)
     places = [view - start for view in sorted(wanted) if start <= view < start + len(scene.images)]
-    if places and size == all_.input_size:
+    if places:
         bits = None
-        if merged is not None:                                                  # all of the scene's, most of them not here
+        if own is not None:                                                     # all of the scene's, most of them not here
             packed = scene.instances.packed
-            bits = packed.bits.new_zeros(len(merged.scores), len(places), packed.bits.shape[2])
+            bits = packed.bits.new_zeros(count, len(places), packed.bits.shape[2])
             bits[torch.from_numpy(own)] = packed.bits[packed.rows][:, places]
         shown = Reconstruction(scene.images[places], None if scene.depth is None else scene.depth[places], None,
                                scene.intrinsics[places], scene.cam_from_world[places],
@@ -244,12 +277,11 @@ def _gather(all_: _Gathered, scene: Reconstruction, photos: LoadedPhotos, words:
         all_.shown.append((shown, bits, photos.valid[places]))
 
 
-def _write_pictures(out: Path, scene: Reconstruction, photos: LoadedPhotos, merged: MergedInstances | None,
-                    number: int) -> None:
-    """Write masks/NAME.png and views/NAME.jpg of the views of a window."""
+def _write_pictures(out: Path, scene: Reconstruction, photos: LoadedPhotos, own: np.ndarray | None) -> None:
+    """Write masks/NAME.png and views/NAME.jpg of the views of a window, whose M instances are `own` (M,) of the merged."""
     ids = None
-    if merged is not None:
-        table = torch.from_numpy(np.concatenate([[0], merged.of_window[number] + 1]))
+    if own is not None:
+        table = torch.from_numpy(np.concatenate([[0], own + 1]))
         ids = table[instance_map(scene.instances.packed)]                       # (V, h, w)
     for view, name in enumerate(photos.names):
         write_jpeg(out / 'views' / f'{name}.jpg', view_in_photo(photos, view))
@@ -259,7 +291,7 @@ def _write_pictures(out: Path, scene: Reconstruction, photos: LoadedPhotos, merg
 
 def _write_all(out: Path, reconstruct: Reconstructor, views: SourceViews, plan: Plan, joined: Joined, all_: _Gathered,
                glb: bool, title: str, facts: dict) -> list[Path]:
-    merged, height, width = joined.merged, *all_.input_size
+    merged, height, width = joined.merged, *joined.input_size
     instances, palette, written = None, None, [out / 'views']
     if merged is not None:
         nothing = PackedMasks(torch.zeros(0, plan.views, 0, dtype=torch.uint8), torch.arange(len(merged.scores)),

@@ -28,7 +28,9 @@ from jrs.registry import HOOKS
 
 TIMEOUT = 900                                  # seconds, where no config says another one
 LOST = re.compile(r'gloo|nccl|timed? ?out|connection (closed|reset|refused)|broken pipe|socket|store', re.IGNORECASE)
-WAITS = ('torch/distributed/', 'torch/autograd/', 'mmengine/dist/', 'torch/nn/parallel/')      # where one waits for others
+COLLECTIVES = ('torch/distributed/', 'mmengine/dist/')                 # where one waits for others …
+AROUND_THEM = ('torch/autograd/', 'torch/nn/parallel/')                # … or works: DDP's are inside of a pass
+BUSY = 0.05                                    # share of a core: a process that uses less waits
 PATIENCE = 5.0                                 # seconds in which the others can say what they do
 PAUSE = 0.1                                    # seconds between two looks
 GRACE = 20.0                                   # seconds in which data or the others may still come; launchers kill after 30
@@ -138,6 +140,7 @@ class Watchdog:
 
     Where one of several processes is asked to stop while it waits for data, the others wait for it: it ends after `GRACE`.
     Where it waits for others that do not come, inside a collective in which no handler of a signal runs, it ends as early.
+    A pass that still computes, however long, may finish: then it is saved.
 
     A process whose launcher is gone stops as after SIGTERM: nobody else would end it.
 
@@ -158,6 +161,7 @@ class Watchdog:
         self.said = ''
         self.beats = -1
         self.beat()
+        self.worked, self.used = self.last, time.process_time()
 
     def __enter__(self) -> Watchdog:
         if self.world_size > 1:
@@ -199,8 +203,11 @@ class Watchdog:
     def _watch(self) -> None:
         pause, looked = min(1.0, self.timeout / 5), time.monotonic()
         while not self.done.wait(pause):
-            asleep, looked = time.monotonic() - looked - 2 * pause, time.monotonic()
-            self.last += max(asleep, 0.0)      # the whole process was stopped (Ctrl-Z), or its machine asleep
+            passed, looked = time.monotonic() - looked, time.monotonic()
+            asleep = max(passed - 2 * pause, 0.0)                  # the whole process was stopped (Ctrl-Z), or its machine
+            self.last += asleep
+            self.worked += asleep
+            self._notice_work(passed)
             if self.launched and os.getppid() != self.parent:
                 print_log('the launcher of this process is gone: stopping after this step', 'current', logging.WARNING)
                 self.launched = False
@@ -209,6 +216,12 @@ class Watchdog:
             if time.monotonic() - self.last > self.timeout:
                 self._end()
 
+    def _notice_work(self, passed: float) -> None:
+        """Note whether the threads of this process have computed in the `passed` seconds since the last look."""
+        before, self.used = self.used, time.process_time()
+        if self.used - before > BUSY * passed:
+            self.worked = time.monotonic()
+
     def _look_for_a_stop(self, request: StopRequest | None) -> None:
         """End this process where it was asked to stop and cannot, `GRACE` seconds after it was asked or did something."""
         number, since = (0, 0.0) if request is None else request.arrived()
@@ -216,13 +229,16 @@ class Watchdog:
             return
         if request.waiting:
             self._end(f'asked to stop, and still waits for data after {GRACE:g} s', 128 + number)
-        if self.world_size > 1 and time.monotonic() - self.last > GRACE and self._waits():
+        if self.world_size > 1 and time.monotonic() - self.last > GRACE and self._waits(GRACE):
             self._end(f'asked to stop, and still waits for the others after {GRACE:g} s', 128 + number)
 
-    def _waits(self) -> bool:
-        """Return whether the main thread waits for other processes."""
-        frames = traceback.extract_stack(sys._current_frames()[self.main_thread])
-        return any(part in frame.filename for frame in frames for part in WAITS)
+    def _waits(self, idle: float = 0.0) -> bool:
+        """Return whether the main thread waits for other processes; in a pass only where nothing computed for `idle` s."""
+        files = [frame.filename for frame in traceback.extract_stack(sys._current_frames()[self.main_thread])]
+        if any(part in files[-1] for part in COLLECTIVES):
+            return True
+        inside = any(part in file for file in files for part in (*COLLECTIVES, *AROUND_THEM))
+        return inside and time.monotonic() - self.worked >= idle
 
     def _end(self, why: str = '', code: int = LOST_EXIT) -> None:
         """Say where the main thread stands, or `why` not there, and end this process."""

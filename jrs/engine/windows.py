@@ -20,6 +20,7 @@ import torch
 from jrs import __version__
 from jrs.engine.inference import Reconstructor, Scene
 from jrs.engine.memory import give_back_memory
+from jrs.engine.words import open_head
 from jrs.errors import DataError
 from jrs.geometry.cloud import check_finite
 from jrs.io.atomic import atomic_write
@@ -30,6 +31,7 @@ from jrs.structures import Instances, PackedMasks, Reconstruction
 FOLDER = 'windows'                             # of an output
 SETTINGS = 'settings.json'                     # in it
 SAMPLE = 2**20                                 # bytes at the start, the middle and the end of a file that tell it apart
+DIGESTS = dict(config='another config', words='other embeddings of its words')         # settings that say nothing to people
 SHOWN = 200                                    # characters of a value in a message
 
 
@@ -137,6 +139,7 @@ def run_windows(reconstruct: Reconstructor, views: SourceViews, plan: Plan, stor
     Raises:
         DataError: the model has no camera head, without which windows cannot be joined.
     """
+    check_joinable(reconstruct)
     spans = plan.spans
     missing = [number for number in range(len(spans)) if not store.has(number)]
     if len(missing) < len(spans):
@@ -150,8 +153,6 @@ def run_windows(reconstruct: Reconstructor, views: SourceViews, plan: Plan, stor
                 say(remark)
                 said.add(remark)
         scene = reconstruct(photos)
-        if scene.reconstruction.cam_from_world is None:
-            raise DataError('The model has no camera head, and windows are joined by their cameras: leave out --windows.')
         store.write(number, scene)
         count = 'no queries' if scene.instances is None else f'{len(scene.instances)} instances'
         del scene, photos
@@ -160,11 +161,17 @@ def run_windows(reconstruct: Reconstructor, views: SourceViews, plan: Plan, stor
     return len(missing)
 
 
+def check_joinable(reconstruct: Reconstructor) -> None:
+    """Raise a DataError where a model has no camera head: windows are joined by their cameras."""
+    if not reconstruct.predicts('camera_head'):
+        raise DataError('The model has no camera head, and windows are joined by their cameras: leave out --windows.')
+
+
 def settings_of(reconstruct: Reconstructor, checkpoint: Path, views: SourceViews, plan: Plan,
                 further: dict | None = None) -> dict:
     """Return what results of windows depend on: weights, config, photos and options; `further` ones of a command too.
 
-    Files are told apart by their size and what stands at their start, middle and end.
+    Files are told apart by their size and what stands at their start, middle and end; words by their text embeddings.
     """
     options = {name: getattr(reconstruct, name) for name in ('width', 'agnostic', 'min_score', 'keep_all')}
     config = hashlib.sha256(reconstruct.cfg.pretty_text.encode()).hexdigest()
@@ -173,8 +180,11 @@ def settings_of(reconstruct: Reconstructor, checkpoint: Path, views: SourceViews
         if original.path not in known:
             known[original.path] = fingerprint(original.path)
     photos = [[name, original.frame, known[original.path]] for name, original in zip(views.names, originals, strict=True)]
-    return dict(version=__version__, weights=fingerprint(checkpoint), config=config, windows=plan.size, overlap=plan.overlap,
-                **options, classes=list(reconstruct.class_names), **(further or {}), photos=photos)
+    head = None if reconstruct.agnostic else open_head(reconstruct.model)
+    rows = None if head is None else head.words.rows(reconstruct.class_names).float().cpu().numpy()
+    words = None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()
+    return dict(version=__version__, weights=fingerprint(checkpoint), config=config, words=words, windows=plan.size,
+                overlap=plan.overlap, **options, classes=list(reconstruct.class_names), **(further or {}), photos=photos)
 
 
 def fingerprint(path: Path) -> str:
@@ -207,8 +217,8 @@ def _refuse_others(path: Path, settings: dict) -> None:
             old, new = (record.get(name) or [] for record in (there, settings))
             changed = sum(one != two for one, two in zip(old, new, strict=False)) + abs(len(old) - len(new))
             words.append(f'{changed} other photos ({len(old)} then, {len(new)} now)')
-        elif name == 'config':
-            words.append('another config')
+        elif name in DIGESTS:
+            words.append(DIGESTS[name])
         else:
             words.append(f'{name} was {_short(there.get(name))}, now {_short(settings.get(name))}')
     raise DataError(f'{path.parent} holds windows of another run: {"; ".join(words)}. They do not go together: choose '

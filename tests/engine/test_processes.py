@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -212,6 +213,39 @@ def test_a_signal_during_a_collective_that_never_ends_is_obeyed_with_a_message(d
     assert wait(ranks) == [128 + signal.SIGTERM, -signal.SIGKILL], ranks[0].text
     assert 'process 0: asked to stop, and still waits for the others after 2 s' in ranks[0].text
     assert 'process 1: says nothing' in ranks[0].text and '--resume' in ranks[0].text
+
+
+class Pass(torch.autograd.Function):
+    """Does something in the backward pass, where the collectives of DDP are."""
+
+    @staticmethod
+    def forward(ctx, values, action):
+        ctx.action = action
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.action()
+        return gradient, None
+
+
+def test_after_a_signal_a_pass_that_computes_may_finish_and_one_that_waits_may_not(monkeypatch):
+    watchdog, ended = processes.Watchdog(timeout=1000), []
+    watchdog.world_size = 2
+    monkeypatch.setattr(watchdog, '_end', lambda why, code: ended.append((why, code)))
+    request = SimpleNamespace(waiting=False, arrived=lambda: (signal.SIGTERM, time.monotonic() - 2 * processes.GRACE))
+
+    def look(computed: float) -> None:
+        """Look as after a second in which so many seconds of a processor were used, and before it long nothing."""
+        watchdog.last = watchdog.worked = time.monotonic() - 2 * processes.GRACE
+        watchdog.used = time.process_time() - computed
+        watchdog._notice_work(1.0)
+        watchdog._look_for_a_stop(request)
+    look(0.0)
+    Pass.apply(torch.ones(1, requires_grad=True), lambda: look(0.5)).backward()
+    assert not ended
+    Pass.apply(torch.ones(1, requires_grad=True), lambda: look(0.0)).backward()
+    assert ended == [('asked to stop, and still waits for the others after 20 s', 128 + signal.SIGTERM)]
 
 
 def test_the_group_gives_up_after_the_watchdog_where_nccl_would_abort(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,16 +11,23 @@ import torch
 from PIL import Image
 
 from jrs.config import REPOSITORY, load_config
+from jrs.engine import joined
 from jrs.engine import windows as engine
 from jrs.engine.build import build_model
 from jrs.engine.inference import Reconstructor
 from jrs.engine.windows import Plan, fingerprint
 from jrs.errors import DataError
-from jrs.io.images import SourceViews
+from jrs.geometry.cloud import camera_corners, instance_map, point_cloud
+from jrs.heads.text_class import TextClassHead
+from jrs.io.images import LoadedPhotos, SourceViews
 from jrs.io.ply import read_ply
 from jrs.io.png import read_png16
 from jrs.io.video import VideoFrames
+from jrs.io.vocabulary import Vocabulary, write_vocabulary
 from jrs.io.weights import save_weights
+from jrs.postprocess.export import original_ids, view_in_photo
+from jrs.postprocess.merging import WindowInstances, merge_windows
+from jrs.structures import Instances, PackedMasks, Reconstruction
 from tests._data import command
 
 
@@ -140,7 +148,7 @@ def test_masks_points_and_instances_have_the_same_numbers(result):
     assert [entry['points'] for entry in record] == counts.tolist()
 
 
-def test_a_window_may_be_padded_to_another_size_than_the_first(weights, tmp_path):
+def test_windows_padded_to_other_sizes_come_to_the_largest(weights, tmp_path):
     folder, out = tmp_path / 'photos', tmp_path / 'out'
     folder.mkdir()
     for number, height in enumerate((60, 40, 40)):
@@ -149,9 +157,70 @@ def test_a_window_may_be_padded_to_another_size_than_the_first(weights, tmp_path
     assert infer(folder, out, weights, '--windows', 2, '--overlap', 1) == 0
     sizes = [tuple(np.load(out / 'windows' / f'{number:04d}.npz')['mask_size']) for number in (0, 1)]
     assert sizes[0] != sizes[1]
-    assert tuple(json.loads((out / 'instances.json').read_text())['mask_size']) == sizes[0]
+    assert tuple(json.loads((out / 'instances.json').read_text())['mask_size']) == max(sizes)
     assert [read_png16(out / 'masks' / f'{number}.png').shape for number in range(3)] == [(60, 80), (40, 80), (40, 80)]
-    assert '1 of 3 views are shown' in (out / 'report.html').read_text()
+    assert '3 of 3 views are shown' in (out / 'report.html').read_text()
+    cameras, (height, width) = json.loads((out / 'cameras.json').read_text()), Image.open(out / 'views' / '0.jpg').size[::-1]
+    assert cameras['network_input'] == [height, width]
+    middles = [camera['intrinsics'][1][2] - camera['height'] / 2 for camera in cameras['cameras']]
+    assert middles == pytest.approx([middles[0]] * 3)                           # of the model's input
+
+
+def test_views_of_a_window_brought_to_a_larger_size_show_the_same_points_and_masks():
+    rng, views = np.random.default_rng(0), 2
+    depth, masks = torch.from_numpy(rng.uniform(1, 2, (views, 12, 20))).float(), rng.random((3, views, 6, 10)) > 0.5
+    intrinsics = torch.tensor([[20.0, 0, 9.5], [0, 20, 5.5], [0, 0, 1]]).expand(views, 3, 3)
+    images = torch.from_numpy(rng.random((views, 3, 12, 20))).float()
+    instances = Instances(PackedMasks.pack(torch.from_numpy(masks)), torch.arange(3), torch.tensor([0.9, 0.8, 0.7]),
+                          torch.arange(3))
+    scene = Reconstruction(images, depth, depth, intrinsics, torch.eye(4).expand(views, 4, 4), instances=instances,
+                           view_names=['a', 'b'])
+    to_input = torch.tensor([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1.0]], dtype=torch.float64).expand(views, 3, 3)
+    photos = LoadedPhotos(images, torch.ones(views, 12, 20, dtype=torch.bool), ['a', 'b'], [(24, 40)] * views, to_input, [])
+    larger, padded = joined._at_size(scene, photos, (28, 24))                  # by 16 rows and 4 columns
+    assert larger.images.shape[2:] == padded.valid.shape[1:] == (28, 24) and larger.instances.packed.size == (14, 12)
+    before, after = (point_cloud(one, own.valid) for one, own in ((scene, photos), (larger, padded)))
+    np.testing.assert_allclose(after.points, before.points, atol=1e-5)
+    np.testing.assert_array_equal(after.instances, before.instances)
+    np.testing.assert_allclose(camera_corners(larger, 1)[:, 1, :2], [[-0.6, -0.7]] * views, atol=1e-6)
+    for view in range(views):
+        ids = [original_ids(instance_map(one.instances.packed)[view], own, view)
+               for one, own in ((scene, photos), (larger, padded))]
+        np.testing.assert_array_equal(*ids)
+        np.testing.assert_allclose(view_in_photo(padded, view).astype(int), view_in_photo(photos, view), atol=1)
+
+
+def test_where_masks_overlap_the_instance_with_the_better_score_of_all_windows_has_the_pixel():
+    one, two = (WindowInstances(np.array(scores), np.array([4, 5])[:len(scores)]) for scores in ([0.95], [0.9, 0.5]))
+    merged = merge_windows([one, two], [[(0, 1)]])
+    masks = torch.tensor([[1, 1, 0], [0, 1, 1]], dtype=torch.bool).view(2, 1, 1, 3)
+    second = Instances(PackedMasks.pack(masks), torch.tensor([4, 5]), torch.tensor([0.9, 0.5]), torch.tensor([7, 8]))
+    ordered, own = joined._as_merged(second, merged, 1)
+    assert own.tolist() == [0, 1] and ordered.queries.tolist() == [8, 7] and ordered.labels.tolist() == [4, 4]
+    assert instance_map(ordered.packed).flatten().tolist() == [2, 1, 1]
+
+
+def test_a_model_without_cameras_is_refused_before_the_first_pass(photos, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Reconstructor, '__call__', None)
+    monkeypatch.setattr(Reconstructor, 'predicts', lambda self, head: head != 'camera_head')
+    assert infer(photos, tmp_path / 'out', weights) != 0
+    assert 'no camera head' in capsys.readouterr().err and not (tmp_path / 'out' / 'windows').exists()
+    with pytest.raises(DataError, match='no camera head'):
+        engine.run_windows(SimpleNamespace(predicts=lambda head: False), None, Plan(9, 4, 2), None)
+
+
+def test_words_of_a_config_with_other_embeddings_are_other_settings(photos, weights, tmp_path):
+    views, plan, found = SourceViews(photos, 56), Plan(9, 4, 2), []
+    for value in (1.0, 2.0):
+        embeddings = torch.tensor([[1, 0], [value, 1]])
+        write_vocabulary(tmp_path / 'words.yaml', Vocabulary(('a', 'b'), embeddings, 'one', 'a test'))
+        model = SimpleNamespace(class_head=TextClassHead(embedding_dim=4, vocabulary=str(tmp_path / 'words.yaml')))
+        reconstruct = SimpleNamespace(model=model, cfg=SimpleNamespace(pretty_text=''), width=56, agnostic=False,
+                                      min_score=0.2, keep_all=False, class_names=('a', 'b'))
+        found.append(engine.settings_of(reconstruct, weights, views, plan))
+    engine.StoredWindows(tmp_path, found[0])
+    with pytest.raises(DataError, match='other embeddings of its words. They do not go together'):
+        engine.StoredWindows(tmp_path, found[1])
 
 
 def test_the_report_says_what_a_model_without_depth_leaves_out(photos, tmp_path):

@@ -135,7 +135,8 @@ def test_photos_are_searched_for_words(run, tmp_path, capsys):
     assert {one['class'] for one in found_in(tmp_path / 'other')} == {'window'}
     capsys.readouterr()
     said = {('--classes', 'fire extinguisher'): "no embedding of 'fire extinguisher'", ('--classes', ' , '): 'names words',
-            ('--classes', 'chair', '--agnostic'): 'does not go with'}
+            ('--classes', 'chair', '--agnostic'): 'does not go with',
+            ('--vocabulary', tmp_path / 'other.yaml', '--agnostic'): '--vocabulary names words to look for'}
     for words, answer in said.items():
         assert infer('refused', *words) == 2 and answer in capsys.readouterr().err
     text = (tmp_path / 'other.yaml').read_text().replace('stated attributes', 'clip')
