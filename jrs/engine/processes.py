@@ -225,11 +225,11 @@ class Watchdog:
     def _look_for_a_stop(self, request: StopRequest | None) -> None:
         """End this process where it was asked to stop and cannot, `GRACE` seconds after it was asked or did something."""
         number, since = (0, 0.0) if request is None else request.arrived()
-        if not number or time.monotonic() - since <= GRACE:
+        if not number or time.monotonic() - max(since, self.last) <= GRACE:
             return
         if request.waiting:
             self._end(f'asked to stop, and still waits for data after {GRACE:g} s', 128 + number)
-        if self.world_size > 1 and time.monotonic() - self.last > GRACE and self._waits(GRACE):
+        if self.world_size > 1 and self._waits(GRACE):
             self._end(f'asked to stop, and still waits for the others after {GRACE:g} s', 128 + number)
 
     def _waits(self, idle: float = 0.0) -> bool:

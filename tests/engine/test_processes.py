@@ -246,6 +246,13 @@ def test_after_a_signal_a_pass_that_computes_may_finish_and_one_that_waits_may_n
     assert not ended
     Pass.apply(torch.ones(1, requires_grad=True), lambda: look(0.0)).backward()
     assert ended == [('asked to stop, and still waits for the others after 20 s', 128 + signal.SIGTERM)]
+    request.waiting = True                     # for the batch behind that pass, whose update is saved
+    watchdog.beat()
+    watchdog._look_for_a_stop(request)
+    assert len(ended) == 1
+    watchdog.last -= 2 * processes.GRACE
+    watchdog._look_for_a_stop(request)
+    assert 'still waits for data after 20 s' in ended[1][0]
 
 
 def test_the_group_gives_up_after_the_watchdog_where_nccl_would_abort(monkeypatch):
