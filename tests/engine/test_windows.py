@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
+from benchmarks.long_walk import NOISE, TrueGeometry, with_true_geometry
 from jrs.config import REPOSITORY, load_config
 from jrs.engine import joined
 from jrs.engine import windows as engine
@@ -66,6 +68,22 @@ def untrained(folder, **overrides):
     (folder / 'config.py').write_text(cfg.pretty_text)
     save_weights(build_model(cfg), folder / 'weights.safetensors', dict(origin='a test'))
     return folder / 'weights.safetensors'
+
+
+def test_windows_of_true_geometry_are_joined_exactly_and_noise_adds_up(tmp_path):
+    rng, count = np.random.default_rng(0), 30
+    truth, depth = np.tile(np.eye(4), (count, 1, 1)), rng.uniform(1, 4, (count, 28, 42))
+    truth[:, :3, :3] = Rotation.random(count, random_state=0).as_matrix()
+    truth[:, :3, 3] = rng.normal(0, 2, (count, 3))
+    intrinsics = np.array([[40.0, 0, 20.5], [0, 40, 13.5], [0, 0, 1]])
+    for view in range(count):
+        Image.fromarray(np.full((28, 42, 3), view, np.uint8)).save(tmp_path / f'{view}.png')
+    exact, noisy = (with_true_geometry(TrueGeometry(truth, intrinsics, depth, **noise), tmp_path, tmp_path / name,
+                                       Plan(count, 8, 3), width=42) for name, noise in (('exact', {}), ('noisy', NOISE)))
+    assert exact['joined']['rmse_m'] < 1e-6 and exact['joined']['rotation_median'] < 1e-4
+    assert exact['before']['rmse_m'] > 1 and exact['before']['rotation_median'] > 30
+    assert exact['apart']['rmse_m'] < 1e-6 < noisy['apart']['rmse_m'] < noisy['joined']['rmse_m'] < 0.5
+    assert list(exact['first_windows_m']) == [1, 2, 4, 6] and exact['first_windows_m'][6] == exact['joined']['rmse_m']
 
 
 def test_a_video_is_gone_through_once_though_windows_share_frames(tmp_path, monkeypatch):
