@@ -182,6 +182,9 @@ class PlacedDecoder(nn.Module):
     A prediction follows each layer; there is none before the first, which therefore sees everything. In evaluation only the
     last one is kept.
 
+    At the start the reference points are spread evenly over the box and the matrices of the layers are drawn after Xavier
+    (both ours): contents start at zero, so that queries differ by what their places make them see, and by nothing else.
+
     Args:
         dim_in: channels of the superpoints.
         num_classes: K.
@@ -211,7 +214,7 @@ class PlacedDecoder(nn.Module):
         if layers < 1 or width % num_heads or width % 2:
             raise ConfigError(f'model.decoder needs at least one layer and an even width that num_heads divides, got '
                               f'layers={layers}, width={width}, num_heads={num_heads}.')
-        self.reference = nn.Parameter(torch.rand(num_queries, 3))                           # before the sigmoid
+        self.reference = nn.Parameter(torch.rand(num_queries, 3).logit(1e-3))                 # before the sigmoid
         self.key_projection = nn.Sequential(nn.Linear(dim_in, width), nn.LayerNorm(width), nn.ReLU())
         self.mask_projection = None if masks_of == 'keys' else nn.Sequential(
             nn.Linear(dim_in, width), nn.ReLU(), nn.Linear(width, width))
@@ -225,6 +228,8 @@ class PlacedDecoder(nn.Module):
             nn.init.zeros_(head[-1].bias)
         self.layers = nn.ModuleList(PlacedLayer(width, num_heads, hidden, index == 0, reach, cell_m)
                                     for index in range(layers))
+        for matrix in (value for value in self.layers.parameters() if value.dim() == 2):
+            nn.init.xavier_uniform_(matrix)
         self.update = PlacedReading(width, num_heads, hidden, reach, cell_m) if update_after else None
         self.update_after = frozenset(update_after)
         self.relations = BoxRelations(num_heads) if relations else None

@@ -57,8 +57,8 @@ def test_the_box_of_a_mask_has_its_most_likely_superpoint_also_where_the_mask_is
 
 
 def relation3d(**options):
-    return build(MODELS, dict(type='PlacedDecoder', num_queries=3, layers=2, width=8, num_heads=2, hidden=8,
-                              **(dict(masks_of='keys', update_after=(0,), relations=True) | options)), 'decoder', dim_in=2,
+    return build(MODELS, dict(type='PlacedDecoder', layers=2, width=8, num_heads=2, hidden=8, **(
+        dict(num_queries=3, masks_of='keys', update_after=(0,), relations=True) | options)), 'decoder', dim_in=2,
                  num_classes=4)
 
 
@@ -73,6 +73,12 @@ def test_superpoints_change_after_the_layers_that_say_so_and_every_weight_learns
                                         + level.centres.sum() for level in found.levels)).backward()
     assert not [name for name, value in part.named_parameters() if value.grad is None]
     assert relation3d(masks_of='projection')(scene).element_features is None and part.eval()(scene).element_features is None
+
+
+def test_reference_points_start_all_over_the_box():
+    start = relation3d(num_queries=400).reference.sigmoid()
+    shares = torch.stack([(start < edge).float().mean(dim=0) for edge in (0.1, 0.5, 0.9)])
+    torch.testing.assert_close(shares, torch.tensor([0.1, 0.5, 0.9])[:, None].expand(3, 3), atol=0.08, rtol=0)
 
 
 @pytest.mark.parametrize('options', [dict(masks_of='queries'), dict(update_after=(0, 2))])
