@@ -143,7 +143,7 @@ class SceneBatch(Moves):
 
 
 def unit_images(images: Tensor) -> Tensor:
-    """Return images (...) uint8 0 .. 255 as float32 in [0, 1]; floating ones are returned as they are.
+    """Return images (..., 3, H, W) uint8 0 .. 255 as float32 in [0, 1]; floating ones are returned as they are.
 
     Raises:
         ValueError: another dtype.
@@ -254,7 +254,7 @@ class LayerState:
         return cls(index, tokens.flatten(1, 2), view_index, is_patch.repeat(views), views, per_view)
 
     def select(self, views: Tensor) -> LayerState:
-        """Return the tokens of some `views` (n,) int64, which are then counted from 0, and those of no view."""
+        """Return the tokens (B, T, C) of some `views` (n,) int64, which are then counted from 0, and those of no view."""
         number = torch.full((self.num_views + 1,), -2, device=self.view_index.device)           # the last is of no view
         number[views], number[-1] = torch.arange(len(views), device=number.device), -1
         kept = number[self.view_index] >= -1                                                    # (T,)
@@ -296,7 +296,7 @@ class FeatureTaps:
     maps: dict[str, Tensor] = field(default_factory=dict)
 
     def select(self, views: Tensor) -> FeatureTaps:
-        """Return what was left of some `views` (n,) int64, in that order; tokens of no view stay."""
+        """Return the taps (B, n, P, C), and all else, of some `views` (n,) int64 in that order; tokens of no view stay."""
         def some(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[:, views]
         return replace(self, taps=[some(tap) for tap in self.taps], geometry_tokens=some(self.geometry_tokens),

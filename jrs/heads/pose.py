@@ -20,7 +20,7 @@ class TokenConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (..., out) for `tokens` (..., in)."""
+        """Return (..., out) for `tokens` (..., C)."""
         return F.linear(tokens, self.weight.flatten(1), self.bias)
 
 
@@ -37,7 +37,7 @@ class ResidualMlp(nn.Module):
         self.res_conv1, self.res_conv2, self.res_conv3 = linear(dim, dim), linear(dim, dim), linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (..., dim) for `tokens` (..., dim)."""
+        """Return (..., C) for `tokens` (..., C)."""
         hidden = F.relu(self.res_conv2(F.relu(self.res_conv1(tokens))))
         return tokens + F.relu(self.res_conv3(hidden))
 

@@ -67,11 +67,11 @@ class SwiGLU(nn.Module):
 
 
 def few_at_a_time(run: Callable[[Tensor], Tensor], tokens: Tensor, width: int) -> Tensor:
-    """Return ``run(tokens)`` (..., out) of `tokens` (..., dim); without gradients a piece of the tokens at a time.
+    """Return ``run(tokens)`` (..., out) of `tokens` (..., C); without gradients a piece of the tokens at a time.
 
     Args:
-        run: tokens (n, dim) -> (n, out), each by itself.
-        tokens: (..., dim).
+        run: tokens (n, C) -> (n, out), each by itself.
+        tokens: (..., C).
         width: of what `run` makes on the way; `hidden_values` of it exist at a time.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():               # a graph has no number of pieces
@@ -80,7 +80,7 @@ def few_at_a_time(run: Callable[[Tensor], Tensor], tokens: Tensor, width: int) -
     if parts <= 1:
         return run(tokens)
     whole = Whole(tokens.shape[:-1].numel())
-    for chunk in tokens.flatten(0, -2).chunk(parts):                            # (n, dim) each, n all but equal
+    for chunk in tokens.flatten(0, -2).chunk(parts):                            # (n, C) each, n all but equal
         whole.add(run(chunk))
     return whole.parts()[0].unflatten(0, tokens.shape[:-1])
 

@@ -120,9 +120,9 @@ class Merge:
         return torch.cat([kept, mean, heads[:, :, self.split.protected]], dim=2)
 
     def restore(self, attended: Tensor) -> Tensor:
-        """Return `attended` (B, heads, N', width) for all N tokens: a merged source gets the row of its destination.
+        """Return `attended` (B, heads, N', width) for all N tokens, (B, heads, N, width).
 
-        The rows of protected tokens go to these alone.
+        A merged source gets the row of its destination; the rows of protected tokens go to these alone.
         """
         split, kept = self.split, self.kept.shape[1]
         total = len(split.destinations) + len(split.sources)

@@ -18,7 +18,7 @@ FIRST_SCALE, FIRST_PROBABILITY = 5.0, 0.01     # of `LearnedClassHead`
 
 
 def focal(logits: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
-    """Return the focal loss of independent classes (...) of `logits` (...), where a class is true, and where it is not.
+    """Return the focal loss of independent classes, (Q, K) of `logits` (Q, K), where a class is true, and where it is not.
 
     alpha (1 - p)^gamma * -log(p) and (1 - alpha) p^gamma * -log(1 - p), p = sigmoid(logits).
     """

@@ -34,7 +34,7 @@ class PatchMixer(nn.Module):
         self.mixer_norm = nn.LayerNorm(width)
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return (n, h_p * w_p, width) for `patches` (n, h_p * w_p, dim_in) of n views on a `grid` (h_p, w_p)."""
+        """Return (n, h_p * w_p, width) for `patches` (n, h_p * w_p, C) of n views on a `grid` (h_p, w_p); C is `dim_in`."""
         places = torch.cartesian_prod(*(torch.arange(side, device=patches.device) for side in grid)).reshape(-1, 2)
         rope = GridRotation(places, self.head_width, self.rope_base)
         tokens = self.in_proj(patches)
@@ -143,7 +143,7 @@ class GuidedUpsampler(nn.Module):
         return torch.cat([self.fourier_feat(torch.cat([places, colours], dim=1)), colours], dim=1)
 
     def keys(self, mixed: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return the patches (n, h_p * w_p, dim) that pixels read."""
+        """Return what pixels read, (n, h_p * w_p, D), of patches `mixed` (n, h_p * w_p, width) on a `grid` (h_p, w_p)."""
         places = self.lr_pe(grid_places(grid, mixed.device)).flatten(2).transpose(1, 2)     # (1, h_p * w_p, channels)
         return self.lr_input_proj(torch.cat([mixed, places.expand(len(mixed), -1, -1)], dim=-1))
 

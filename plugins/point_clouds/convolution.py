@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class _Convolution(torch.autograd.Function):
-    """features (X, C_in), weight (K, C_in, C_out), pairs -> (Y, C_out)."""
+    """features (X, C), weight (K, C, C_out), pairs -> (Y, C_out)."""
 
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor, pairs: KernelPairs) -> Tensor:
@@ -66,8 +66,8 @@ def sparse_convolution(features: Tensor, weight: Tensor, pairs: KernelPairs) -> 
     """Return y (Y, C_out): y[o] is the sum of x[i] W[k] over the pairs (o, i) of every place k.
 
     Args:
-        features: x (X, C_in).
-        weight: W (K, C_in, C_out).
+        features: x (X, C).
+        weight: W (K, C, C_out).
         pairs: which rows meet at each of the K places.
     """
     return _Convolution.apply(features, weight, pairs)
@@ -92,7 +92,7 @@ class SparseConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim_out)) if bias else None
 
     def forward(self, features: Tensor, pairs: KernelPairs | None = None) -> Tensor:
-        """Return (Y, C_out) for `features` (X, C_in); a kernel of 1³ needs no pairs."""
+        """Return (Y, C_out) for `features` (X, C); a kernel of 1³ needs no pairs."""
         dim_out, dim_in = self.weight.shape[0], self.weight.shape[-1]
         if self.weight.shape[1] == 1:
             result = features @ self.weight.reshape(dim_in, dim_out)
@@ -118,7 +118,7 @@ class SparseSequential(nn.Sequential):
     """Modules over rows one after another; convolutions get the pairs."""
 
     def forward(self, features: Tensor, pairs: KernelPairs | None = None) -> Tensor:
-        """Return rows (Y, C_out) of `features` (X, C_in)."""
+        """Return rows (Y, C_out) of `features` (X, C)."""
         for module in self:
             features = module(features, pairs) if isinstance(module, SparseConvolution) else module(features)
         return features

@@ -14,7 +14,7 @@ class FourierPositions(nn.Module):
     """Sines and cosines of 2 pi x B of positions x; B is a random draw that belongs to the weights.
 
     Args:
-        width: of the result, even.
+        width: C of the result, even.
         dim_in: coordinates of a position.
     """
 
@@ -23,7 +23,7 @@ class FourierPositions(nn.Module):
         self.register_buffer('gauss_B', torch.randn(dim_in, width // 2))
 
     def forward(self, positions: Tensor) -> Tensor:
-        """Return (..., width) for `positions` (..., dim_in)."""
+        """Return (..., C) for `positions` (..., dim_in)."""
         angle = 2 * math.pi * positions @ self.gauss_B
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 

@@ -37,7 +37,7 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, dim_out)) if bias else None
 
     def forward(self, features: Tensor, pairs: KernelPairs | None = None) -> Tensor:
-        """Return (Y, C_out) for `features` (X, C_in); a kernel of 1³ needs no pairs."""
+        """Return (Y, C_out) for `features` (X, C); a kernel of 1³ needs no pairs."""
         if self.size == 1:
             result = features @ self.kernel
         else:                                                  # places of pairs run along the last coordinate fastest
@@ -73,7 +73,7 @@ class BasicBlock(nn.Module):
             nn.Sequential(Convolution(dim_in, dim_out, 1), Norm(dim_out))
 
     def forward(self, features: Tensor, pairs: KernelPairs) -> Tensor:
-        """Return (X, C_out) for `features` (X, C_in) and the neighbours of the X voxels."""
+        """Return (X, C_out) for `features` (X, C) and the neighbours of the X voxels."""
         inner = F.relu(self.norm1(self.conv1(features, pairs)))
         return F.relu(self.norm2(self.conv2(inner, pairs)) + self.downsample(features))
 
@@ -117,12 +117,12 @@ class Res16UNet34C(nn.Module):
         self.final = None if dim_out is None else Convolution(width, dim_out, 1, bias=True)
 
     def forward(self, features: Tensor, coordinates: Tensor) -> Tensor:
-        """Return (X, dim_out) for `features` (X, dim_in) of voxels `coordinates` (X, 4): scene, c0, c1, c2, in any order."""
+        """Return (X, dim_out) for `features` (X, C) of voxels `coordinates` (X, 4): scene, c0, c1, c2, in any order."""
         levels, order = self.pyramid(features, coordinates)
         return self._last(levels, order)
 
     def with_levels(self, features: Tensor, coordinates: Tensor) -> tuple[Tensor, list[tuple[VoxelLevel, Tensor]]]:
-        """Return what `forward` does, and level and features (X_l, C_l) at strides 16, 8, 4, 2, 1.
+        """Return what `forward` does for `features` (X, C), and level and features (X_l, C_l) at strides 16, 8, 4, 2, 1.
 
         Raises:
             ValueError: the voxels are not in the order of their coordinates, so that rows of the levels would not be theirs.
@@ -139,7 +139,7 @@ class Res16UNet34C(nn.Module):
     def pyramid(self, features: Tensor, coordinates: Tensor) -> tuple[list[tuple[VoxelLevel, Tensor]], Tensor]:
         """Return level and features (X_l, C_l) at strides 16, 8, 4, 2, 1, and the row (X,) of each voxel in the input.
 
-        Coordinates (X, 4) may be negative: cells are floors.
+        `features` are (X, C); coordinates (X, 4) may be negative: cells are floors.
         """
         unit = 2 ** STEPS
         base = coordinates[:, 1:].amin(dim=0).div(unit, rounding_mode='floor') * unit

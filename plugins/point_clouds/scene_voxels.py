@@ -40,7 +40,7 @@ class SceneVoxels(Moves):
     offsets: Tensor | None = None
 
     def at_level(self, values: Tensor, number: int) -> Tensor:
-        """Return `values` (X, F) at level `number`, (X_l, F): a coarser voxel has the mean of its occupied children."""
+        """Return `values` (X, C) at level `number`, (X_l, C): a coarser voxel has the mean of its occupied children."""
         for step in range(len(self.parents), number, -1):
             values = superpoint_mean(values, self.parents[step - 1], len(self.levels[step - 1]))
         return values

@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
             RowNorm(dim_out, eps=EPS), nn.ReLU(), SparseConvolution(dim_out, dim_out, 3))
 
     def forward(self, features: Tensor, pairs: KernelPairs) -> Tensor:
-        """Return (X, C_out) for `features` (X, C_in) and the neighbours of the X voxels."""
+        """Return (X, C_out) for `features` (X, C) and the neighbours of the X voxels."""
         return self.conv_branch(features, pairs) + self.i_branch(features)
 
 
@@ -109,7 +109,7 @@ class SparseUNet(nn.Module):
         self.output_layer = nn.Sequential(RowNorm(width, eps=EPS), nn.ReLU())
 
     def forward(self, features: Tensor, coordinates: Tensor) -> Tensor:
-        """Return (X, width) for `features` (X, dim_in) of voxels `coordinates` (X, 4): scene, c0, c1, c2, in any order."""
+        """Return (X, width) for `features` (X, C) of voxels `coordinates` (X, 4): scene, c0, c1, c2, in any order."""
         level, order = self._level(coordinates)
         with torch.autocast(features.device.type, enabled=False):
             rows = self.input_conv(features.to(self.input_conv[0].weight.dtype)[order], level.neighbours(3))

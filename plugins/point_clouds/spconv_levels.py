@@ -67,7 +67,7 @@ class SpconvPairs:
         return SpconvPairs(self.target, self.source, 'SparseInverseConv3d', self.key)
 
     def convolved(self, convolution: nn.Module, features: Tensor) -> Tensor:
-        """Return rows (Y, C_out) of `features` (X, C_in) by the weight of a `SparseConvolution`."""
+        """Return rows (Y, C_out) of `features` (X, C) by the weight of a `SparseConvolution`."""
         result = self._module(convolution)(self.source.tensor.replace_feature(features))
         if self.target.tensor is None:
             self.target.tensor = result
