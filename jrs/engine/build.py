@@ -37,7 +37,7 @@ from jrs.io.atomic import check_folder
 from jrs.io.vocabulary import ATTRIBUTES, HOW_TO_WRITE
 from jrs.io.weights import build_with_weights
 from jrs.places import own_file
-from jrs.registry import BACKBONES, DATASETS, HOOKS, METRICS, MODELS, SAMPLERS, build
+from jrs.registry import BACKBONES, DATASETS, HEADS, HOOKS, METRICS, MODELS, SAMPLERS, build
 from jrs.schema import value_at
 from jrs.structures import MAPS, maps_read
 
@@ -129,7 +129,7 @@ def look_for(cfg: Config, *datasets: str) -> tuple[dict[str, Dataset], list[Miss
         except DataError as error:
             missing.setdefault(str(error), Missing(_place_of(cfg, name), [], str(error))).paths.append(name)
     frozen = [(path, value_at(cfg._cfg_dict, path)) for path in FROZEN]
-    own = getattr(_backbone_part(cfg), 'official_weights', OFFICIAL_VGGT)
+    own = how_to_get(cfg, cfg.get('weights'))
     words = (cfg.model.get('class_head') or {}).get('vocabulary')
     for path, file, advice in (('weights', cfg.get('weights'), own), *((*one, OFFICIAL_VGGT) for one in frozen),
                                ('model.class_head.vocabulary', _file_of_words(words), HOW_TO_WRITE)):
@@ -137,6 +137,14 @@ def look_for(cfg: Config, *datasets: str) -> tuple[dict[str, Dataset], list[Miss
             fault = f'no file {file}. {advice}'
             missing.setdefault(fault, Missing(str(file), [], fault)).paths.append(path)
     return ready, list(missing.values())
+
+
+def how_to_get(cfg: Config, file: str | None) -> str:
+    """Return how to get a weights file: as the feature head says that names this file, or else as the backbone does."""
+    head = cfg.model.get('feature_head')
+    advice = getattr(HEADS.lookup(head.type, 'model.feature_head'), 'official_weights', '') if head else ''
+    named = file and Path(file).name in advice
+    return advice if named else getattr(_backbone_part(cfg), 'official_weights', OFFICIAL_VGGT)
 
 
 def _file_of_words(vocabulary: object) -> str | None:

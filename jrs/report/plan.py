@@ -13,7 +13,7 @@ from mmengine.config import Config
 from jrs.config import bases_of, load_config, parse_override, read_config
 from jrs.datasets.scene import read_split
 from jrs.datasets.splits import SUFFIX, split_names, subset_name
-from jrs.engine.build import OFFICIAL_VGGT, look_for
+from jrs.engine.build import how_to_get, look_for
 from jrs.engine.update import update_of
 from jrs.errors import ConfigError, DataError, JrsError
 from jrs.io.atomic import atomic_write
@@ -391,10 +391,11 @@ class Planner:
 
     def _published_gaps(self, one: Experiment) -> tuple[Gap, ...]:
         """Return why published weights cannot be scored."""
-        weights = self._config(one).get('weights')
+        cfg = self._config(one)
+        weights = cfg.get('weights')
         if not weights:
             return (no_published_weights(one.profile),)
-        fault = f'no file {weights}. {OFFICIAL_VGGT}'
+        fault = f'no file {weights}. {how_to_get(cfg, weights)}'
         return () if own_file(weights).is_file() else (Gap(str(weights), fault, fault),)
 
     def _generates(self, cfg: Config, name: str) -> bool:

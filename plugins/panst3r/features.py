@@ -45,6 +45,9 @@ class JoinedPatches(nn.Module):
     """
 
     leaves = (MEMORY,)
+    official_weights = ('Put the released PanSt3R there: panst3r_v1_512_5ds.pth or panst3r_v2_512_5ds.pth (PanSt3R '
+                        'Non-Commercial License of Naver), linked from https://github.com/naver/panst3r. Or name your copy: '
+                        '--cfg-options weights=FILE.')
 
     def __init__(self, dim_in: int, tap_dims: Sequence[int] | None = None, taps: Sequence[int] | None = None,
                  dino: dict | None = None, views_per_chunk: int = 4, activation_checkpointing: bool = False) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from jrs.cli.convert import expand
 from jrs.config import load_config
-from jrs.engine.build import build_model
+from jrs.engine.build import build_model, how_to_get
 from jrs.errors import ConfigError, NonFiniteError
 from jrs.plugins import load_plugins, manager
 from jrs.registry import COSTS, HEADS, LOSSES, POSTPROCESSORS, build
@@ -35,6 +35,14 @@ needs_keys = pytest.mark.skipif(not KEYS.is_dir(), reason=f'{KEYS} is not there;
 
 
 # Weights
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('panst3r', 'released PanSt3R'), ('panst3r_v2', 'released PanSt3R'), ('panst3r_style', 'official VGGT-1B'),
+    ('pano3d_style', 'yyfz233/Pi3')])
+def test_weights_that_are_not_there_are_said_to_be_where_they_are(name, words):
+    cfg = load_config(CONFIG.with_stem(name))
+    assert words in how_to_get(cfg, cfg.weights)
+
 
 @needs_keys
 @pytest.mark.parametrize('version', [1, 2])
