@@ -116,13 +116,16 @@ def walk(loops: int, views: int, seed: int = ROOM) -> tuple[CameraPath, Renderer
 
 
 def render(path: CameraPath, renderer: Renderer, folder: Path) -> np.ndarray:
-    """Write the views as NUMBER.png; return their depth (V, H, W), metres, 0 = none."""
-    folder.mkdir(parents=True)
+    """Write photos/NUMBER.png and depth.npy (V, H, W), metres, 0 = none, unless they are there; return the depth."""
+    if (folder / 'depth.npy').exists():
+        return np.load(folder / 'depth.npy')
+    (folder / 'photos').mkdir(parents=True)
     depth = []
     for view in range(len(path.world_from_cam)):
         seen, index = renderer.trace_view(path, view)
-        Image.fromarray(develop(renderer.colour(path, view, seen, index), 1.15)).save(folder / f'{view}.png')
+        Image.fromarray(develop(renderer.colour(path, view, seen, index), 1.15)).save(folder / 'photos' / f'{view}.png')
         depth.append(np.nan_to_num(at_pixels(seen), posinf=0.0))
+    np.save(folder / 'depth.npy', np.stack(depth))
     return np.stack(depth)
 
 
@@ -134,7 +137,7 @@ def infer(photos: Path, out: Path, plan: Plan, killed_at: int | None = None, *mo
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = [sys.executable, ROOT / 'tools' / 'infer.py', photos, '--out', out, '--windows', plan.size, '--overlap',
-             plan.overlap, '--no-glb', '--device', 'cpu', *more]
+             plan.overlap, *(['--anchors', plan.anchors] if plan.anchors else []), '--no-glb', '--device', 'cpu', *more]
     process, peak, killed = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL), 0.0, False
     while process.poll() is None:
         peak = max(peak, peak_gb(process.pid))
@@ -177,7 +180,8 @@ def apart(store: StoredWindows, plan: Plan, truth: np.ndarray) -> list[Similarit
     found = []
     for number, span in enumerate(plan.spans):
         with store.open(number) as arrays:
-            found.append(fit_similarity(camera_centres(arrays['cam_from_world']), camera_centres(truth[slice(*span)])))
+            own = arrays['cam_from_world'][:span[1] - span[0]]                  # anchors are behind them
+            found.append(fit_similarity(camera_centres(own), camera_centres(truth[slice(*span)])))
     return found
 
 
@@ -218,28 +222,32 @@ def main() -> None:
     parser.add_argument('--views', type=int, default=126, help='of each loop')
     parser.add_argument('--windows', type=int, default=24, help='views of a window')
     parser.add_argument('--overlap', type=int, default=6)
+    parser.add_argument('--anchors', type=int, default=0, help='views of the first window in all others')
+    parser.add_argument('--walk', type=Path, help='the views are written here and stay, or are those of an earlier run')
     parser.add_argument('--json', type=Path, help='append the record to this list')
     args = parser.parse_args()
     torch.set_num_threads(1)
-    plan, began = Plan(args.loops * args.views, args.windows, args.overlap), time.process_time()
+    plan, began = Plan(args.loops * args.views, args.windows, args.overlap, args.anchors), time.process_time()
     folder = Path(tempfile.mkdtemp(prefix='long_walk_'))
     try:
+        place = args.walk or folder
         path, renderer = walk(args.loops, args.views)
-        truth, depth = np.linalg.inv(path.world_from_cam), render(path, renderer, folder / 'photos')
+        truth, depth, photos = np.linalg.inv(path.world_from_cam), render(path, renderer, place), place / 'photos'
         rendered = time.process_time() - began
-        memory = dict(first=infer(folder / 'photos', folder / 'first', plan, None, '--max-views', FIRST_VIEWS),
-                      killed=infer(folder / 'photos', folder / 'all', plan, len(plan.spans) // 5),
-                      resumed=infer(folder / 'photos', folder / 'all', plan))
+        memory = dict(first=infer(photos, folder / 'first', plan, None, '--max-views', FIRST_VIEWS),
+                      killed=infer(photos, folder / 'all', plan, len(plan.spans) // 5),
+                      resumed=infer(photos, folder / 'all', plan))
         settings = json.loads((folder / 'all' / 'windows' / 'settings.json').read_text())
         figures = dict(network=errors(StoredWindows(folder / 'all', settings), plan, written(folder / 'all'), truth))
         for name, noise in dict(true={}, noisy=NOISE).items():
             model = TrueGeometry(truth, path.intrinsics, depth, **noise)
-            figures[name] = with_true_geometry(model, folder / 'photos', folder / name, plan)
+            figures[name] = with_true_geometry(model, photos, folder / name, plan)
     finally:
         shutil.rmtree(folder)
     centres = camera_centres(truth)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    publish(dict(views=plan.views, windows=len(plan.spans), size=plan.size, overlap=plan.overlap, input=SIZE, memory=memory,
+    publish(dict(views=plan.views, windows=len(plan.spans), size=plan.size, overlap=plan.overlap, anchors=plan.anchors,
+                 input=SIZE, memory=memory,
                  spread_m=float(np.sqrt(np.square(centres - centres.mean(axis=0)).sum(axis=1).mean())),
                  rotation_median_of_none=camera_scores(truth, truth)['rotation_median_identity'], **figures,
                  render_s=round(rendered, 1), cpu_s=round(time.process_time() + used.ru_utime + used.ru_stime, 1)),

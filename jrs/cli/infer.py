@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import time
@@ -76,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
                        'join. The same command goes on after a kill')
     views.add_argument('--overlap', type=positive, metavar='VIEWS',
                        help='views that a window shares with the next (default a quarter of SIZE)')
+    views.add_argument('--anchors', type=positive, default=0, metavar='VIEWS', help='views of the first window that every '
+                       'other holds too, so that errors of joins do not add up: for a walk that stays where these views '
+                       'look (default 0)')
     known = options.add_argument_group('what is known', 'every view needs its own, by the name of the photo without suffix; '
                                        'a backbone that takes priors (Pi3X) is told, and in every result what is given '
                                        'replaces what is predicted')
@@ -192,8 +196,10 @@ def infer_windows(args: argparse.Namespace, reconstruct: Reconstructor, say: Cal
     from jrs.engine.windows import Plan, StoredWindows, check_joinable, run_windows, settings_of
     check_joinable(reconstruct)
     overlap = _overlap(args)
-    views = reconstruct.views(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every, overlap)
-    plan = Plan(len(views), args.windows, overlap)
+    plan = Plan(args.windows, args.windows, overlap, args.anchors)
+    views = reconstruct.views(args.source[0] if len(args.source) == 1 else args.source, args.max_views, args.every, overlap,
+                              plan.anchored)
+    plan = dataclasses.replace(plan, views=len(views))
     check_names(args.out, [f'{name}.png' for name in views.names])
     say(f'{len(views)} views in {len(plan.spans)} windows of {args.windows}, {overlap} shared with the next')
     checkpoint = default_weights() if args.checkpoint is None else expanded(args.checkpoint)
@@ -277,8 +283,9 @@ def check_before_work(args: argparse.Namespace) -> None:
 def check_windows(args: argparse.Namespace) -> None:
     """Raise a DataError for options that do not go with --windows, or an overlap that does not fit into them."""
     if not args.windows:
-        if args.overlap:
-            raise DataError('--overlap is of windows: give --windows SIZE too, or leave it out.')
+        for name in ('overlap', 'anchors'):
+            if getattr(args, name):
+                raise DataError(f'--{name} is of windows: give --windows SIZE too, or leave it out.')
         return
     others = {'--stream': args.stream, '--cameras': args.cameras, '--depth': args.depth, '--scale-from': args.scale_from,
               '--colmap': args.colmap, '--objects': args.objects}

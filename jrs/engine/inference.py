@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,9 +231,9 @@ class Reconstructor:
         return each_photo(source, self.width, max_views=max_views, every=every, **self._input())
 
     def views(self, source: str | Path | Sequence[str | Path], max_views: int | None = None, every: int = 1,
-              kept: int = 0) -> SourceViews:
+              kept: int = 0, always: Collection[int] = ()) -> SourceViews:
         """Return the same not read yet, to be loaded in parts; of a video all frames, unless `max_views` bounds them."""
-        return SourceViews(source, self.width, max_views=max_views, every=every, kept=kept, **self._input())
+        return SourceViews(source, self.width, max_views=max_views, every=every, kept=kept, always=always, **self._input())
 
     def _input(self) -> dict:
         backbone = self.model.backbone

@@ -16,7 +16,7 @@ from jrs.engine.windows import Plan, StoredWindows, stored_scene, words_of_windo
 from jrs.errors import DataError
 from jrs.geometry.alignment import Similarity, move_cameras
 from jrs.geometry.cloud import PointCloud, instance_map, point_cloud
-from jrs.geometry.joining import Join, SharedViews, chain, join
+from jrs.geometry.joining import Join, SharedViews, chain, inverse, join
 from jrs.geometry.pixels import at_centres
 from jrs.io.images import LoadedPhotos, SourceViews
 from jrs.io.known_geometry import unit_in_words
@@ -67,7 +67,7 @@ class Joined:
                 to_before = self.joins[number - 1].record() | {'same_instances': self.pairs[number - 1]}
             windows.append({'window': number, 'views': [start, stop - 1], 'taken_from_it': [owned[0], owned[1] - 1],
                             'scale': whole.scale, 'to_the_one_before': to_before})
-        return {'windows': windows, 'size': plan.size, 'overlap': plan.overlap, 'note':
+        return {'windows': windows, 'size': plan.size, 'overlap': plan.overlap, 'anchors': plan.anchored, 'note':
                 'Views count from 0, both ends included. scale: what depth and translations of the window were multiplied '
                 'by. to_the_one_before: x -> scale * rotation @ x + translation; residual is the median distance of shared '
                 'points and cameras after it, in the unit of the window before; residual_over_distance is that over their '
@@ -97,7 +97,7 @@ def join_windows(store: StoredWindows, plan: Plan, say: Callable[[str], None] = 
     Raises:
         DataError: a window is damaged, or two cannot be joined.
     """
-    spans, joins, windows, pairs, before = plan.spans, [], [], [], None
+    spans, joins, windows, pairs, before, anchors = plan.spans, [], [], [], None, None
     queries, sizes = [], []
     for number, (start, stop) in enumerate(spans):
         with store.open(number) as arrays:
@@ -107,16 +107,22 @@ def join_windows(store: StoredWindows, plan: Plan, say: Callable[[str], None] = 
                                                arrays['embedding'] if 'embedding' in arrays else None))
                 queries.append(arrays['queries'])
             if number:
-                count = spans[number - 1][1] - start
-                own = _shared(arrays, slice(0, count))
-                joins.append(join(before[0], own[0]))
-                pairs.append(_same(before[1], own[1], windows[-2:]))
-                found = joins[-1]
-                say(f'window {number} joined to {number - 1} on {count} views: scale {found.similarity.scale:.4f}, residual '
-                    f'{found.residual:.3g} ({found.relative:.2%} of the distance), {found.inliers:.0%} of {found.pairs} '
-                    f'pairs, {len(pairs[-1])} instances in both')
+                count, far = spans[number - 1][1] - start, len(plan.places(number)) - (stop - start)
+                earlier, later = before[0], _shared(arrays, slice(0, count))
+                if far:
+                    earlier += anchors.some(far).moved(inverse(chain(one.similarity for one in joins)[-1]))
+                    later += _shared(arrays, slice(stop - start, None))
+                found = join(earlier, later)
+                joins.append(found)
+                pairs.append(_same(before[1], _shared_masks(arrays, slice(0, count)), windows[-2:]))
+                say(f'window {number} joined to {number - 1} on {count} views{f" and {far} anchors" if far else ""}: '
+                    f'scale {found.similarity.scale:.4f}, residual {found.residual:.3g} ({found.relative:.2%} of the '
+                    f'distance), {found.inliers:.0%} of {found.pairs} pairs, {len(pairs[-1])} instances in both')
+            else:
+                anchors = _shared(arrays, plan.anchored)
             if number + 1 < len(spans):
-                before = _shared(arrays, slice(spans[number + 1][0] - start, stop - start))
+                places = slice(spans[number + 1][0] - start, stop - start)
+                before = _shared(arrays, places), _shared_masks(arrays, places)
     merged = merge_windows(windows, pairs) if windows else None
     best = np.full(0 if merged is None else len(merged.scores), -1, np.int64)
     for window, own, of_window in zip(windows, queries, merged.of_window if merged else (), strict=True):
@@ -165,14 +171,13 @@ def write_joined(out: Path, reconstruct: Reconstructor, views: SourceViews, stor
     return _write_all(out, reconstruct, views, plan, joined, gathered, glb, title, facts or {})
 
 
-def _shared(arrays, places: slice) -> tuple[SharedViews, list[np.ndarray]]:
-    """Return the geometry of some views of a window, and the masks (M, n_s) bool of each, at pixels that are no padding.
+def _shared(arrays, places: slice | list[int]) -> SharedViews:
+    """Return the geometry of some views of a window at pixels that are no padding, which is around the same in every window.
 
-    Padding is around the same pixels of a view in every window. The half that the model is less sure of has no depth here.
+    The half that the model is less sure of has no depth here.
     """
     valid = arrays['valid'][places]                                             # (S, H, W)
-    size = valid.shape[1:]
-    depth, rays, masks = None, None, []
+    depth, rays = None, None
     if 'depth' in arrays:
         depth, rays, maps = [], [], arrays['depth'][places].astype(np.float64)
         sure = arrays['depth_conf'][places] if 'depth_conf' in arrays else None
@@ -184,13 +189,19 @@ def _shared(arrays, places: slice) -> tuple[SharedViews, list[np.ndarray]]:
             pixels = np.stack([columns, rows, np.ones_like(rows)]).astype(np.float64)       # (3, n)
             depth.append(own)
             rays.append(np.linalg.solve(intrinsics.astype(np.float64), pixels).T)
+    return SharedViews(arrays['cam_from_world'][places].astype(np.float64), depth, rays)
+
+
+def _shared_masks(arrays, places: slice) -> list[np.ndarray]:
+    """Return the masks (M, n_s) bool of some views of a window, at the pixels of `_shared`; empty without instances."""
+    masks, valid = [], arrays['valid'][places]                                  # (S, H, W)
     if 'scores' in arrays:
         packed = PackedMasks(torch.from_numpy(arrays['bits'][:, places]), torch.from_numpy(arrays['rows']),
                              tuple(arrays['mask_size'].tolist()))
         for view, inside in enumerate(valid):
             one = dataclasses.replace(packed, bits=packed.bits[:, view:view + 1]).dense()[:, 0]     # (M, h, w)
-            masks.append(at_centres(one, size).numpy()[:, inside])
-    return SharedViews(arrays['cam_from_world'][places].astype(np.float64), depth, rays), masks
+            masks.append(at_centres(one, valid.shape[1:]).numpy()[:, inside])
+    return masks
 
 
 def _same(earlier: list[np.ndarray], later: list[np.ndarray], windows: Sequence[WindowInstances]) -> list[tuple[int, int]]:

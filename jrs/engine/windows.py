@@ -5,6 +5,7 @@ Memory is that of one window. `jrs.engine.joined` brings the windows together.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -39,24 +40,40 @@ SHOWN = 200                                    # characters of a value in a mess
 class Plan:
     """Which of V views each window has: `size` each, `overlap` of them shared with the next.
 
+    So many views of the first window, its `anchors`, are in all others too, behind their own.
+
     Raises:
-        DataError: the overlap leaves nothing to share or nothing new.
+        DataError: the overlap leaves nothing to share or nothing new; there are more anchors than views in a window.
     """
 
     views: int
     size: int
     overlap: int
+    anchors: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.overlap < self.size:
             raise DataError(f'--overlap must be in 1 .. {self.size - 1} for windows of {self.size} views, got {self.overlap}'
                             ': windows are joined by what they share, and each must bring new views.')
+        if not 0 <= self.anchors <= self.size:
+            raise DataError(f'--anchors must be in 0 .. {self.size}, the views of the first window, got {self.anchors}.')
 
     @property
     def spans(self) -> list[tuple[int, int]]:
         """The views (start, stop) of each window; the last one has what remains."""
         starts = range(0, max(self.views - self.overlap, 1), self.size - self.overlap)
         return [(start, min(start + self.size, self.views)) for start in starts]
+
+    @property
+    def anchored(self) -> list[int]:
+        """The anchors, evenly spaced in the first window."""
+        last = min(self.size, self.views) - 1
+        return sorted({*np.linspace(0, last, self.anchors).round().astype(int).tolist()})
+
+    def places(self, number: int) -> list[int]:
+        """Return the views of a window: its own, then the anchors before them."""
+        start, stop = self.spans[number]
+        return [*range(start, stop), *(view for view in self.anchored if view < start)]
 
     @property
     def owned(self) -> list[tuple[int, int]]:
@@ -147,18 +164,27 @@ def run_windows(reconstruct: Reconstructor, views: SourceViews, plan: Plan, stor
     progress, said = Progress(len(spans), 'windows', done=len(spans) - len(missing)), set()
     for number in missing:
         start, stop = spans[number]
-        photos = views.load(start, stop)
+        photos = views.load(plan.places(number))
         for remark in photos.remarks:
             if remark not in said:
                 say(remark)
                 said.add(remark)
-        scene = reconstruct(photos)
+        scene = _seen_in(reconstruct(photos), stop - start)
         store.write(number, scene)
         count = 'no queries' if scene.instances is None else f'{len(scene.instances)} instances'
         del scene, photos
         give_back_memory()
         say(progress.step(f'window {number}: views {start} to {stop - 1}, {count}'))
     return len(missing)
+
+
+def _seen_in(scene: Scene, own: int) -> Scene:
+    """Return a window without the instances that none of its first `own` views shows: anchors are another window's."""
+    found = scene.reconstruction
+    if found.instances is None or own == len(found.view_names):
+        return scene
+    kept = found.instances.packed.pixels()[:, :own].any(1)
+    return dataclasses.replace(scene, reconstruction=dataclasses.replace(found, instances=found.instances.select(kept)))
 
 
 def check_joinable(reconstruct: Reconstructor) -> None:
@@ -184,7 +210,8 @@ def settings_of(reconstruct: Reconstructor, checkpoint: Path, views: SourceViews
     rows = None if head is None else head.words.rows(reconstruct.class_names).float().cpu().numpy()
     words = None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()
     return dict(version=__version__, weights=fingerprint(checkpoint), config=config, words=words, windows=plan.size,
-                overlap=plan.overlap, **options, classes=list(reconstruct.class_names), **(further or {}), photos=photos)
+                overlap=plan.overlap, anchors=plan.anchors, **options, classes=list(reconstruct.class_names),
+                **(further or {}), photos=photos)
 
 
 def fingerprint(path: Path) -> str:

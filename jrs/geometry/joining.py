@@ -38,6 +38,23 @@ class SharedViews:
     rays: list[np.ndarray] | None = None
 
 
+    def moved(self, similarity: Similarity) -> SharedViews:
+        """Return the same in the world and unit that `similarity` leads to."""
+        depth = None if self.depth is None else [similarity.scale * own for own in self.depth]
+        return SharedViews(move_cameras(self.cam_from_world, similarity), depth, self.rays)
+
+    def some(self, count: int) -> SharedViews:
+        """Return the first `count` views."""
+        return SharedViews(self.cam_from_world[:count], *(None if part is None else part[:count]
+                                                          for part in (self.depth, self.rays)))
+
+    def __add__(self, other: SharedViews) -> SharedViews:
+        """Return the views of both, which are in one world."""
+        depth, rays = (None if own is None else [*own, *further]
+                       for own, further in ((self.depth, other.depth), (self.rays, other.rays)))
+        return SharedViews(np.concatenate([self.cam_from_world, other.cam_from_world]), depth, rays)
+
+
 @dataclass
 class Join:
     """How a reconstruction is brought to the world of the one before.
@@ -107,6 +124,12 @@ def chain(joins: Iterable[Similarity]) -> list[Similarity]:
     return found
 
 
+def inverse(similarity: Similarity) -> Similarity:
+    """Return the similarity that takes back what `similarity` does."""
+    back = similarity.rotation.T
+    return Similarity(1 / similarity.scale, back, -back @ similarity.translation / similarity.scale)
+
+
 def compose(outer: Similarity, inner: Similarity) -> Similarity:
     """Return the similarity that moves by `inner`, then by `outer`."""
     return Similarity(outer.scale * inner.scale, outer.rotation @ inner.rotation, outer.apply(inner.translation))
@@ -143,8 +166,7 @@ def _refined(found: Similarity, source: np.ndarray, target: np.ndarray) -> tuple
             break
         used = near
         reach = [spread(points[used]) for points in (source, target)]
-        if min(len(np.unique(points[used], axis=0)) for points in (source, target)) < 3 or \
-                any(own[0] <= floor or own[1] < COLLINEAR * own[0] for own in reach):
+        if any(own[0] <= floor or own[1] < COLLINEAR * own[0] for own in reach):        # fewer than three are on a line
             break
         found = fit_similarity(source[used], target[used])
     return found, used

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -160,16 +160,20 @@ class SourceViews:
         source, width, patch_size, every, resize: as of `load_photos`.
         max_views: as of `each_photo`.
         kept: so many of the pictures read last are kept, so that a video is not gone through again for them.
+        always: which views' pictures are kept, once read.
 
     Raises:
         DataError: as `load_photos`.
     """
 
     def __init__(self, source: str | Path | Sequence[str | Path], width: int = 518, patch_size: int = 14,
-                 max_views: int | None = None, every: int = 1, resize: Resize | None = None, kept: int = 0) -> None:
+                 max_views: int | None = None, every: int = 1, resize: Resize | None = None, kept: int = 0,
+                 always: Collection[int] = ()) -> None:
         self._whole = _read_source(source, width, patch_size, max_views, every, None)
         self._size, self._resize = (width, patch_size), resize or resize_lanczos
-        self._open = lru_cache(kept)(lambda place: self._whole.views[place].open())
+        self._always = frozenset(always)
+        self._open, self._open_once = (lru_cache(most)(lambda place: self._whole.views[place].open())
+                                       for most in (kept, None))
         self.left_out, self.notes = self._whole.left_out, self._whole.notes
 
     def __len__(self) -> int:
@@ -185,10 +189,12 @@ class SourceViews:
         """V pictures that the views are made from."""
         return [view.original for view in self._whole.views]
 
-    def load(self, start: int, stop: int) -> LoadedPhotos:
-        """Return the views `start` .. `stop` - 1, padded to their common size."""
-        views = [view._replace(open=partial(self._open, place))
-                 for place, view in enumerate(self._whole.views[start:stop], start)]
+    def load(self, places: Iterable[int]) -> LoadedPhotos:
+        """Return some of the views, by number, padded to their common size."""
+        views = []
+        for place in places:
+            read = self._open_once if place in self._always else self._open
+            views.append(self._whole.views[place]._replace(open=partial(read, place)))
         return _assemble(replace(self._whole, views=views), *self._size, self._resize)
 
 

@@ -70,7 +70,7 @@ def untrained(folder, **overrides):
     return folder / 'weights.safetensors'
 
 
-def test_windows_of_true_geometry_are_joined_exactly_and_noise_adds_up(tmp_path):
+def test_windows_of_true_geometry_are_joined_exactly_and_noise_adds_up_unless_anchored(tmp_path):
     rng, count = np.random.default_rng(0), 30
     truth, depth = np.tile(np.eye(4), (count, 1, 1)), rng.uniform(1, 4, (count, 28, 42))
     truth[:, :3, :3] = Rotation.random(count, random_state=0).as_matrix()
@@ -78,11 +78,14 @@ def test_windows_of_true_geometry_are_joined_exactly_and_noise_adds_up(tmp_path)
     intrinsics = np.array([[40.0, 0, 20.5], [0, 40, 13.5], [0, 0, 1]])
     for view in range(count):
         Image.fromarray(np.full((28, 42, 3), view, np.uint8)).save(tmp_path / f'{view}.png')
-    exact, noisy = (with_true_geometry(TrueGeometry(truth, intrinsics, depth, **noise), tmp_path, tmp_path / name,
-                                       Plan(count, 8, 3), width=42) for name, noise in (('exact', {}), ('noisy', NOISE)))
+    exact, noisy, held = (
+        with_true_geometry(TrueGeometry(truth, intrinsics, depth, **noise), tmp_path, tmp_path / name,
+                           Plan(count, 8, 3, anchors), width=42)
+        for name, noise, anchors in (('exact', {}, 3), ('noisy', NOISE, 0), ('held', NOISE, 5)))
     assert exact['joined']['rmse_m'] < 1e-6 and exact['joined']['rotation_median'] < 1e-4
     assert exact['before']['rmse_m'] > 1 and exact['before']['rotation_median'] > 30
     assert exact['apart']['rmse_m'] < 1e-6 < noisy['apart']['rmse_m'] < noisy['joined']['rmse_m'] < 0.5
+    assert held['joined']['rmse_m'] < 0.7 * noisy['joined']['rmse_m']
     assert list(exact['first_windows_m']) == [1, 2, 4, 6] and exact['first_windows_m'][6] == exact['joined']['rmse_m']
 
 
@@ -94,7 +97,7 @@ def test_a_video_is_gone_through_once_though_windows_share_frames(tmp_path, monk
         writer.write(frame)
     writer.release()
     views, plan = SourceViews(tmp_path / 'walk.mkv', 56, kept=2), Plan(7, 4, 2)
-    parts = [views.load(start, stop) for start, stop in plan.spans]
+    parts = [views.load(plan.places(number)) for number in range(3)]
     assert len(views) == 7 and len(opened) == 1 and [len(part.names) for part in parts] == [4, 4, 3]
     assert parts[0].images[2:].equal(parts[1].images[:2]) and not parts[0].images[0].equal(parts[0].images[2])
 
@@ -264,11 +267,13 @@ def test_another_model_other_photos_or_settings_are_refused(result, photos, weig
 
 def test_what_does_not_go_with_windows_and_damage_are_said(result, photos, weights, tmp_path, capsys):
     for more, words in ((('--colmap',), '--colmap: not with --windows'),
-                        (('--overlap', 4), 'must be less than the 4 views')):
+                        (('--overlap', 4), 'must be less than the 4 views'),
+                        (('--anchors', 5), '--anchors must be in 0 .. 4')):
         assert infer(photos, tmp_path / 'new', weights, *more) != 0
         assert words in capsys.readouterr().err
-    assert command('infer', photos, '--out', tmp_path / 'new', '--overlap', 2, '--no-glb') != 0
-    assert '--overlap is of windows' in capsys.readouterr().err
+    for name in ('--overlap', '--anchors'):
+        assert command('infer', photos, '--out', tmp_path / 'new', name, 2, '--no-glb') != 0
+        assert f'{name} is of windows' in capsys.readouterr().err
     store = engine.StoredWindows(tmp_path, dict(a=1))
     store.path(0).write_bytes(b'PK\x03\x04 cut off')
     with pytest.raises(DataError, match='0000.npz cannot be read.*remove it'), store.open(0):
