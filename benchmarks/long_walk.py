@@ -1,7 +1,7 @@
 """A thousand views of one room through `tools/infer.py --windows`: peak memory, a kill, and cameras against the truth.
 
     python benchmarks/long_walk.py                              # 8 loops of 126 views, windows of 24, overlap 6
-    python benchmarks/long_walk.py --loops 2 --views 60 --json benchmarks/results/long_walk_cpu.json
+    python benchmarks/long_walk.py --anchors 4 --walk /tmp/walk --json benchmarks/results/long_walk_cpu.json
 
 A camera goes several times around a room of the built-in generator that no weights have seen, each time on another loop and
 looking at other things. The command runs on its first 60 views, then on all of them with the weights of the project; it is
@@ -10,7 +10,8 @@ it to the result:
 
     before      in the frame and unit of its own window, nothing done; one similarity from all centres to the true ones
     joined      as `cameras.json` has it; one similarity from all centres to the true ones
-    apart       each window by a similarity of its own from its centres to the true ones: no joining can be better by much
+    apart       each window by a similarity of its own from its centres to the true ones: no joining can be better by much;
+                their rotations are as good as so few centres fix them
     spread_m    the distance of the true centres from their mean: what a similarity reaches for cameras that say nothing
 
 `rmse_m` is the root mean square distance of centres, `rotation_median` the median angle between relative rotations of all
