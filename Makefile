@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := OMP_NUM_THREADS=1 $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: env test test-full soak newcomer package docs demo lint clean
+.PHONY: env test test-full soak newcomer package docs docs-links demo lint clean
 
 env: $(STAMP)
 
@@ -34,6 +34,10 @@ docs: $(VENV)/.docs
 	$(RUN) -m sphinx -W --keep-going -q -c docs/site -b html docs docs/_build
 	$(RUN) tests/doc_blocks.py
 	$(RUN) docs/site/run_notebooks.py
+
+# Links of the site that lead out of it; asks their hosts, so it needs the network. `make docs` checks those within.
+docs-links: $(VENV)/.docs
+	$(RUN) -m sphinx -W --keep-going -q -c docs/site -b linkcheck -d docs/_build/.doctrees docs docs/_build/links
 
 $(VENV)/.docs: $(STAMP) requirements/docs.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt

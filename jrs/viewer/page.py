@@ -28,7 +28,7 @@ NONE = 'none'
 
 
 def start_page(session: Session, host: str, port: int, uploads: Uploads | None = None) -> Page:
-    """Return a page that is served at http://host:port until its `stop`; a taken port means the next free one.
+    """Return a page that is served at ``http://host:port`` until its `stop`; a taken port means the next free one.
 
     Raises:
         JrsError: viser is not installed.

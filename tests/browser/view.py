@@ -71,7 +71,7 @@ def served(*words) -> Iterator[str]:
         yield found.group(1)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def refused(address: str) -> None:
@@ -99,7 +99,7 @@ def look(browser: Browser, address: str, args: argparse.Namespace) -> None:
     name = re.search(r'\n(.+) — number (\d+), score', words)
     assert name and name.group(1) in names, words
     print(f'a click named: {name.group(0).strip()}')
-    assert 'mask pixels' in words, 'no view that sees it is shown'
+    browser.wait_for('document.body.innerText.includes("mask pixels")')         # the views that see it follow its name
     settle(browser)
     save(browser, args, 'instance')
     assert changed(before, scene(browser)) > 0.002
