@@ -135,3 +135,13 @@ def test_every_package_that_is_imported_at_the_top_is_required():
     foreign = {name for name in found if name not in sys.stdlib_module_names and name not in ('jrs', 'jrs_plugins')}
     lacking = {name for name in foreign if OWN_PACKAGES.get(name, name).lower() not in required}
     assert not lacking, lacking
+
+
+def test_lowest_versions_are_those_that_the_page_says_were_tried():
+    setup = ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    page = (ROOT / 'docs' / 'install.md').read_text(encoding='utf-8')
+    tried = dict(re.findall(r'([\w-]+)\s([\d.]+\d)', page[page.index('The lowest versions'):page.index('The newest')]))
+    tried['opencv-contrib-python-headless'] = tried['OpenCV']
+    lowest = dict(re.findall(r'^([\w-]+)>=([\d.]+)', setup['options']['install_requires'], re.MULTILINE))
+    assert len(lowest) > 10 and all(f'{tried[name]}.'.startswith(f'{version}.') for name, version in lowest.items()), tried
