@@ -27,17 +27,20 @@ def pairwise_bce(logits: Tensor | MaskLogits, targets: Tensor, valid: Tensor | N
     masks = _as_masks(logits)
     total = masks.zeros(len(masks), targets.shape[0])
     with full_precision(masks):
-        for piece, target in masks.pieces(targets, valid):
-            total = total + F.softplus(-piece) @ target.T + F.softplus(piece) @ (1 - target).T      # (Q, G)
+        for piece, rows in masks.pieces(_with_counts(targets, valid)):
+            target, counts = rows[:-1], rows[-1:]                                       # (G, e), (1, e)
+            if_inside = F.softplus(-piece)                                              # (Q, e)
+            if_outside = if_inside + piece                                              # softplus(x) = softplus(-x) + x
+            total = total + if_inside @ (target * counts).T + if_outside @ ((1 - target) * counts).T    # (Q, G)
     return total / max(masks.count(valid), 1)
 
 
 def matched_bce(logits: Tensor | MaskLogits, targets: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the binary cross-entropy of row i against row i, mean over elements: (n, E), (n, E) -> (n,)."""
-    def total(piece: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(piece, target, reduction='none').sum(dim=1)
+    def total(piece: Tensor, rows: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(piece, rows[:-1], rows[-1:], reduction='none').sum(dim=1)
     masks = _as_masks(logits)
-    return masks.total(total, targets, valid) / max(masks.count(valid), 1)
+    return masks.total(total, _with_counts(targets, valid)) / max(masks.count(valid), 1)
 
 
 def pairwise_dice(logits: Tensor | MaskLogits, targets: Tensor, smooth: float = 1.0,
@@ -59,22 +62,30 @@ def pairwise_dice(logits: Tensor | MaskLogits, targets: Tensor, smooth: float = 
     if targets.shape[0] == 0:
         return overlap
     with full_precision(masks):
-        for piece, target in masks.pieces(targets, valid):
-            probability = piece.sigmoid()
+        for piece, rows in masks.pieces(_with_counts(targets, valid)):
+            target, counts = rows[:-1], rows[-1:]                                       # (G, e), (1, e)
+            probability = piece.sigmoid() * counts                                      # (Q, e)
             overlap = overlap + probability @ target.T                                  # (Q, G)
             predicted = predicted + probability.sum(dim=1, keepdim=True)
-            wanted = wanted + target.sum(dim=1)
+            wanted = wanted + counts @ target.T
     return _dice(overlap, predicted + wanted, smooth)
 
 
 def matched_dice(logits: Tensor | MaskLogits, targets: Tensor, smooth: float = 1.0,
                  valid: Tensor | None = None) -> Tensor:
     """Return the dice loss of row i against row i: (n, E), (n, E) -> (n,) in [0, 1]; see `pairwise_dice`."""
-    def sums(piece: Tensor, target: Tensor) -> Tensor:
-        probability = piece.sigmoid()
-        return torch.stack([(probability * target).sum(dim=1), probability.sum(dim=1) + target.sum(dim=1)])
-    overlap, both = _as_masks(logits).total(sums, targets, valid)                        # (n,) each
+    def sums(piece: Tensor, rows: Tensor) -> Tensor:
+        target, counts = rows[:-1], rows[-1]                                            # (n, e), (e,)
+        probability = piece.sigmoid() * counts                                          # (n, e)
+        return torch.stack([(probability * target).sum(dim=1), probability.sum(dim=1) + target @ counts])
+    overlap, both = _as_masks(logits).total(sums, _with_counts(targets, valid))          # (n,) each
     return _dice(overlap, both, smooth)
+
+
+def _with_counts(targets: Tensor, valid: Tensor | None) -> Tensor:
+    """Return targets (G, E) with a row of what counts below, (G + 1, E): factors cost less than picking elements."""
+    counts = targets.new_ones(1, targets.shape[1]) if valid is None else valid[None].to(targets.dtype)
+    return torch.cat([targets, counts])
 
 
 def _dice(overlap: Tensor, both: Tensor, smooth: float) -> Tensor:

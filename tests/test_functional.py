@@ -212,7 +212,7 @@ def test_streamed_logits_never_exist_as_a_whole(monkeypatch):
         largest.append(make(*inputs).numel())
         return make(*inputs)
     monkeypatch.setattr(masks, 'mask_logits', spy)
-    monkeypatch.setattr(masks, 'PIECE_VALUES', 2 * 4 * 21)
+    monkeypatch.setattr(masks, 'PIECE_VALUES', 3 * 4 * 21)                 # two true masks and a row of what counts
     embedding.requires_grad_()
     matched_bce(QueryPredictions(embedding, features=features).masks(), targets).sum().backward()
     assert max(largest) == 2 * 4 * 21 and len(largest) == 2 * 3           # forward and backward

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,10 @@ SAVED_BLOCK_TOKENS = 21                        # token maps that the backward pa
 SAVED_CROSS_TOKENS = 7                         # the same for a cross-attention of the queries
 HEADS = ('camera_head', 'depth_head', 'point_head', 'geometry_head', 'feature_head')     # those that say what they need
 CPU_WORDS = ('not enough memory', "can't allocate memory")        # of torch's CPU allocator
-MMAP_THRESHOLD = -3                            # glibc's name of an option of mallopt
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4              # glibc's names of options of mallopt
 LARGE_TENSOR = 2 ** 24                         # bytes from which a freed tensor leaves the process at once
+KEPT = 2 ** 26                                 # bytes of smaller ones that may be kept for the next ones
+EVERYTHING = 2 ** 31 - 1
 
 
 class OutOfMemory(JrsError):
@@ -89,7 +91,7 @@ def inference_memory(model: nn.Module, views: int, size: tuple[int, int], device
     rest = outputs + features + masks + sum(one.outputs for one in needs)
     fixed = parameter_bytes(model) + RUNTIME.get(device.type, 0.0)
     half = 0.5 if model.autocast_dtype is not None else 1.0                    # bytes of a value in the backbone, over 4
-    hidden = min(8.0 * half * hidden_values(device), 8 * half * tokens * views)
+    hidden = half * min(4.0 * hidden_values(device), 4 * tokens * views)
     block = (BLOCK_TOKENS + QUERY_KEY_VALUE * half) * tokens
     # Stages of which the largest counts: attention in the backbone, an MLP there, then the dense heads.
     stages = [(0.0, block + taps + images), (hidden, BLOCK_TOKENS * tokens + taps + images), (maps, taps + images + rest)]
@@ -231,10 +233,25 @@ def lean_allocations() -> bool:
     forward pass of VGGT-1B's size in pages of 4 KiB spends a tenth of its time on touching new ones.
     """
     os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+    return _set_allocator({MMAP_THRESHOLD: LARGE_TENSOR, TRIM_THRESHOLD: KEPT})
+
+
+def kept_allocations() -> bool:
+    """Make freed tensors of the CPU stay with the process, for the next ones; False where it cannot.
+
+    For training, each step of which takes the same memory again: glibc alone gives large tensors back, and a step of the
+    profile `rooms` spends a tenth of its time on touching new pages.
+    """
+    return _set_allocator({MMAP_MAX: 0, TRIM_THRESHOLD: EVERYTHING})
+
+
+def _set_allocator(options: Mapping[int, int]) -> bool:
+    """Set options of glibc's malloc; False where there is no glibc, or it refuses one."""
     try:
-        return bool(ctypes.CDLL('libc.so.6').mallopt(MMAP_THRESHOLD, LARGE_TENSOR))
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError):
         return False
+    return all([bool(mallopt(*option)) for option in options.items()])
 
 
 def give_back_memory() -> bool:

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from jrs.errors import ConfigError
-from jrs.layers.block import LayerScale, Mlp
+from jrs.layers.block import LayerScale, Mlp, with_branch
 
 PLAIN_LIMIT = 2 ** 21                          # weights (B x heads x N x T) up to which `plain` is the fastest
 BLOCK_TOKENS = 1024
@@ -305,5 +305,5 @@ class CrossBlock(nn.Module):
         """Return the updated queries (B, Q, C) and their view attention (B, Q, V); arguments of `CrossAttention`."""
         update, view_attention = self.attn(self.norm_q(queries), self.norm_kv(tokens), view_index, num_views, allowed,
                                            tokens_per_view)
-        queries = queries + self.ls1(update)
-        return queries + self.ls2(self.mlp(self.norm2(queries))), view_attention
+        queries = with_branch(queries, update, self.ls1)
+        return with_branch(queries, self.mlp(self.norm2(queries)), self.ls2), view_attention

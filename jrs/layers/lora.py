@@ -27,10 +27,10 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., in), such as tokens (B, T, in), to (..., out)."""
-        low_rank = F.linear(F.dropout(x, self.lora_dropout, self.training), self.lora_a)    # (..., rank)
+        low_rank = self.lora_scale * F.linear(F.dropout(x, self.lora_dropout, self.training), self.lora_a)   # (..., rank)
         if torch.is_grad_enabled():
-            return super().forward(x) + self.lora_scale * F.linear(low_rank, self.lora_b)
-        return super().forward(x).add_(F.linear(low_rank, self.lora_b).mul_(self.lora_scale))       # in two tensors
+            return super().forward(x) + F.linear(low_rank, self.lora_b)
+        return super().forward(x).add_(F.linear(low_rank, self.lora_b))                     # in two tensors
 
     def extra_repr(self) -> str:
         """Add the rank to what `print(model)` shows."""

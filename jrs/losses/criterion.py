@@ -71,13 +71,17 @@ class Criterion:
             ConfigError: a loss reads what is None.
         """
         terms, parts = {}, {}
+        queries = predictions.queries
+        scenes = None                          # of all terms: each time a scene is picked is a step of the backward pass
+        if queries is not None and instance_targets is not None:
+            scenes = [queries.scene(index) for index in range(len(instance_targets))]
         for name, loss in self.losses.items():
             if loss.reads == 'geometry':
                 values = self._of_geometry(name, predictions, geometry)
             elif loss.reads == 'features':
                 values = self._of_features(name, predictions, instance_targets)
             else:
-                values = self._of_instances(name, predictions, instance_targets, matches)
+                values = self._of_instances(name, queries, scenes, instance_targets, matches)
             terms[f'loss_{name}'] = self.weights[name] * values.pop('total')
             parts.update({f'{name}/{part}': value.detach() for part, value in values.items()})
         return {**terms, **parts}
@@ -107,13 +111,12 @@ class Criterion:
         mean = reduced(values, 'mean_present')
         return {'total': connected_zero(predictions.features) if mean is None else mean}
 
-    def _of_instances(self, name: str, predictions: Predictions, targets: list[InstanceTargets] | None,
-                      matches: list[Match] | None) -> dict[str, Tensor]:
-        queries, loss = predictions.queries, self.losses[name]
-        if queries is None or targets is None or matches is None:
+    def _of_instances(self, name: str, queries: QueryPredictions | None, scenes: list[QueryPredictions] | None,
+                      targets: list[InstanceTargets] | None, matches: list[Match] | None) -> dict[str, Tensor]:
+        loss = self.losses[name]
+        if scenes is None or matches is None:
             raise ConfigError(f'The loss {name!r} reads queries matched to true instances: it needs model.queries, '
                               'model.matcher and data with instances, or set this loss to None.')
-        scenes = [queries.scene(index) for index in range(len(targets))]
         final = self._of_level(name, list(zip(scenes, targets, matches, strict=True)), queries, 'last_scale')
         if not queries.auxiliary or not getattr(loss, 'every_level', True):
             return {'total': final}

@@ -87,3 +87,16 @@ def test_without_gradients_the_wide_middle_is_made_for_few_tokens_at_a_time(kind
     monkeypatch.setattr(block_module, 'HIDDEN_VALUES', 4 * first.out_features)
     torch.testing.assert_close(mlp(tokens), expected)
     assert len(widest) == 6 and max(widest) <= 4 * first.out_features
+
+
+@pytest.mark.parametrize('init_values', [None, 0.3])
+@pytest.mark.parametrize('autocast', [False, True])
+def test_without_gradients_a_block_gives_the_same_numbers_and_leaves_what_it_reads(init_values, autocast):
+    torch.manual_seed(0)
+    block, tokens = Block(8, 2, init_values=init_values), torch.randn(2, 5, 8)
+    given = tokens.clone()
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        expected = block(tokens)
+        with torch.no_grad():
+            found = block(tokens)
+    assert torch.equal(found, expected) and found.dtype == expected.dtype and torch.equal(tokens, given)
