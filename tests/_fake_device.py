@@ -246,7 +246,7 @@ def truth(batch: SceneBatch) -> SceneGroundTruth:
 def planted(watch: Watch) -> None:
     """A part that leaves a tensor on the CPU."""
     was = dpt.add_positions
-    dpt.add_positions = lambda maps, size, overwrite=False: maps + torch.ones(maps.shape[-1])
+    dpt.add_positions = lambda maps, size, **_: maps + torch.ones(maps.shape[-1])
     try:
         predict(model_of(tiny.MODEL))
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from jrs.errors import ConfigError
-from jrs.layers.dpt import DenseDecoder, resize_map
+from jrs.layers.dpt import DenseDecoder, add_positions, resize_through
 from jrs.registry import HEADS
 from jrs.structures import FeatureTaps
 
@@ -16,7 +16,8 @@ from jrs.structures import FeatureTaps
 class InstanceFeatureHead(DenseDecoder):
     """Dense instance features at a fraction of the image size (segvggt_release.md section 6).
 
-    The map is made at full size, positions are added, then it is reduced: that order is part of the definition.
+    They are those of a map that is made at full size, to which positions are added, and which is then reduced: that order
+    is part of the definition. The map itself is never made.
 
     Args:
         dim_in: width of the taps, the backbone's `feature_dim`.
@@ -44,6 +45,11 @@ class InstanceFeatureHead(DenseDecoder):
 
     def forward(self, features: FeatureTaps) -> Tensor:
         """Return instance features (B, V, D, H // down_ratio, W // down_ratio), float32, any sign."""
-        height, width = features.image_size
-        size = (height // self.down_ratio, width // self.down_ratio)
-        return self.decode(features, lambda maps: resize_map(maps, size))
+        return self.decode(features, lambda maps: maps)
+
+    def enlarged(self, fused: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the reduced maps (n, D, h', w') of fused maps (n, F, h, w) for images of (H, W) = `size`."""
+        reduced = tuple(side // self.down_ratio for side in size)
+        fused = self.scratch.output_conv1(fused)                                # (n, D, h, w); what came in may go
+        maps = resize_through(fused, size, reduced)                             # (n, D, h', w')
+        return add_positions(maps, size, overwrite=True, between=size)

@@ -312,17 +312,41 @@ def resize_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=True)
 
 
-def add_positions(maps: Tensor, image_size: tuple[int, int], overwrite: bool = False) -> Tensor:
+def resize_through(maps: Tensor, between: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Return ``resize_map(resize_map(maps, between), size)`` of `maps` (n, C, h, w), (n, C, *size), without the map between.
+
+    Both are linear along each axis, and so is what they do together: two products of matrices.
+    """
+    kind = maps.device, maps.dtype, getattr(maps, 'fake_mode', None)
+    rows, columns = (_resizing(*sides, *kind) for sides in zip(maps.shape[-2:], between, size, strict=True))
+    lines = (maps @ columns.T).flatten(0, 1)                                                # (n * C, h, w')
+    return torch.bmm(rows.expand(len(lines), -1, -1), lines).unflatten(0, maps.shape[:2])   # (n, C, h', w')
+
+
+@lru_cache(maxsize=512)
+@torch.inference_mode(False)                   # the backward pass of a later call reads it
+def _resizing(before: int, between: int, after: int, device: torch.device, dtype: torch.dtype, fake_mode: object) -> Tensor:
+    """Return the matrix (after, before) that resizes lines of `before` pixels to `between`, then to `after`, for good."""
+    lines = torch.eye(before, dtype=dtype, device='cpu')[None]                              # (1, before, before)
+    for length in (between, after):
+        lines = F.interpolate(lines, length, mode='linear', align_corners=True)
+    return lines[0].T.contiguous().to(device)
+
+
+def add_positions(maps: Tensor, image_size: tuple[int, int], overwrite: bool = False,
+                  between: tuple[int, int] | None = None) -> Tensor:
     """Return `maps` (n, C, h, w) plus sines and cosines of where each pixel stands in the image.
 
     The frame of the positions has the aspect ratio of the image (H, W) and a diagonal from -1 to 1
-    (vggt.md section 8, "Head positional map"). C is a multiple of 4. With `overwrite` the result may be in `maps`.
+    (vggt.md section 8, "Head positional map"). C is a multiple of 4. With `overwrite` the result may be in `maps`. Those of
+    maps of the size `between` (h', w') that were resized to (h, w) are added where it is given.
     """
     channels, height, width = maps.shape[1:]
+    made = (height, width) if between is None else between
     diagonal = (image_size[0] ** 2 + image_size[1] ** 2) ** 0.5
     kind = maps.device, maps.dtype, getattr(maps, 'fake_mode', None)
-    across = _waves(width, image_size[1] / diagonal, channels, *kind)[:, None, :]           # (C/2, 1, w)
-    down = _waves(height, image_size[0] / diagonal, channels, *kind)[:, :, None]            # (C/2, h, 1)
+    across = _waves(made[1], width, image_size[1] / diagonal, channels, *kind)[:, None, :]  # (C/2, 1, w)
+    down = _waves(made[0], height, image_size[0] / diagonal, channels, *kind)[:, :, None]   # (C/2, h, 1)
     if torch.is_grad_enabled():
         return maps + torch.cat([across.expand(-1, height, -1), down.expand(-1, -1, width)])    # (C, h, w)
     maps = maps if overwrite else maps.clone()
@@ -332,8 +356,9 @@ def add_positions(maps: Tensor, image_size: tuple[int, int], overwrite: bool = F
 
 
 @lru_cache(maxsize=512)
-def _waves(count: int, extent: float, channels: int, device: torch.device, dtype: torch.dtype, fake_mode: object) -> Tensor:
-    """Return sines, then cosines (channels / 2, count) of `count` pixel centres between -extent and extent.
+def _waves(count: int, size: int, extent: float, channels: int, device: torch.device, dtype: torch.dtype,
+           fake_mode: object) -> Tensor:
+    """Return sines, then cosines (channels / 2, size) of `count` pixel centres from -extent to extent, resized to `size`.
 
     Computed on the CPU, because not every accelerator has float64, and kept: a copy to the device would wait for all that
     it still has to do, at every chunk of views. Nobody may write into it. What is made while torch only traces, as
@@ -344,4 +369,7 @@ def _waves(count: int, extent: float, channels: int, device: torch.device, dtype
     quarter = channels // 4
     omega = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float64, device='cpu') / quarter)
     angles = omega[:, None] * places                                                        # (channels / 4, count)
-    return (POSITION_SCALE * torch.cat([angles.sin(), angles.cos()])).float().to(device, dtype)
+    waves = POSITION_SCALE * torch.cat([angles.sin(), angles.cos()])                        # (channels / 2, count)
+    if size != count:
+        waves = F.interpolate(waves[None], size, mode='linear', align_corners=True)[0]
+    return waves.float().to(device, dtype)

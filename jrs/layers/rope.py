@@ -31,16 +31,29 @@ class GridRotation:
 
     def __call__(self, heads: Tensor) -> Tensor:
         """Return `heads` (B, heads, N, head width) turned, in their own dtype."""
-        cos, sin = self.cos.to(heads.dtype), self.sin.to(heads.dtype)
-        u, v = _halves(heads)                                                   # (B, heads, N, 2, m/2) each
-        if torch.is_grad_enabled():
-            turned = torch.stack([-v, u], dim=-2).flatten(-3)                   # (B, heads, N, head width)
-            return heads * cos + turned * sin
-        turned = heads * cos                                                    # the same numbers, from one tensor less
-        (turned_u, turned_v), (sin_u, sin_v) = _halves(turned), _halves(sin)
-        turned_u.sub_(v * sin_u)
-        turned_v.add_(u * sin_v)
-        return turned
+        return _Turn.apply(heads, self.cos.to(heads.dtype), self.sin.to(heads.dtype))
+
+
+class _Turn(torch.autograd.Function):
+    """A rotation of heads (B, heads, N, head width); its gradient is turned back, so that nothing of them is kept for it."""
+
+    @staticmethod
+    def forward(ctx, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(heads, cos, sin)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(gradient, cos, -sin), None, None
+
+
+def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    turned = heads * cos
+    (u, v), (turned_u, turned_v), (sin_u, sin_v) = _halves(heads), _halves(turned), _halves(sin)    # (..., N, 2, m/2) each
+    turned_u.sub_(v * sin_u)
+    turned_v.add_(u * sin_v)
+    return turned
 
 
 def _halves(heads: Tensor) -> tuple[Tensor, ...]:

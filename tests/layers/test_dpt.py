@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from jrs.errors import ConfigError
 from jrs.layers import dpt
-from jrs.layers.dpt import DenseDecoder, DenseFusion, ResidualConvUnit, add_positions
+from jrs.layers.dpt import DenseDecoder, DenseFusion, ResidualConvUnit, add_positions, resize_map, resize_through
 from jrs.structures import FeatureTaps
 
 
@@ -219,3 +219,17 @@ def test_several_maps_of_one_pass_and_every_stage_of_the_fusion_leave_together()
     assert whole.equal(decoder.decode(features, lambda maps: maps))
     assert [tuple(stage.shape[-2:]) for stage in stages] == [(2, 3), (4, 6), (8, 12), (16, 24)]
     torch.testing.assert_close(decoder.enlarged(stages[-1].flatten(0, 1), features.image_size), whole.flatten(0, 1))
+
+
+@pytest.mark.parametrize('size', [(9, 12), (18, 7), (20, 30)])
+def test_two_resizings_are_one_with_positions_that_were_added_between(size):
+    torch.manual_seed(0)
+    maps = torch.randn(2, 8, 5, 6, requires_grad=True)
+    with torch.inference_mode():
+        resize_through(maps.detach(), (20, 30), size)           # what it keeps serves training, too
+    expected = resize_map(add_positions(resize_map(maps, (20, 30)), (40, 60)), size)
+    found = add_positions(resize_through(maps, (20, 30), size), (40, 60), between=(20, 30))
+    torch.testing.assert_close(found, expected)
+    pull = torch.randn(expected.shape)
+    for one, other in zip(*(torch.autograd.grad(value, maps, pull) for value in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other)

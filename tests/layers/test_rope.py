@@ -40,3 +40,15 @@ def test_patches_start_at_one_behind_special_tokens_at_zero():
 def test_half_precision_heads_stay_half_precision():
     heads = torch.randn(1, 2, 3, 8, dtype=torch.bfloat16)
     assert GridRotation(torch.ones(3, 2), 8)(heads).dtype == torch.bfloat16
+
+
+def test_the_gradient_of_a_rotation_turns_back():
+    torch.manual_seed(0)
+    rotation = GridRotation(torch.randint(0, 9, (5, 2)), 8)
+    heads, pull = torch.randn(2, 3, 5, 8, requires_grad=True), torch.randn(2, 3, 5, 8)
+    turned = rotation(heads)
+    back, = torch.autograd.grad(turned, heads, pull)
+    torch.testing.assert_close((turned * pull).sum(), (heads * back).sum())
+    torch.testing.assert_close(rotation(back), pull)
+    with torch.no_grad():
+        assert torch.equal(rotation(heads), turned)
