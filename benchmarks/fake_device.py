@@ -96,7 +96,7 @@ class Watch(TorchDispatchMode):
             return True
         if name == 'nonzero':
             self.waits('nonzero', there)
-            return first.new_zeros((max(1, self.found(first.numel(), place())), first.dim()), dtype=torch.int64)
+            return first.new_zeros((self.found(first.numel(), place()), first.dim()), dtype=torch.int64)
         if name == 'masked_select':
             self.waits('masked_select', there)
             return first.new_zeros(first.numel())

@@ -80,6 +80,19 @@ def refuse_nonfinite(tensors: Mapping[str, Tensor | Sequence[Tensor] | None], wh
         raise error(f'{where}: not finite: {in_words(found)}. {advice}')
 
 
+def refuse_nonfinite_terms(terms: Mapping[str, Tensor], where: str) -> None:
+    """Raise NonFiniteError for the first of the training `terms`, scalars (), that is NaN or infinite.
+
+    That is before it reaches the weights; `where` says what the terms are of.
+    """
+    finite = torch.stack([value.detach() for value in terms.values()]).isfinite()           # one transfer for all terms
+    if not finite.all():
+        name = list(terms)[int(finite.long().argmin())]
+        raise NonFiniteError(f'the term {name!r} is {terms[name].item()} for {where}. The weights are still those before '
+                             'this step: resume from the last checkpoint with a lower learning rate, or look at these '
+                             'scenes.')
+
+
 def _count(values: Tensor) -> Nonfinite:
     values = values.float() if values.element_size() == 1 else values
     nan = int(values.isnan().sum())

@@ -19,7 +19,7 @@ TRAINING_WAITS = {                             # two scenes: 7 waits, 2 of them 
     'tolist jrs/models/targets.py:instance_targets': 1,         # how many instances are seen, in all scenes
     'item jrs/losses/regression.py:__call__': 1,                # how many pixels of the teacher are valid
     'nonzero jrs/losses/regression.py:_valid_of': 1,            # which; not where all are, as of a model that teaches
-    'item jrs/models/segvggt.py:_check_finite': 1,
+    'item jrs/finite.py:refuse_nonfinite_terms': 1,
     'item jrs/engine/optim.py:step': 1}                         # the norm of all gradients
 TRAINING_COPIES = {
     f'host to device, not waited for {BATCH}': 9,
@@ -28,6 +28,26 @@ TRAINING_COPIES = {
 INFERENCE_WAITS = {                            # of one scene
     'tolist jrs/finite.py:nonfinite': 1,                        # all predictions
     'tolist jrs/postprocess/instances.py:__call__': 2}          # how many queries are ranked, how many instances are left
+POINTS_WAITS = {                               # a method on points, two levels; voxels and targets depend on content
+    'nonzero plugins/point_clouds/voxels.py:sorted_level': 2,   # what no batch of ours has: wrong voxels, and equal ones
+    'tolist plugins/point_clouds/voxels.py:padded_extent': 1,
+    'nonzero plugins/point_clouds/voxels.py:_neighbours': 26,   # who meets at 13 places of a kernel, of each level
+    'nonzero plugins/point_clouds/voxels.py:_coarser': 1,
+    'unique plugins/point_clouds/voxels.py:_coarser': 1,
+    'nonzero plugins/point_clouds/voxels.py:<listcomp>': 8,     # the members of cells
+    'bincount plugins/point_clouds/voxels.py:_group': 4,        # not on CUDA
+    'bincount plugins/point_clouds/pooling.py:points_per_superpoint': 6,
+    'item plugins/point_clouds/batch.py:superpoint_mode': 1,
+    'unique plugins/point_clouds/batch.py:superpoint_mode': 1,
+    'boolean index plugins/point_clouds/batch.py:superpoint_mode': 2,
+    'item plugins/point_clouds/batch.py:superpoint_majority': 1,
+    'unique plugins/point_clouds/batch.py:superpoint_majority': 1,
+    'boolean index plugins/point_clouds/batch.py:superpoint_majority': 2,
+    'boolean index plugins/point_clouds/batch.py:_rows': 2,
+    'boolean index plugins/point_clouds/batch.py:_scene_targets': 8,
+    'nonzero plugins/point_clouds/losses.py:__call__': 4,       # pairs that teach the score head: two scenes, two levels
+    'item jrs/finite.py:refuse_nonfinite_terms': 1,
+    'item jrs/engine/optim.py:step': 1}
 INFERENCE_COPIES = {f'host to device {BATCH}': 7}
 
 
@@ -62,6 +82,12 @@ def test_a_reconstruction_waits_three_times_and_copies_no_constants(cases):
     assert (found['syncs'], found['constants']) == (INFERENCE_WAITS, {})
     assert found['copies'] == INFERENCE_COPIES
     assert sum(found['syncs'].values()) <= 3
+
+
+def test_a_method_on_points_waits_where_content_decides_and_copies_no_constants(cases):
+    training, inference = (cases['points']['found'][name] for name in ('training', 'inference'))
+    assert (training['syncs'], training['constants'], inference['constants']) == (POINTS_WAITS, {}, {})
+    assert sum(inference['syncs'].values()) < sum(training['syncs'].values())
 
 
 def test_no_part_copies_constants_in_a_pass(cases):

@@ -10,8 +10,8 @@ import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
-from jrs.errors import ConfigError, NonFiniteError, PluginError, did_you_mean
-from jrs.finite import refuse_nonfinite
+from jrs.errors import ConfigError, PluginError, did_you_mean
+from jrs.finite import refuse_nonfinite, refuse_nonfinite_terms
 from jrs.geometry.camera import in_first_frame, predicted_cameras, relative_to_first
 from jrs.layers.kernels import naming_kernels
 from jrs.layers.layout import evenly_spaced
@@ -310,7 +310,7 @@ class SegVGGT(BaseModel):
                 raise ConfigError('model.pretext is told geometry, and there is none: set model.teacher, or '
                                   'model.pretext=None.')
             terms |= self.pretext(notes, geometry)
-        _check_finite(terms, batch)
+        refuse_nonfinite_terms(terms, f'the scenes {", ".join(batch.scene_names)}, views {batch.view_names}')
         return terms
 
     def _matched(self, predictions: Predictions, targets: list[InstanceTargets],
@@ -445,16 +445,6 @@ def check_predictions(predictions: Predictions, batch: SceneBatch) -> None:
     if predictions.queries is not None:
         parts |= {name: getattr(predictions.queries, name) for name in READ_OF_QUERIES}
     refuse_nonfinite(parts, f'what the model predicts for {", ".join(batch.scene_names)}', BROKEN)
-
-
-def _check_finite(terms: dict[str, Tensor], batch: SceneBatch) -> None:
-    """Raise NonFiniteError for the first term that is NaN or infinite, before it reaches the weights."""
-    finite = torch.stack([value.detach() for value in terms.values()]).isfinite()           # one transfer for all terms
-    if not finite.all():
-        name = list(terms)[int(finite.long().argmin())]
-        raise NonFiniteError(f'the term {name!r} is {terms[name].item()} for the scenes {", ".join(batch.scene_names)}, '
-                             f'views {batch.view_names}. The weights are still those before this step: resume from the '
-                             'last checkpoint with a lower learning rate, or look at these scenes.')
 
 
 def _dtype(name: str | None) -> torch.dtype | None:

@@ -58,8 +58,8 @@ class ScoreLoss(InstanceTerm):
             wanted = target.flat_masks[match.instances]
             both, either = (masks & wanted).sum(dim=1), (masks | wanted).sum(dim=1)
             overlap = both / (either + 1e-6)                                                # (n,)
-            part = overlap > LEAST_OVERLAP
-        if not part.any():
+            part = (overlap > LEAST_OVERLAP).nonzero()[:, 0]                                # (m,)
+        if not len(part):
             return None
         taking_part = Match(match.queries[part], match.instances[part], weights=None if match.weights is None
                             else match.weights[part])

@@ -15,7 +15,8 @@ from jrs_plugins.point_clouds.scene_voxels import PointContext, SceneVoxels, of_
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from jrs.errors import ConfigError, NonFiniteError
+from jrs.errors import ConfigError
+from jrs.finite import refuse_nonfinite_terms
 from jrs.registry import LOSSES, MATCHERS, MODELS, POSTPROCESSORS, build, check_keys
 from jrs.structures import Instances, Predictions, Reconstruction, SceneBatch
 
@@ -117,11 +118,7 @@ class PointSegmenter(BaseModel):
         queries, targets = self.predict_all(batch), superpoint_targets(batch, **self.targets)
         matches = [self.matcher(queries.scene(index), target) for index, target in enumerate(targets)]
         terms = self.criterion(Predictions([], queries=queries), targets, None, matches)
-        wrong = [name for name, value in terms.items() if not value.isfinite()]
-        if wrong:
-            raise NonFiniteError(f'the term {wrong[0]!r} is {terms[wrong[0]].item()} for the scenes '
-                                 f'{", ".join(batch.scene_names)}. The weights are still those before this step: resume '
-                                 'from the last checkpoint with a lower learning rate, or look at these scenes.')
+        refuse_nonfinite_terms(terms, f'the scenes {", ".join(batch.scene_names)}')
         return terms
 
     @torch.no_grad()

@@ -117,14 +117,15 @@ class VoxelLevel:
         """
         reach, places = size // 2, size ** 3
         keys, steps = linear_keys(self.coordinates, self.extent, reach)
-        rows = torch.arange(len(keys), device=keys.device)
-        outputs, inputs = [rows[:0]] * places, [rows[:0]] * places
+        none = keys[:0]
+        outputs, inputs = [none] * places, [none] * places
         offsets = list(product(range(-reach, reach + 1), repeat=3))
         for place, offset in enumerate(offsets[places // 2 + 1:], places // 2 + 1):
             shift = sum(step * along for step, along in zip(steps, offset, strict=True))
             found, there = look_up(keys, keys + shift)
-            outputs[place] = inputs[places - 1 - place] = rows[there]
-            inputs[place] = outputs[places - 1 - place] = found[there]
+            met = there.nonzero()[:, 0]                                                     # (n,)
+            outputs[place] = inputs[places - 1 - place] = met
+            inputs[place] = outputs[places - 1 - place] = found[met]
         return KernelPairs(outputs, inputs, len(keys), len(keys), centre=places // 2)
 
     def _coarser(self) -> tuple[VoxelLevel, KernelPairs]:
@@ -135,12 +136,13 @@ class VoxelLevel:
         extent = tuple(side // 2 for side in self.extent)
         scene, places = self.coordinates[:, :1], self.coordinates[:, 1:]
         cells = torch.cat([scene, places // 2], dim=1)                                      # (X, 4)
-        kept = (cells[:, 1:] < cells.new_tensor(extent)).all(dim=1).nonzero()[:, 0]         # (n,)
+        kept = (~beyond(cells, extent)).nonzero()[:, 0]                                     # (n,)
         keys, _ = linear_keys(cells[kept], extent)
         distinct, parent = keys.unique(return_inverse=True)                                 # sorted
         coordinates = cells.new_empty(len(distinct), 4)
         coordinates[parent] = cells[kept]
-        place = (places[kept] % 2 * places.new_tensor([4, 2, 1])).sum(dim=1)                # (n,)
+        first, second, third = (places[kept] % 2).unbind(dim=1)
+        place = 4 * first + 2 * second + third                                              # (n,)
         members = [(place == number).nonzero()[:, 0] for number in range(8)]
         pairs = KernelPairs([parent[rows] for rows in members], [kept[rows] for rows in members], len(distinct), len(self))
         return VoxelLevel(coordinates, extent), pairs
@@ -152,7 +154,7 @@ def sorted_level(coordinates: Tensor, extent: Sequence[int]) -> tuple[VoxelLevel
     Raises:
         ValueError: a coordinate is negative or not below `extent`, or two voxels are the same.
     """
-    outside = ((coordinates < 0).any(dim=1) | (coordinates[:, 1:] >= coordinates.new_tensor(extent)).any(dim=1)).nonzero()
+    outside = ((coordinates < 0).any(dim=1) | beyond(coordinates, extent)).nonzero()
     if len(outside):
         scene, *place = coordinates[outside[0, 0]].tolist()
         raise ValueError(f'voxels must be in 0 .. {tuple(extent)} - 1, got {place} in scene {scene}')
@@ -161,6 +163,12 @@ def sorted_level(coordinates: Tensor, extent: Sequence[int]) -> tuple[VoxelLevel
     if len(twice):
         raise ValueError(f'voxels must be different, got {coordinates[order[twice[0, 0]]].tolist()} twice')
     return VoxelLevel(coordinates.long()[order], extent), order
+
+
+def beyond(coordinates: Tensor, extent: Sequence[int]) -> Tensor:
+    """Return which voxels (X, 4) do not lie below `extent` along each axis, (X,) bool."""
+    first, second, third = (coordinates[:, axis] >= side for axis, side in enumerate(extent, start=1))
+    return first | second | third
 
 
 def padded_extent(coordinates: Tensor, levels: int) -> tuple[int, int, int]:
