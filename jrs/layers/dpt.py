@@ -213,10 +213,12 @@ class DenseDecoder(DenseFusion):
         pixels, at_a_time = 4.0 * size[0] * size[1], min(views, self.views_at_a_time(device, size, views))
         first = self.scratch.output_conv1
         last = getattr(self.scratch, 'output_conv2', None)                      # geometry heads end with this
-        ending = 2.6 * first.out_channels if last is None else first.out_channels + 3 * last[0].out_channels + 4
+        ending, alive = 2.6 * first.out_channels, DECODER_MAPS * first.out_channels
+        if last is not None:                                                    # what it makes is rectified into a copy
+            width = last[0].out_channels
+            ending, alive = first.out_channels + 3 * width + 4, max(alive, first.out_channels + 2 * width)
         saved = (1.2 * first.in_channels + ending) * pixels
-        return HeadMemory(at_a_time * DECODER_MAPS * first.out_channels * pixels, saved,
-                          at_a_time if self.activation_checkpointing else None)
+        return HeadMemory(at_a_time * alive * pixels, saved, at_a_time if self.activation_checkpointing else None)
 
 
 class Scratch(nn.Module):

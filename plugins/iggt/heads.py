@@ -44,9 +44,9 @@ class IGGTPointHead(PointHead):
     def forward(self, features: FeatureTaps) -> tuple[Tensor, Tensor]:
         """Return points (B, V, H, W, 3) and their confidence > 1 (B, V, H, W), from four taps (B, V, P, dim_in)."""
         def finish(branches: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-            stages: list[Tensor] = []
-            fused = self.scratch.fuse(branches, stages=stages)
-            return self.scratch.output_conv2(self.enlarged(fused, features.image_size)), stages[0], stages[2]
+            stages, handed_over = [], (branches.pop(0) for _ in self.projects)  # nothing is held longer than it is read
+            self.scratch.fuse(handed_over, stages=stages)
+            return self.scratch.output_conv2(self.enlarged(stages.pop(), features.image_size)), stages[0], stages[2]
         maps, coarse, fine = self.read(features, finish)                        # (B, V, 4, H, W), (B, V, F, h, w) each
         features.leave(COARSE, coarse)
         features.leave(FINE, fine)

@@ -6,6 +6,7 @@ import torch
 from jrs.heads.depth import DepthHead
 from jrs.heads.points import PointHead
 from jrs.registry import HEADS, build
+from tests.heads._memory import alive_bytes
 from tests.heads._taps import permute, some_features
 from tests.seeded_weights import fill_module_
 
@@ -33,6 +34,13 @@ def test_depth_is_positive_and_confidence_above_one():
     depth, confidence = dense_head(DepthHead)(some_features())
     assert depth.shape == confidence.shape == (2, 3, 28, 42)
     assert (depth > 0).all() and (confidence > 1).all()
+
+
+@pytest.mark.parametrize('width', [16, 96])
+def test_narrow_decoders_take_the_memory_that_they_say(width):
+    head, features = DepthHead(16, features=width, out_channels=(8, 8, 8, 8)), some_features()
+    said = head.memory(6, (28, 42), torch.device('cpu')).chunk
+    assert said == pytest.approx(alive_bytes(head, features), rel=0.1)
 
 
 @DENSE_HEADS

@@ -162,9 +162,20 @@ def test_the_embedding_takes_the_memory_that_it_says(width, views, grid, options
     assert alive == pytest.approx(alive_bytes(part, features), rel=0.1)
 
 
+@pytest.mark.parametrize(('width', 'options'), [(16, {}), (64, {}), (32, dict(views_per_chunk=1))])
+def test_the_point_head_takes_the_memory_that_it_says(width, options):
+    views, size = 2, (112, 168)
+    part = HEADS.get('IGGTPointHead')(8, features=width, out_channels=(16, 16, 24, 24), **options)
+    features = FeatureTaps([torch.randn(1, views, 8 * 12, 8) for _ in range(4)], torch.arange(8 * 12), (8, 12), size)
+    features.wanted = frozenset(part.leaves)
+    said = part.memory(views, size, torch.device('cpu'))
+    assert said.chunk + views * said.outputs == pytest.approx(alive_bytes(part, features), rel=0.1)
+
+
 def test_the_whole_model_has_an_estimate_with_the_fusion_maps_that_stay():
     model = outline(load_config(ROOT / 'configs' / 'baselines' / 'iggt.py'))
-    assert model.point_head.memory(1, (56, 84), torch.device('cpu')).outputs == 4 * 17 * 4 * 6 * 256
+    points = 4 * 4 * 56 * 84
+    assert model.point_head.memory(1, (56, 84), torch.device('cpu')).outputs == points + 4 * 17 * 4 * 6 * 256
     one, two = (inference_memory(model, views, (392, 518), torch.device('cpu')).total for views in (10, 11))
     assert two - one > 4 * 17 * 28 * 37 * 256
 
