@@ -118,7 +118,8 @@ class MaskLogits:
     def _piece(self, targets: Tensor, valid: Tensor | None, elements: slice) -> tuple[Tensor, Tensor]:
         logits, target = self._made(elements), targets[:, elements]
         if valid is not None:
-            logits, target = logits[:, valid[elements]], target[:, valid[elements]]
+            counted = valid[elements].nonzero()[:, 0]                           # one wait for the device, not two
+            logits, target = logits[:, counted], target[:, counted]
         logits = real(logits)
         return logits, target.to(logits.dtype)
 

@@ -90,6 +90,10 @@ def test_a_method_on_points_waits_where_content_decides_and_copies_no_constants(
     assert sum(inference['syncs'].values()) < sum(training['syncs'].values())
 
 
+def test_hiding_unlikely_tokens_makes_nobody_wait(cases):
+    assert cases['masked']['noted']['syncs'] == {}
+
+
 def test_no_part_copies_constants_in_a_pass(cases):
     copied = {name: case['noted']['constants'] for name, case in cases.items() if case['noted']['constants']}
     assert set(copied) <= {'losses', 'metrics'}                 # the test's own inputs; choices that the host has made

@@ -50,13 +50,10 @@ class HideUnlikelyTokens:
 
         Tokens that are not patches are always seen. A query that would see no patch of any view sees all.
         """
-        patches = block.attn.k_proj(layer.tokens[:, layer.is_patch])                    # (B, patches, C)
-        similarity = block.attn.q_proj(queries) @ patches.transpose(1, 2)               # (B, Q, patches)
-        hidden = similarity.sigmoid() < self.threshold
-        hidden &= ~hidden.all(dim=-1, keepdim=True)
-        allowed = torch.ones(*hidden.shape[:2], layer.tokens.shape[1], dtype=torch.bool, device=hidden.device)
-        allowed[:, :, layer.is_patch] = ~hidden
-        return allowed
+        similarity = block.attn.q_proj(queries) @ block.attn.k_proj(layer.tokens).transpose(1, 2)       # (B, Q, T)
+        unlikely = similarity.sigmoid() < self.threshold
+        sees_nothing = (unlikely | ~layer.is_patch).all(dim=-1, keepdim=True)           # (B, Q, 1)
+        return ~(unlikely & layer.is_patch) | sees_nothing
 
 
 @QUERIES.register_module()
