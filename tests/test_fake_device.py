@@ -35,7 +35,7 @@ POINTS_WAITS = {                               # a method on points, two levels;
     'nonzero plugins/point_clouds/voxels.py:_coarser': 1,
     'unique plugins/point_clouds/voxels.py:_coarser': 1,
     'nonzero plugins/point_clouds/voxels.py:<listcomp>': 8,     # the members of cells
-    'bincount plugins/point_clouds/voxels.py:_group': 4,        # not on CUDA
+    'bincount plugins/point_clouds/voxels.py:_group': 2,        # not on CUDA
     'bincount plugins/point_clouds/pooling.py:points_per_superpoint': 6,
     'item plugins/point_clouds/batch.py:superpoint_mode': 1,
     'unique plugins/point_clouds/batch.py:superpoint_mode': 1,
