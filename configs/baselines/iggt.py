@@ -42,16 +42,18 @@ parameter_groups = dict(
 train = dict(
     iterations=40000, warmup=0.05, final_lr_factor=1e-3, clip_norm=1.0, accumulate=None,          # as SegVGGT's here
     workers=8, validate_every=4000, save_every=500, log_every=50)
+_fresh = dict(pull_push=dict(pull=0.5))             # ours: with 2 a head from random numbers stays at one point (README)
 profiles = dict(                                    # a part head is as wide as the point head that it reads
     rooms=dict(
         model=dict(
             point_head=dict(features=16, out_channels=(16, 16, 24, 24), views_per_chunk=24, activation_checkpointing=False),
             feature_head=dict(cross_heads=2, window_heads=2), teacher=dict(_delete_=True, type='GroundTruthTeacher'),
-            backbone=dict(lora=None), postprocessor=dict(min_samples=20, min_cluster_size=100)),
+            losses=_fresh, backbone=dict(lora=None), postprocessor=dict(min_samples=20, min_cluster_size=100)),
         batches=dict(views=(2, 8)), parameter_groups=dict(new=dict(lr=2e-3), pretrained=dict(lr=1e-3))),
     rooms_small=dict(model=dict(
         point_head=dict(features=32, out_channels=(32, 32, 48, 48), views_per_chunk=96, activation_checkpointing=False),
-        feature_head=dict(cross_heads=4, window_heads=4), postprocessor=dict(min_samples=20, min_cluster_size=100))),
+        feature_head=dict(cross_heads=4, window_heads=4), losses=_fresh,
+        postprocessor=dict(min_samples=20, min_cluster_size=100))),
     debug=dict(
         model=dict(
             point_head=dict(features=8, out_channels=(8, 8, 8, 8), activation_checkpointing=False),

@@ -91,6 +91,18 @@ def test_one_scene_has_one_sample_and_each_instance_is_in_it():
     assert loss(pull=0.0, samples=64)(features, target(masks)) > 0                      # pixels of both were drawn
 
 
+def test_an_embedding_that_knows_nothing_is_not_best_at_one_point_on_the_rooms():
+    torch.manual_seed(0)
+    one, spread = torch.ones(8, 2, 16, 16), torch.randn(8, 2, 16, 16)
+    masks = torch.zeros(2, 2, 16, 16, dtype=torch.bool)
+    masks[0, :, :8], masks[1, :, 8:] = True, True
+    for profile, better in (('paper', one), ('rooms', spread), ('rooms_small', spread)):
+        part = loss(**{name: value for name, value in load_config(CONFIG, profile).model.losses.pull_push.items()
+                       if name != 'type'})
+        at_one, apart = (float(part(F.normalize(x, dim=0).transpose(0, 1), target(masks))) for x in (one, spread))
+        assert (apart < at_one) == (better is spread), profile
+
+
 # The windows
 
 def test_windows_are_tiles_in_reading_order_and_go_back():
