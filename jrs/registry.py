@@ -172,7 +172,7 @@ def registering_as(owner: str):
 
 
 def build(slot: Slot, cfg: Any, path: str, **offers: Any) -> Any:
-    """Build the part that `cfg` describes.
+    """Build the part that `cfg` describes; the random numbers that it starts from are those of its path (`own_draws`).
 
     Args:
         slot: the registry to look in.
@@ -200,7 +200,9 @@ def build(slot: Slot, cfg: Any, path: str, **offers: Any) -> Any:
     missing = [name for name in required_keys(part) if name not in arguments]
     if missing:
         raise ConfigError(f'{path}: {part_name(part)} needs {", ".join(map(repr, missing))}, which the config does not set.')
-    return _checked(part(**arguments), slot, path)
+    from jrs.draws import own_draws  # torch, which whoever only looks names up does without
+    with own_draws(path):
+        return _checked(part(**arguments), slot, path)
 
 
 def _checked(part: Any, slot: Slot, path: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {'registry', 'plugins', 'discovery', 'signatures', 'hookspecs', 'contracts', 'structures', 'masks', 'benchmarks',
-     'config', 'inheritance', 'profiles', 'schema', 'errors', 'launch', 'finite', 'places', 'opencv'},
+     'config', 'inheritance', 'profiles', 'schema', 'errors', 'launch', 'finite', 'places', 'opencv', 'draws'},
     {'geometry', 'layers', 'functional', 'io'},
     {'backbones', 'queries', 'heads', 'matching', 'losses', 'alignment', 'postprocess', 'evaluation', 'datasets', 'synth',
      'visualization'},

@@ -25,6 +25,7 @@ from jrs.io.atomic import atomic_write
 RECORD_FILE = 'run.json'
 METRICS_FILE = 'metrics.jsonl'
 UNKNOWN = 'unknown'
+DRAWS = 'by part'                                      # what a run starts from (`jrs.draws`); None = one sequence for all
 CLOCKS = {'hours': time.monotonic, 'cpu_hours': time.process_time}      # seconds each
 SPENT = (*CLOCKS, 'peak_memory_gb')                    # over all resumes
 
@@ -47,7 +48,8 @@ def start_record(work_dir: Path, command: list[str], model: nn.Module, resume: b
     earlier = [*before.get('earlier', []), last] if before else []
     _write(work_dir, dict(
         finished=False, **{name: before.get(name, 0.0) for name in SPENT}, **state,
-        command=command, earlier=earlier, **split, python=platform.python_version(), machine=platform.platform(),
+        command=command, earlier=earlier, **split, draws=before.get('draws') if before else DRAWS,
+        python=platform.python_version(), machine=platform.platform(),
         cores=os.cpu_count(), memory_gb=_memory_gb(), device=device_name(next(model.parameters()).device),
         parameters=_parameters(model), device_settings=dict(settings or {}), environment=environment_variables(),
         versions=dict(sorted((item.name.lower(), item.version) for item in distributions()))))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from jrs.draws import made_alone
 from jrs.errors import ConfigError
 from jrs.layers.block import Block
 from jrs.layers.cross_attention import CrossBlock
@@ -103,10 +104,11 @@ class InsertedQueries(nn.Module):
         self.self_layers = self.cross_layers if self_insertion is None else chosen_layers(
             self_insertion, num_layers, 'model.queries.self_insertion')
         self.tokens = nn.Parameter(torch.randn(1, num_queries, dim) * token_std)        # (1, Q, C)
-        self.cross_blocks = nn.ModuleDict({str(layer): CrossBlock(dim, num_heads, mlp_ratio, init_values)
-                                           for layer in self.cross_layers})
-        self.self_blocks = nn.ModuleDict({str(layer): Block(dim, num_heads, self_mlp_ratio, qk_norm=True,
-                                                            init_values=init_values) for layer in self.self_layers})
+        self.cross_blocks = nn.ModuleDict(made_alone(
+            'cross_blocks', self.cross_layers, lambda: CrossBlock(dim, num_heads, mlp_ratio, init_values)))
+        self.self_blocks = nn.ModuleDict(made_alone(
+            'self_blocks', self.self_layers, lambda: Block(dim, num_heads, self_mlp_ratio, qk_norm=True,
+                                                           init_values=init_values)))
         self.projection = nn.Linear(dim, embedding_dim)
         self.hide = _masked_attention(mask_attention)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jrs.draws import made_alone
 from jrs.errors import ConfigError, find_named
 from jrs.registry import QUERIES
 from jrs.structures import FeatureTaps, LayerState, QueryPredictions
@@ -131,7 +132,8 @@ class MaskDecoder(nn.Module):
                                              for dim in tap_dims[:used])
         self.level_embedding = nn.Parameter(torch.randn(used, width))
         self.kept_channels = (3 * layers + used) * width        # per token, for the backward pass: keys, values, their input
-        self.layers = nn.ModuleList(DecoderLayer(width, num_heads, hidden) for _ in range(layers))
+        self.layers = nn.ModuleList(made_alone('layers', range(layers),
+                                               lambda: DecoderLayer(width, num_heads, hidden)).values())
         self.norm = nn.LayerNorm(width)
         self.projection = mask_projection(width, embedding_dim, mask_layers)
 

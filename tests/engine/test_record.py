@@ -38,7 +38,7 @@ def test_a_finished_run_names_code_machine_and_versions_and_what_it_took(run):
     assert found['finished'] is True and 0 < found['hours'] < 0.1 and 0.05 < found['peak_memory_gb'] < 20
     assert 0 < found['cpu_hours'] < 0.1
     assert found['cores'] >= 1 and found['memory_gb'] > 1 and found['device'].startswith(('cpu: ', 'NVIDIA'))
-    assert {'torch', 'mmengine', 'numpy', 'tensorboard'} <= set(found['versions'])
+    assert {'torch', 'mmengine', 'numpy', 'tensorboard'} <= set(found['versions']) and found['draws'] == 'by part'
     assert found['command'][:2] == ['tools/train.py', str(NO_FADA)] and {'commit', 'dirty', 'diff_sha256'} <= set(found)
 
 
@@ -54,10 +54,12 @@ def test_a_resumed_run_adds_its_hours_keeps_its_first_command_and_validates_agai
     rows = [json.loads(line) for line in scores.splitlines()]
     assert [row['iteration'] for row in rows] == [2, 4] and 0 < rows[0]['depth/abs_rel'] and 'NaN' not in scores
     first = read_record(run)
-    (run / record.RECORD_FILE).write_text(json.dumps(first | dict(hours=5.0, cpu_hours=3.0, peak_memory_gb=100.0)))
+    before = {name: value for name, value in first.items() if name != 'draws'}      # of a run from before they were by part
+    (run / record.RECORD_FILE).write_text(json.dumps(before | dict(hours=5.0, cpu_hours=3.0, peak_memory_gb=100.0)))
     assert command('train', *words(debug_data, run, '--resume')) == 0
     found = read_record(run)
     assert 5 < found['hours'] < 5.1 and 3 < found['cpu_hours'] < 3.1 and found['peak_memory_gb'] == 100 and found['finished']
+    assert found['draws'] is None
     assert (run / record.METRICS_FILE).read_text() == scores
     assert [before['command'] for before in found['earlier']] == [first['command']] and '--resume' in found['command']
 
