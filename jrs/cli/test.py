@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     add_config_options(options)
     options.add_argument('checkpoint', help=f'weights (.safetensors, .pth), or the word {UNTRAINED!r}')
     add_copy_option(options)
-    options.add_argument('--out', type=Path, help='folder for results.json and results.csv; default: beside the checkpoint')
+    options.add_argument('--out', type=Path, help='folder for results.json, results.csv and the matches of each scene '
+                         '(instance_matches.npz); default: beside the checkpoint')
     options.add_argument('--transfer-rules', nargs='+', default=[], metavar='RULE', help='score the same predictions, '
                          'and the oracle, by further rules that bring masks to the mesh: `all` that the transfer offers, or '
                          'what a rule changes of it, argument=value joined by `+`; printed as a table, and `transfer_rules` '
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Score, print the table, write JSON and CSV."""
+    """Score, print the table; write JSON, CSV, and the matches of scenes that intervals are made of."""
     args = parser().parse_args(argv)
     cfg = config_from(args)
     say_notes(args)
@@ -199,13 +200,17 @@ def score(cfg: Config, checkpoint: str | None, out: Path, launcher: str | None =
     record |= dict(device_settings=device_record(cfg), hours=(time.monotonic() - start) / 3600,
                    scenes=getattr(dataset, 'metainfo', {}).get('scene_names', []), left_out=left_aside(dataset),
                    transfer_rules=[row for metric in evaluator.metrics for row in getattr(metric, 'by_rule', ())],
+                   kept={metric.prefix: metric.kept for metric in evaluator.metrics if getattr(metric, 'kept', None)},
                    peak_memory_gb=peak_memory_gb(next(model.parameters()).device))
     return metrics, evaluator.describe(), record
 
 
 def write_results(out: Path, metrics: dict[str, float], facts: dict, record: dict) -> None:
-    """Write `results.json` (NaN as null; with the record of the run) and `results.csv`, atomically."""
+    """Write `results.json` (NaN as null; with the record of the run), `results.csv` and matches of scenes, atomically."""
+    from jrs.evaluation.kept import MATCHES_FILE, write_matches
     from jrs.io.atomic import atomic_write
+    for prefix, kept in record.pop('kept', {}).items():
+        write_matches(out / f'{prefix}_{MATCHES_FILE}', kept)
     plain = _without_nan(metrics)
     rows = [row | {'numbers': _without_nan(row['numbers'])} for row in record.pop('transfer_rules', ())]
     record |= {'transfer_rules': rows} if rows else {}

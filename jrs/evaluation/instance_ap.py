@@ -16,6 +16,7 @@ from jrs.errors import DataError
 
 IDS_PER_CLASS = 1000                       # vertex id = class id * 1000 + instance number
 AGNOSTIC_NAME = 'class_agnostic'
+MOST_AT_ONCE = 2**21                       # entries of all pools together that are added up at once
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class SceneMatches:
     pair_prediction: np.ndarray
     pair_intersection: np.ndarray
 
+    @property
+    def pair_iou(self) -> np.ndarray:
+        """The overlap of each pair, (E,) in (0, 1]."""
+        union = self.object_size[self.pair_object] + self.size[self.pair_prediction] - self.pair_intersection
+        return self.pair_intersection / union
+
     def merge_classes(self) -> SceneMatches:
         """Return the class-agnostic scene: objects of one class, predictions whatever their label; void unchanged."""
         return replace(self, object_class=np.zeros_like(self.object_class),
@@ -63,6 +70,16 @@ class SceneMatches:
                        size=self.size[kept], void=self.void[kept], pair_object=self.pair_object[pairs],
                        pair_prediction=new_position[self.pair_prediction[pairs]],
                        pair_intersection=self.pair_intersection[pairs])
+
+    def read_pairs(self, min_region: int) -> SceneMatches:
+        """Return the scene with the pairs alone that a score may read: of one class, over IoU 0.25 or of small objects."""
+        read = self.object_class[self.pair_object] == self.prediction_class[self.pair_prediction]
+        read &= (self.pair_iou > LOOSE_THRESHOLD) | (self.object_size[self.pair_object] < min_region)
+        return self._of_pairs(read)
+
+    def _of_pairs(self, chosen: np.ndarray) -> SceneMatches:
+        return replace(self, pair_object=self.pair_object[chosen], pair_prediction=self.pair_prediction[chosen],
+                       pair_intersection=self.pair_intersection[chosen])
 
 
 @dataclass(frozen=True)
@@ -91,19 +108,18 @@ class AveragePrecision:
     @property
     def per_class(self) -> dict[str, np.ndarray]:
         """`AP`, `AP50` and `AP25` of each class, (K,) each."""
-        return {'AP': self.ap_per_overlap[:, :-1].mean(axis=1), 'AP50': self.ap_per_overlap[:, 0],
-                'AP25': self.ap_per_overlap[:, -1]}
+        return _measures(self.ap_per_overlap)
 
     @property
     def means(self) -> dict[str, float]:
         """`AP`, `AP50` and `AP25`: means over the classes that are not NaN; NaN where all are."""
-        return {name: _nan_mean(values) for name, values in self.per_class.items()}
+        return {name: float(_nan_mean(values)) for name, values in self.per_class.items()}
 
     @property
     def split_means(self) -> dict[str, dict[str, float]]:
         """The same means over head, common and tail classes."""
         rows = {name: np.isin(self.class_ids, ids) for name, ids in self.splits.items()}
-        return {name: {key: _nan_mean(values[chosen]) for key, values in self.per_class.items()}
+        return {name: {key: float(_nan_mean(values[chosen])) for key, values in self.per_class.items()}
                 for name, chosen in rows.items()}
 
     @property
@@ -154,22 +170,50 @@ def evaluate(scenes: Sequence[SceneMatches], benchmark: Benchmark, class_agnosti
         class_agnostic: merge all instance classes into one and ignore the labels of predictions (section 5).
         include_095: also average over IoU 0.95, the literal reading of the paper; the official programs do not.
     """
-    extra = (STRICTEST_THRESHOLD,) if include_095 else ()
-    overlaps = np.array((*benchmark.iou_thresholds, *extra, LOOSE_THRESHOLD))
+    overlaps = _overlaps(benchmark, include_095)
+    once = np.ones((1, len(scenes)), dtype=np.int64)
+    ap = _pooled(scenes, benchmark, overlaps, once, class_agnostic)[0]
+    if class_agnostic:
+        return AveragePrecision((0,), (AGNOSTIC_NAME,), overlaps, ap, {})
+    return AveragePrecision(benchmark.class_ids, benchmark.class_names, overlaps, ap, benchmark.splits)
+
+
+def resampled(scenes: Sequence[SceneMatches], benchmark: Benchmark, times: np.ndarray, class_agnostic: bool = False,
+              include_095: bool = False) -> dict[str, np.ndarray]:
+    """Return `AP`, `AP50` and `AP25`, (B,) each: the means that `evaluate` gives of B draws out of S scenes.
+
+    Args:
+        scenes, benchmark, class_agnostic, include_095: as for `evaluate`.
+        times: (B, S) whole numbers, how often a draw has each scene.
+    """
+    ap = _pooled(scenes, benchmark, _overlaps(benchmark, include_095), times, class_agnostic)          # (B, K, T)
+    return {name: _nan_mean(values) for name, values in _measures(ap).items()}
+
+
+def _overlaps(benchmark: Benchmark, include_095: bool) -> np.ndarray:
+    return np.array((*benchmark.iou_thresholds, *((STRICTEST_THRESHOLD,) if include_095 else ()), LOOSE_THRESHOLD))
+
+
+def _measures(ap: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `AP`, `AP50` and `AP25` (..., K) of AP (..., K, T) per overlap."""
+    return {'AP': ap[..., :-1].mean(axis=-1), 'AP50': ap[..., 0], 'AP25': ap[..., -1]}
+
+
+def _pooled(scenes: Sequence[SceneMatches], benchmark: Benchmark, overlaps: np.ndarray, times: np.ndarray,
+            class_agnostic: bool) -> np.ndarray:
+    """Return AP (B, K, T) at each overlap of B pools, which have the scenes so many `times` (B, S)."""
     if class_agnostic:
         scenes = [scene.merge_classes() for scene in scenes]
     num_classes = 1 if class_agnostic else benchmark.num_classes
     pool = [_candidates(scene, benchmark.min_region) for scene in scenes]
-    has_object = _occurs([candidates.scene.object_class[candidates.counted] for candidates in pool], num_classes)
-    has_prediction = _occurs([scene.prediction_class for scene in scenes], num_classes)
-    ap = np.full((num_classes, len(overlaps)), np.nan)
+    has_object = _occurs([candidates.scene.object_class[candidates.counted] for candidates in pool], times, num_classes)
+    has_prediction = _occurs([scene.prediction_class for scene in scenes], times, num_classes)
+    ap = np.full((len(times), num_classes, len(overlaps)), np.nan)
     for column, threshold in enumerate(overlaps):
         entries = [_entries(candidates, threshold) for candidates in pool]
-        ap[has_object, column] = _average_precisions(entries, np.flatnonzero(has_object & has_prediction),
-                                                     num_classes)[has_object]
-    if class_agnostic:
-        return AveragePrecision((0,), (AGNOSTIC_NAME,), overlaps, ap, {})
-    return AveragePrecision(benchmark.class_ids, benchmark.class_names, overlaps, ap, benchmark.splits)
+        found = _average_precisions(entries, has_object & has_prediction, times)
+        ap[..., column] = np.where(has_object, found, np.nan)
+    return ap
 
 
 def _check_scene(vertex_ids, masks, labels, scores, excluded) -> None:
@@ -228,14 +272,11 @@ class _Candidates:
 
 
 def _candidates(scene: SceneMatches, min_region: int) -> _Candidates:
-    same = scene.object_class[scene.pair_object] == scene.prediction_class[scene.pair_prediction]
-    pair_object, pair_prediction = scene.pair_object[same], scene.pair_prediction[same]
-    intersection = scene.pair_intersection[same]
-    union = scene.object_size[pair_object] + scene.size[pair_prediction] - intersection
+    same = scene._of_pairs(scene.object_class[scene.pair_object] == scene.prediction_class[scene.pair_prediction])
     counted = scene.object_size >= min_region
-    small = np.where(counted[pair_object], 0, intersection)
-    on_small = np.bincount(pair_prediction, weights=small, minlength=len(scene.size))
-    return _Candidates(scene, pair_object, pair_prediction, intersection / union, counted,
+    small = np.where(counted[same.pair_object], 0, same.pair_intersection)
+    on_small = np.bincount(same.pair_prediction, weights=small, minlength=len(scene.size))
+    return _Candidates(scene, same.pair_object, same.pair_prediction, same.pair_iou, counted,
                        (scene.void + on_small) / scene.size)
 
 
@@ -279,18 +320,24 @@ def _match(candidates: _Candidates, hit: np.ndarray) -> tuple[dict[int, float], 
     return found, further
 
 
-def _average_precisions(entries: list[tuple], chosen: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the AP (num_classes,) of the `chosen` classes, 0 for the others; scenes are pooled."""
-    result = np.zeros(num_classes)
-    if len(chosen) == 0:
+def _average_precisions(entries: list[tuple], chosen: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return the AP (B, K) of the `chosen` classes (B, K) of pools that have scenes `times` (B, S); 0 of the others."""
+    result = np.zeros(chosen.shape)
+    if not chosen.any():
         return result
     classes, scores, true, missed = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    scene, missed_in = (np.repeat(np.arange(len(entries)), [len(part[place]) for part in entries]) for place in (0, 3))
     order = np.argsort(classes, kind='stable')
-    classes, scores, true = classes[order], scores[order], true[order]
-    start, stop = np.searchsorted(classes, chosen), np.searchsorted(classes, chosen, side='right')
-    num_missed = np.bincount(missed, minlength=num_classes)
-    for index, first, last in zip(chosen, start, stop, strict=True):
-        result[index] = area_under_curve(scores[first:last], true[first:last], int(num_missed[index]))
+    classes, scores, true, scene = classes[order], scores[order], true[order], scene[order]
+    missed_of = np.zeros((len(entries), chosen.shape[1]), dtype=np.int64)                   # (S, K)
+    np.add.at(missed_of, (missed_in, missed), 1)
+    num_missed = times @ missed_of                                                          # (B, K)
+    for index in np.flatnonzero(chosen.any(axis=0)):
+        first, last = np.searchsorted(classes, index), np.searchsorted(classes, index, side='right')
+        rows = max(1, MOST_AT_ONCE // max(1, last - first))
+        areas = [areas_under_curves(scores[first:last], true[first:last], num_missed[start:start + rows, index],
+                                    times[start:start + rows, scene[first:last]]) for start in range(0, len(times), rows)]
+        result[:, index] = np.where(chosen[:, index], np.concatenate(areas), 0)
     return result
 
 
@@ -302,26 +349,47 @@ def area_under_curve(scores: np.ndarray, true: np.ndarray, num_missed: int) -> f
         true: (n,) bool, whether the entry is a found object.
         num_missed: objects that no entry found.
     """
+    return float(areas_under_curves(scores, true, np.array([num_missed]), np.ones((1, len(scores)), dtype=np.int64))[0])
+
+
+def areas_under_curves(scores: np.ndarray, true: np.ndarray, num_missed: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return the `area_under_curve` (B,) of B pools of the same entries.
+
+    Args:
+        scores, true: (n,) as there.
+        num_missed: (B,) objects that no entry found.
+        times: (B, n) whole numbers, how often a pool has each entry. One without any has the area 0.
+    """
     if len(scores) == 0:
-        return 0.0
+        return np.zeros(len(times))
     order = np.argsort(scores, kind='stable')
-    sorted_scores, sorted_true = scores[order], true[order]
+    sorted_scores, sorted_true, sorted_times = scores[order], true[order], times[:, order]
     first = np.concatenate(([0], np.flatnonzero(sorted_scores[1:] != sorted_scores[:-1]) + 1))   # of each distinct score
-    num_true = int(sorted_true.sum())
-    positives = num_true - (np.cumsum(sorted_true) - sorted_true)[first]
-    precision = np.concatenate((positives / (len(scores) - first), [1.0]))
-    recall = positives / (num_true + num_missed)
-    extended = np.concatenate((recall[:1], recall, [0.0, 0.0]))                        # ends at recall 0, and stays there
-    return float(np.dot(precision, 0.5 * (extended[:-2] - extended[2:])))
+    entries, positives = (_from_place(counts)[:, first] for counts in (sorted_times, sorted_times * sorted_true))   # (B, m)
+    # An operating point that a pool does not have is the next one again; behind its last one the curve has ended.
+    precision = np.where(entries > 0, positives / np.maximum(entries, 1), 1.0)
+    precision = np.pad(precision, ((0, 0), (0, 1)), constant_values=1.0)
+    recall = positives / np.maximum(positives[:, :1] + num_missed[:, None], 1)
+    extended = np.pad(np.concatenate((recall[:, :1], recall), axis=1), ((0, 0), (0, 2)))    # ends at recall 0, and stays
+    steps = 0.5 * (extended[:, :-2] - extended[:, 2:])
+    return np.array([np.dot(heights, widths) for heights, widths in zip(precision, steps, strict=True)])
 
 
-def _occurs(classes: list[np.ndarray], num_classes: int) -> np.ndarray:
-    occurs = np.zeros(num_classes, dtype=bool)
-    for present in classes:
-        occurs[present[present >= 0]] = True
-    return occurs
+def _from_place(counts: np.ndarray) -> np.ndarray:
+    """Return the sums of (B, n) from each place on to the end."""
+    return np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
 
 
-def _nan_mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else float('nan')
+def _occurs(classes: list[np.ndarray], times: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return whether each pool has a class (B, K), of the classes of S scenes that are pooled `times` (B, S); -1 is none."""
+    occurs = np.zeros((len(classes), num_classes), dtype=np.int64)
+    for scene, present in zip(occurs, classes, strict=True):
+        scene[present[present >= 0]] = 1
+    return times @ occurs > 0
+
+
+def _nan_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of what is finite along the last axis; NaN where nothing is."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=-1)
+    return np.where(count > 0, np.where(finite, values, 0).sum(axis=-1) / np.maximum(count, 1), np.nan)

@@ -22,6 +22,7 @@ from jrs.errors import ConfigError, DataError, NotMeasured
 from jrs.evaluation.cameras import camera_scores
 from jrs.evaluation.depth import SCALES, depth_errors, scale_estimator
 from jrs.evaluation.instance_ap import AveragePrecision, SceneMatches, assign, evaluate
+from jrs.evaluation.kept import AGNOSTIC, AWARE, KeptMatches, keep_matches
 from jrs.evaluation.rules import OWN, build_rules
 from jrs.evaluation.saving import ONCE, check_names, save_predictions
 from jrs.finite import refuse_nonfinite
@@ -51,6 +52,7 @@ class SceneMetric(BaseMetric):
     """
 
     not_measured = ''
+    scored_names: Sequence[str] = ()                       # of the scenes, of the process that computes
     trained_names: frozenset[str] | None = None            # of a model whose classes are words; None = all were trained
 
     @property
@@ -92,7 +94,8 @@ class SceneMetric(BaseMetric):
         if reasons:
             print_log(f'{type(self).__name__}: {self.not_measured}', 'current', logging.WARNING)
             return {}
-        return self.summarise([scenes[name] for name in sorted(scenes)])
+        self.scored_names = sorted(scenes)
+        return self.summarise([scenes[name] for name in self.scored_names])
 
     def rules(self) -> dict[str, str]:
         """Return `describe()`, and that nothing was measured where that is so."""
@@ -139,6 +142,7 @@ class InstanceAPMetric(SceneMetric):
 
     Attributes:
         by_rule: after `evaluate`, of the process that computes: a row per transfer, its own first, where there are `rules`.
+        kept: then, too: the matches of every scene by `transfer`.
     """
 
     default_prefix = 'instance'
@@ -160,6 +164,7 @@ class InstanceAPMetric(SceneMetric):
         self.predictions = None if predictions is None else Path(predictions)
         self.reads_maps = ('instance_ids',) if oracle else ()
         self.views_per_scene, self.truth, self.ranking, self.by_rule = 'no scene scored yet', {}, {}, []
+        self.kept: KeptMatches | None = None
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -257,6 +262,9 @@ class InstanceAPMetric(SceneMetric):
         self.truth = {'ground_truth': ' and '.join(sources)} if sources else {}
         rankings = sorted({scene['ranking'] for scene in scenes} - {''})
         self.ranking = {'ranking': ' and '.join(rankings)} if rankings else {}
+        kinds = [kind for kind, on in ((AWARE, self.class_aware), (AGNOSTIC, self.class_agnostic)) if on]
+        self.kept = keep_matches(self.scored_names, self.benchmark, self.include_095,
+                                 {kind: [scene[kind] for scene in scenes] for kind in kinds})
         numbers = {'scenes': float(len(scenes)), **self._numbers(scenes)}
         self.by_rule = [self._row(OWN, self.transfer, numbers)] if self.beside else []
         for rule in self.beside:

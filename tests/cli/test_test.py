@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from jrs.evaluation.kept import read_matches
 from jrs.models.segvggt import SegVGGT
 from jrs.report.transfer_rules import text_lines
 from tests._data import MAIN, command
@@ -38,6 +40,16 @@ def test_rules_of_transfer_make_one_table_and_leave_the_other_numbers(scored):
     assert rows[2]['transfer']['superpoint_vote'] == 'observed'
     assert all(record['metrics'][f'instance/{name}'] == value for name, value in rows[0]['numbers'].items())
     assert not any('rule/' in name for name in record['metrics']) and 'rule/' not in (scored / 'out/results.csv').read_text()
+
+
+def test_the_matches_of_the_scenes_score_to_the_numbers_of_the_test(scored):
+    record = json.loads((scored / 'out/results.json').read_text())
+    kept = read_matches(scored / 'out/instance_matches.npz')
+    assert kept.names == record['scenes'] and (scored / 'out/instance_matches.npz').stat().st_size < 2e4
+    numbers = kept.resampled(np.ones((1, len(kept.names)), dtype=int))
+    assert {f'instance/{name}': value for name, (value,) in numbers.items()} == pytest.approx(
+        {name: record['metrics'][name] for name in record['metrics'] if name[9:] in numbers}, abs=1e-12)
+    assert len(numbers) == 6
 
 
 def test_the_table_names_the_rule_of_every_number():

@@ -5,7 +5,7 @@ import pytest
 
 from jrs.benchmarks import get_benchmark
 from jrs.errors import DataError
-from jrs.evaluation.instance_ap import area_under_curve, assign, evaluate
+from jrs.evaluation.instance_ap import area_under_curve, assign, evaluate, resampled
 
 BENCHMARK = get_benchmark('scannet20')
 CHAIR, TABLE = 5, 7
@@ -33,7 +33,7 @@ def _of_class(result, class_id):
     return {name: values[row] for name, values in result.per_class.items()}
 
 
-def _random_scene(seed, num_points=3000, num_predictions=25):
+def random_scene(seed, num_points=3000, num_predictions=25):
     rng = np.random.default_rng(seed)
     edges = np.sort(rng.choice(num_points, 9, replace=False))
     vertex_ids = np.zeros(num_points, dtype=np.int64)
@@ -113,7 +113,7 @@ def test_classes_do_not_interact():
 @pytest.mark.parametrize('seed', range(5))
 @pytest.mark.parametrize('agnostic', [False, True])
 def test_only_the_order_of_scores_matters(seed, agnostic):
-    ids, masks, labels, scores = _random_scene(seed)
+    ids, masks, labels, scores = random_scene(seed)
     results = [evaluate([assign(ids, masks, labels, changed, BENCHMARK)], BENCHMARK, agnostic)
                for changed in (scores, np.exp(scores), 1e9 * scores - 5)]
     for result in results[1:]:
@@ -122,7 +122,7 @@ def test_only_the_order_of_scores_matters(seed, agnostic):
 
 
 def test_the_literal_reading_adds_one_stricter_threshold():
-    ids, masks, labels, scores = _random_scene(1)
+    ids, masks, labels, scores = random_scene(1)
     scenes = [assign(ids, masks, labels, scores, BENCHMARK)]
     nine, ten = evaluate(scenes, BENCHMARK), evaluate(scenes, BENCHMARK, include_095=True)
     assert len(ten.overlaps) == len(nine.overlaps) + 1 and ten.overlaps[-2] == pytest.approx(0.95)
@@ -131,7 +131,7 @@ def test_the_literal_reading_adds_one_stricter_threshold():
 
 
 def test_statistics_do_not_grow_with_points():
-    ids, masks, labels, scores = _random_scene(2)
+    ids, masks, labels, scores = random_scene(2)
     often, more_often = (assign(np.repeat(ids, times), np.repeat(masks, times, axis=1), labels, scores, BENCHMARK)
                          for times in (100, 200))                                # every mask is large enough
     for name, values in vars(often).items():
@@ -140,7 +140,7 @@ def test_statistics_do_not_grow_with_points():
 
 
 def test_packed_masks_are_the_same_masks():
-    ids, masks, labels, scores = _random_scene(3, num_points=3001)
+    ids, masks, labels, scores = random_scene(3, num_points=3001)
     for plain, packed in zip(vars(assign(ids, masks, labels, scores, BENCHMARK)).values(),
                              vars(assign(ids, np.packbits(masks, axis=1), labels, scores, BENCHMARK)).values(),
                              strict=True):
@@ -148,7 +148,7 @@ def test_packed_masks_are_the_same_masks():
 
 
 def test_excluded_vertices_are_deleted_vertices():
-    ids, masks, labels, scores = _random_scene(4)
+    ids, masks, labels, scores = random_scene(4)
     excluded = np.arange(0, 3000, 3)
     keep = np.setdiff1d(np.arange(3000), excluded)
     with_mask = assign(ids, masks, labels, scores, BENCHMARK, excluded)
@@ -158,7 +158,7 @@ def test_excluded_vertices_are_deleted_vertices():
 
 
 def test_keeping_rows_is_never_having_had_the_others():
-    ids, masks, labels, scores = _random_scene(5)
+    ids, masks, labels, scores = random_scene(5)
     rows = np.array([20, 3, 4, 11])
     kept = assign(ids, masks, labels, scores, BENCHMARK).keep_rows(rows)
     rows = np.sort(rows)
@@ -186,3 +186,27 @@ def test_input_that_does_not_fit_is_refused(change, message):
              'scores': np.array([0.5, 0.5]), 'benchmark': BENCHMARK}
     with pytest.raises(DataError, match=message):
         assign(**(given | change))
+
+
+@pytest.mark.parametrize('class_agnostic', [False, True])
+def test_a_draw_of_scenes_scores_as_the_scenes_that_it_has_as_often_as_it_has_them(class_agnostic):
+    scenes = [assign(*random_scene(seed), BENCHMARK) for seed in range(4)]
+    times = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 0, 3, 1], [0, 4, 0, 0], [0, 0, 0, 0]])
+    found = resampled(scenes, BENCHMARK, times, class_agnostic)
+    for draw, often in enumerate(times[:-1]):
+        pool = [scene for scene, count in zip(scenes, often, strict=True) for _ in range(count)]
+        means = evaluate(pool, BENCHMARK, class_agnostic).means
+        assert {name: values[draw] for name, values in found.items()} == pytest.approx(means, abs=1e-12)
+    assert all(np.isnan(values[-1]) for values in found.values()) and len(set(found['AP25'][:-1])) == 4
+
+
+def test_pairs_that_no_score_reads_can_go():
+    scenes = [assign(*random_scene(seed), BENCHMARK) for seed in range(3)]
+    scenes.append(assign(_ids((5001, 60), (5002, 90), (0, 200)), _masks(350, (0, 140), (0, 65), (150, 350)),
+                         np.full(3, CHAIR), np.arange(3.0), BENCHMARK))                   # on objects too small to count
+    for agnostic in (False, True):
+        whole = [scene.merge_classes() for scene in scenes] if agnostic else scenes
+        fewer = [scene.read_pairs(BENCHMARK.min_region) for scene in whole]
+        assert sum(len(scene.pair_object) for scene in fewer) < 0.7 * sum(len(scene.pair_object) for scene in whole)
+        np.testing.assert_array_equal(evaluate(fewer, BENCHMARK, agnostic).ap_per_overlap,
+                                      evaluate(whole, BENCHMARK, agnostic).ap_per_overlap)
