@@ -104,7 +104,8 @@ def measured(cfg, model: torch.nn.Module, dataset, ways: dict[str, list[str]], t
         batch = packed.unpacked()
         predictions = model.forward_images(batch.images)
         target = instance_targets(batch, predictions.features.shape[-2:], 40)[0]
-        query, hit = best_queries(predictions.queries.scene(0), target)
+        query, overlap = best_queries(predictions.queries.scene(0), target)
+        hit = overlap >= SAME_OBJECT
         for way, order in ways.items():
             head.use_names(order)
             predictions.queries.class_logits = head(predictions.queries.embedding)
@@ -120,16 +121,16 @@ def measured(cfg, model: torch.nn.Module, dataset, ways: dict[str, list[str]], t
 
 
 def best_queries(queries: QueryPredictions, target: InstanceTargets) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return for each of G true objects the query whose mask overlaps it best (G,), and whether that is the same object."""
+    """Return for each of G true objects the query whose mask overlaps it best in the views (G,), and its IoU (G,)."""
     logits = queries.masks()
     masks = torch.cat([logits.at(piece) > 0 for piece in logits.ranges()], dim=1)               # (Q, V*h*w)
     true = target.flat_masks                                                                    # (G, V*h*w)
     if not len(true):
-        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     shared = true.float() @ masks.float().T                                                     # (G, Q)
     iou = shared / (true.sum(dim=1)[:, None] + masks.sum(dim=1) - shared).clamp_min(1)
     best = iou.max(dim=1)
-    return best.indices, best.values >= SAME_OBJECT
+    return best.indices, best.values
 
 
 def average_precision(metric, scenes: int) -> dict[str, float]:

@@ -23,9 +23,10 @@ from benchmarks.rooms.publish import RESULTS  # noqa: E402
 from jrs.evaluation.attention import depth_slope  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
 from jrs.report.claims import judge  # noqa: E402
+from jrs.report.intervals import resampled_of  # noqa: E402
 from jrs.report.plan import Variant  # noqa: E402
-from jrs.report.render import pipes, sheets, table_lines  # noqa: E402
-from jrs.report.results import Entry, Number  # noqa: E402
+from jrs.report.render import Sheet, pipes, sheets, table_lines  # noqa: E402
+from jrs.report.results import Entry, Number, take_draws  # noqa: E402
 from jrs.report.tables import AGNOSTIC, SCORING, Row, Table, load_tables  # noqa: E402
 from jrs.report.transfer_rules import LEGEND, own_rules, rule_table  # noqa: E402
 
@@ -33,6 +34,7 @@ PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
 OF_POINTS = 'none: points'                      # what a test of points says of its views
 LOOSELY = (3, 4, 7, 8)                          # also judged by the score that says most at this size
+UNSEEN = 'test_unseen'                          # of a run, on the rooms of preset tiny_test
 BY_LENGTH = ('all24_fada', 'all24_no_fada')
 BY_DEPTH = {'none': 'FADA', 'none, 2400': 'FADA, 2400'}               # studies without and with FADA of one length
 STAGES = ('pretrain_rooms_neighbours', 'pretrain_rooms_wide', 'pretrain_rooms')
@@ -220,6 +222,11 @@ def instances() -> Iterator[str]:
         [one.name, str(one.iterations), f'{one.cpu_minutes:.1f}', _pair(one, 'instance/agnostic_'), _pair(one, 'instance/'),
          f'{one.score("depth/abs_rel"):.3f}', f'`{command(one.record["command"])}`'] for one in segmenting('*_rooms_*')
         if ONE_START not in one.name])
+    if record := load('coverage.json'):
+        from benchmarks.rooms.coverage import lines_of  # with torch, which the page does without
+        yield from ('', 'What limits them, of the committed weights: how many objects any query covers, and what the same '
+                    f'masks would reach if the best of each object were ranked first (`{command(record["command"])}`):', '')
+        yield from lines_of(record)
 
 
 def names() -> Iterator[str]:
@@ -283,11 +290,10 @@ def tables() -> Iterator[str]:
         [name, str(len(found)), *(_over_seeds(found, f'instance/agnostic_{ap}') for ap in ('AP25', 'AP50'))]
         for name, found in rows.items()])
     yield from ('', 'What the paper says of its tables, judged by class-agnostic AP25 in the place of its mAP:', '')
-    yield from pipes(('table', 'claim of the paper', 'here', 'numbers'), [
-        [str(sheet.table.id), verdict.text, verdict.status, verdict.numbers or '–']
-        for sheet in sheets([entry for table in load_tables(LOOSELY) for entry in _entries(_by_agnostic_ap25(table))])
-        for _, verdict in sheet.verdicts])
+    yield from pipes(('table', 'claim of the paper', 'here', 'numbers'), _verdicts(sheets(
+        [entry for table in load_tables(LOOSELY) for entry in _entries(_by_agnostic_ap25(table))])))
     yield ''
+    yield from unseen()
     for sheet in sheets([entry for table in load_tables(TABLES) for entry in _entries(table)]):
         yield from table_lines(sheet)
 
@@ -331,6 +337,27 @@ def _scores(made: list[Run], key: str, scale: float, digits: int) -> str:
     return _spread([scale * value for value in values if value is not None], digits)
 
 
+def unseen() -> Iterator[str]:
+    """Rows and claims by class-agnostic AP25 on rooms that only score, with intervals; nothing before a run is scored."""
+    found = sheets([entry for table in load_tables(LOOSELY) for entry in _entries(_by_agnostic_ap25(table), UNSEEN)])
+    rows = {Path(next(iter(entry.row.configs.values()))).stem: entry.numbers['map'] for sheet in found
+            for entry in sheet.entries}
+    if not any(number.values for number in rows.values()):
+        return
+    yield from ('On the 100 rooms of preset `tiny_test`, which nothing else reads (`tools/test.py … --out RUN/test_unseen '
+                '--cfg-options test_dataset.folder=rooms/tiny_test`), class-agnostic AP25, pair by pair of a seed:', '')
+    yield from pipes(('row', 'class-agnostic AP25'), [[row, number.ours] for row, number in rows.items()])
+    yield ''
+    yield from pipes(('table', 'claim of the paper', 'here', 'numbers'), _verdicts(found))
+    yield ''
+
+
+def _verdicts(found: list[Sheet]) -> list[list[str]]:
+    """Return a row per claim of the tables: where it stands, and by which numbers."""
+    return [[str(sheet.table.id), verdict.text, verdict.status, verdict.numbers or '–'] for sheet in found
+            for _, verdict in sheet.verdicts]
+
+
 def points() -> Iterator[str]:
     """Every test of a row of Table 1, points against images, then that table beside the paper's."""
     heads = ('row of Table 1', 'sees', 'test', 'iterations', 'CPU-min', 'agnostic AP50 / AP25', 'class-aware AP50 / AP25',
@@ -365,20 +392,22 @@ def _by_agnostic_ap25(table: Table) -> Table:
     return replace(table, columns=columns)
 
 
-def _entries(table: Table) -> list[Entry]:
-    """Return the rows that a config of ours fills, with what was run."""
-    return [_entry(table, row) for row in table.rows if row.kind != 'external']
+def _entries(table: Table, test: str | None = None) -> list[Entry]:
+    """Return the rows that a config of ours fills, with what was run; of `test`, by default the table's own."""
+    own = f'test_table{table.id}' if table.id in SCORING else 'test'
+    return [_entry(table, row, test or own) for row in table.rows if row.kind != 'external']
 
 
-def _entry(table: Table, row: Row) -> Entry:
+def _entry(table: Table, row: Row, test: str) -> Entry:
     numbers = {column.name: Number(column, row.paper.get(column.name)) for column in table.columns}
     entry, hours = Entry(table, row, PROFILE, numbers), []
     for benchmark, config in row.configs.items():
-        for seed, one, result in _results(table, Path(config).stem):
+        for seed, one, folder, result in _results(test, Path(config).stem):
             for column in table.columns:
                 value = result['metrics'].get(column.measure.key)
                 if column.benchmark == benchmark and value is not None:
                     numbers[column.name].values[seed] = value * column.measure.scale
+            take_draws(entry, benchmark, seed, resampled_of(folder))
             entry.commits += [one.record['commit']] if one.record['commit'] not in entry.commits else []
             words = f'{one.name}: {command(one.record["command"])}'
             entry.commands += [words] if words not in entry.commands else []
@@ -389,14 +418,13 @@ def _entry(table: Table, row: Row) -> Entry:
     return entry
 
 
-def _results(table: Table, config: str) -> Iterator[tuple[int, Run, dict]]:
-    """Yield seed, run and result of the tests that a table asks for, of runs at the profile's own length."""
-    test = f'test_table{table.id}' if table.id in SCORING else 'test'
+def _results(test: str, config: str) -> Iterator[tuple[int, Run, Path, dict]]:
+    """Yield seed, run, folder and result of the tests of that name, of runs at the profile's own length."""
     for one in runs('*_rooms_seed[0-9]'):
         for name, result in one.tests.items():
             facts = result['facts']
             if Path(facts['config']).stem == config and name in (test, f'{test}_{config}'):
-                yield facts['seed'], one, result
+                yield facts['seed'], one, one.folder / name, result
 
 
 def fada() -> Iterator[str]:

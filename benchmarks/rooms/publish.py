@@ -6,7 +6,8 @@
 
 Of a run folder it takes what differs in `config.py` from a published run that is like it (`settings.py`), `diff.txt`,
 `run.json` with the identity (of the packages only those that make numbers), `curve.csv` (means of all terms over 20
-iterations each) and `results.json` of every test.
+iterations each), and of every test `results.json` and, where it keeps its matches, its scores over draws of the rooms
+(`resampled.csv`), of which the page makes intervals.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from jrs.errors import DataError  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
 from jrs.io.weights import read_metadata, read_state, save_weights  # noqa: E402
 from jrs.report.identity import read_identity  # noqa: E402
+from jrs.report.intervals import RESAMPLED_FILE, resampled_of, table_of  # noqa: E402
 
 WINDOW = 20                                    # iterations of a line of the curve
 PACKAGES = ('torch', 'numpy', 'scipy', 'mmengine', 'mmcv-lite', 'opencv-python-headless', 'pillow')
@@ -60,6 +62,8 @@ def publish(run: Path, out: Path) -> list[Path]:
     record = read_record(run)
     files = {f'{path.parent.name}/results.json': path.read_text(encoding='utf-8').rstrip() + '\n'
              for path in sorted(run.glob('test*/results.json'))}
+    files |= {f'{path.parent.name}/{RESAMPLED_FILE}': table_of(draws) for path in sorted(run.glob('test*/results.json'))
+              if (draws := resampled_of(path.parent))}
     if record.get('finished'):
         record['versions'] = {name: record['versions'][name] for name in PACKAGES if name in record['versions']}
         record['identity'] = read_identity(run)             # None of runs from before there was one

@@ -1,7 +1,9 @@
 """What the paper's text says of its tables, each a small declared claim, and what our numbers say of it.
 
 An entry under `claims` of `paper_tables.yaml` is of the kind whose key it has (`KINDS`); a cell is [row, column], and rows
-count from 1. All are judged on the means over seeds.
+count from 1. Where the tests of both cells of a difference, an order or a nearness keep their matches, the claim is judged
+by the interval of their difference, pair by pair of a seed (`jrs.report.intervals`): it holds or not where the interval of
+at least two seeds lies on one side, and is undecided else. All others are judged on the means over seeds.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from jrs.errors import ConfigError
+from jrs.report.intervals import SHARE, PairedDifference, difference
 from jrs.report.results import Entry, Number
 
 HOLDS, FAILS, OPEN, UNKNOWN = 'holds', 'does not hold', 'undecided', 'cannot be judged'
@@ -108,6 +111,8 @@ class Difference(Claim):
     def decide(self, *cells: Number) -> tuple[str, str]:
         """See `Claim`."""
         left, right = cells
+        if (found := difference(left, right)) is not None:
+            return _by_sign(found.sign * self.difference), f'ours {_in_words(found, left)}'
         ours, spread = left.mean - right.mean, _spread(left, right)
         text = f'ours {left.text(left.mean)} − {right.text(right.mean)} = {ours:+.{left.column.measure.digits}f}'
         if spread is None:
@@ -160,6 +165,9 @@ class Near(Claim):
     def decide(self, *cells: Number) -> tuple[str, str]:
         """See `Claim`."""
         left, right = cells
+        if (found := difference(left, right)) is not None:
+            inside, outside = found.inside(self.near), found.beyond(self.near)
+            return _by_sign(int(inside) - int(outside)), f'ours {_in_words(found, left)}, at most {self.near:g} is asked'
         return (_holds(abs(left.mean - right.mean) <= self.near),
                 f'ours {left.text(left.mean)} and {right.text(right.mean)}, at most {self.near:g} apart is asked')
 
@@ -210,7 +218,10 @@ class Slope(Claim):
 
 @dataclass(frozen=True, kw_only=True)
 class Better(Claim):
-    """Of each pair of cells the second is better; one pair that is not refutes it, whatever else is missing."""
+    """Of each pair of cells the second is better; one pair that is not refutes it, whatever else is missing.
+
+    By intervals, where all pairs with values have one: it holds where all lie on its side, and one on the other refutes it.
+    """
 
     def pairs(self) -> list[tuple[Place, Place]]:
         """Return pairs of a worse and a better cell."""
@@ -230,6 +241,12 @@ class Better(Claim):
         found = {pair: both for pair, both in found.items() if None not in both}
         wrong = [pair for pair, (worse, better) in found.items() if _sign(better) * (better.mean - worse.mean) <= 0]
         missing = cells.missing(self.places())
+        steps = [(difference(better, worse), worse, better) for worse, better in found.values()]
+        if steps and all(step is not None for step, _, _ in steps):
+            signs = [step.sign * _sign(better) for step, _, better in steps]
+            status = FAILS if min(signs) < 0 else UNKNOWN if missing else HOLDS if min(signs) > 0 else OPEN
+            words = [f'step {_in_words(step, better)}' for step, _, better in steps]
+            return status, '; '.join(filter(None, [*words, missing]))
         spreads = {pair: _spread(*both) for pair, both in found.items()}
         close = [pair for pair, (worse, better) in found.items()
                  if spreads[pair] is not None and abs(better.mean - worse.mean) <= spreads[pair]]
@@ -335,6 +352,19 @@ def _on_one_machine(claim: Claim, cells: Cells, status: str, text: str) -> tuple
 
 def _holds(so: bool) -> str:
     return HOLDS if so else FAILS
+
+
+def _by_sign(sign: float) -> str:
+    return HOLDS if sign > 0 else FAILS if sign < 0 else OPEN
+
+
+def _in_words(found: PairedDifference, cell: Number) -> str:
+    """Return a difference with its interval, of what, and what each seed says, with the digits of a cell."""
+    digits = cell.column.measure.digits
+    value, low, high = (f'{number:+.{digits}f}' for number in (found.value, found.low, found.high))
+    seeds = [f'{number:+.{digits}f}' for number in found.by_seed]
+    spread = f'by seed {", ".join(seeds)}' if len(seeds) > 1 else 'one seed decides nothing'
+    return f'{value} [{low}..{high}] ({SHARE:.0%} of draws of {found.scenes} rooms; {spread})'
 
 
 def _sign(cell: Number) -> int:

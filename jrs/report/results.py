@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 
 from jrs.report.gaps import in_words
+from jrs.report.intervals import Draws, resampled_of
 from jrs.report.plan import Cell, Plan, Variant
 from jrs.report.tables import Column, Row, Table
 from jrs.report.work import (
@@ -28,11 +29,12 @@ from jrs.report.work import (
 
 @dataclass
 class Number:
-    """A cell: our value of each seed, and the paper's."""
+    """A cell: our value of each seed, the paper's, and of each seed the draws where a test keeps them (`intervals`)."""
 
     column: Column
     paper: float | None
     values: dict[int, float] = field(default_factory=dict)
+    draws: dict[int, Draws] = field(default_factory=dict)
 
     @property
     def mean(self) -> float | None:
@@ -151,6 +153,8 @@ def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool)
             for column in cell.table.columns:
                 if column.benchmark == cell.benchmark and values.get(column.measure.key) is not None:
                     entry.numbers[column.name].values[seed] = values[column.measure.key] * column.measure.scale
+            if isinstance(work, Scoring) and cell.table.claims:
+                take_draws(entry, cell.benchmark, seed, resampled_of(work.folder))
             if cell.table.id is not None and not any(value is not None for value in values.values()):
                 _note(entry, cell, 'scored, but without a number: no true object of these classes')
             _note(entry, cell, *(f'made by other {part}' for part in work.state(any_code)[1]))
@@ -169,6 +173,14 @@ def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool)
 def frames_of(cell: Cell) -> int:
     """Return how many frames the times of a row are of."""
     return int(cell.row.cells[0]) if cell.table.id == 5 else 100
+
+
+def take_draws(entry: Entry, benchmark: str, seed: int, draws: Mapping[str, Draws]) -> None:
+    """Give the cells of a benchmark the draws of their scores, in the unit of their columns."""
+    for column in entry.table.columns:
+        own = draws.get(column.measure.key)
+        if own is not None and column.benchmark == benchmark:
+            entry.numbers[column.name].draws[seed] = Draws(own.scenes, own.values * column.measure.scale)
 
 
 def _note(entry: Entry, cell: Cell, *texts: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,9 @@ from jrs.config import load_config
 from jrs.errors import DataError
 from jrs.io.weights import read_metadata, read_state, save_weights
 from jrs.registry import MODELS, build
+from jrs.report.intervals import Draws, resampled_of, table_of
 from tests._data import MAIN, random_batch
+from tests.report.test_intervals import leave_test
 
 
 @pytest.fixture
@@ -64,6 +67,36 @@ def test_rows_are_filled_by_runs_and_the_others_say_so(finished, tmp_path, monke
     assert '| all24_fada | 1 | 25.0 | 12.5 |' in text
     table = text[text.index('## Table 3'):text.index('## Table 4')]
     assert '(n=1)' in table and 'not run' in table and 'all24_fada_rooms_seed0: python tools/train.py x.py' in table
+
+
+def test_what_is_published_of_a_test_with_matches_is_enough_for_intervals(finished, tmp_path):
+    leave_test(finished / 'test_unseen')
+    publish.publish(finished, tmp_path / 'out' / finished.name)
+    published = tmp_path / 'out' / finished.name
+    assert resampled_of(published / 'test_unseen').keys() == resampled_of(finished / 'test_unseen').keys() != set()
+    assert not list(published.glob('test*/*.npz')) and not (published / 'test' / 'resampled.csv').exists()
+
+
+def test_claims_on_unseen_rooms_are_judged_by_intervals(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, 'RESULTS', tmp_path)
+    assert not list(page.unseen())
+    for config, share in (('all24_no_fada', 0.2), ('all24_fada_loss_only', 0.3), ('all24_fada', 0.301)):
+        for seed in (0, 1):
+            out = tmp_path / f'{config}_rooms_seed{seed}'
+            publish.publish(finished, out)
+            (out / 'test_unseen').mkdir()
+            score = share + 0.02 * seed * (config == 'all24_fada')
+            results = dict(facts=dict(config=f'configs/segvggt/{config}.py', seed=seed), scenes=['a', 'b'],
+                           metrics={'instance/agnostic_AP25': score})
+            (out / 'test_unseen' / 'results.json').write_text(json.dumps(results))
+            noise = np.random.default_rng(len(config)).normal(score, 0.003, size=100)
+            draws = {'instance/agnostic_AP25': Draws(('a', 'b'), noise)}
+            (out / 'test_unseen' / 'resampled.csv').write_text(table_of(draws))
+    text = '\n'.join(page.unseen())
+    assert '| all24_fada | 31.1 [30.1..32.1] (n=2) |' in text and '| early12_fada | – |' in text
+    loss, cost = (line for line in text.splitlines() if line.startswith('| 3 |'))
+    assert '| holds | paper +4.4; ours +10.0 [' in loss and '95% of draws of 2 rooms; by seed +10.0, +10.0' in loss
+    assert '| undecided | paper +0.8; ours +1.1 [' in cost and 'by seed +0.1, +2.1' in cost
 
 
 def test_a_table_takes_the_test_that_is_its_own(finished, tmp_path, monkeypatch):

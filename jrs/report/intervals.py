@@ -1,0 +1,157 @@
+"""How sure a difference between two rows is: drawn again over the rooms that both were scored on, and over seeds.
+
+Tables of measured average precision are of few scenes and few seeds. AP of a set of scenes is no mean over scenes, so that
+it is computed again for draws of them (with replacement), from the matches that `tools/test.py` keeps. Rows that were scored
+on the same scenes have the same draws: scenes which are hard for both do not widen the interval of their difference.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Protocol
+
+import numpy as np
+
+from jrs.errors import DataError
+from jrs.evaluation.kept import MATCHES_FILE, read_matches
+
+DRAWS = 1000
+SHARE = 0.95                                   # of the draws that lie in an interval
+RESAMPLED_FILE = 'resampled.csv'               # of a published test: the scores of each draw in the place of the matches
+SAME = 1e-9
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One score of one test over draws of its scenes.
+
+    Attributes:
+        scenes: their names, sorted.
+        values: (B,), NaN where a draw has no object.
+    """
+
+    scenes: tuple[str, ...]
+    values: np.ndarray
+
+
+class Score(Protocol):
+    """A score of one row: seed -> its value, and where they are kept its draws, in the same unit."""
+
+    values: Mapping[int, float]
+    draws: Mapping[int, Draws]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Of the means of two rows over the n seeds that both have.
+
+    Attributes:
+        value: left − right, as scored.
+        low, high: ends of the interval that holds SHARE of the draws, of scenes and, with several, of seeds.
+        by_seed: left − right of each seed.
+        scenes: how many were drawn from.
+    """
+
+    value: float
+    low: float
+    high: float
+    by_seed: tuple[float, ...]
+    scenes: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval, of at least two seeds, lies above or below 0; 0 = undecided."""
+        return 0 if len(self.by_seed) < 2 else int(self.low > 0) - int(self.high < 0)
+
+    def inside(self, bound: float) -> bool:
+        """Return whether the interval, of at least two seeds, holds only differences of at most `bound`."""
+        return len(self.by_seed) > 1 and -bound <= self.low and self.high <= bound
+
+    def beyond(self, bound: float) -> bool:
+        """Return whether the interval, of at least two seeds, holds only differences of more than `bound`."""
+        return len(self.by_seed) > 1 and (self.low > bound or self.high < -bound)
+
+
+def draws_of(scenes: Sequence[str]) -> np.ndarray:
+    """Return how often each of DRAWS draws has each scene, (B, S); the same for the same names."""
+    seed = int.from_bytes(hashlib.sha256('\n'.join(scenes).encode()).digest()[:8], 'little')
+    count = len(scenes)
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+
+
+def resampled_of(folder: Path) -> dict[str, Draws]:
+    """Return the scores over draws of the test in `folder`, by their name in `results.json`; none where nothing is kept.
+
+    Raises:
+        DataError: what is kept is of another test than `results.json`.
+    """
+    own = folder / RESAMPLED_FILE
+    files = [own] if own.is_file() else sorted(folder.glob(f'*_{MATCHES_FILE}'))
+    return _resampled(folder, tuple((file, file.stat().st_mtime_ns) for file in files)) if files else {}
+
+
+@functools.cache
+def _resampled(folder: Path, files: tuple[tuple[Path, int], ...]) -> dict[str, Draws]:
+    results = json.loads((folder / 'results.json').read_text(encoding='utf-8-sig'))
+    scenes = tuple(sorted(results['scenes']))
+    if files[0][0].name == RESAMPLED_FILE:
+        return {name: Draws(scenes, values) for name, values in _read_table(files[0][0]).items()}
+    draws = {}
+    for file, _ in files:
+        kept, prefix = read_matches(file), file.name.removesuffix(f'_{MATCHES_FILE}')
+        times = np.concatenate([np.ones((1, len(kept.names)), dtype=np.int64), draws_of(kept.names)])
+        found = {f'{prefix}/{name}': numbers for name, numbers in kept.resampled(times).items()}
+        told = {name: results['metrics'].get(name) for name in found}
+        if tuple(kept.names) != scenes or not all(_same(told[name], float(found[name][0])) for name in found):
+            raise DataError(f'{file} is not of the test in {folder / "results.json"}: its scenes or scores are others. '
+                            'Score the weights again.')
+        draws |= {name: Draws(scenes, numbers[1:]) for name, numbers in found.items()}
+    return draws
+
+
+def _same(told: float | None, found: float) -> bool:
+    """Return whether a score of `results.json` (None = NaN) is what the matches give."""
+    return bool(np.isnan(found)) if told is None else abs(told - found) < SAME
+
+
+def table_of(draws: Mapping[str, Draws]) -> str:
+    """Return scores over draws as CSV, a line per draw; empty where a draw has no object."""
+    lines = [','.join(draws)]
+    for numbers in zip(*(one.values for one in draws.values()), strict=True):
+        lines.append(','.join('' if np.isnan(number) else f'{number:.6g}' for number in numbers))
+    return '\n'.join([*lines, ''])
+
+
+def _read_table(path: Path) -> dict[str, np.ndarray]:
+    head, *lines = path.read_text(encoding='utf-8').splitlines()
+    rows = [[float(cell) if cell else np.nan for cell in line.split(',')] for line in lines]
+    return dict(zip(head.split(','), np.array(rows, dtype=np.float64).T, strict=True))
+
+
+def difference(left: Score, right: Score) -> PairedDifference | None:
+    """Return left − right over the seeds that both rows have; None where seeds, scenes or draws in common lack."""
+    seeds = sorted(set(left.values) & set(right.values) & set(left.draws) & set(right.draws))
+    sets = {score.draws[seed].scenes for seed in seeds for score in (left, right)}
+    if len(sets) != 1:
+        return None
+    by_seed = tuple(left.values[seed] - right.values[seed] for seed in seeds)
+    low, high = interval(np.stack([left.draws[seed].values - right.draws[seed].values for seed in seeds]))
+    return PairedDifference(mean(by_seed), low, high, by_seed, len(*sets))
+
+
+def interval(drawn: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the interval that holds SHARE of the draws (n, B): of B draws of scenes, each with n drawn seeds.
+
+    Draws without a score (NaN) are left out.
+    """
+    count, draws = drawn.shape
+    seeds = np.random.default_rng(count).integers(count, size=(count, draws))                            # (n, B)
+    means = drawn[seeds, np.arange(draws)].mean(axis=0)
+    low, high = np.nanquantile(means, ((1 - SHARE) / 2, (1 + SHARE) / 2))
+    return float(low), float(high)

@@ -1,0 +1,38 @@
+"""`benchmarks/rooms/coverage.py`: what queries cover and what ranking alone could give, on a scene worked out by hand."""
+
+import numpy as np
+import pytest
+
+from benchmarks.rooms.coverage import best_overlaps, covered, lines_of, oracle_ranking
+from jrs.benchmarks import get_benchmark
+from jrs.evaluation.instance_ap import assign, evaluate
+
+BENCHMARK = get_benchmark('scannet20')
+
+
+@pytest.fixture
+def scene():
+    """Three chairs of 200 vertices, a small one, and void; masks: void, the first, 120 of the second, most of the first."""
+    ids = np.repeat([5001, 5002, 5003, 5004, 0], [200, 200, 200, 50, 350])
+    masks = np.zeros((4, 1000), dtype=bool)
+    for mask, (start, stop) in zip(masks, ((700, 1000), (0, 200), (200, 320), (0, 180)), strict=True):
+        mask[start:stop] = True
+    return assign(ids, masks, np.full(4, 5), np.array([0.9, 0.3, 0.2, 0.8]), BENCHMARK).merge_classes()
+
+
+def test_of_objects_that_count_the_best_overlap_is_told_by_size(scene):
+    best, sizes = best_overlaps(scene, BENCHMARK.min_region)
+    assert best.tolist() == [1.0, 0.6, 0.0] and sizes.tolist() == [200] * 3
+    found = covered(best, np.array([30, 10, 20]))
+    assert found['all'] == dict(objects=3, **{'above_0.25': pytest.approx(2 / 3), 'above_0.5': pytest.approx(2 / 3)})
+    assert [found[name]['above_0.5'] for name in ('smallest third', 'middle third', 'largest third')] == [1, 0, 1]
+
+
+def test_the_oracle_ranks_the_best_mask_of_each_object_first(scene):
+    ranked = oracle_ranking([scene], BENCHMARK)
+    assert ranked['AP50'] == pytest.approx(100 * 2 / 3) and ranked['AP25'] == pytest.approx(100 * 2 / 3)
+    assert evaluate([scene], BENCHMARK, class_agnostic=True).means['AP50'] < 0.6
+    record = dict(covered={'on the mesh': covered(*best_overlaps(scene, BENCHMARK.min_region))},
+                  average_precision=dict(oracle_ranking=ranked))
+    assert '| on the mesh | all | 3 | 66.7% | 66.7% |' in lines_of(record)
+    assert '| oracle ranking | 66.7 | 66.7 |' in '\n'.join(lines_of(record))
