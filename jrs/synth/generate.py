@@ -64,7 +64,7 @@ def generate(preset: str, raw_folder: str | os.PathLike, jobs: int = 1, rooms: i
 
 
 def split_sizes(preset: Preset, rooms: int | None) -> tuple[int, int]:
-    """Return how many rooms train and validate, at least one each."""
+    """Return how many rooms train and validate: of each that the preset has, at least one."""
     total = preset.train + preset.val
     if rooms is None or rooms >= total:
         return preset.train, preset.val

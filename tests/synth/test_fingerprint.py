@@ -66,3 +66,9 @@ def test_missing_and_older_fingerprints_are_explained(frozen):
     path.write_text(path.read_text().replace('"generator_version": 2', '"generator_version": 1'))
     with pytest.raises(DataError, match='version 1, this is 2'):
         read_fingerprints('mine')
+
+
+def test_the_rooms_that_only_score_are_none_of_those_that_train_or_choose():
+    scoring, others = (read_fingerprints(preset)[1] for preset in ('tiny_test', 'tiny'))
+    meshes, known = ({(one.vertices, *one.mean) for one in found.values()} for found in (scoring, others))
+    assert len(meshes) == 100 and len(known) == 192 and not meshes & known
