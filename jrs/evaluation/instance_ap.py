@@ -16,7 +16,6 @@ from jrs.errors import DataError
 
 IDS_PER_CLASS = 1000                       # vertex id = class id * 1000 + instance number
 AGNOSTIC_NAME = 'class_agnostic'
-MOST_AT_ONCE = 2**21                       # entries of all pools together that are added up at once
 
 
 @dataclass(frozen=True)
@@ -334,10 +333,8 @@ def _average_precisions(entries: list[tuple], chosen: np.ndarray, times: np.ndar
     num_missed = times @ missed_of                                                          # (B, K)
     for index in np.flatnonzero(chosen.any(axis=0)):
         first, last = np.searchsorted(classes, index), np.searchsorted(classes, index, side='right')
-        rows = max(1, MOST_AT_ONCE // max(1, last - first))
-        areas = [areas_under_curves(scores[first:last], true[first:last], num_missed[start:start + rows, index],
-                                    times[start:start + rows, scene[first:last]]) for start in range(0, len(times), rows)]
-        result[:, index] = np.where(chosen[:, index], np.concatenate(areas), 0)
+        areas = areas_under_curves(scores[first:last], true[first:last], scene[first:last], num_missed[:, index], times)
+        result[:, index] = np.where(chosen[:, index], areas, 0)
     return result
 
 
@@ -349,23 +346,31 @@ def area_under_curve(scores: np.ndarray, true: np.ndarray, num_missed: int) -> f
         true: (n,) bool, whether the entry is a found object.
         num_missed: objects that no entry found.
     """
-    return float(areas_under_curves(scores, true, np.array([num_missed]), np.ones((1, len(scores)), dtype=np.int64))[0])
+    alone = np.zeros(len(scores), dtype=np.int64)
+    return float(areas_under_curves(scores, true, alone, np.array([num_missed]), np.ones((1, 1), dtype=np.int64))[0])
 
 
-def areas_under_curves(scores: np.ndarray, true: np.ndarray, num_missed: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return the `area_under_curve` (B,) of B pools of the same entries.
+def areas_under_curves(scores: np.ndarray, true: np.ndarray, scene: np.ndarray, num_missed: np.ndarray,
+                       times: np.ndarray) -> np.ndarray:
+    """Return the `area_under_curve` (B,) of B pools of the same S scenes.
 
     Args:
         scores, true: (n,) as there.
+        scene: (n,) which scene each entry is of.
         num_missed: (B,) objects that no entry found.
-        times: (B, n) whole numbers, how often a pool has each entry. One without any has the area 0.
+        times: (B, S) whole numbers, how often a pool has each scene. One without any entry has the area 0.
     """
     if len(scores) == 0:
         return np.zeros(len(times))
-    order = np.argsort(scores, kind='stable')
-    sorted_scores, sorted_true, sorted_times = scores[order], true[order], times[:, order]
-    first = np.concatenate(([0], np.flatnonzero(sorted_scores[1:] != sorted_scores[:-1]) + 1))   # of each distinct score
-    entries, positives = (_from_place(counts)[:, first] for counts in (sorted_times, sorted_times * sorted_true))   # (B, m)
+    distinct, point = np.unique(scores, return_inverse=True)                # (m,) operating points, (n,)
+    hits = np.bincount(point, weights=true, minlength=len(distinct)) > 0
+    # A point has an area where recall changes: where it has a true entry, or the one before or behind it has.
+    kept = np.flatnonzero(hits | np.r_[hits[1:], False] | np.r_[True, hits[:-1]])
+    place = np.searchsorted(kept, point, side='right') - 1                  # the last kept point at or below the entry's
+    shape = (times.shape[1], len(kept))
+    of_scene = [np.bincount(scene[chosen] * len(kept) + place[chosen], minlength=shape[0] * shape[1]).reshape(shape)
+                for chosen in (slice(None), true)]
+    entries, positives = (times @ _from_place(counts) for counts in of_scene)                            # (B, m) each
     # An operating point that a pool does not have is the next one again; behind its last one the curve has ended.
     precision = np.where(entries > 0, positives / np.maximum(entries, 1), 1.0)
     precision = np.pad(precision, ((0, 0), (0, 1)), constant_values=1.0)
