@@ -21,7 +21,7 @@ from jrs.structures import FeatureTaps, Predictions
 HEAD_WIDTH = 64                                # of all decoders, however wide
 # Values alive for a view, over tokens times width and over pixels; measured (tests/heads/_memory.py).
 SAVED_BLOCK, SAVED_ENDS, SAVED_PIXEL = 18, 8, 6.7              # for the backward pass: a block; all ends; beside the maps
-ALIVE_BLOCK, ALIVE_PIXEL = 11.4, 3                             # without one: inside a block; beside the maps
+ALIVE_BLOCK, ALIVE_PIXEL = 8.4, 3                              # without one: inside a block; beside the maps
 RAYS = 3                                       # values of a pixel that stay, beside depth and confidence
 NORM_EPS = 1e-6
 

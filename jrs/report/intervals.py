@@ -129,7 +129,7 @@ def table_of(draws: Mapping[str, Draws]) -> str:
 
 
 def _read_table(path: Path) -> dict[str, np.ndarray]:
-    head, *lines = path.read_text(encoding='utf-8').splitlines()
+    head, *lines = path.read_text(encoding='utf-8-sig').splitlines()
     rows = [[float(cell) if cell else np.nan for cell in line.split(',')] for line in lines]
     return dict(zip(head.split(','), np.array(rows, dtype=np.float64).T, strict=True))
 

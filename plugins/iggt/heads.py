@@ -20,7 +20,7 @@ COARSE, FINE = 'point_fusion_coarse', 'point_fusion_fine'
 SHORTEST = 1e-12                               # embedding before it is brought to length 1
 # Values alive for a place of the finest fused map, eight to a patch along each side; measured (tests/plugins/test_iggt.py).
 SAVED_WIDE, SAVED_REST = 24.4, 661             # for the backward pass: maps of width F; beside them
-ALIVE_WINDOWS = 9.66                           # without one, maps of width F: in overlapping windows,
+ALIVE_WINDOWS = 8.05                           # without one, maps of width F: in overlapping windows,
 ALIVE_WIDE, ALIVE_REST = 5.17, 552             # and in the last attention; beside them
 
 

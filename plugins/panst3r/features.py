@@ -148,7 +148,7 @@ class PanSt3RFeatures(JoinedPatches):
         """Return the values that the backward pass of a view of (H, W) needs, and those alive without one; measured."""
         patches, joined = size[0] * size[1] / self.patch_size ** 2, self.joined_dim
         second, third, last = self.widths
-        alive = max(9 * joined, 36 * second, 144 * third, 192 * last) + 2 * joined + self.memory_dim
+        alive = max(5 * joined, 20 * second, 80 * third, 192 * last) + 2 * joined + self.memory_dim
         return patches * (17 * joined + 36 * second + 144 * third), patches * alive
 
     def upsample(self, patches: Tensor, grid: tuple[int, int], *images: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from jrs.layers.dpt import HeadMemory
 from jrs.registry import HEADS
 from jrs.structures import FeatureTaps, Predictions
 
-SAVED_METRIC, ALIVE_METRIC = 3.5, 5            # token maps of a block that its backward pass needs; alive without one
+SAVED_METRIC, ALIVE_METRIC = 3.5, 4            # token maps of a block that its backward pass needs; alive without one
 
 
 @HEADS.register_module()

@@ -117,7 +117,7 @@ def seen_by(backbone, arrays: dict, meta: dict) -> dict:
             return mix(*given)
         return noting
     part.at = at
-    hook = backbone.global_blocks[block].attn.register_forward_hook(lambda *given: found.update(out=given[-1]))
+    hook = backbone.global_blocks[block].attn.register_forward_hook(lambda *given: found.update(out=given[-1].clone()))
     list(backbone.layers(torch.from_numpy(arrays['images'])))
     hook.remove()
     return found
