@@ -264,7 +264,7 @@ def test_files_of_pi3_and_of_pi3x_are_told_apart():
 
 @pytest.mark.parametrize(('dim', 'widths', 'last_width', 'views', 'share'), [
     (64, (16, 16, 64), 32, 3, 0.1),
-    (512, (32, 32, 16), 8, 5, 0.2)])            # so narrow, what convolutions take for themselves counts: another on each CPU
+    (512, (32, 32, 16), 8, 5, 0.2)])            # so narrow, what convolutions take on a CPU for themselves counts
 def test_the_head_takes_the_memory_that_it_says(dim, widths, last_width, views, share):
     head = Pi3XGeometry(2 * dim, dim, 14, depth=2, widths=widths, last_width=last_width)
     check_memory(head, views, (56, 84), share)
