@@ -314,8 +314,13 @@ def images() -> Iterator[str]:
     rows = [row(IMAGE_ROWS[name], made) if made else [IMAGE_ROWS[name], 'open', *['–'] * (len(heads) - 2)]
             for name, made in found.items()]
     made = [one for ones in found.values() for one in ones]
-    oracle = [_scores(made[:1], key.replace('agnostic', 'oracle_agnostic'), 100, 1) for key in keys.values()]
-    yield from pipes(heads, [*rows, ['true masks (oracle)', '–', *oracle, *['–'] * 4]])
+    oracles: dict[tuple[str, ...], list[str]] = {}                          # scores -> whose masks have that size
+    for name, ones in found.items():
+        if ones:
+            scores = (_scores(ones[:1], key.replace('agnostic', 'oracle_agnostic'), 100, 1) for key in keys.values())
+            oracles.setdefault(tuple(scores), []).append(IMAGE_ROWS[name])
+    yield from pipes(heads, [*rows, *([f'true masks at the size of {" and ".join(names)}', '–', *scores, *['–'] * 4]
+                                      for scores, names in oracles.items())])
     missing = [f'{name}, seed {seed}' for name in IMAGE_ROWS for seed in SEEDS
                if f'{name}{ONE_START}{seed}' not in {one.name for one in made}]
     yield from ('', f'Open: {"; ".join(missing)}.' if missing else 'None is open.', '')

@@ -165,7 +165,7 @@ def test_methods_of_one_start_stand_with_their_seeds_and_what_was_not_run_is_ope
             '0.250 [0.250..0.250] | 30.0 [30.0..30.0] | 50 | 2.00, 0.01 |') in text
     assert '| Pano3D-style | open | – | – | – | – | – | – | – | – | – |' in text
     assert '| size | 6.2 [6.2..6.2] | – | – |' in text
-    assert '| true masks (oracle) | – | 75.0 | – | – |' in text and '| cohesion | 12.5 [12.5..12.5] |' in text
+    assert '| true masks at the size of IGGT | – | 75.0 | – | – |' in text and '| cohesion | 12.5 [12.5..12.5] |' in text
     assert 'Open: iggt, seed 2; panst3r_style, seed 0; ' in text
     assert '- iggt_rooms_table2_seed1: `python tools/train.py' in text
     assert '| iggt_rooms_table2_seed0 |' not in text                        # in no other table of the page
