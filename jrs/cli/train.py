@@ -106,12 +106,15 @@ def refuse_bytes(args: argparse.Namespace, work_dir: Path) -> None:
 
 def train(args: argparse.Namespace, cfg: Config, work_dir: Path, command: list[str]) -> int:
     """Train in a folder that nobody else writes to; returns what `main` does."""
+    from mmengine.device import get_device
+
     from jrs.engine.build import build_runner
     from jrs.engine.checkpoint import checkpoints
     from jrs.engine.memory import kept_allocations
     if not args.resume and checkpoints(work_dir):
         raise DataError(f'{work_dir} holds a run already. Add --resume to go on, or choose another --work-dir.')
-    kept_allocations()
+    if get_device() == 'cpu':
+        kept_allocations()
     runner = build_runner(cfg, work_dir, args.resume, args.launcher)
     if runner.rank == 0:
         record_start(args, cfg, runner, command)

@@ -239,7 +239,7 @@ def lean_allocations() -> bool:
 def kept_allocations() -> bool:
     """Make freed tensors of the CPU stay with the process, for the next ones; False where it cannot.
 
-    For training, each step of which takes the same memory again: glibc alone gives large tensors back, and a step of the
+    For training on a CPU, each step of which takes the same memory again: glibc alone gives large tensors back, and a step of the
     profile `rooms` spends a tenth of its time on touching new pages.
     """
     return _set_allocator({MMAP_MAX: 0, TRIM_THRESHOLD: EVERYTHING})
