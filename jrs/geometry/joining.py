@@ -37,7 +37,6 @@ class SharedViews:
     depth: list[np.ndarray] | None = None
     rays: list[np.ndarray] | None = None
 
-
     def moved(self, similarity: Similarity) -> SharedViews:
         """Return the same in the world and unit that `similarity` leads to."""
         depth = None if self.depth is None else [similarity.scale * own for own in self.depth]

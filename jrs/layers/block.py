@@ -133,7 +133,10 @@ class Block(nn.Module):
         self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
 
     def forward(self, tokens: Tensor, rope: Callable[[Tensor], Tensor] | None = None, mix: Mix = fused_attention) -> Tensor:
-        """Return `tokens` (B, N, C) after the block; `rope` and `mix` as in `SelfAttention.forward`."""
+        """Return `tokens` (B, N, C) after the block; `rope` and `mix` as in `SelfAttention.forward`.
+
+        Without gradients what attention and MLP return is overwritten: a forward hook that keeps it has to clone it.
+        """
         tokens = with_branch(tokens, self.attn(self.norm1(tokens), rope, mix), self.ls1)
         return with_branch(tokens, self.mlp(self.norm2(tokens)), self.ls2)
 

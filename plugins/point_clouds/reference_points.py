@@ -214,7 +214,7 @@ class PlacedDecoder(nn.Module):
         if layers < 1 or width % num_heads or width % 2:
             raise ConfigError(f'model.decoder needs at least one layer and an even width that num_heads divides, got '
                               f'layers={layers}, width={width}, num_heads={num_heads}.')
-        self.reference = nn.Parameter(torch.rand(num_queries, 3).logit(1e-3))                 # before the sigmoid
+        self.reference = nn.Parameter(torch.rand(num_queries, 3).logit(1e-3))               # before the sigmoid
         self.key_projection = nn.Sequential(nn.Linear(dim_in, width), nn.LayerNorm(width), nn.ReLU())
         self.mask_projection = None if masks_of == 'keys' else nn.Sequential(
             nn.Linear(dim_in, width), nn.ReLU(), nn.Linear(width, width))
