@@ -239,8 +239,8 @@ def lean_allocations() -> bool:
 def kept_allocations() -> bool:
     """Make freed tensors of the CPU stay with the process, for the next ones; False where it cannot.
 
-    For training on a CPU, each step of which takes the same memory again: glibc alone gives large tensors back, and a step of the
-    profile `rooms` spends a tenth of its time on touching new pages.
+    For training on a CPU, each step of which takes the same memory again: glibc alone gives large tensors back, and a step
+    of the profile `rooms` spends a tenth of its time on touching new pages.
     """
     return _set_allocator({MMAP_MAX: 0, TRIM_THRESHOLD: EVERYTHING})
 
