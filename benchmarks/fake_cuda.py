@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -35,7 +36,8 @@ def load_guard() -> None:
     """Build the device that does nothing and load it, before torch is."""
     assert 'torch' not in sys.modules
     torch = Path(importlib.util.find_spec('torch').submodule_search_locations[0])
-    library = Path(tempfile.gettempdir()) / f'jrs_fake_cuda_{os.getuid()}_{(torch / "version.py").stat().st_mtime_ns}.so'
+    this_torch = hashlib.sha256(f'{torch} {(torch / "version.py").stat().st_mtime_ns}'.encode()).hexdigest()[:16]
+    library = Path(tempfile.gettempdir()) / f'jrs_fake_cuda_{os.getuid()}_{this_torch}.so'
     if not library.is_file():
         part = library.with_suffix(f'.{os.getpid()}')
         subprocess.run(['g++', '-shared', '-fPIC', '-std=c++20', '-w', f'-I{torch}/include',
@@ -52,7 +54,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch.utils.flop_counter import flop_registry  # noqa: E402
 
-from benchmarks.fake_device import Watch, moved, place, usual_scalar, watching  # noqa: E402
+from benchmarks.fake_device import Watch, leave, moved, place, usual_scalar, watching  # noqa: E402
 from benchmarks.record import publish  # noqa: E402
 from jrs.config import load_config  # noqa: E402
 from jrs.engine.memory import GB, inference_memory, parameter_bytes, training_memory  # noqa: E402
@@ -239,3 +241,4 @@ def main() -> None:
 
 if __name__ == '__main__':
     main()
+    leave()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.fake_device import LARGE, ROOT, Watch, made_up_device, moved, usual_scalar, watching
+from benchmarks.fake_device import LARGE, ROOT, Watch, leave, made_up_device, moved, usual_scalar, watching
 from jrs.config import load_config
 from jrs.engine.inference import on_the_cpu
 from jrs.engine.optim import build_optimizer
@@ -318,3 +318,4 @@ def main(names: list[str]) -> None:
 
 if __name__ == '__main__':
     main(sys.argv[1:])
+    leave()
