@@ -235,8 +235,8 @@ def made_up_device(name: str = 'fakegpu') -> torch.device:
 def leave() -> None:
     """End a process that ran something backwards on a device that is not there; whatever it wrote is written.
 
-    Autograd's thread of that device still lets go of fake tensors, for which it needs Python. An interpreter that closes in the
-    meantime ends that thread from outside, and C++ aborts the process ("terminate called without an active exception").
+    Autograd's thread of that device still lets go of fake tensors, for which it needs Python. An interpreter that closes
+    meanwhile ends that thread from outside, and C++ aborts the process ("terminate called without an active exception").
     """
     sys.stdout.flush()
     sys.stderr.flush()
