@@ -2,7 +2,7 @@
 
     git worktree add /tmp/before f114031
     python benchmarks/backbone_steps.py /tmp/before --pairs 15
-    python benchmarks/backbone_steps.py /tmp/before --size full --pairs 3           # VGGT-1B's aggregator, random weights
+    python benchmarks/backbone_steps.py /tmp/before --size full --pairs 5 --repeats 1      # VGGT-1B, random weights
 
 Two processes, one per checkout, run in turns. Operations are counted by a dispatch mode during a pass, and during a training
 step with and without recomputation (small size only). `--json FILE` appends the record to a list.

@@ -29,14 +29,11 @@ import math
 import os
 import platform
 import shlex
-import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -49,6 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.backbone_list import ROOT, Backbone, listed  # noqa: E402
 from benchmarks.backbone_table import RESULTS, STAGES, write_page  # noqa: E402
+from benchmarks.commands import Commands, StageError, ended_by_sigterm  # noqa: E402
 from jrs.cli import run  # noqa: E402
 from jrs.config import load_config, parse_override, resolve_config  # noqa: E402
 from jrs.datasets.sampling import own_slots  # noqa: E402
@@ -61,7 +59,6 @@ from jrs.engine.build import (  # noqa: E402
     training_loader,
     training_optimizer,
 )
-from jrs.engine.checkpoint import checkpoints  # noqa: E402
 from jrs.engine.record import device_name, git_state, read_record  # noqa: E402
 from jrs.engine.step import training_step  # noqa: E402
 from jrs.engine.update import update_of  # noqa: E402
@@ -73,52 +70,7 @@ RECIPE = ROOT / 'configs' / 'geometry' / 'pretrain_rooms_neighbours.py'
 TRUTH = dict(_delete_=True, type='GroundTruthTeacher')
 WARM, TIMED = 2, 12                             # updates before and while seconds are counted
 PASSES = 5                                      # over one room of the test, of which the median counts
-STOPPED = {code: 128 + number for number in (signal.SIGINT, signal.SIGTERM) for code in (-number, 128 + number)}
 SPACING = ROOT / 'benchmarks' / 'rooms' / 'spacing.py'
-
-
-class StageError(DataError):
-    """A training or a test ended with an error; the others go on."""
-
-
-class Commands:
-    """Runs the programs of this project as processes of one thread, and ends them when this one is ended."""
-
-    def __init__(self) -> None:
-        self.running: set[subprocess.Popen] = set()
-        self.stopped = False
-
-    def __call__(self, script: Path, words: list[str], log: Path) -> None:
-        """Run to the end; output goes to `log`.
-
-        Raises:
-            StageError: the program failed; names the last line that it wrote.
-            SystemExit: it was stopped by a signal, or all are.
-        """
-        if self.stopped:
-            raise SystemExit(128 + signal.SIGTERM)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open('a', encoding='utf-8') as file:
-            process = subprocess.Popen([sys.executable, str(script), *words], stdout=file, stderr=subprocess.STDOUT,
-                                       env=os.environ | dict(OMP_NUM_THREADS='1'))
-            self.running.add(process)
-            if self.stopped:                                           # while it started
-                process.terminate()
-            code = process.wait()
-            self.running.discard(process)
-        if self.stopped or code in STOPPED:
-            raise SystemExit(STOPPED.get(code, code))
-        if code:
-            last = (log.read_text(encoding='utf-8').strip().splitlines() or ['no output'])[-1]
-            raise StageError(f'{script.name} ended with {code}: {last} (all of it: {log})')
-
-    def stop(self) -> None:
-        """Ask what runs to save and end, and wait for it; nothing starts any more."""
-        self.stopped = True
-        for process in [*self.running]:
-            process.terminate()
-        for process in [*self.running]:
-            process.wait()
 
 
 class Record:
@@ -348,9 +300,9 @@ class Comparison:
     def run_stage(self, one: Backbone, seed: int, stage: str) -> dict[str, Any]:
         """Train, test, and return what is kept of it."""
         folder = self.folder(one, seed, stage)
-        self.train(one, seed, stage, folder)
+        self.commands.train(self.training_words(one, seed, stage, folder), folder)
         weights, config = str(folder / 'weights.safetensors'), str(folder / 'config.py')
-        self.score(ROOT / 'tools' / 'test.py', [config, weights], folder / 'test' / 'results.json')
+        self.commands.score(ROOT / 'tools' / 'test.py', [config, weights], folder / 'test' / 'results.json')
         test, record = _json(folder / 'test' / 'results.json'), read_record(folder)
         result = dict(updates=self.record.cost(one.name)['updates'][stage], clock_minutes=60 * record['hours'],
                       training_gb=record['peak_memory_gb'], scoring_gb=test['peak_memory_gb'], commit=record['commit'],
@@ -361,26 +313,11 @@ class Comparison:
             names = ('agnostic_AP25', 'agnostic_AP50', 'AP25', 'AP50')
             return result | {name: test['metrics'][f'instance/{name}'] for name in names}
         words = [config, weights, '--steps', '1', '--json', str(folder / 'spacing.json')]
-        self.score(SPACING, words, folder / 'spacing.json')
+        self.commands.score(SPACING, words, folder / 'spacing.json')
         result['commands'].append(_typed(_from_root(SPACING), words))
         step = _json(folder / 'spacing.json')['steps'][0]
         return result | dict(abs_rel=test['metrics']['depth/abs_rel'], rotation_ratio=step['ratio'],
                              rotation=step['rotation_median'], rotation_identity=step['rotation_median_identity'])
-
-    def train(self, one: Backbone, seed: int, stage: str, folder: Path) -> None:
-        """Bring a run folder to its end; a finished one stays.
-
-        Raises:
-            DataError: what is in the folder was trained by another command.
-        """
-        words, record = self.training_words(one, seed, stage, folder), read_record(folder)
-        before = [word for word in record.get('command', words)[1:] if word != '--resume'] if record else words
-        if before != words:
-            raise DataError(f'{folder} was trained by another command: {" ".join(before)}. Move it away, or name another '
-                            '--work-dirs.')
-        if not record.get('finished'):
-            self.commands(ROOT / 'tools' / 'train.py', [*words, *(['--resume'] if checkpoints(folder) else [])],
-                          folder.with_suffix('.log'))
 
     def training_words(self, one: Backbone, seed: int, stage: str, folder: Path) -> list[str]:
         """Return the words of tools/train.py."""
@@ -391,12 +328,6 @@ class Comparison:
         given = [f'{path}={_plain(value)}' for path, value in options.items()]
         return [_from_root(getattr(one, stage)), '--profile', self.profile, '--work-dir', str(folder), '--cfg-options',
                 *self.options, *given]
-
-    def score(self, script: Path, words: list[str], result: Path) -> None:
-        """Run a test unless its result is newer than the weights."""
-        weights = Path(words[1])
-        if not result.is_file() or result.stat().st_mtime < weights.stat().st_mtime:
-            self.commands(script, words, weights.parent.with_suffix('.log'))
 
     def folder(self, one: Backbone, seed: int, stage: str) -> Path:
         """Return the run folder of a stage."""
@@ -431,18 +362,6 @@ def _plain(value: Any) -> Any:
 
 def _json(path: Path) -> dict:
     return json.loads(path.read_text(encoding='utf-8'))
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise in the main thread, as Ctrl-C does, so that what runs is stopped, too."""
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == '__main__':

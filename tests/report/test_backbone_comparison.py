@@ -24,7 +24,7 @@ def rows():
 @pytest.fixture
 def called(monkeypatch):
     """The programs that a comparison runs, here in this process; names in the list fail."""
-    class Called(list):
+    class Called(list, backbones.Commands):
         failing = ()
 
         def __call__(self, script: Path, words: list[str], log: Path) -> None:

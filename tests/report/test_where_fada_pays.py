@@ -1,0 +1,74 @@
+"""Where FADA pays: rows of a setting differ in FADA alone, settings in what they say; what is done is not done again."""
+
+import json
+
+import pytest
+
+from benchmarks.rooms import where_fada_pays as study
+from benchmarks.rooms.settings import flat
+from jrs.cli import run
+from jrs.cli.train import config_from, parser
+
+OF_FADA = ('model.alignment', 'model.matcher.costs.fada', 'model.losses.fada', 'model.weights.fada')
+
+
+def changed(one, other):
+    """Return the paths at which two configs differ."""
+    left, right = flat(one), flat(other)
+    return [path for path in {**left, **right} if path not in left or path not in right or left[path] != right[path]]
+
+
+def config(setting, row, tmp_path):
+    words = study.Job(setting, row, 0).training_words(tmp_path, [])
+    return config_from(parser().parse_args(words))._cfg_dict
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    return {row: config('rooms', row, tmp_path_factory.mktemp('run')) for row in study.ROWS}
+
+
+def test_rows_differ_in_alignment_alone(plain):
+    for row, values in plain.items():
+        paths = changed(plain['none'], values)
+        assert bool(paths) == (row != 'none') and all(path.startswith(OF_FADA) for path in paths), (row, paths)
+    assert len({json.dumps(flat(values)) for values in plain.values()}) == len(study.ROWS)
+
+
+@pytest.mark.parametrize('setting', study.SETTINGS)
+def test_a_setting_differs_in_what_it_names(setting, plain, tmp_path):
+    assert set(changed(plain['sum'], config(setting, 'sum', tmp_path))) == set(study.SETTINGS[setting].training)
+
+
+def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    class Recorded(study.Commands):
+        def __call__(self, script, words, log):
+            ran.append((script.stem, words))
+            if 'seed=1' in words:
+                raise study.StageError('no room')
+            if script.stem == 'train':
+                (tmp_path / 'runs' / 'far_sum_seed0').mkdir(parents=True)
+                (tmp_path / 'runs' / 'far_sum_seed0' / 'weights.safetensors').touch()
+    monkeypatch.setattr(study, 'Commands', Recorded)
+    monkeypatch.setattr(study, 'publish', lambda folder, out: out.mkdir(parents=True))
+    kept = tmp_path / 'kept' / 'far_none_seed0' / study.TEST
+    kept.mkdir(parents=True)
+    (kept / 'results.json').write_text('{}')
+    words = ['--only', 'far', '--rows', 'none', 'sum', '--seeds', '0', '1', '--work-dirs', str(tmp_path / 'runs'), '--out',
+             str(tmp_path / 'kept'), '--cfg-options', 'data_root=there']
+    assert run(study.main, [*words, '--dry-run']) == 0 and not ran
+    said = capsys.readouterr().out
+    assert 'far_none_seed0: done' in said and '3 of 4, about 39 CPU-minutes' in said
+    assert run(study.main, words) == 1                                          # seed 1 failed, seed 0 went on
+    assert [script for script, _ in ran] == ['train', 'test', 'train', 'train']
+    assert all('data_root=there' in words for _, words in ran)
+    assert 'far_none_seed1: no room' in capsys.readouterr().err
+    assert 'model.matcher.costs.fada=None' in ran[1][1] and 'test_dataset.folder=rooms/tiny_test' in ran[1][1]
+
+
+@pytest.mark.parametrize('wrong, words', [(['--only', 'viewz24'], "Did you mean 'views24'"), (['--rows', 'summ'], "'sum'"),
+                                          (['--jobs', '0'], 'at least 1')])
+def test_what_does_not_exist_is_refused(wrong, words, capsys):
+    assert run(study.main, [*wrong, '--dry-run']) == 2 and words in capsys.readouterr().err
