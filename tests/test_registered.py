@@ -97,8 +97,8 @@ TINY = {
     'transforms': dict(TrainViews={}),
     'metrics': dict(InstanceAPMetric=dict(benchmark='scannet200'), DepthMetric={}, CameraMetric={}, AttentionMetric={},
                     PanopticMetric=dict(benchmark='scannet200')),
-    'hooks': dict.fromkeys(('ClassWords', 'EvaluationHook', 'Heartbeat', 'MetricNeeds', 'PlainCheckpoint', 'ProgressLog',
-                            'ResourceLog', 'SafeCheckpoint', 'SceneImages',
+    'hooks': dict.fromkeys(('AveragedWeights', 'ClassWords', 'EvaluationHook', 'Heartbeat', 'MetricNeeds', 'PlainCheckpoint',
+                            'ProgressLog', 'ResourceLog', 'SafeCheckpoint', 'SceneImages',
                             'TermLog')),                                # all in the run of test_a_run_has_every_hook
     'loops': dict(ResumableIterLoop=None),
     'functions': dict(collate_scenes=None),                             # in test_datasets_samplers_and_transforms
@@ -471,7 +471,7 @@ def test_a_run_has_every_hook_and_the_loop(debug_data, tmp_path):
     from tests._data import MAIN, forget_runs
     forget_runs()
     cfg = load_config(MAIN, 'debug', {'data_root': str(debug_data), 'train.iterations': 2, 'hooks.pictures.interval': 1,
-                                      'train.validate_every': 2})
+                                      'train.validate_every': 2, 'hooks.averaged': dict(type='AveragedWeights')})
     runner = build_runner(cfg, tmp_path)
     runner.train()
     assert {type(hook).__name__ for hook in runner.hooks} >= set(registered(slots.HOOKS))

@@ -19,12 +19,14 @@ Each training is a run folder of tools/train.py below --work-dirs, and what is k
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -35,9 +37,14 @@ from benchmarks.commands import ROOT, Commands, StageError, ended_by_sigterm  # 
 from benchmarks.rooms.publish import RESULTS, publish  # noqa: E402
 from jrs.cli import run  # noqa: E402
 from jrs.errors import ConfigError, did_you_mean  # noqa: E402
+from jrs.report.intervals import Draws, PairedDifference, difference, resampled_of  # noqa: E402
+from jrs.report.render import pipes  # noqa: E402
 
 OUT = RESULTS / 'where_fada_pays'
 TEST = 'test_unseen'
+HOOKS = {'hooks.pictures': None, 'hooks.averaged': {'type': 'AveragedWeights'}}
+SEEDS = (0, 1, 2)                               # that were planned, of
+FIRST_ROWS = ('none', 'sum', 'mean')            # these rows, which the others explain
 MINUTES = 13                                    # of a core: 400 iterations and their test, for the forecast
 
 
@@ -105,7 +112,7 @@ class Job:
 
     def training_words(self, folder: Path, options: list[str]) -> list[str]:
         """Return the words of tools/train.py."""
-        changes = SETTINGS[self.setting].training | ROWS[self.row][1] | {'seed': self.seed, 'hooks.pictures': None}
+        changes = SETTINGS[self.setting].training | ROWS[self.row][1] | {'seed': self.seed, **HOOKS}
         return [self.config, '--profile', 'rooms', '--work-dir', str(folder), '--cfg-options', *options, *_given(changes)]
 
     def test_words(self, folder: Path, options: list[str]) -> list[str]:
@@ -118,6 +125,9 @@ class Job:
                 '--cfg-options', *options, *_given(changes)]
 
 
+JOBS = [Job(setting, row, seed) for setting in SETTINGS for seed in SEEDS for row in FIRST_ROWS]
+
+
 def _given(changes: Mapping[str, Any]) -> list[str]:
     return [f'{path}={value}' for path, value in changes.items()]
 
@@ -128,9 +138,10 @@ def parser() -> argparse.ArgumentParser:
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument('--only', nargs='+', metavar='SETTING', default=[*SETTINGS], help=', '.join(
         f'{name}: {one.says}' for name, one in SETTINGS.items()))
-    options.add_argument('--rows', nargs='+', metavar='ROW', default=['none', 'sum', 'mean'],
-                         help=', '.join(f'{name}: {says}' for name, says in SAYS.items()) + '; default: none sum mean')
-    options.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    options.add_argument('--rows', nargs='+', metavar='ROW', default=[*FIRST_ROWS],
+                         help=f'{", ".join(f"{name}: {says}" for name, says in SAYS.items())}; default: '
+                         f'{" ".join(FIRST_ROWS)}')
+    options.add_argument('--seeds', type=int, nargs='+', default=[*SEEDS])
     options.add_argument('--jobs', type=int, default=1, help='runs side by side, one thread each')
     options.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of every run, such as '
                          'data_root=/data')
@@ -186,6 +197,79 @@ def finish(jobs: list[Job], args: argparse.Namespace, commands: Commands) -> int
             pool.shutdown(wait=False, cancel_futures=True)
             commands.stop()
             raise
+
+
+@dataclass
+class Kept:
+    """What is kept of a row in a setting: seed -> the numbers of its test, and the draws of one of them in percent."""
+
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    minutes: dict[int, float] = field(default_factory=dict)
+    values: dict[int, float] = field(default_factory=dict)
+    draws: dict[int, Draws] = field(default_factory=dict)
+
+    def mean(self, name: str, scale: float = 1.0) -> float:
+        """Return the mean of a number over the seeds."""
+        return scale * mean(one[name] for one in self.metrics.values())
+
+    def spread(self, name: str) -> str:
+        """Return the mean of a score in percent, and of several seeds its range."""
+        found = [100 * one[name] for one in self.metrics.values()]
+        several = f' [{min(found):.1f}..{max(found):.1f}]' if len(found) > 1 else ''
+        return f'{mean(found):.1f}{several}'
+
+
+def kept_of(out: Path, setting: str, row: str, measure: str) -> Kept:
+    """Return what is kept of a row, with the draws of one of its scores."""
+    kept = Kept()
+    for folder in sorted(out.glob(f'{setting}_{row}_seed[0-9]*')):
+        seed = int(folder.name.rpartition('_seed')[2])
+        metrics = json.loads((folder / TEST / 'results.json').read_text(encoding='utf-8'))['metrics']
+        draws = resampled_of(folder / TEST)[measure]
+        record = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
+        kept.metrics[seed], kept.minutes[seed] = metrics, 60 * record['cpu_hours']
+        kept.values[seed], kept.draws[seed] = 100 * metrics[measure], Draws(draws.scenes, 100 * draws.values)
+    return kept
+
+
+def table_lines(out: Path = OUT) -> Iterator[str]:
+    """Yield the table of what is kept as Markdown: each row of a setting, and how it differs from the one without FADA."""
+    heads = ('setting', 'row', 'seeds', 'CPU-min', 'AP25', 'AP50', 'AP25 − no FADA', 'AP50 − no FADA', 'FADA',
+             'mass on the right views: last layer', 'slope', 'entropy: last layer', 'slope')
+    rows = []
+    for setting, row in ((setting, row) for setting in SETTINGS for row in ROWS):
+        kept = {ap: kept_of(out, setting, row, f'instance/agnostic_{ap}') for ap in ('AP25', 'AP50')}
+        own = kept['AP25']
+        if not own.metrics:
+            continue
+        against = {ap: difference(one, kept_of(out, setting, 'none', f'instance/agnostic_{ap}')) if row != 'none' else None
+                   for ap, one in kept.items()}
+        even = own.mean('attention/uniform_view_mass')
+        rows.append([
+            SETTINGS[setting].says, SAYS[row], str(len(own.metrics)), f'{mean(own.minutes.values()):.1f}',
+            *(one.spread(f'instance/agnostic_{ap}') for ap, one in kept.items()), *map(_said, against.values()),
+            _verdict(against['AP25']) if row != 'none' else '–',
+            f'{own.mean("attention/view_mass/last"):.2f} (even: {even:.2f})',
+            f'{own.mean("attention/view_mass/slope"):+.3f}',
+            f'{own.mean("attention/entropy/last"):.2f}', f'{own.mean("attention/entropy/slope"):+.3f}'])
+    yield from pipes(heads, rows) if rows else ()
+    missing: dict[str, list[str]] = {}
+    for job in JOBS:
+        if not (out / job.name / TEST / 'results.json').is_file():
+            missing.setdefault(job.setting, []).append(f'{job.row} {job.seed}')
+    names = '; '.join(f'`{setting}`: {", ".join(ones)}' for setting, ones in missing.items())
+    yield from ('', f'Open, row and seed: {names}.' if missing else 'None is open.')
+
+
+def _said(found: PairedDifference | None) -> str:
+    return '–' if found is None else f'{found.value:+.1f} [{found.low:+.1f}..{found.high:+.1f}]'
+
+
+def _verdict(found: PairedDifference | None) -> str:
+    """Return whether FADA pays, by the interval of the difference in AP25."""
+    if found is None or len(found.by_seed) < 2:
+        return 'undecided: one seed'
+    return {1: 'pays', -1: 'costs', 0: 'undecided'}[found.sign]
 
 
 if __name__ == '__main__':

@@ -200,16 +200,18 @@ def label_space(cfg: Config, dataset) -> dict:
 
 
 def save_result(runner, cfg: Config, work_dir: Path) -> None:
-    """Write `weights.safetensors` with a card in its metadata, for tools/test.py and tools/infer.py.
+    """Write `weights.safetensors` with a card in its metadata, for tools/test.py and tools/infer.py; averaged ones beside.
 
     Every process calls this: a sharded model has its weights in all of them; the first one writes.
     """
+    from jrs.engine.averaging import AVERAGED_FILE, AveragedWeights
     from jrs.engine.record import finish_record, read_record
     from jrs.engine.sharding import whole
     from jrs.engine.update import update_of
     from jrs.engine.words import word_facts
     from jrs.io.weights import save_weights
-    state = whole(getattr(runner.model, 'module', runner.model).state_dict())
+    model = getattr(runner.model, 'module', runner.model)
+    state = whole(model.state_dict())
     if runner.rank != 0:
         return
     code = read_record(work_dir)                               # of the start: files may have changed since
@@ -221,4 +223,7 @@ def save_result(runner, cfg: Config, work_dir: Path) -> None:
                 **word_facts(runner.model))
     save_weights(state, work_dir / 'weights.safetensors', card)
     runner.logger.info(f'weights: {work_dir / "weights.safetensors"}')
+    for hook in (hook for hook in runner.hooks if isinstance(hook, AveragedWeights)):
+        save_weights(hook.state(model), work_dir / AVERAGED_FILE, card | dict(averaged=hook.says()))
+        runner.logger.info(f'averaged weights, {hook.says()}: {work_dir / AVERAGED_FILE}')
     finish_record(work_dir)

@@ -1,5 +1,5 @@
 """Runner, loop, hooks, checkpoints: importing registers what mmengine looks up."""
 
-from jrs.engine import checkpoint, console, hooks, loop, pictures, processes, words
+from jrs.engine import averaging, checkpoint, console, hooks, loop, pictures, processes, words
 
-__all__ = ['checkpoint', 'console', 'hooks', 'loop', 'pictures', 'processes', 'words']
+__all__ = ['averaging', 'checkpoint', 'console', 'hooks', 'loop', 'pictures', 'processes', 'words']
