@@ -255,8 +255,7 @@ NOTES = (
     '- `--style shifted` stands in for another data set: other rooms, 22 % larger and with higher ceilings, another palette '
     'and other patterns, and eight categories in shapes that the usual style does not have. The classes are the same.',
     '- Preset `tiny_test` (`jrs/synth/hashes/tiny_test.json`) only scores: 100 rooms of another seed that no training, '
-    'choice or demo reads, with the 12 views that a test takes. What those do not see is not on their mesh, so that scores '
-    'on it are not those of the validation rooms above, whose mesh 48 views have seen.',
+    'choice or demo reads, made as those of `tiny`.',
     '- Objects are annotated by superpoints, as in ScanNet: with a small probability (0.06 per pair of touching, coplanar '
     'superpoints) a superpoint of one object belongs to its neighbour, on the mesh and in the masks alike.',
     '- Only what some view sees is on the mesh.')

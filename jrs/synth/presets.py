@@ -52,8 +52,8 @@ PRESETS = {preset.name: preset for preset in (
     # Other rooms that look otherwise: for tests on data unlike those of training.
     Preset('debug_shifted', 2, 2, 12, (42, 56), spacing=0.2, object_vertices=300, seed=1, style='shifted'),
     Preset('tiny_shifted', 8, 32, 48, (84, 112), seed=1, style='shifted'),
-    # Rooms to score on that no training or choice has seen; as many views as a test takes.
-    Preset('tiny_test', 0, 100, 12, (84, 112), seed=2),
+    # Rooms to score on that no training or choice has seen, made as those of `tiny`.
+    Preset('tiny_test', 0, 100, 48, (84, 112), seed=2),
 )}
 
 
