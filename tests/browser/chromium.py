@@ -63,7 +63,7 @@ class Browser:
         self.number += 1
         self.socket.send(json.dumps(dict(id=self.number, method=method, params=arguments)))
         while True:
-            message = json.loads(self.socket.recv(timeout=120))
+            message = json.loads(self.socket.recv(timeout=600))
             if message.get('id') == self.number:
                 if 'error' in message:
                     raise RuntimeError(f'{method}: {message["error"]}')
