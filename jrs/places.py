@@ -17,6 +17,7 @@ FOLDERS = ('configs', 'plugins', 'weights', 'tools')       # what a wheel carrie
 REPOSITORY = BUNDLED if BUNDLED.is_dir() else PACKAGE.parent
 NO_EXPERIMENTS = ('_base_', 'profiles')        # folders of configs/ that hold pieces
 UNTRAINED = 'untrained'                         # in the place of a weights file: the model as it is before training
+AVERAGED_FILE = 'weights_averaged.safetensors'  # beside the weights of a run that averages them
 
 
 def installed() -> bool:

@@ -17,7 +17,7 @@ from jrs.cli.options import add_config_options, add_copy_option, config_from, sa
 from jrs.cli.parser import Parser
 from jrs.errors import ConfigError
 from jrs.launch import add_launcher_option
-from jrs.places import UNTRAINED, command_words
+from jrs.places import AVERAGED_FILE, UNTRAINED, command_words
 from jrs.schema import without_teacher
 
 EXAMPLES = """examples:
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('checkpoint', help=f'weights (.safetensors, .pth), or the word {UNTRAINED!r}')
     add_copy_option(options)
     options.add_argument('--out', type=Path, help='folder for results.json, results.csv and the matches of each scene '
-                         '(instance_matches.npz); default: beside the checkpoint')
+                         '(instance_matches.npz); default: test beside the checkpoint, of averaged weights test_averaged')
     options.add_argument('--transfer-rules', nargs='+', default=[], metavar='RULE', help='score the same predictions, '
                          'and the oracle, by further rules that bring masks to the mesh: `all` that the transfer offers, or '
                          'what a rule changes of it, argument=value joined by `+`; printed as a table, and `transfer_rules` '
@@ -89,10 +89,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def default_out(args: argparse.Namespace) -> Path:
-    """Return ``<folder of the checkpoint>/test``, or one below outputs/ for an untrained model."""
+    """Return ``<folder of the checkpoint>/test``, ``test_averaged`` for averaged weights; below outputs/ if untrained."""
     if args.checkpoint == UNTRAINED:
         return Path('outputs') / f'{Path(args.config).stem}_{args.profile}_untrained'
-    return Path(args.checkpoint).parent / 'test'
+    file = Path(args.checkpoint)
+    return file.parent / ('test_averaged' if file.name == AVERAGED_FILE else 'test')
 
 
 def score_by_rules(cfg: Config, rules: list[str]) -> None:

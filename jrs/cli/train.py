@@ -15,7 +15,7 @@ from jrs.config import bases_of, resolve_config
 from jrs.errors import DataError
 from jrs.io.names import is_text
 from jrs.launch import add_launcher_option, refuse_several_processes
-from jrs.places import command_words
+from jrs.places import AVERAGED_FILE, command_words
 from jrs.report.differences import difference_lines
 from jrs.report.naming import default_work_dir
 
@@ -204,7 +204,7 @@ def save_result(runner, cfg: Config, work_dir: Path) -> None:
 
     Every process calls this: a sharded model has its weights in all of them; the first one writes.
     """
-    from jrs.engine.averaging import AVERAGED_FILE, AveragedWeights
+    from jrs.engine.averaging import AveragedWeights
     from jrs.engine.record import finish_record, read_record
     from jrs.engine.sharding import whole
     from jrs.engine.update import update_of

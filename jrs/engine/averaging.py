@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from jrs.errors import ConfigError, WeightsError
 from jrs.registry import HOOKS
 
-AVERAGED_FILE = 'weights_averaged.safetensors'
 KEY = 'averaged_weights'                       # of a checkpoint
 
 

@@ -9,9 +9,10 @@ from mmengine.config import Config
 from safetensors.torch import load_file
 from torch import nn
 
-from jrs.engine.averaging import AVERAGED_FILE, AveragedWeights
+from jrs.engine.averaging import AveragedWeights
 from jrs.errors import ConfigError
 from jrs.io.weights import read_metadata
+from jrs.places import AVERAGED_FILE
 from tests._data import command
 from tests.engine.test_train import words
 
@@ -34,6 +35,13 @@ def test_a_run_leaves_the_mean_of_its_last_updates(finished):
     for name, value in averaged.items():
         torch.testing.assert_close(value, (seventh[name] + last[name]) / 2, rtol=1e-6, atol=1e-8)
     assert read_metadata(finished / AVERAGED_FILE)['averaged'] == 'mean over the last 2 updates'
+
+
+def test_their_scores_stand_beside_those_of_the_trained_weights(finished, debug_data):
+    for name, folder in (('weights.safetensors', 'test'), (AVERAGED_FILE, 'test_averaged')):
+        assert command('test', str(finished / 'config.py'), str(finished / name), '--cfg-options', f'data_root={debug_data}',
+                       'test_dataset.limit_scenes=1') == 0
+        assert (finished / folder / 'results.json').is_file()
 
 
 def test_resumed_between_them_it_is_the_same_to_the_bit(finished, debug_data, tmp_path):
