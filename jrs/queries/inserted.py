@@ -27,12 +27,14 @@ class QueryState:
         track_views: whether view attention is collected.
         view_attention: one (B, Q, V) per cross-attention layer so far; empty without `track_views`.
         allowed: (B, Q, T) bool, what the next cross-attention may see; None = everything.
+        supervised: after each supervised layer so far the queries (B, Q, C), and how many layers had been read.
     """
 
     queries: Tensor
     track_views: bool
     view_attention: tuple[Tensor, ...] = ()
     allowed: Tensor | None = None
+    supervised: tuple[tuple[Tensor, int], ...] = ()
 
 
 class HideUnlikelyTokens:
@@ -81,6 +83,8 @@ class InsertedQueries(nn.Module):
         layer_kinds: the backbone's: 'scene', or 'special' where only special tokens have seen other views since the layer
             before; None = all 'scene'.
         special_layers: read at 'special' layers too; else they are passed over, which is said.
+        supervised_layers: after these, of the inserted ones before the last, classes and masks are predicted in training,
+            too, and supervised as the final ones are (deep supervision). Ours; the paper has none.
         carry: in a stream of views, carry the queries from view to view; False starts anew in each window of views and
             reads that at once. Ours; it changes nothing where a scene is seen at once, as in training.
     """
@@ -92,7 +96,7 @@ class InsertedQueries(nn.Module):
                  self_mlp_ratio: float = 1.0, embedding_dim: int = 128, init_values: float = 0.01,
                  token_std: float = 1e-6, mask_attention: dict | None = None,
                  activation_checkpointing: bool = False, layer_kinds: Sequence[str] | None = None,
-                 special_layers: bool = False, carry: bool = False) -> None:
+                 special_layers: bool = False, supervised_layers: Sequence[int] = (), carry: bool = False) -> None:
         super().__init__()
         self.num_queries = num_queries
         self.carry = carry
@@ -103,6 +107,7 @@ class InsertedQueries(nn.Module):
         self.cross_layers = mixed_layers(chosen, layer_kinds, special_layers, 'model.queries.insertion')
         self.self_layers = self.cross_layers if self_insertion is None else chosen_layers(
             self_insertion, num_layers, 'model.queries.self_insertion')
+        self.supervised_layers = _supervised(supervised_layers, self.cross_layers)
         self.tokens = nn.Parameter(torch.randn(1, num_queries, dim) * token_std)        # (1, Q, C)
         self.cross_blocks = nn.ModuleDict(made_alone(
             'cross_blocks', self.cross_layers, lambda: CrossBlock(dim, num_heads, mlp_ratio, init_values)))
@@ -123,6 +128,8 @@ class InsertedQueries(nn.Module):
             state = self._cross(state, layer, self.cross_blocks[name])
         if layer.index in self.self_layers:
             state = replace(state, queries=self._run(self.self_blocks[name], state.queries))
+        if self.training and layer.index in self.supervised_layers:
+            state = replace(state, supervised=(*state.supervised, (state.queries, len(state.view_attention))))
         return state
 
     def _cross(self, state: QueryState, layer: LayerState, block: CrossBlock) -> QueryState:
@@ -155,10 +162,26 @@ class InsertedQueries(nn.Module):
 
         `taps` and the instance features (B, V, D, h, w) are not read; decoders that come after the backbone need them.
         """
-        view_attention = torch.stack(state.view_attention) if state.view_attention else None
-        with torch.autocast(state.queries.device.type, enabled=False):
-            return QueryPredictions(self.projection(state.queries.to(self.projection.weight.dtype)),
-                                    view_attention=view_attention)
+        levels = [*state.supervised, (state.queries, len(state.view_attention))]
+        return replace(self._level(state, *levels[-1]), auxiliary=[self._level(state, *level) for level in levels[:-1]])
+
+    def _level(self, state: QueryState, queries: Tensor, layers: int) -> QueryPredictions:
+        """Return what `queries` (B, Q, C) say after so many layers."""
+        with torch.autocast(queries.device.type, enabled=False):
+            embedding = self.projection(queries.to(self.projection.weight.dtype))
+        return QueryPredictions(embedding, view_attention=torch.stack(state.view_attention[:layers]) if layers else None)
+
+
+def _supervised(layers: Sequence[int], inserted: Sequence[int]) -> frozenset[int]:
+    """Return the layers that are supervised.
+
+    Raises:
+        ConfigError: nothing is inserted at one of them, or it is the last, which always is.
+    """
+    if wrong := [layer for layer in layers if layer not in inserted[:-1]]:
+        raise ConfigError(f'model.queries.supervised_layers must be of the inserted layers before the last, '
+                          f'{list(inserted[:-1])}; got {wrong}.')
+    return frozenset(layers)
 
 
 def _masked_attention(options: dict | None) -> HideUnlikelyTokens | None:

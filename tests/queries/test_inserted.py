@@ -3,10 +3,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from jrs.config import load_config
 from jrs.errors import ConfigError
 from jrs.queries.inserted import HideUnlikelyTokens, InsertedQueries
-from jrs.registry import QUERIES, build
+from jrs.registry import MODELS, QUERIES, build
 from jrs.structures import LayerState
+from tests._data import MAIN, random_batch
+from tests.test_registered import SIZE
 
 DIM, LAYERS, VIEWS, PER_VIEW = 16, 4, 3, 5                         # one special token and four patches per view
 
@@ -141,3 +144,39 @@ def test_masked_attention_changes_all_layers_but_the_first():
 def test_wrong_mask_attention_is_a_config_error(options):
     with pytest.raises(ConfigError, match='mask_attention'):
         _queries(mask_attention=options)
+
+
+def test_supervised_layers_are_predicted_as_if_they_were_the_last_one_and_only_in_training():
+    queries = _queries(supervised_layers=[0, 2]).train()
+    found = _run(queries)
+    assert len(found.auxiliary) == 2 and not _run(queries.eval()).auxiliary
+    torch.testing.assert_close(found.embedding, _run(_queries()).embedding, rtol=0, atol=0)
+    shallow = build(QUERIES, dict(type='InsertedQueries', num_queries=6, num_heads=4, embedding_dim=8), 'model.queries',
+                    dim=DIM, num_layers=1)
+    shallow.load_state_dict({name: value for name, value in queries.state_dict().items() if name in shallow.state_dict()})
+    state = shallow.start(2, track_views=True)
+    first = shallow.finish(shallow.read(state, next(_states())))
+    torch.testing.assert_close(found.auxiliary[0].embedding, first.embedding, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.auxiliary[0].view_attention, first.view_attention, rtol=1e-5, atol=1e-6)
+    assert found.auxiliary[1].view_attention.shape == (3, 2, 6, VIEWS)
+    assert _run(queries.train(), track_views=False).auxiliary[0].view_attention is None
+
+
+@pytest.mark.parametrize('layers', [[3], [4], [1]])
+def test_a_layer_that_cannot_be_supervised_is_refused(layers):
+    insertion = dict(type='ListedLayers', layers=[0, 2, 3])
+    with pytest.raises(ConfigError, match=r'before the last, \[0, 2\]; got'):
+        _queries(insertion=insertion, supervised_layers=layers)
+
+
+def test_supervised_layers_teach_a_model_and_are_matched_each_by_its_own():
+    cfg = load_config(MAIN, 'debug', {'model.queries.supervised_layers': [0, 1]})
+    model = build(MODELS, dict(cfg.model, teacher=None, losses=dict(cfg.model.losses, camera=None, depth=None)), 'model')
+    batch = random_batch(2, size=SIZE)
+    plain = build(MODELS, dict(cfg.model, teacher=None, losses=dict(cfg.model.losses, camera=None, depth=None),
+                               queries=dict(cfg.model.queries, supervised_layers=[])), 'model')
+    plain.load_state_dict(model.state_dict())
+    terms, without = (one.train()(batch, mode='loss') for one in (model, plain))
+    assert terms['loss_mask_dice'] > 2 * without['loss_mask_dice']                 # three levels, summed
+    torch.testing.assert_close(terms['mask_dice/final'], without['loss_mask_dice'])  # of weight 1
+    torch.testing.assert_close(terms['loss_fada'], without['loss_fada'])           # sees all layers already
