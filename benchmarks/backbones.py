@@ -160,7 +160,8 @@ def main(argv: list[str] | None = None) -> int:
     backbones, lacking = listed()
     chosen = [_named(name, backbones) for name in dict.fromkeys(args.only)] if args.only else backbones
     minutes = dict(zip(STAGES, [*args.minutes, args.minutes[0]], strict=False))
-    record = Record(args.json, dict(profile=args.profile, minutes=minutes, cfg_options=args.cfg_options))
+    changes = [word for word in args.cfg_options if not word.startswith('data_root=')]     # where data lie changes nothing
+    record = Record(args.json, dict(profile=args.profile, minutes=minutes, cfg_options=changes))
     print('\n'.join(plan_lines(chosen, lacking, args.seeds, minutes, record, args.jobs)), flush=True)
     return 0 if args.dry_run else Comparison(args, minutes, record, Commands()).compare(chosen)
 
