@@ -114,6 +114,7 @@ def page_lines() -> Iterator[str]:
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
                           ('names', names), ('transfer', transfer), ('demo', demo), ('tables', tables),
                           ('images', images), ('points', points), ('fada', fada), ('where', where_fada_pays.table_lines),
+                          ('averaged', where_fada_pays.averaged_lines),
                           ('small', lambda: ())):
         if name == 'images' and not runs(f'*{ONE_START}[0-9]'):
             continue

@@ -41,7 +41,7 @@ from jrs.report.intervals import Draws, PairedDifference, difference, resampled_
 from jrs.report.render import pipes  # noqa: E402
 
 OUT = RESULTS / 'where_fada_pays'
-TEST = 'test_unseen'
+TEST, AVERAGED = 'test_unseen', 'test_averaged'         # folders in a run
 HOOKS = {'hooks.pictures': None, 'hooks.averaged': {'type': 'AveragedWeights'}}
 SEEDS = (0, 1, 2)                               # that were planned, of
 FIRST_ROWS = ('none', 'sum', 'mean')            # these rows, which the others explain
@@ -259,6 +259,22 @@ def table_lines(out: Path = OUT) -> Iterator[str]:
             missing.setdefault(job.setting, []).append(f'{job.row} {job.seed}')
     names = '; '.join(f'`{setting}`: {", ".join(ones)}' for setting, ones in missing.items())
     yield from ('', f'Open, row and seed: {names}.' if missing else 'None is open.')
+
+
+def averaged_lines(out: Path = OUT) -> Iterator[str]:
+    """Yield the scores of averaged weights (`AveragedWeights`) beside those of the trained ones, seed by seed."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for setting, row in ((setting, row) for setting in SETTINGS for row in ROWS):
+        for folder in sorted(out.glob(f'{setting}_{row}_seed[0-9]*')):
+            if (folder / AVERAGED / 'results.json').is_file():
+                files = (folder / test / 'results.json' for test in (TEST, AVERAGED))
+                both = (json.loads(file.read_text(encoding='utf-8'))['metrics'] for file in files)
+                found.setdefault((setting, row), []).append(tuple(100 * one['instance/agnostic_AP25'] for one in both))
+    if found:
+        yield from pipes(('setting', 'row', 'AP25 by seed: trained weights', 'apart', 'averaged weights', 'apart'), [
+            [SETTINGS[setting].says, SAYS[row], *(cell for values in zip(*pairs, strict=True) for cell in (
+                ', '.join(f'{value:.1f}' for value in values), f'{max(values) - min(values):.1f}'))]
+            for (setting, row), pairs in found.items()])
 
 
 def _said(found: PairedDifference | None) -> str:
