@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from mmengine.hooks import Hook
@@ -20,8 +20,9 @@ class AveragedWeights(Hook):
     """Average the weights after each of the last updates; a finished run leaves them in `weights_averaged.safetensors`.
 
     All updates count alike (stochastic weight averaging, arXiv 1803.05407, with the schedule of the run as it is). Training
-    does not change. Running statistics of norms are averaged, too; what is no floating-point number is as after the last
-    update. The sums are float32, or the dtype of the weights where that is wider, and part of every checkpoint.
+    does not change. What learns is averaged, and running statistics of norms; the rest is as after the last update. The
+    means are float32, or the dtype of the weights where that is wider; they lie where the weights do, which need that much
+    more memory, and are part of every checkpoint.
 
     Args:
         share: of the updates, the last ones, in (0, 1]: 0.25 of 400 are those from 301 on.
@@ -58,18 +59,16 @@ class AveragedWeights(Hook):
     def add(self, model: nn.Module) -> None:
         """Add the weights that a model has now."""
         self.count += 1
-        for name, value in model.state_dict().items():
-            if not value.is_floating_point():
-                self.mean[name] = value.clone()
-            elif name not in self.mean:
+        for name, value in _changing(model):
+            if name not in self.mean:
                 self.mean[name] = value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
             else:
                 self.mean[name] += (value - self.mean[name]) / self.count
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the mean in the dtypes of the model's own weights; empty before the first one."""
+        """Return the weights of the model with the means in their place, in its own dtypes; empty before the first one."""
         own = model.state_dict() if self.count else {}
-        return {name: self.mean[name].to(value.dtype) for name, value in own.items()}
+        return {name: self.mean[name].to(value.dtype) if name in self.mean else value for name, value in own.items()}
 
     def says(self) -> str:
         """Return what is averaged, in words."""
@@ -89,3 +88,12 @@ class AveragedWeights(Hook):
         own = getattr(runner.model, 'module', runner.model).state_dict()
         self.count = kept['count'] if kept else 0
         self.mean = {name: value.to(own[name].device) for name, value in kept['mean'].items()} if kept else {}
+
+
+def _changing(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield what training changes of the weights that a model saves: what learns, and statistics; floating point only."""
+    saved = model.state_dict()
+    learned = {name for name, value in model.named_parameters() if value.requires_grad}
+    statistics = {name for name, _ in model.named_buffers()}
+    yield from ((name, value) for name, value in saved.items()
+                if name in learned | statistics and value.is_floating_point())

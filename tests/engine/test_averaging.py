@@ -76,9 +76,11 @@ def test_the_mean_of_many_is_that_of_their_sum_and_integers_are_the_last():
     torch.testing.assert_close(hook.state(model)['weight'], torch.stack(seen).mean(0).float(), rtol=1e-5, atol=1e-6)
     assert hook.state(model)['num_batches_tracked'] == 50
     half = nn.Linear(2, 2).bfloat16()
+    half.bias.requires_grad_(False)
     hook = AveragedWeights()
     hook.add(half)
     assert hook.mean['weight'].dtype == torch.float32 and hook.state(half)['weight'].dtype == torch.bfloat16
+    assert list(hook.mean) == ['weight'] and hook.state(half)['bias'].equal(half.bias)            # what does not learn
 
 
 @pytest.mark.parametrize('share, updates, first', [(0.25, 400, 300), (1, 8, 0), (0.001, 8, 7)])
