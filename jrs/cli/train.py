@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train; leaves checkpoints, logs, `config.py`, `diff.txt`, `run.json`, `identity.json`, `weights.safetensors`.
 
+    A hook of type `AveragedWeights` also leaves `weights_averaged.safetensors`.
+
     Returns:
         0, or 128 plus the number of the signal that stopped it.
     """

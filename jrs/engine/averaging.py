@@ -29,7 +29,7 @@ class AveragedWeights(Hook):
 
     Raises:
         ConfigError: no such share; with a sharded model, whose parts no process has all of.
-        WeightsError: a run is resumed from a checkpoint of a time at which it averaged already, without its sums.
+        WeightsError: a run is resumed from a checkpoint that should have the mean of some updates, and has not.
     """
 
     priority = 'BELOW_NORMAL'                  # before the checkpoint of the same update
@@ -80,14 +80,16 @@ class AveragedWeights(Hook):
             checkpoint[KEY] = dict(count=self.count, mean={name: value.cpu() for name, value in self.mean.items()})
 
     def after_load_checkpoint(self, runner, checkpoint: Mapping) -> None:
-        """Go on with the sums of a checkpoint."""
-        kept = checkpoint.get(KEY)
-        if kept is None and checkpoint['meta']['iter'] > self.first(runner.max_iters):
-            raise WeightsError('the checkpoint is of an update that AveragedWeights counts, and has no sums: the run began '
-                               'without it. Resume without it (hooks.NAME=None), or with a share that begins later.')
+        """Go on with the sums of a checkpoint; what it averaged counts no more where a longer run begins later."""
+        kept, counted = checkpoint.get(KEY), max(0, checkpoint['meta']['iter'] - self.first(runner.max_iters))
+        found = kept['count'] if kept else 0
+        if counted and found != counted:
+            raise WeightsError(f'at the update of the checkpoint AveragedWeights has counted {counted}, and it holds the '
+                               f'mean of {found}: the run began without it, or with another share or length. Resume as it '
+                               'began, without it (hooks.NAME=None), or with a share that begins later.')
         own = getattr(runner.model, 'module', runner.model).state_dict()
-        self.count = kept['count'] if kept else 0
-        self.mean = {name: value.to(own[name].device) for name, value in kept['mean'].items()} if kept else {}
+        self.count = counted
+        self.mean = {name: value.to(own[name].device) for name, value in kept['mean'].items()} if counted else {}
 
 
 def _changing(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

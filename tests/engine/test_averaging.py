@@ -63,6 +63,18 @@ def test_a_run_that_began_without_it_is_refused_where_sums_lack(finished, debug_
     assert 'the run began without it' in capsys.readouterr().err
 
 
+def test_a_longer_run_forgets_what_was_averaged_too_early_another_share_is_refused(finished, debug_data, tmp_path, capsys):
+    copy = shutil.copytree(finished, tmp_path / 'copy')
+    longer = (*words(debug_data, copy, 'train.save_every=1', HOOK, flags=('--resume',)), 'train.iterations=12')
+    assert command('train', *longer) == 0                                      # the last three of 12: 10, 11, 12
+    assert read_metadata(copy / AVERAGED_FILE)['averaged'] == 'mean over the last 3 updates'
+    kept = torch.load(copy / 'iter_11.pth', weights_only=True)
+    assert kept['averaged_weights']['count'] == 2
+    (copy / 'iter_12.pth').unlink()
+    assert command('train', *(word.replace('0.25', '0.5') for word in longer)) == 2
+    assert 'has counted 5, and it holds the mean of 2' in capsys.readouterr().err
+
+
 def test_the_mean_of_many_is_that_of_their_sum_and_integers_are_the_last():
     model, hook = nn.BatchNorm1d(3), AveragedWeights()
     assert hook.state(model) == {}
