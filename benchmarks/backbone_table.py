@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from benchmarks.backbone_list import ROOT, listed
+from benchmarks.record import spread
 from jrs.io.atomic import atomic_write
 from jrs.report.render import pipes
 
@@ -73,10 +73,10 @@ def _row(name: str, record: Mapping[str, Any]) -> list[str]:
     return [name, f'{cost["parameters"] / 1e6:.2f} M' if cost else OPEN, f'{cost["ms_per_view"]:.1f}' if cost else OPEN,
             cell(geometry, 'geometry', lambda ones: ' / '.join(
                 f'{max(one[kind] for one in ones):.2f}' for kind in ('training_gb', 'scoring_gb'))),
-            updates[0], cell(geometry, 'geometry', lambda ones: _spread(ones, 'abs_rel', 1, 3)),
-            cell(geometry, 'geometry', lambda ones: _spread(ones, 'rotation_ratio', 1, 2)), updates[1],
+            updates[0], cell(geometry, 'geometry', lambda ones: _over_seeds(ones, 'abs_rel', 1, 3)),
+            cell(geometry, 'geometry', lambda ones: _over_seeds(ones, 'rotation_ratio', 1, 2)), updates[1],
             *(cell(tuned, 'fine_tuning', lambda ones, kind=kind: ' / '.join(
-                _spread(ones, f'{kind}{score}', 100, 1) for score in ('AP25', 'AP50'))) for kind in ('agnostic_', '')),
+                _over_seeds(ones, f'{kind}{score}', 100, 1) for score in ('AP25', 'AP50'))) for kind in ('agnostic_', '')),
             ' '.join(str(one['seed']) for one in geometry) or '–']
 
 
@@ -86,7 +86,5 @@ def _stages(record: Mapping[str, Any], name: str, stage: str) -> list[dict]:
     return sorted((one for one in found if 'error' not in one), key=lambda one: one['seed'])
 
 
-def _spread(ones: list[dict], key: str, scale: float, digits: int) -> str:
-    values = [scale * one[key] for one in ones]
-    spread = f' [{min(values):.{digits}f}..{max(values):.{digits}f}]' if len(values) > 1 else ''
-    return f'{mean(values):.{digits}f}{spread}'
+def _over_seeds(ones: list[dict], key: str, scale: float, digits: int) -> str:
+    return spread([scale * one[key] for one in ones], digits)

@@ -19,6 +19,7 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.record import spread  # noqa: E402
 from benchmarks.rooms import where_fada_pays  # noqa: E402
 from benchmarks.rooms.publish import RESULTS  # noqa: E402
 from jrs.evaluation.attention import depth_slope  # noqa: E402
@@ -242,7 +243,7 @@ def names() -> Iterator[str]:
 
     def row(what: str, kind: str, ways: list[dict]) -> list[str]:
         keys = (f'{kind}_AP25', f'{kind}_AP50', f'{kind}_named_among_all', f'{kind}_named_among_{kind}')
-        return [what, *(_spread([way[key] for way in ways]) for key in keys)]
+        return [what, *(spread([way[key] for way in ways]) for key in keys)]
     own = [found['by_way']['names']]
     yield from pipes(heads, [
         row(f'known names ({asked["known"]} objects asked)', 'known', own),
@@ -251,13 +252,6 @@ def names() -> Iterator[str]:
     length = '' if found['iterations'] == found['planned_iterations'] else f' of {found["planned_iterations"]}'
     yield from ('', f'{found["iterations"]}{length} iterations, {found["scenes"]} held-out rooms, class-agnostic AP25 '
                 f'{own[0]["agnostic_AP25"]:.1f}. `{command(found["training"])}`; `{command(found["command"])}`')
-
-
-def _spread(values: list[float], digits: int = 1) -> str:
-    """Return one number, or the mean of several and their range; '–' of none."""
-    if len(values) < 2:
-        return f'{values[0]:.{digits}f}' if values else '–'
-    return f'{mean(values):.{digits}f} [{min(values):.{digits}f}..{max(values):.{digits}f}]'
 
 
 def transfer() -> Iterator[str]:
@@ -310,7 +304,7 @@ def images() -> Iterator[str]:
     def row(name: str, made: list[Run]) -> list[str]:
         sizes = next((one.record['parameters'] for one in made if 'parameters' in one.record), None)
         return [name, str(len(made)), *(_scores(made, key, 100, 1) for key in keys.values()),
-                _scores(made, 'depth/abs_rel', 1, 3), _spread([one.cpu_minutes for one in made]), str(made[0].iterations),
+                _scores(made, 'depth/abs_rel', 1, 3), spread([one.cpu_minutes for one in made]), str(made[0].iterations),
                 f'{sizes["all"] / 1e6:.2f}, {sizes["learned"] / 1e6:.2f}' if sizes else '–']
     heads = ('method', 'seeds', *keys, 'Abs Rel', 'CPU-min', 'iterations', 'million parameters, learned')
     rows = [row(IMAGE_ROWS[name], made) if made else [IMAGE_ROWS[name], 'open', *['–'] * (len(heads) - 2)]
@@ -341,7 +335,7 @@ def images() -> Iterator[str]:
 def _scores(made: list[Run], key: str, scale: float, digits: int) -> str:
     """Return the mean and range of a number of the runs' own tests; '–' where none has it."""
     values = [one.tests['test']['metrics'].get(key) for one in made]
-    return _spread([scale * value for value in values if value is not None], digits)
+    return spread([scale * value for value in values if value is not None], digits)
 
 
 def unseen() -> Iterator[str]:
@@ -523,7 +517,7 @@ def _term(one: Run, place: int) -> str:
 
 def _over_seeds(found: list[Run], key: str) -> str:
     """Return the mean of a score in percent, and its range where there are several."""
-    return _spread([100 * one.score(key) for one in found])
+    return spread([100 * one.score(key) for one in found])
 
 
 def _pair(one: Run, kind: str) -> str:

@@ -34,10 +34,12 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.commands import ROOT, Commands, StageError, ended_by_sigterm  # noqa: E402
+from benchmarks.record import spread  # noqa: E402
 from benchmarks.rooms.publish import RESULTS, publish  # noqa: E402
 from jrs.cli import run  # noqa: E402
 from jrs.errors import ConfigError, did_you_mean  # noqa: E402
 from jrs.report.intervals import Draws, PairedDifference, difference, resampled_of  # noqa: E402
+from jrs.report.pairs import Scored  # noqa: E402
 from jrs.report.render import pipes  # noqa: E402
 
 OUT = RESULTS / 'where_fada_pays'
@@ -182,6 +184,7 @@ def finish(jobs: list[Job], args: argparse.Namespace, commands: Commands) -> int
             commands.train(job.training_words(folder, args.cfg_options), folder)
             words = job.test_words(folder, args.cfg_options)
             commands.score(ROOT / 'tools' / 'test.py', words, folder / TEST / 'results.json')
+            check_views(job, folder / TEST / 'results.json')
         except StageError as error:
             print(f'{job.name}: {error}', file=sys.stderr, flush=True)
             return False
@@ -199,36 +202,38 @@ def finish(jobs: list[Job], args: argparse.Namespace, commands: Commands) -> int
             raise
 
 
+def check_views(job: Job, results: Path) -> None:
+    """Raise a StageError where rooms of a test have fewer views than their setting asks for: `max_views` takes any."""
+    seen, wanted = _json(results)['facts']['views_per_scene'], SETTINGS[job.setting].views
+    if not seen.startswith(f'{wanted}-{wanted},'):
+        raise StageError(f'{results} is of {seen} views of a room, and the setting asks for {wanted}. Prepare the rooms of '
+                         'preset tiny_test again, which have 48, and remove this test.')
+
+
 @dataclass
 class Kept:
-    """What is kept of a row in a setting: seed -> the numbers of its test, and the draws of one of them in percent."""
+    """What is kept of a row in a setting, by seed: the numbers of its test, its CPU-minutes, and its AP with their draws."""
 
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     minutes: dict[int, float] = field(default_factory=dict)
-    values: dict[int, float] = field(default_factory=dict)
-    draws: dict[int, Draws] = field(default_factory=dict)
+    scored: dict[str, Scored] = field(default_factory=lambda: {ap: Scored() for ap in ('AP25', 'AP50')})
 
-    def mean(self, name: str, scale: float = 1.0) -> float:
+    def mean(self, name: str) -> float:
         """Return the mean of a number over the seeds."""
-        return scale * mean(one[name] for one in self.metrics.values())
-
-    def spread(self, name: str) -> str:
-        """Return the mean of a score in percent, and of several seeds its range."""
-        found = [100 * one[name] for one in self.metrics.values()]
-        several = f' [{min(found):.1f}..{max(found):.1f}]' if len(found) > 1 else ''
-        return f'{mean(found):.1f}{several}'
+        return mean(one[name] for one in self.metrics.values())
 
 
-def kept_of(out: Path, setting: str, row: str, measure: str) -> Kept:
-    """Return what is kept of a row, with the draws of one of its scores."""
+def kept_of(out: Path, setting: str, row: str) -> Kept:
+    """Return what is kept of a row in a setting."""
     kept = Kept()
     for folder in sorted(out.glob(f'{setting}_{row}_seed[0-9]*')):
-        seed = int(folder.name.rpartition('_seed')[2])
-        metrics = json.loads((folder / TEST / 'results.json').read_text(encoding='utf-8'))['metrics']
-        draws = resampled_of(folder / TEST)[measure]
-        record = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
-        kept.metrics[seed], kept.minutes[seed] = metrics, 60 * record['cpu_hours']
-        kept.values[seed], kept.draws[seed] = 100 * metrics[measure], Draws(draws.scenes, 100 * draws.values)
+        seed, drawn = int(folder.name.rpartition('_seed')[2]), resampled_of(folder / TEST)
+        kept.metrics[seed] = _json(folder / TEST / 'results.json')['metrics']
+        kept.minutes[seed] = 60 * _json(folder / 'run.json')['cpu_hours']
+        for ap, scored in kept.scored.items():
+            draws = drawn[f'instance/agnostic_{ap}']
+            scored.values[seed] = 100 * kept.metrics[seed][f'instance/agnostic_{ap}']
+            scored.draws[seed] = Draws(draws.scenes, 100 * draws.values)
     return kept
 
 
@@ -237,21 +242,21 @@ def table_lines(out: Path = OUT) -> Iterator[str]:
     heads = ('setting', 'row', 'seeds', 'CPU-min', 'AP25', 'AP50', 'AP25 − no FADA', 'AP50 − no FADA', 'FADA',
              'mass on the right views: last layer', 'slope', 'entropy: last layer', 'slope')
     rows = []
-    for setting, row in ((setting, row) for setting in SETTINGS for row in ROWS):
-        kept = {ap: kept_of(out, setting, row, f'instance/agnostic_{ap}') for ap in ('AP25', 'AP50')}
-        own = kept['AP25']
-        if not own.metrics:
-            continue
-        against = {ap: difference(one, kept_of(out, setting, 'none', f'instance/agnostic_{ap}')) if row != 'none' else None
-                   for ap, one in kept.items()}
-        even = own.mean('attention/uniform_view_mass')
-        rows.append([
-            SETTINGS[setting].says, SAYS[row], str(len(own.metrics)), f'{mean(own.minutes.values()):.1f}',
-            *(one.spread(f'instance/agnostic_{ap}') for ap, one in kept.items()), *map(_said, against.values()),
-            _verdict(against['AP25']) if row != 'none' else '–',
-            f'{own.mean("attention/view_mass/last"):.2f} (even: {even:.2f})',
-            f'{own.mean("attention/view_mass/slope"):+.3f}',
-            f'{own.mean("attention/entropy/last"):.2f}', f'{own.mean("attention/entropy/slope"):+.3f}'])
+    for setting in SETTINGS:
+        without = kept_of(out, setting, 'none')
+        for row in ROWS:
+            own = kept_of(out, setting, row)
+            if not own.metrics:
+                continue
+            gains = {ap: None if row == 'none' else difference(scored, without.scored[ap])
+                     for ap, scored in own.scored.items()}
+            rows.append([
+                SETTINGS[setting].says, SAYS[row], str(len(own.metrics)), f'{mean(own.minutes.values()):.1f}',
+                *(spread([*scored.values.values()]) for scored in own.scored.values()), *map(_said, gains.values()),
+                '–' if row == 'none' else _verdict(gains['AP25']),
+                f'{own.mean("attention/view_mass/last"):.2f} (even: {own.mean("attention/uniform_view_mass"):.2f})',
+                f'{own.mean("attention/view_mass/slope"):+.3f}',
+                f'{own.mean("attention/entropy/last"):.2f}', f'{own.mean("attention/entropy/slope"):+.3f}'])
     yield from pipes(heads, rows) if rows else ()
     missing: dict[str, list[str]] = {}
     for job in JOBS:
@@ -267,14 +272,17 @@ def averaged_lines(out: Path = OUT) -> Iterator[str]:
     for setting, row in ((setting, row) for setting in SETTINGS for row in ROWS):
         for folder in sorted(out.glob(f'{setting}_{row}_seed[0-9]*')):
             if (folder / AVERAGED / 'results.json').is_file():
-                files = (folder / test / 'results.json' for test in (TEST, AVERAGED))
-                both = (json.loads(file.read_text(encoding='utf-8'))['metrics'] for file in files)
+                both = (_json(folder / test / 'results.json')['metrics'] for test in (TEST, AVERAGED))
                 found.setdefault((setting, row), []).append(tuple(100 * one['instance/agnostic_AP25'] for one in both))
     if found:
         yield from pipes(('setting', 'row', 'AP25 by seed: trained weights', 'apart', 'averaged weights', 'apart'), [
             [SETTINGS[setting].says, SAYS[row], *(cell for values in zip(*pairs, strict=True) for cell in (
                 ', '.join(f'{value:.1f}' for value in values), f'{max(values) - min(values):.1f}'))]
             for (setting, row), pairs in found.items()])
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding='utf-8'))
 
 
 def _said(found: PairedDifference | None) -> str:

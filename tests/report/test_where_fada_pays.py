@@ -1,6 +1,7 @@
 """Where FADA pays: rows of a setting differ in FADA alone, settings in what they say; what is done is not done again."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,19 @@ def test_a_setting_differs_in_what_it_names(setting, plain, tmp_path):
     assert set(changed(plain['sum'], config(setting, 'sum', tmp_path))) == set(study.SETTINGS[setting].training)
 
 
+def leave_views(folder, views):
+    """Leave what a test says of its views."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'results.json').write_text(json.dumps(dict(facts=dict(views_per_scene=views))))
+
+
+def test_rooms_with_fewer_views_than_the_setting_asks_for_are_no_score_of_it(tmp_path):
+    leave_views(tmp_path, '12-12, mean 12.0')
+    study.check_views(study.Job('far', 'sum', 0), tmp_path / 'results.json')
+    with pytest.raises(study.StageError, match='of 12-12, mean 12.0 views of a room, and the setting asks for 24'):
+        study.check_views(study.Job('views24', 'sum', 0), tmp_path / 'results.json')
+
+
 def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, monkeypatch, capsys):
     ran = []
 
@@ -51,6 +65,8 @@ def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, 
             if script.stem == 'train':
                 (tmp_path / 'runs' / 'far_sum_seed0').mkdir(parents=True)
                 (tmp_path / 'runs' / 'far_sum_seed0' / 'weights.safetensors').touch()
+            else:
+                leave_views(Path(words[words.index('--out') + 1]), '12-12, mean 12.0')
     monkeypatch.setattr(study, 'Commands', Recorded)
     monkeypatch.setattr(study, 'publish', lambda folder, out: out.mkdir(parents=True))
     kept = tmp_path / 'kept' / 'far_none_seed0' / study.TEST
