@@ -104,7 +104,8 @@ def predict(model, batch: SceneBatch | None = None):
 def main_step(watch: Watch) -> dict:
     """Return what the paper's model notes in a step of 2 scenes and in a reconstruction of one, none of them its first."""
     cfg = load_config(ROOT / 'configs/segvggt/all24_fada.py', 'debug',
-                      {'model.backbone.depth': 2, 'model.backbone.feature_layers': [0, 0, 1, 1]})
+                      {'model.backbone.depth': 2, 'model.backbone.feature_layers': [0, 0, 1, 1],
+                       'model.camera_head.iterations': 1})
     model = model_of(cfg.model).train()
     optimizer = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, 1.0)
     predict(model)                             # maps of positions are made once
@@ -237,9 +238,10 @@ def pretext(watch: Watch) -> None:
 
 def teachers(watch: Watch) -> None:
     """Every mixture of what a model and what the data set says."""
+    model = model_of(tiny.GEOMETRY).eval()
     for truth in (None, 'cameras', 'depth', 'scale'):
         teacher = PretrainedTeacher(tiny.GEOMETRY, 'none', truth=truth, autocast=None, weigh=truth is None)
-        teacher.model = model_of(tiny.GEOMETRY).eval()
+        teacher.model = model
         assert teacher(batch_of().to(DEVICE)).depth.device == DEVICE
 
 
@@ -312,7 +314,7 @@ def main(names: list[str]) -> None:
                 lines = [frame for frame in traceback.extract_tb(error.__traceback__) if str(ROOT) in frame.filename]
                 fault = f'{type(error).__name__}: {str(error).splitlines()[0][:200]}' + \
                     f' ({lines[-1].filename.removeprefix(str(ROOT))}:{lines[-1].lineno})'
-        print(json.dumps(dict(case=name, fault=fault, found=result, noted=notes(watch),
+        print(json.dumps(dict(case=name, fault=fault, found=result, noted=notes(watch), operations=watch.operations,
                               seconds=round(time.process_time() - start, 2))), flush=True)
 
 

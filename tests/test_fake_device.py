@@ -12,7 +12,7 @@ import pytest
 
 from tests._data import ROOT
 
-BUDGET = 40                                    # CPU-seconds of the whole process
+OPERATIONS = 185_000                           # of the whole process, to stay under 40 s of a quiet core: 4,700 a second
 BATCH = 'jrs/structures.py:<lambda>'           # `Moves.to`
 
 TRAINING_WAITS = {                             # two scenes: 7 waits, 2 of them for the costs of the scenes
@@ -100,4 +100,6 @@ def test_no_part_copies_constants_in_a_pass(cases):
 
 
 def test_all_of_it_is_quick(cases):
-    assert sum(case['seconds'] for case in cases.values()) < BUDGET
+    """By what it does, since how long that takes is up to the machine and to what else runs there."""
+    counts = {name: case['operations'] for name, case in cases.items()}
+    assert sum(counts.values()) < OPERATIONS, sorted(counts.items(), key=lambda item: -item[1])[:10]

@@ -40,7 +40,8 @@ DENSE = dict(features=8, out_channels=(8, 8, 8, 8))
 BACKBONE = dict(type='VGGT', img_size=SIZE, embed_dim=C, depth=LAYERS, num_heads=2, patch_embed='conv',
                 feature_layers=(0, 0, 1, 1))
 MODEL = dict(
-    type='SegVGGT', num_classes=K, backbone=BACKBONE, camera_head=dict(type='CameraHead', num_heads=2, trunk_depth=1),
+    type='SegVGGT', num_classes=K, backbone=BACKBONE,
+    camera_head=dict(type='CameraHead', num_heads=2, trunk_depth=1, iterations=2),
     depth_head=dict(type='DepthHead', **DENSE),
     queries=dict(type='InsertedQueries', num_queries=Q, num_heads=2, embedding_dim=D),
     feature_head=dict(type='InstanceFeatureHead', embedding_dim=D, **DENSE),
@@ -63,7 +64,7 @@ TINY = {
     'insertions': dict(AllLayers={}, EarlyLayers={}, LateLayers={}, InterleavedLayers={}, ListedLayers=dict(layers=[1])),
     'queries': dict(InsertedQueries=dict(num_queries=Q, num_heads=2, embedding_dim=D),
                     MaskDecoder=dict(num_queries=Q, num_heads=2, embedding_dim=D, layers=3, width=8, hidden=16)),
-    'heads': dict(CameraHead=dict(num_heads=2, trunk_depth=1), DepthHead=DENSE, PointHead=DENSE,
+    'heads': dict(CameraHead=dict(num_heads=2, trunk_depth=1, iterations=2), DepthHead=DENSE, PointHead=DENSE,
                   InstanceFeatureHead=dict(embedding_dim=D, **DENSE), QueryClassHead=dict(embedding_dim=D, hidden=4),
                   Pi3Geometry=dict(dim=C, patch_size=14, depth=1),
                   Pi3XGeometry=dict(dim=C, patch_size=14, depth=1, widths=(8, 8, 8), last_width=8),

@@ -25,13 +25,14 @@ class GridRotation:
         half = head_width // 2
         exponents = torch.arange(0, half, 2, device=positions.device, dtype=torch.float32) / half
         angles = positions[..., None].float() * base ** -exponents              # (..., N, 2, m/2)
-        angles = torch.cat([angles, angles], dim=-1).flatten(-2).unsqueeze(-3)  # (..., 1, N, head width)
+        angles = torch.stack([angles, angles], dim=-2).unsqueeze(-5)            # (..., 1, N, 2, 2, m/2): half, u or v
         self.cos = angles.cos()
-        self.sin = angles.sin()
+        self.sin = torch.cat([-angles[..., :1, :].sin(), angles[..., 1:, :].sin()], dim=-2)     # of -angle for u
 
     def __call__(self, heads: Tensor) -> Tensor:
         """Return `heads` (B, heads, N, head width) turned, in their own dtype."""
-        return _Turn.apply(heads, self.cos.to(heads.dtype), self.sin.to(heads.dtype))
+        cos, sin = self.cos.to(heads.dtype), self.sin.to(heads.dtype)
+        return _Turn.apply(heads, cos, sin) if torch.is_grad_enabled() else _turned(heads, cos, sin)
 
 
 class _Turn(torch.autograd.Function):
@@ -49,16 +50,9 @@ class _Turn(torch.autograd.Function):
 
 
 def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    turned = heads * cos
-    (u, v), (turned_u, turned_v), (sin_u, sin_v) = _halves(heads), _halves(turned), _halves(sin)    # (..., N, 2, m/2) each
-    turned_u.sub_(v * sin_u)
-    turned_v.add_(u * sin_v)
-    return turned
-
-
-def _halves(heads: Tensor) -> tuple[Tensor, ...]:
-    """Return the first and the last m/2 elements of both halves of heads (..., 2m): two views (..., 2, m/2)."""
-    return heads.unflatten(-1, (2, 2, -1)).unbind(-2)
+    """Return (u cos - v sin, v cos + u sin) of pairs u, v; `sin` is that of -angle for u, and of the angle for v."""
+    pairs = heads.unflatten(-1, (2, 2, -1))                                     # (B, heads, N, 2, 2, m/2)
+    return pairs.flip(-2).mul_(sin).add_(pairs * cos).flatten(-3)
 
 
 class HalfRotation:

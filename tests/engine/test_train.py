@@ -272,6 +272,6 @@ def test_the_help_texts_of_jrs_train_test_and_infer_need_no_torch_and_little_tim
             '        main(["--help"] if name is None else [name, "--help"])\n'
             '    assert "usage:" in out.getvalue(), name\n'
             '    assert "torch" not in sys.modules, name\n'
-            'assert time.process_time() - start < 1.5, time.process_time() - start\n')
+            'assert time.process_time() - start < 3, time.process_time() - start\n')
     done = subprocess.run([tool('train')[0], '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
