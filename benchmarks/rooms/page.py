@@ -20,7 +20,7 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.record import spread  # noqa: E402
-from benchmarks.rooms import where_fada_pays  # noqa: E402
+from benchmarks.rooms import stronger, where_fada_pays  # noqa: E402
 from benchmarks.rooms.publish import RESULTS  # noqa: E402
 from jrs.evaluation.attention import depth_slope  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
@@ -115,7 +115,7 @@ def page_lines() -> Iterator[str]:
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
                           ('names', names), ('transfer', transfer), ('demo', demo), ('tables', tables),
                           ('images', images), ('points', points), ('fada', fada), ('where', where_fada_pays.table_lines),
-                          ('averaged', where_fada_pays.averaged_lines),
+                          ('averaged', where_fada_pays.averaged_lines), ('stronger', stronger.table_lines),
                           ('small', lambda: ())):
         if name == 'images' and not runs(f'*{ONE_START}[0-9]'):
             continue

@@ -1,11 +1,12 @@
-"""Where FADA pays: rows of a setting differ in FADA alone, settings in what they say; what is done is not done again."""
+"""Studies on the rooms: rows differ in what they name and in nothing else; what is done is not done again."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.rooms import where_fada_pays as study
+from benchmarks.rooms import stronger, study
+from benchmarks.rooms import where_fada_pays as where
 from benchmarks.rooms.settings import flat
 from jrs.cli import run
 from jrs.cli.train import config_from, parser
@@ -20,25 +21,38 @@ def changed(one, other):
 
 
 def config(setting, row, tmp_path):
-    words = study.Job(setting, row, 0).training_words(tmp_path, [])
-    return config_from(parser().parse_args(words))._cfg_dict
+    return trained_with(where.job(setting, row, 0), tmp_path)
+
+
+def trained_with(job, tmp_path):
+    return config_from(parser().parse_args(job.training_words(tmp_path, [])))._cfg_dict
 
 
 @pytest.fixture(scope='module')
 def plain(tmp_path_factory):
-    return {row: config('rooms', row, tmp_path_factory.mktemp('run')) for row in study.ROWS}
+    return {row: config('rooms', row, tmp_path_factory.mktemp('run')) for row in where.ROWS}
 
 
 def test_rows_differ_in_alignment_alone(plain):
     for row, values in plain.items():
         paths = changed(plain['none'], values)
         assert bool(paths) == (row != 'none') and all(path.startswith(OF_FADA) for path in paths), (row, paths)
-    assert len({json.dumps(flat(values)) for values in plain.values()}) == len(study.ROWS)
+    assert len({json.dumps(flat(values)) for values in plain.values()}) == len(where.ROWS)
 
 
-@pytest.mark.parametrize('setting', study.SETTINGS)
+@pytest.mark.parametrize('setting', where.SETTINGS)
 def test_a_setting_differs_in_what_it_names(setting, plain, tmp_path):
-    assert set(changed(plain['sum'], config(setting, 'sum', tmp_path))) == set(study.SETTINGS[setting].training)
+    assert set(changed(plain['sum'], config(setting, 'sum', tmp_path))) == set(where.SETTINGS[setting].training)
+
+
+@pytest.mark.parametrize('change', stronger.CHANGES)
+def test_a_change_of_the_small_model_differs_in_what_it_names(change, plain, tmp_path):
+    base = trained_with(stronger.job('as_built', 0), tmp_path)
+    assert changed(base, plain['none']) == []                                  # the row that it is compared with
+    named = stronger.CHANGES[change].training
+    paths = changed(base, trained_with(stronger.job(change, 0), tmp_path))
+    assert all(any(path.startswith(name) for name in named) for path in paths)
+    assert all(any(path.startswith(name) for path in paths) for name in named)
 
 
 def leave_views(folder, views):
@@ -49,9 +63,9 @@ def leave_views(folder, views):
 
 def test_rooms_with_fewer_views_than_the_setting_asks_for_are_no_score_of_it(tmp_path):
     leave_views(tmp_path, '12-12, mean 12.0')
-    study.check_views(study.Job('far', 'sum', 0), tmp_path / 'results.json')
+    study.check_views(where.job('far', 'sum', 0), tmp_path / 'results.json')
     with pytest.raises(study.StageError, match='of 12-12, mean 12.0 views of a room, and the setting asks for 24'):
-        study.check_views(study.Job('views24', 'sum', 0), tmp_path / 'results.json')
+        study.check_views(where.job('views24', 'sum', 0), tmp_path / 'results.json')
 
 
 def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, monkeypatch, capsys):
@@ -74,10 +88,10 @@ def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, 
     (kept / 'results.json').write_text('{}')
     words = ['--only', 'far', '--rows', 'none', 'sum', '--seeds', '0', '1', '--work-dirs', str(tmp_path / 'runs'), '--out',
              str(tmp_path / 'kept'), '--cfg-options', 'data_root=there']
-    assert run(study.main, [*words, '--dry-run']) == 0 and not ran
+    assert run(where.main, [*words, '--dry-run']) == 0 and not ran
     said = capsys.readouterr().out
     assert 'far_none_seed0: done' in said and '3 of 4, about 39 CPU-minutes' in said
-    assert run(study.main, words) == 1                                          # seed 1 failed, seed 0 went on
+    assert run(where.main, words) == 1                                          # seed 1 failed, seed 0 went on
     assert [script for script, _ in ran] == ['train', 'test', 'train', 'train']
     assert all('data_root=there' in words for _, words in ran)
     assert 'far_none_seed1: no room' in capsys.readouterr().err
@@ -87,4 +101,4 @@ def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, 
 @pytest.mark.parametrize('wrong, words', [(['--only', 'viewz24'], "Did you mean 'views24'"), (['--rows', 'summ'], "'sum'"),
                                           (['--jobs', '0'], 'at least 1')])
 def test_what_does_not_exist_is_refused(wrong, words, capsys):
-    assert run(study.main, [*wrong, '--dry-run']) == 2 and words in capsys.readouterr().err
+    assert run(where.main, [*wrong, '--dry-run']) == 2 and words in capsys.readouterr().err

@@ -1,0 +1,114 @@
+"""What makes the small model of the rooms stronger for the same minutes: one change of the profile `rooms` at a time.
+
+    python benchmarks/rooms/stronger.py --dry-run                             # what is there, what is open, how long
+    python benchmarks/rooms/stronger.py --jobs 2                              # all of it; goes on where it was stopped
+    python benchmarks/rooms/stronger.py --only deep masked --seeds 0 1
+    python benchmarks/rooms/page.py                                           # writes docs/rooms.md of what is there
+
+Each change is compared, seed by seed, with the row that `where_fada_pays.py` keeps without FADA under the profile as it is.
+Prepare the rooms as that says. Scores are those of benchmarks/rooms/study.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.rooms import where_fada_pays  # noqa: E402
+from benchmarks.rooms.publish import RESULTS  # noqa: E402
+from benchmarks.rooms.study import Job, add_options, check_names, kept_of, open_line, run_all, said, verdict  # noqa: E402
+from jrs.cli import run  # noqa: E402
+from jrs.report.render import pipes  # noqa: E402
+
+OUT = RESULTS / 'stronger'
+BASE = 'rooms_none'                             # in the folder of where_fada_pays.py
+SEEDS = (0, 1)                                  # that are planned, of each change
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that differs from the profile `rooms`.
+
+    Attributes:
+        says: it in words.
+        training: overrides of the config: dotted path -> value.
+        pace: time of an iteration, in those of the profile; a forecast.
+    """
+
+    says: str
+    training: Mapping[str, Any]
+    pace: float = 1.0
+
+
+def _wide(features: int, embedding: int) -> dict[str, Any]:
+    outs = [features, features, features * 3 // 2, features * 3 // 2]
+    return {'model.feature_head.features': features, 'model.feature_head.out_channels': outs,
+            **{f'model.{part}.embedding_dim': embedding for part in ('feature_head', 'queries', 'class_head')}}
+
+
+CHANGES = {
+    'as_built': Change('as the profile', {}),
+    'masks': Change('masks at full resolution of the input', {'model.feature_head.down_ratio': 1}, 1.3),
+    'input': Change('input of 168 x 126', {'train_dataset.width': 168, 'test_dataset.width': 168}, 2.3),
+    'features': Change('features twice as wide, 64 in the place of 32', _wide(32, 64), 1.4),
+    'deep': Change('classes and masks are supervised after layers 3, 5 and 7, too', {
+        'model.queries.supervised_layers': [2, 4, 6]}, 1.3),
+    'masked': Change('patch tokens that a query finds unlikely are hidden from its next layer', {
+        'model.queries.mask_attention': {'threshold': 0.4}}),
+    'weights': Change('classes and masks count five times as much, cameras and depth as before', {
+        'model.weights.classification': 2.5, 'model.weights.mask_bce': 5.0, 'model.weights.mask_dice': 5.0}),
+    'whole': Change('all of the backbone learns, no LoRA', {'model.backbone.lora': None}),
+    'rate': Change('half the learning rate', {'parameter_groups.new.lr': 1e-3, 'parameter_groups.pretrained.lr': 5e-4}),
+    'longer': Change('1600 iterations', {'train.iterations': 1600}),
+}
+
+
+def job(change: str, seed: int) -> Job:
+    """Return a change with a seed."""
+    one = CHANGES[change]
+    return Job(change, 'all24_no_fada', seed, one.training, pace=one.pace)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = argparse.ArgumentParser(prog='benchmarks/rooms/stronger.py', description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument('--only', nargs='+', metavar='CHANGE', default=[*CHANGES][1:], help=', '.join(
+        f'{name}: {one.says}' for name, one in CHANGES.items()))
+    add_options(options, OUT)
+    options.set_defaults(seeds=[*SEEDS])
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train and score what is open, all changes with a seed before the next seed; returns 1 where something failed."""
+    args = parser().parse_args(argv)
+    check_names(args.only, CHANGES)
+    return run_all([job(change, seed) for seed in args.seeds for change in args.only], args)
+
+
+def table_lines(out: Path = OUT, base: Path = where_fada_pays.OUT) -> Iterator[str]:
+    """Yield the table of what is kept as Markdown: each change, and by how much its scores differ from those without it."""
+    without, rows = kept_of(base, BASE), []
+    for name, change in CHANGES.items():
+        own = without if name == 'as_built' else kept_of(out, name)
+        if own.metrics:
+            gains = dict.fromkeys(own.scored) if own is without else own.gains(without)
+            rows.append([change.says, *own.cells(), *map(said, gains.values()),
+                         '–' if own is without else verdict(gains['AP25'])])
+    yield from pipes(('change', 'seeds', 'CPU-min', 'AP25', 'AP50', 'AP25 − as the profile', 'AP50 − as the profile', 'it'),
+                     rows)
+    yield from open_line((('changes', name, job(name, seed)) for seed in SEEDS for name in [*CHANGES][1:]), out)
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))

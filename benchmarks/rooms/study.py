@@ -1,0 +1,210 @@
+"""Trainings on the rooms that are compared with each other: what is open is run, scored and kept, and read again.
+
+A study names its jobs; each is a run folder of tools/train.py of the profile `rooms`, scored on the 100 rooms of preset
+`tiny_test`, class-agnostically, with where the queries of the true instances look. What is kept of a scored one goes at once
+to the folder of the study, as `benchmarks/rooms/publish.py` does it. A study that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.commands import ROOT, Commands, StageError, ended_by_sigterm
+from benchmarks.record import spread
+from benchmarks.rooms.publish import publish
+from jrs.errors import ConfigError, did_you_mean
+from jrs.report.intervals import Draws, PairedDifference, difference, resampled_of
+from jrs.report.pairs import Scored
+
+TEST, AVERAGED = 'test_unseen', 'test_averaged'         # folders in a run
+HOOKS = {'hooks.pictures': None, 'hooks.averaged': {'type': 'AveragedWeights'}}
+SEEDS = (0, 1, 2)                               # that are planned, of each row
+ITERATIONS, MINUTES = 400, 13                   # of the profile, and of a core for them and their test
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training and its test.
+
+    Attributes:
+        stem: of its run folder, before the seed.
+        config: its name in configs/segvggt.
+        seed: of its weights and batches.
+        training: what it overrides in the profile: dotted path -> value.
+        views: of a room in the test.
+        test: further overrides of the test.
+        pace: time of an iteration, in those of the profile; a forecast.
+    """
+
+    stem: str
+    config: str
+    seed: int
+    training: Mapping[str, Any] = field(default_factory=dict)
+    views: int = 12
+    test: Mapping[str, Any] = field(default_factory=dict)
+    pace: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f'{self.stem}_seed{self.seed}'
+
+    @property
+    def minutes(self) -> float:
+        """Forecast of a core's time."""
+        return MINUTES * self.pace * self.training.get('train.iterations', ITERATIONS) / ITERATIONS
+
+    def training_words(self, folder: Path, options: Sequence[str]) -> list[str]:
+        """Return the words of tools/train.py."""
+        return [f'configs/segvggt/{self.config}.py', '--profile', 'rooms', '--work-dir', str(folder), '--cfg-options',
+                *options, *_given({**self.training, 'seed': self.seed, **HOOKS})]
+
+    def test_words(self, folder: Path, options: Sequence[str]) -> list[str]:
+        """Return the words of tools/test.py."""
+        changes = {'seed': self.seed, 'test_dataset.folder': 'rooms/tiny_test', 'test_dataset.max_views': self.views,
+                   'metrics.attention': {'type': 'AttentionMetric'}, **self.test}
+        return [str(folder / 'config.py'), str(folder / 'weights.safetensors'), '--out', str(folder / TEST),
+                '--cfg-options', *options, *_given(changes)]
+
+
+def _given(changes: Mapping[str, Any]) -> list[str]:
+    return [f'{path}={value}' for path, value in changes.items()]
+
+
+def add_options(options: argparse.ArgumentParser, out: Path) -> None:
+    """Add how the jobs of a study are run; what is kept goes to `out`."""
+    options.add_argument('--seeds', type=int, nargs='+', default=[*SEEDS])
+    options.add_argument('--jobs', type=int, default=1, help='runs side by side, one thread each')
+    options.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of every run, such as '
+                         'data_root=/data')
+    options.add_argument('--work-dirs', type=Path, default=Path('work_dirs') / out.name, help='root of the run folders')
+    options.add_argument('--out', type=Path, default=out, help='where what is kept goes; default %(default)s')
+    options.add_argument('--dry-run', action='store_true', help='say what is there and what is open; run nothing')
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a ConfigError where a name is not one of those known."""
+    for name in given:
+        if name not in known:
+            raise ConfigError(f'no {name!r}.{did_you_mean(name, known)} There are {", ".join(known)}.')
+
+
+def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
+    """Say what is done, and train and score the rest in its order; returns 1 where something failed."""
+    if args.jobs < 1 or min(args.seeds) < 0:
+        raise ConfigError(f'--jobs is at least 1, --seeds at least 0, got {args.jobs}, {args.seeds}.')
+    missing = [job for job in jobs if not is_kept(job, args.out)]
+    for job in jobs:
+        print(f'{job.name}: {"open" if job in missing else "done"}')
+    print(f'to train and score: {len(missing)} of {len(jobs)}, about {sum(job.minutes for job in missing):.0f} CPU-minutes, '
+          f'{args.jobs} at a time', flush=True)
+    return 0 if args.dry_run else _finish(missing, args, Commands())
+
+
+def _finish(jobs: Sequence[Job], args: argparse.Namespace, commands: Commands) -> int:
+    def one(job: Job) -> bool:
+        folder = args.work_dirs / job.name
+        try:
+            commands.train(job.training_words(folder, args.cfg_options), folder)
+            words = job.test_words(folder, args.cfg_options)
+            commands.score(ROOT / 'tools' / 'test.py', words, folder / TEST / 'results.json')
+            check_views(job, folder / TEST / 'results.json')
+        except StageError as error:
+            print(f'{job.name}: {error}', file=sys.stderr, flush=True)
+            return False
+        publish(folder, args.out / job.name)
+        print(f'{job.name}: done', flush=True)
+        return True
+
+    with ended_by_sigterm(), ThreadPoolExecutor(args.jobs) as pool:
+        running = [pool.submit(one, job) for job in jobs]
+        try:
+            return int(not all([job.result() for job in as_completed(running)]))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            commands.stop()
+            raise
+
+
+def check_views(job: Job, results: Path) -> None:
+    """Raise a StageError where rooms of a test have fewer views than the job asks for: `max_views` takes any."""
+    seen = read_json(results)['facts']['views_per_scene']
+    if not seen.startswith(f'{job.views}-{job.views},'):
+        raise StageError(f'{results} is of {seen} views of a room, and the setting asks for {job.views}. Prepare the rooms '
+                         'of preset tiny_test again, which have 48, and remove this test.')
+
+
+def is_kept(job: Job, out: Path) -> bool:
+    """Return whether a job has been scored and kept."""
+    return (out / job.name / TEST / 'results.json').is_file()
+
+
+@dataclass
+class Kept:
+    """What is kept of jobs that differ in the seed: the numbers of a test, CPU-minutes, and AP with their draws, by seed."""
+
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    minutes: dict[int, float] = field(default_factory=dict)
+    scored: dict[str, Scored] = field(default_factory=lambda: {ap: Scored() for ap in ('AP25', 'AP50')})
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a number over the seeds."""
+        return mean(one[name] for one in self.metrics.values())
+
+    def cells(self) -> list[str]:
+        """Return seeds, CPU-minutes, AP25 and AP50 in words."""
+        return [str(len(self.metrics)), f'{mean(self.minutes.values()):.1f}',
+                *(spread([*scored.values.values()]) for scored in self.scored.values())]
+
+    def gains(self, without: Kept) -> dict[str, PairedDifference | None]:
+        """Return by how much AP25 and AP50 differ from those of others, pair by pair; None where no seed is in both."""
+        return {ap: difference(scored, without.scored[ap]) for ap, scored in self.scored.items()}
+
+
+def kept_of(out: Path, stem: str, test: str = TEST) -> Kept:
+    """Return what is kept of the jobs with a stem."""
+    kept = Kept()
+    for folder in sorted(out.glob(f'{stem}_seed[0-9]*')):
+        seed, drawn = int(folder.name.rpartition('_seed')[2]), resampled_of(folder / test)
+        kept.metrics[seed] = read_json(folder / test / 'results.json')['metrics']
+        kept.minutes[seed] = 60 * read_json(folder / 'run.json')['cpu_hours']
+        for ap, scored in kept.scored.items():
+            draws = drawn[f'instance/agnostic_{ap}']
+            scored.values[seed] = 100 * kept.metrics[seed][f'instance/agnostic_{ap}']
+            scored.draws[seed] = Draws(draws.scenes, 100 * draws.values)
+    return kept
+
+
+def said(found: PairedDifference | None) -> str:
+    """Return a difference and its interval in words."""
+    return '–' if found is None else f'{found.value:+.1f} [{found.low:+.1f}..{found.high:+.1f}]'
+
+
+def verdict(found: PairedDifference | None) -> str:
+    """Return whether a change pays, by the interval of the difference that it makes."""
+    if found is None or len(found.by_seed) < 2:
+        return 'undecided: one seed'
+    return {1: 'pays', -1: 'costs', 0: 'undecided'}[found.sign]
+
+
+def open_line(jobs: Iterable[tuple[str, str, Job]], out: Path) -> Iterator[str]:
+    """Yield which of (group, name in it, job) are open, as a line of Markdown."""
+    missing: dict[str, list[str]] = {}
+    for group, name, job in jobs:
+        if not is_kept(job, out):
+            missing.setdefault(group, []).append(f'{name} {job.seed}')
+    names = '; '.join(f'`{group}`: {", ".join(ones)}' for group, ones in missing.items())
+    yield from ('', f'Open, row and seed: {names}.' if missing else 'None is open.')
+
+
+def read_json(path: Path) -> dict:
+    """Return what a file says."""
+    return json.loads(path.read_text(encoding='utf-8'))
