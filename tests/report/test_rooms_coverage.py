@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.rooms.coverage import best_overlaps, covered, lines_of, oracle_ranking
+from benchmarks.rooms.coverage import best_in_one_view, best_overlaps, covered, lines_of, oracle_ranking
 from jrs.benchmarks import get_benchmark
 from jrs.evaluation.instance_ap import assign, evaluate
+from jrs.structures import InstanceTargets, QueryPredictions
 
 BENCHMARK = get_benchmark('scannet20')
 
@@ -26,6 +28,17 @@ def test_of_objects_that_count_the_best_overlap_is_told_by_size(scene):
     found = covered(best, np.array([30, 10, 20]))
     assert found['all'] == dict(objects=3, **{'above_0.25': pytest.approx(2 / 3), 'above_0.5': pytest.approx(2 / 3)})
     assert [found[name]['above_0.5'] for name in ('smallest third', 'middle third', 'largest third')] == [1, 0, 1]
+
+
+def test_in_one_view_another_query_may_be_the_best_of_an_object():
+    true = torch.zeros(2, 2, 4, 20, dtype=torch.bool)          # objects, views
+    true[0, :, :2], true[1, 0, 3, :10] = True, True            # 40 pixels in both views; 10 pixels: too few to count
+    masks = torch.zeros(2, 2, 4, 20)
+    masks[0, 0, :2], masks[1, 1, :1] = 1, 1                    # the first object; half of it, in the other view
+    queries = QueryPredictions(torch.zeros(2, 1), mask_logits=masks * 2 - 1)
+    target = InstanceTargets(torch.zeros(2, dtype=torch.int64), true, torch.ones(2, 2) / 2)
+    iou, pixels = best_in_one_view(queries, target)
+    assert iou.tolist() == [1, 0.5] and pixels.tolist() == [40, 40]
 
 
 def test_the_oracle_ranks_the_best_mask_of_each_object_first(scene):
