@@ -364,7 +364,7 @@ def _in_words(found: PairedDifference, cell: Number) -> str:
     value, low, high = (f'{number:+.{digits}f}' for number in (found.value, found.low, found.high))
     seeds = [f'{number:+.{digits}f}' for number in found.by_seed]
     spread = f'by seed {", ".join(seeds)}' if len(seeds) > 1 else 'one seed decides nothing'
-    return f'{value} [{low}..{high}] ({SHARE:.0%} of draws of {found.scenes} rooms; {spread})'
+    return f'{value} [{low}..{high}] ({SHARE:.0%}, {found.scenes} rooms; {spread})'
 
 
 def _sign(cell: Number) -> int:

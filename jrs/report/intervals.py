@@ -1,8 +1,10 @@
-"""How sure a difference between two rows is: drawn again over the rooms that both were scored on, and over seeds.
+"""How sure a difference between two rows is: over draws of the rooms that both were scored on, and over seeds.
 
 Tables of measured average precision are of few scenes and few seeds. AP of a set of scenes is no mean over scenes, so that
 it is computed again for draws of them (with replacement), from the matches that `tools/test.py` keeps. Rows that were scored
-on the same scenes have the same draws: scenes which are hard for both do not widen the interval of their difference.
+on the same scenes have the same draws: scenes which are hard for both do not widen the interval of their difference. Seeds
+are too few to be drawn: where there is nothing, two differences have one sign as often as not. Their mean is as sure as
+Student's t of so many says.
 """
 
 from __future__ import annotations
@@ -10,19 +12,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Protocol
 
 import numpy as np
+from scipy.special import stdtrit
 
 from jrs.errors import DataError
 from jrs.evaluation.kept import MATCHES_FILE, read_matches
 
 DRAWS = 1000
-SHARE = 0.95                                   # of the draws that lie in an interval
+SHARE = 0.95                                   # of an interval
 RESAMPLED_FILE = 'resampled.csv'               # of a published test: the scores of each draw in the place of the matches
 SAME = 1e-9
 
@@ -53,7 +57,7 @@ class PairedDifference:
 
     Attributes:
         value: left − right, as scored.
-        low, high: ends of the interval that holds SHARE of the draws, of scenes and, with several, of seeds.
+        low, high: ends of the interval of SHARE, over scenes and, with several, over seeds (`interval`).
         by_seed: left − right of each seed.
         scenes: how many were drawn from.
     """
@@ -141,17 +145,21 @@ def difference(left: Score, right: Score) -> PairedDifference | None:
     if len(sets) != 1:
         return None
     by_seed = tuple(left.values[seed] - right.values[seed] for seed in seeds)
-    low, high = interval(np.stack([left.draws[seed].values - right.draws[seed].values for seed in seeds]))
+    low, high = interval(by_seed, np.stack([left.draws[seed].values - right.draws[seed].values for seed in seeds]))
     return PairedDifference(mean(by_seed), low, high, by_seed, len(*sets))
 
 
-def interval(drawn: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the interval that holds SHARE of the draws (n, B): of B draws of scenes, each with n drawn seeds.
+def interval(by_seed: Sequence[float], drawn: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the interval of SHARE around the mean of a number over n seeds.
 
-    Draws without a score (NaN) are left out.
+    Its halves are the root of a sum of squares: how far SHARE of the draws of scenes reach, and Student's t of the seeds,
+    t(n - 1) * s / sqrt(n) with their sample standard deviation s. Of one seed it is that of the scenes alone.
+
+    Args:
+        by_seed: the number of each seed, on all scenes.
+        drawn: (n, B), on B draws of the scenes, the same for all seeds; draws without a score (NaN) are left out.
     """
-    count, draws = drawn.shape
-    seeds = np.random.default_rng(count).integers(count, size=(count, draws))                            # (n, B)
-    means = drawn[seeds, np.arange(draws)].mean(axis=0)
-    low, high = np.nanquantile(means, ((1 - SHARE) / 2, (1 + SHARE) / 2))
-    return float(low), float(high)
+    value, count = mean(by_seed), len(by_seed)
+    low, high = np.nanquantile(drawn.mean(axis=0), ((1 - SHARE) / 2, (1 + SHARE) / 2))
+    seeds = stdtrit(count - 1, (1 + SHARE) / 2) * stdev(by_seed) / math.sqrt(count) if count > 1 else 0.0
+    return value - math.hypot(value - float(low), seeds), value + math.hypot(float(high) - value, seeds)

@@ -62,7 +62,7 @@ def rows_of(runs: Sequence[Path], test: str) -> dict[str, dict[str, Scored]]:
 def pair_rows(rows: dict[str, dict[str, Scored]]) -> list[list[str]]:
     """Return a table: a line per measure and row, the first row alone, the others with their difference to it."""
     (first, own), *others = rows.items()
-    lines = [['measure', 'row', 'by seed', f'− {first}', f'{SHARE:.0%} of draws', 'difference by seed', '']]
+    lines = [['measure', 'row', 'by seed', f'− {first}', f'{SHARE:.0%} interval', 'difference by seed', '']]
     for measure, base in own.items():
         lines.append([measure, first, _by_seed(base), '', '', '', ''])
         for name, row in others:

@@ -24,7 +24,7 @@ def make_run(folder, score, seed, scenes=SCENES, lr=1.0):
 
 @pytest.fixture
 def runs(tmp_path):
-    for name, scores in dict(base=(0.2, 0.21), better=(0.3, 0.33), close=(0.21, 0.2), one=(0.5,)).items():
+    for name, scores in dict(base=(0.2, 0.21), better=(0.3, 0.31), close=(0.21, 0.2), one=(0.5,)).items():
         for seed, score in enumerate(scores):
             make_run(tmp_path / f'{name}_rooms_seed{seed}', score, seed)
     return tmp_path
@@ -34,10 +34,10 @@ def test_rows_are_compared_seed_by_seed_with_an_interval(runs, capsys):
     names = [runs / f'{name}_rooms_seed?' for name in ('base', 'better', 'close', 'one')]
     assert command('compare_runs', *names, '--pairs') == 0
     lines = [' '.join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == 'measure row by seed − base_rooms 95% of draws difference by seed'
+    assert lines[0] == 'measure row by seed − base_rooms 95% interval difference by seed'
     assert lines[1] == 'agnostic_AP25 base_rooms 20.0, 21.0'
-    assert lines[2] == 'agnostic_AP25 better_rooms 30.0, 33.0 +11.0 [+10.0..+12.0] +10.0, +12.0 more'
-    assert lines[3] == 'agnostic_AP25 close_rooms 21.0, 20.0 +0.0 [-1.0..+1.0] +1.0, -1.0 undecided'
+    assert lines[2] == 'agnostic_AP25 better_rooms 30.0, 31.0 +10.0 [+10.0..+10.0] +10.0, +10.0 more'
+    assert lines[3] == 'agnostic_AP25 close_rooms 21.0, 20.0 +0.0 [-12.7..+12.7] +1.0, -1.0 undecided'
     assert lines[4] == 'agnostic_AP25 one_rooms 50.0 +30.0 [+30.0..+30.0] +30.0 undecided: one seed'
     assert [line.split()[0] for line in lines[5:]] == ['AP'] * 4
 

@@ -95,7 +95,7 @@ def test_claims_on_unseen_rooms_are_judged_by_intervals(finished, tmp_path, monk
     text = '\n'.join(page.unseen())
     assert '| all24_fada | 31.1 [30.1..32.1] (n=2) |' in text and '| early12_fada | – |' in text
     loss, cost = (line for line in text.splitlines() if line.startswith('| 3 |'))
-    assert '| holds | paper +4.4; ours +10.0 [' in loss and '95% of draws of 2 rooms; by seed +10.0, +10.0' in loss
+    assert '| holds | paper +4.4; ours +10.0 [' in loss and '(95%, 2 rooms; by seed +10.0, +10.0)' in loss
     assert '| undecided | paper +0.8; ours +1.1 [' in cost and 'by seed +0.1, +2.1' in cost
 
 
