@@ -5,8 +5,8 @@
 
 An object is covered where the mask of some query has an IoU above 0.25 or 0.5 with it: in the views, where masks are
 predicted (objects as training sees them, masks at 0), and on the mesh, where they are scored. *In one view* asks the same of
-each view by itself, where another query may be the best in each: what is lost from there to all views together is lost in
-finding an object again, not in drawing it. *Oracle ranking* is the
+each view by itself, where another query may be the best in each, and *where it is seen* of all views together that show the
+object: what is lost from there to all views is drawn where the object is not. *Oracle ranking* is the
 class-agnostic average precision of the same masks on the mesh, where those that are the best of some object rank first, by
 its IoU, and all others last: what scores alone could still give. *True masks* are those of the same views, brought to the
 mesh alike.
@@ -71,7 +71,8 @@ def measured(cfg, model: torch.nn.Module, dataset) -> dict:
     """Return how many objects are covered in the views and on the mesh, and average precision by several rankings."""
     metric, = build_evaluator({'instances': dict(cfg.metrics.instances, class_aware=False)}).metrics
     metric.dataset_meta = dataset.metainfo
-    in_views, pixels, in_one, pixels_in_one = [], [], [], []
+    in_views, pixels = [], []
+    some = {}                                  # kind of views -> (IoU, pixels) of the objects of each scene
     for packed in scoring_loader(dataset, 0):
         batch = packed.unpacked()
         predictions = model.forward_images(batch.images)
@@ -79,31 +80,37 @@ def measured(cfg, model: torch.nn.Module, dataset) -> dict:
         queries = predictions.queries.scene(0)
         in_views += best_queries(queries, target)[1].tolist()
         pixels += target.flat_masks.sum(dim=1).tolist()
-        for values, found in zip((in_one, pixels_in_one), best_in_one_view(queries, target), strict=True):
-            values += found.tolist()
+        for kind, found in in_some_views(queries, target).items():
+            some.setdefault(kind, []).append(torch.stack(found))
         metric.process(packed, model.reconstructed(batch, predictions))
     numbers = metric.evaluate(len(dataset))
     scenes = metric.kept.by_kind[AGNOSTIC]
     on_mesh, vertices = (np.concatenate(parts) for parts in zip(*(best_overlaps(scene, metric.benchmark.min_region)
                                                                   for scene in scenes), strict=True))
-    return dict(covered={'in one view': covered(np.array(in_one), np.array(pixels_in_one)),
+    return dict(covered={**{kind: covered(*torch.cat(found, dim=1).numpy()) for kind, found in some.items()},
                          'in the views': covered(np.array(in_views), np.array(pixels)),
                          'on the mesh': covered(on_mesh, vertices)},
                 average_precision=dict(as_scored=agnostic(numbers, ''), true_masks=agnostic(numbers, 'oracle_'),
                                        oracle_ranking=oracle_ranking(scenes, metric.benchmark)))
 
 
-def best_in_one_view(queries: QueryPredictions, target: InstanceTargets) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the best IoU (n,) and the pixels (n,) of each object in each view that has `LEAST` pixels of it, by itself."""
+def in_some_views(queries: QueryPredictions, target: InstanceTargets) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return by the kind of views the best IoU (n,) and the pixels (n,) of objects.
+
+    'in one view': each object in each view that has `LEAST` pixels of it, by itself. 'where it is seen': each object over
+    all views that have any of it; what a mask has in the others does not count.
+    """
     logits = queries.masks()
     masks = torch.cat([logits.at(piece) > 0 for piece in logits.ranges()], dim=1)               # (Q, V*h*w)
     masks = masks.unflatten(1, (target.num_views, -1)).float()
     true = target.masks.flatten(2).float()                                                      # (G, V, h*w)
     shared = torch.einsum('gvp,qvp->gvq', true, masks)
     pixels = true.sum(dim=2)                                                                    # (G, V)
-    iou = shared / (pixels[..., None] + masks.sum(dim=2).T - shared).clamp_min(1)               # (G, V, Q)
-    shows = pixels >= LEAST
-    return iou.amax(dim=2)[shows], pixels[shows]
+    union = pixels[..., None] + masks.sum(dim=2).T - shared                                     # (G, V, Q)
+    shows, seen = pixels >= LEAST, (pixels > 0)[..., None]
+    alone, together = shared / union.clamp_min(1), (shared * seen).sum(dim=1) / (union * seen).sum(dim=1).clamp_min(1)
+    return {'in one view': (alone.amax(dim=2)[shows], pixels[shows]),
+            'where it is seen': (together.amax(dim=1), pixels.sum(dim=1))}
 
 
 def best_overlaps(scene: SceneMatches, min_region: int) -> tuple[np.ndarray, np.ndarray]:

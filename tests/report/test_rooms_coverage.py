@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.rooms.coverage import best_in_one_view, best_overlaps, covered, lines_of, oracle_ranking
+from benchmarks.rooms.coverage import best_overlaps, covered, in_some_views, lines_of, oracle_ranking
 from jrs.benchmarks import get_benchmark
 from jrs.evaluation.instance_ap import assign, evaluate
 from jrs.structures import InstanceTargets, QueryPredictions
@@ -37,8 +37,18 @@ def test_in_one_view_another_query_may_be_the_best_of_an_object():
     masks[0, 0, :2], masks[1, 1, :1] = 1, 1                    # the first object; half of it, in the other view
     queries = QueryPredictions(torch.zeros(2, 1), mask_logits=masks * 2 - 1)
     target = InstanceTargets(torch.zeros(2, dtype=torch.int64), true, torch.ones(2, 2) / 2)
-    iou, pixels = best_in_one_view(queries, target)
+    iou, pixels = in_some_views(queries, target)['in one view']
     assert iou.tolist() == [1, 0.5] and pixels.tolist() == [40, 40]
+
+
+def test_where_an_object_is_seen_counts_nothing_that_is_drawn_elsewhere():
+    true = torch.zeros(1, 2, 4, 20, dtype=torch.bool)
+    true[0, 0, :2] = True
+    masks = true.float().clone()
+    masks[0, 1] = 1                                            # and all of the view that does not show it
+    target = InstanceTargets(torch.zeros(1, dtype=torch.int64), true, torch.tensor([[1.0, 0.0]]))
+    iou, pixels = in_some_views(QueryPredictions(torch.zeros(1, 1), mask_logits=masks * 2 - 1), target)['where it is seen']
+    assert iou.tolist() == [1] and pixels.tolist() == [40]
 
 
 def test_the_oracle_ranks_the_best_mask_of_each_object_first(scene):
