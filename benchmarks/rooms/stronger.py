@@ -67,6 +67,8 @@ CHANGES = {
     'weights': Change('classes and masks count five times as much, cameras and depth as before', {
         'model.weights.classification': 2.5, 'model.weights.mask_bce': 5.0, 'model.weights.mask_dice': 5.0}),
     'views': Change('6 to 12 views of a room in the place of 3 to 8, as many images', {'batches.views': [6, 12]}),
+    'view_term': Change('a further term of the mask logits for each query and view (plugin `view_term`)', {
+        'plugins': ['view_term'], 'model.feature_head.type': 'ViewTermFeatureHead'}),
     'whole': Change('all of the backbone learns, no LoRA', {'model.backbone.lora': None}),
     'rate': Change('half the learning rate', {'parameter_groups.new.lr': 1e-3, 'parameter_groups.pretrained.lr': 5e-4}),
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
