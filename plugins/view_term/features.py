@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jrs.errors import ConfigError
 from jrs.heads.instance_features import InstanceFeatureHead
 from jrs.registry import HEADS
 from jrs.structures import FeatureTaps
@@ -33,7 +34,14 @@ class ViewTermFeatureHead(InstanceFeatureHead):
         nn.init.zeros_(self.view_term.bias)
 
     def forward(self, features: FeatureTaps) -> Tensor:
-        """Return instance features (B, V, D, H // down_ratio, W // down_ratio), float32, any sign."""
+        """Return instance features (B, V, D, H // down_ratio, W // down_ratio), float32, any sign.
+
+        Raises:
+            ConfigError: the backbone leaves no geometry tokens.
+        """
+        if features.geometry_tokens is None:
+            raise ConfigError('ViewTermFeatureHead reads geometry tokens (B, V, dim_in), and this backbone leaves None: use '
+                              'InstanceFeatureHead.')
         maps = super().forward(features)
         shown = features.taps[-1][:, :, features.patch_index].float().mean(dim=2)               # (B, V, dim_in)
         tokens = (shown, features.geometry_tokens.float())
