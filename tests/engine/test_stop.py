@@ -74,8 +74,8 @@ def wait_for_two() -> None:
 
 def test_a_stop_in_the_middle_of_an_update_waits_for_its_end_and_not_longer(debug_data, tmp_path):
     """And the run that goes on has the losses of one that was not stopped."""
-    given = words(debug_data, tmp_path / 'run', 'batches.slots=3')
-    whole = words(debug_data, tmp_path / 'whole', 'batches.slots=3')
+    given = words(debug_data, tmp_path / 'run', 'batches.slots=3', 'train.iterations=3')
+    whole = words(debug_data, tmp_path / 'whole', 'batches.slots=3', 'train.iterations=3')
 
     def stop_at_the_fifth_slot(rank: int) -> None:
         healthy, calls = CameraLoss.__call__, []
