@@ -88,7 +88,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--only', nargs='+', metavar='CHANGE', default=[*CHANGES][1:], help=', '.join(
         f'{name}: {one.says}' for name, one in CHANGES.items()))
     add_options(options, OUT)
-    options.set_defaults(seeds=[*SEEDS])
     return options
 
 
@@ -96,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train and score what is open, all changes with a seed before the next seed; returns 1 where something failed."""
     args = parser().parse_args(argv)
     check_names(args.only, CHANGES)
-    return run_all([job(change, seed) for seed in args.seeds for change in args.only], args)
+    return run_all([job(change, seed) for seed in args.seeds or SEEDS for change in args.only], args)
 
 
 def table_lines(out: Path = OUT, base: Path = where_fada_pays.OUT) -> Iterator[str]:

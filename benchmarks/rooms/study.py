@@ -26,7 +26,6 @@ from jrs.report.pairs import Scored
 
 TEST, AVERAGED = 'test_unseen', 'test_averaged'         # folders in a run
 HOOKS = {'hooks.pictures': None, 'hooks.averaged': {'type': 'AveragedWeights'}}
-SEEDS = (0, 1, 2)                               # that are planned, of each row
 ITERATIONS, MINUTES = 400, 13                   # of the profile, and of a core for them and their test
 
 
@@ -81,7 +80,7 @@ def _given(changes: Mapping[str, Any]) -> list[str]:
 
 def add_options(options: argparse.ArgumentParser, out: Path) -> None:
     """Add how the jobs of a study are run; what is kept goes to `out`."""
-    options.add_argument('--seeds', type=int, nargs='+', default=[*SEEDS])
+    options.add_argument('--seeds', type=int, nargs='+', help='default: those that are planned')
     options.add_argument('--jobs', type=int, default=1, help='runs side by side, one thread each')
     options.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of every run, such as '
                          'data_root=/data')
@@ -99,7 +98,7 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 
 def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
     """Say what is done, and train and score the rest in its order; returns 1 where something failed."""
-    if args.jobs < 1 or min(args.seeds) < 0:
+    if args.jobs < 1 or min(args.seeds or [0]) < 0:
         raise ConfigError(f'--jobs is at least 1, --seeds at least 0, got {args.jobs}, {args.seeds}.')
     missing = [job for job in jobs if not is_kept(job, args.out)]
     for job in jobs:
