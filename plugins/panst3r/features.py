@@ -175,6 +175,7 @@ class PanSt3RGuidedFeatures(JoinedPatches):
 
     sees_images = True
     down_ratio = 2
+    example = dict(width=16, num_heads=2, layers=1, upsampler=dict(dim=16, num_heads=2, layers=1))
 
     def __init__(self, dim_in: int, width: int = 768, num_heads: int = 12, layers: int = 3, upsampler: dict | None = None,
                  joint_range: bool = False, tap_dims: Sequence[int] | None = None, taps: Sequence[int] | None = None,

@@ -40,6 +40,7 @@ class Pi3XGeometry(ViewGeometry):
     """
 
     largest_log_depth = 15.0
+    example = dict(depth=1, widths=(16, 16, 16), last_width=16)
 
     def __init__(self, dim_in: int, dim: int, patch_size: int, depth: int = 5, widths: Sequence[int] = (256, 128, 64),
                  last_width: int = 32, metric_dim: int | None = None, metric_depth: int | None = None,
