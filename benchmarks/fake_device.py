@@ -46,7 +46,7 @@ class Watch(TorchDispatchMode):
         copies: ('host to device' or 'device to host', place) -> how often a tensor was copied; with `, not waited for` where
             it was asked to be non-blocking.
         constants: place -> how often Python numbers, or tensors made by `torch.tensor`, were copied to the device.
-        operations: how many it has seen; each takes about half a millisecond, whatever its size.
+        operations: how many it has seen; each takes about a fifth of a millisecond, whatever its size.
     """
 
     def __init__(self, kind: str, scalar: Callable[[Tensor, str], float] | None = None,

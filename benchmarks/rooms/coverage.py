@@ -6,10 +6,10 @@
 An object is covered where the mask of some query has an IoU above 0.25 or 0.5 with it: in the views, where masks are
 predicted (objects as training sees them, masks at 0), and on the mesh, where they are scored. *In one view* asks the same of
 each view by itself, where another query may be the best in each, and *where it is seen* of all views together that show the
-object: what is lost from there to all views is drawn where the object is not. *Oracle ranking* is the
-class-agnostic average precision of the same masks on the mesh, where those that are the best of some object rank first, by
-its IoU, and all others last: what scores alone could still give. *True masks* are those of the same views, brought to the
-mesh alike.
+object: what is lost from there to all views is drawn where the object is not, and how much of the best masks that is stands
+beside it. *Oracle ranking* is the class-agnostic average precision of the same masks on the mesh, where those that are
+the best of some object rank first, by its IoU, and all others last: what scores alone could still give. *True masks* are
+those of the same views, brought to the mesh alike.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rooms.novel import best_queries  # noqa: E402
+from benchmarks.rooms.novel import best_queries, by_view  # noqa: E402
 from jrs.benchmarks import Benchmark  # noqa: E402
 from jrs.cli.options import add_config_options, config_from  # noqa: E402
 from jrs.engine.build import build_evaluator, check_ready, scoring_loader  # noqa: E402
@@ -71,7 +71,7 @@ def measured(cfg, model: torch.nn.Module, dataset) -> dict:
     """Return how many objects are covered in the views and on the mesh, and average precision by several rankings."""
     metric, = build_evaluator({'instances': dict(cfg.metrics.instances, class_aware=False)}).metrics
     metric.dataset_meta = dataset.metainfo
-    in_views, pixels = [], []
+    in_views, pixels, elsewhere = [], [], []
     some = {}                                  # kind of views -> (IoU, pixels) of the objects of each scene
     for packed in scoring_loader(dataset, 0):
         batch = packed.unpacked()
@@ -82,6 +82,7 @@ def measured(cfg, model: torch.nn.Module, dataset) -> dict:
         pixels += target.flat_masks.sum(dim=1).tolist()
         for kind, found in in_some_views(queries, target).items():
             some.setdefault(kind, []).append(torch.stack(found))
+        elsewhere += drawn_elsewhere(queries, target).tolist()
         metric.process(packed, model.reconstructed(batch, predictions))
     numbers = metric.evaluate(len(dataset))
     scenes = metric.kept.by_kind[AGNOSTIC]
@@ -89,7 +90,7 @@ def measured(cfg, model: torch.nn.Module, dataset) -> dict:
                                                                   for scene in scenes), strict=True))
     return dict(covered={**{kind: covered(*torch.cat(found, dim=1).numpy()) for kind, found in some.items()},
                          'in the views': covered(np.array(in_views), np.array(pixels)),
-                         'on the mesh': covered(on_mesh, vertices)},
+                         'on the mesh': covered(on_mesh, vertices)}, drawn_elsewhere=float(np.mean(elsewhere)),
                 average_precision=dict(as_scored=agnostic(numbers, ''), true_masks=agnostic(numbers, 'oracle_'),
                                        oracle_ranking=oracle_ranking(scenes, metric.benchmark)))
 
@@ -100,17 +101,19 @@ def in_some_views(queries: QueryPredictions, target: InstanceTargets) -> dict[st
     'in one view': each object in each view that has `LEAST` pixels of it, by itself. 'where it is seen': each object over
     all views that have any of it; what a mask has in the others does not count.
     """
-    logits = queries.masks()
-    masks = torch.cat([logits.at(piece) > 0 for piece in logits.ranges()], dim=1)               # (Q, V*h*w)
-    masks = masks.unflatten(1, (target.num_views, -1)).float()
-    true = target.masks.flatten(2).float()                                                      # (G, V, h*w)
-    shared = torch.einsum('gvp,qvp->gvq', true, masks)
-    pixels = true.sum(dim=2)                                                                    # (G, V)
-    union = pixels[..., None] + masks.sum(dim=2).T - shared                                     # (G, V, Q)
+    shared, pixels, areas = by_view(queries, target)
+    union = pixels[..., None] + areas - shared                                                  # (G, V, Q)
     shows, seen = pixels >= LEAST, (pixels > 0)[..., None]
     alone, together = shared / union.clamp_min(1), (shared * seen).sum(dim=1) / (union * seen).sum(dim=1).clamp_min(1)
     return {'in one view': (alone.amax(dim=2)[shows], pixels[shows]),
             'where it is seen': (together.amax(dim=1), pixels.sum(dim=1))}
+
+
+def drawn_elsewhere(queries: QueryPredictions, target: InstanceTargets) -> torch.Tensor:
+    """Return of the mask that is the best of each object the share (G,) that lies in views without the object."""
+    _, pixels, areas = by_view(queries, target)
+    area = areas[:, best_queries(queries, target)[0]].T                                         # (G, V)
+    return (area * (pixels == 0)).sum(dim=1) / area.sum(dim=1).clamp_min(1)
 
 
 def best_overlaps(scene: SceneMatches, min_region: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +157,8 @@ def lines_of(record: dict) -> list[str]:
             for where, groups in record['covered'].items() for name, one in groups.items()]
     scores = [[name.replace('_', ' '), *(f'{one[ap]:.1f}' for ap in ('AP25', 'AP50', 'AP'))]
               for name, one in record['average_precision'].items()]
-    return [*pipes(heads, rows), '', *pipes(('class-agnostic', 'AP25', 'AP50', 'AP'), scores)]
+    elsewhere = f'Of the mask that is the best of an object {record["drawn_elsewhere"]:.0%} lie in views without it (mean).'
+    return [*pipes(heads, rows), '', elsewhere, '', *pipes(('class-agnostic', 'AP25', 'AP50', 'AP'), scores)]
 
 
 if __name__ == '__main__':

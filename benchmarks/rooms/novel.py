@@ -122,15 +122,19 @@ def measured(cfg, model: torch.nn.Module, dataset, ways: dict[str, list[str]], t
 
 def best_queries(queries: QueryPredictions, target: InstanceTargets) -> tuple[torch.Tensor, torch.Tensor]:
     """Return for each of G true objects the query whose mask overlaps it best in the views (G,), and its IoU (G,)."""
+    shared, pixels, areas = by_view(queries, target)
+    shared = shared.sum(dim=1)                                                                  # (G, Q)
+    best = (shared / (pixels.sum(dim=1)[:, None] + areas.sum(dim=0) - shared).clamp_min(1)).max(dim=1)
+    return best.indices, best.values
+
+
+def by_view(queries: QueryPredictions, target: InstanceTargets) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return pixels in each view: of objects and masks in common (G, V, Q), of objects (G, V), and of masks (V, Q)."""
     logits = queries.masks()
     masks = torch.cat([logits.at(piece) > 0 for piece in logits.ranges()], dim=1)               # (Q, V*h*w)
-    true = target.flat_masks                                                                    # (G, V*h*w)
-    if not len(true):
-        return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
-    shared = true.float() @ masks.float().T                                                     # (G, Q)
-    iou = shared / (true.sum(dim=1)[:, None] + masks.sum(dim=1) - shared).clamp_min(1)
-    best = iou.max(dim=1)
-    return best.indices, best.values
+    masks = masks.unflatten(1, (target.num_views, -1)).float()
+    true = target.masks.flatten(2).float()                                                      # (G, V, h*w)
+    return torch.einsum('gvp,qvp->gvq', true, masks), true.sum(dim=2), masks.sum(dim=2).T
 
 
 def average_precision(metric, scenes: int) -> dict[str, float]:

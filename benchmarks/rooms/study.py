@@ -168,12 +168,12 @@ class Kept:
         return {ap: difference(scored, without.scored[ap]) for ap, scored in self.scored.items()}
 
 
-def kept_of(out: Path, stem: str, test: str = TEST) -> Kept:
+def kept_of(out: Path, stem: str) -> Kept:
     """Return what is kept of the jobs with a stem."""
     kept = Kept()
     for folder in sorted(out.glob(f'{stem}_seed[0-9]*')):
-        seed, drawn = int(folder.name.rpartition('_seed')[2]), resampled_of(folder / test)
-        kept.metrics[seed] = read_json(folder / test / 'results.json')['metrics']
+        seed, drawn = int(folder.name.rpartition('_seed')[2]), resampled_of(folder / TEST)
+        kept.metrics[seed] = read_json(folder / TEST / 'results.json')['metrics']
         kept.minutes[seed] = 60 * read_json(folder / 'run.json')['cpu_hours']
         for ap, scored in kept.scored.items():
             draws = drawn[f'instance/agnostic_{ap}']
@@ -190,7 +190,7 @@ def said(found: PairedDifference | None) -> str:
 def verdict(found: PairedDifference | None) -> str:
     """Return whether a change pays, by the interval of the difference that it makes."""
     if found is None or len(found.by_seed) < 2:
-        return 'undecided: one seed'
+        return 'undecided: no seed in common' if found is None else 'undecided: one seed'
     return {1: 'pays', -1: 'costs', 0: 'undecided'}[found.sign]
 
 

@@ -167,9 +167,9 @@ does not set it. `**options` count as taking what the parent's constructor takes
 
 **What a trial needs.** `check` builds a part from what its slot offers (dim=16, dim_in=32, num_layers=2, patch_size=8,
 num_classes=5, weight=1.0 for a cost, an alignment, two costs with weights, num_scenes=3, seed=0, rank 0 of 1, an empty
-data_root), from small `num_queries`, `num_heads`, `embedding_dim`, `features` and `out_channels`, and from defaults. For
-the rest give the class an attribute `example`: a mapping of arguments, or a function of an empty folder that may write
-files there and returns one. A backbone gets its `example` only.
+data_root), from small `num_queries`, `num_heads` and `embedding_dim`, a head also from small `features` and
+`out_channels`, and from defaults. For the rest give the class an attribute `example`: a mapping of arguments, or a
+function of an empty folder that may write files there and returns one. A backbone gets its `example` only.
 
 **Errors.** Raise `jrs.errors.ConfigError` for what a config cannot mean, `DataError` for files: they are printed without
 a traceback. Say what was given, what is allowed, and what to do.

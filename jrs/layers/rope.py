@@ -24,10 +24,10 @@ class GridRotation:
     def __init__(self, positions: Tensor, head_width: int, base: float = 100.0) -> None:
         half = head_width // 2
         exponents = torch.arange(0, half, 2, device=positions.device, dtype=torch.float32) / half
-        angles = positions[..., None].float() * base ** -exponents              # (..., N, 2, m/2)
-        angles = torch.stack([angles, angles], dim=-2).unsqueeze(-5)            # (..., 1, N, 2, 2, m/2): half, u or v
-        self.cos = angles.cos()
-        self.sin = torch.cat([-angles[..., :1, :].sin(), angles[..., 1:, :].sin()], dim=-2)     # of -angle for u
+        angles = (positions[..., None].float() * base ** -exponents).unsqueeze(-4)             # (..., 1, N, 2, m/2)
+        cos, sin = angles.cos(), angles.sin()
+        self.cos = torch.stack([cos, cos], dim=-2)                              # (..., 1, N, 2, 2, m/2): half, u or v
+        self.sin = torch.stack([-sin, sin], dim=-2)
 
     def __call__(self, heads: Tensor) -> Tensor:
         """Return `heads` (B, heads, N, head width) turned, in their own dtype."""

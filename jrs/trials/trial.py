@@ -71,7 +71,6 @@ def argument_values(folder: Path) -> dict[str, object]:
         num_layers=inputs.LAYERS, patch_size=inputs.PATCH, num_special=2,
         num_classes=inputs.CLASSES,
         num_queries=inputs.QUERIES, embedding_dim=inputs.EMBEDDING, num_heads=2, weight=1.0, weights=WEIGHTS,
-        features=32, out_channels=(16, 16, 32, 32),         # of dense heads; those of the paper are 30 million weights
         alignment=alignment, costs=dict(classification=dict(type='ClassCost'), mask_dice=dict(type='MaskDiceCost')),
         data_root=str(folder), seed=0, num_scenes=3, slots=1, rank=0, world_size=1)
 
@@ -88,6 +87,8 @@ def _arguments(part: type, slot: Slot, folder: Path, example: Mapping | None) ->
         _check_size(part, own)
         return dict(own)
     offered = argument_values(folder)
+    if slot is SLOTS['heads']:                     # those of the paper are 30 million weights
+        offered |= dict(features=32, out_channels=(16, 16, 32, 32))
     if slot is not SLOTS['costs']:                 # a run offers it to no other part
         del offered['weight']
     values = {name: value for name, value in offered.items() if allowed is None or name in allowed}

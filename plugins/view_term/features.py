@@ -23,11 +23,11 @@ class ViewTermFeatureHead(InstanceFeatureHead):
     Args:
         dim_in: width of the taps, the backbone's `feature_dim`.
         embedding_dim: D, as of `InstanceFeatureHead`.
-        others: those of `InstanceFeatureHead`.
+        options: of `InstanceFeatureHead`.
     """
 
-    def __init__(self, dim_in: int, embedding_dim: int = 128, **others) -> None:
-        super().__init__(dim_in, embedding_dim=embedding_dim, **others)
+    def __init__(self, dim_in: int, embedding_dim: int = 128, **options) -> None:
+        super().__init__(dim_in, embedding_dim=embedding_dim, **options)
         self.view_norms = nn.ModuleList(nn.LayerNorm(dim_in) for _ in range(2))
         self.view_term = nn.Linear(2 * dim_in, embedding_dim)
         nn.init.zeros_(self.view_term.weight)
@@ -43,7 +43,8 @@ class ViewTermFeatureHead(InstanceFeatureHead):
             raise ConfigError('ViewTermFeatureHead reads geometry tokens (B, V, dim_in), and this backbone leaves None: use '
                               'InstanceFeatureHead.')
         maps = super().forward(features)
-        shown = features.taps[-1][:, :, features.patch_index].float().mean(dim=2)               # (B, V, dim_in)
+        patches, (_, places) = features.taps[-1], features.grid_of(-1)                          # (B, V, P, dim_in)
+        shown = (patches if places is None else patches[:, :, places]).float().mean(dim=2)      # (B, V, dim_in)
         tokens = (shown, features.geometry_tokens.float())
         normed = torch.cat([norm(values) for norm, values in zip(self.view_norms, tokens, strict=True)], dim=-1)
         term = self.view_term(normed)[..., None, None]                                          # (B, V, D, 1, 1)

@@ -57,6 +57,18 @@ def test_the_term_is_one_vector_of_a_view_and_is_learned(heads, taps):
         torch.nn.init.zeros_(own.view_term.weight)
 
 
+def test_a_last_tap_with_a_grid_of_its_own_holds_patches_alone(heads, taps):
+    own, _ = heads
+    patches = taps.taps[-1][:, :, SPECIAL:]
+    torch.nn.init.normal_(own.view_term.weight)
+    try:
+        with torch.no_grad():
+            found = own(replace(taps, taps=[*taps.taps[:-1], patches], tap_grids=(None, None, None, GRID)))
+            torch.testing.assert_close(found, own(taps))
+    finally:
+        torch.nn.init.zeros_(own.view_term.weight)
+
+
 def test_a_backbone_without_geometry_tokens_is_refused(heads, taps):
     with pytest.raises(ConfigError, match='ViewTermFeatureHead reads geometry tokens'):
         heads[0](replace(taps, geometry_tokens=None))

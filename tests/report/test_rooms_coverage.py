@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.rooms.coverage import best_overlaps, covered, in_some_views, lines_of, oracle_ranking
+from benchmarks.rooms.coverage import best_overlaps, covered, drawn_elsewhere, in_some_views, lines_of, oracle_ranking
 from jrs.benchmarks import get_benchmark
 from jrs.evaluation.instance_ap import assign, evaluate
 from jrs.structures import InstanceTargets, QueryPredictions
@@ -47,8 +47,10 @@ def test_where_an_object_is_seen_counts_nothing_that_is_drawn_elsewhere():
     masks = true.float().clone()
     masks[0, 1] = 1                                            # and all of the view that does not show it
     target = InstanceTargets(torch.zeros(1, dtype=torch.int64), true, torch.tensor([[1.0, 0.0]]))
-    iou, pixels = in_some_views(QueryPredictions(torch.zeros(1, 1), mask_logits=masks * 2 - 1), target)['where it is seen']
+    queries = QueryPredictions(torch.zeros(1, 1), mask_logits=masks * 2 - 1)
+    iou, pixels = in_some_views(queries, target)['where it is seen']
     assert iou.tolist() == [1] and pixels.tolist() == [40]
+    assert drawn_elsewhere(queries, target).tolist() == [pytest.approx(80 / 120)]
 
 
 def test_the_oracle_ranks_the_best_mask_of_each_object_first(scene):
@@ -56,6 +58,7 @@ def test_the_oracle_ranks_the_best_mask_of_each_object_first(scene):
     assert ranked['AP50'] == pytest.approx(100 * 2 / 3) and ranked['AP25'] == pytest.approx(100 * 2 / 3)
     assert evaluate([scene], BENCHMARK, class_agnostic=True).means['AP50'] < 0.6
     record = dict(covered={'on the mesh': covered(*best_overlaps(scene, BENCHMARK.min_region))},
+                  drawn_elsewhere=0.25,
                   average_precision=dict(oracle_ranking=ranked))
     assert '| on the mesh | all | 3 | 66.7% | 66.7% |' in lines_of(record)
     assert '| oracle ranking | 66.7 | 66.7 |' in '\n'.join(lines_of(record))
