@@ -11,9 +11,9 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean
 
@@ -21,7 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.record import spread  # noqa: E402
 from benchmarks.rooms import stronger, where_fada_pays  # noqa: E402
+from benchmarks.rooms import tables as again  # noqa: E402
 from benchmarks.rooms.publish import RESULTS  # noqa: E402
+from benchmarks.rooms.study import TEST  # noqa: E402
 from jrs.evaluation.attention import depth_slope  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
 from jrs.report.claims import judge  # noqa: E402
@@ -36,7 +38,6 @@ PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
 OF_POINTS = 'none: points'                      # what a test of points says of its views
 LOOSELY = (3, 4, 7, 8)                          # also judged by the score that says most at this size
-UNSEEN = 'test_unseen'                          # of a run, on the rooms of preset tiny_test
 BY_LENGTH = ('all24_fada', 'all24_no_fada')
 BY_DEPTH = {'none': 'FADA', 'none, 2400': 'FADA, 2400'}               # studies without and with FADA of one length
 STAGES = ('pretrain_rooms_neighbours', 'pretrain_rooms_wide', 'pretrain_rooms')
@@ -95,6 +96,9 @@ class Run:
         return self.tests['test']['metrics'][key]
 
 
+Results = Callable[[str], Iterator[tuple[int, Run, Path, dict]]]     # config -> seed, run, folder and result of its tests
+
+
 def main() -> None:
     """Write the page."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
@@ -113,7 +117,7 @@ def page_lines() -> Iterator[str]:
     yield from ('<!-- Written by `python benchmarks/rooms/page.py` from benchmarks/results/rooms/; change words in '
                 'benchmarks/rooms/words/. -->', '')
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
-                          ('names', names), ('transfer', transfer), ('demo', demo), ('tables', tables),
+                          ('names', names), ('transfer', transfer), ('demo', demo), ('again', unseen), ('tables', tables),
                           ('images', images), ('points', points), ('fada', fada), ('where', where_fada_pays.table_lines),
                           ('averaged', where_fada_pays.averaged_lines), ('stronger', stronger.table_lines),
                           ('small', lambda: ())):
@@ -289,7 +293,6 @@ def tables() -> Iterator[str]:
     yield from pipes(('table', 'claim of the paper', 'here', 'numbers'), _verdicts(sheets(
         [entry for table in load_tables(LOOSELY) for entry in _entries(_by_agnostic_ap25(table))])))
     yield ''
-    yield from unseen()
     for sheet in sheets([entry for table in load_tables(TABLES) for entry in _entries(table)]):
         yield from table_lines(sheet)
 
@@ -339,18 +342,25 @@ def _scores(made: list[Run], key: str, scale: float, digits: int) -> str:
 
 
 def unseen() -> Iterator[str]:
-    """Rows and claims by class-agnostic AP25 on rooms that only score, with intervals; nothing before a run is scored."""
-    found = sheets([entry for table in load_tables(LOOSELY) for entry in _entries(_by_agnostic_ap25(table), UNSEEN)])
-    rows = {Path(next(iter(entry.row.configs.values()))).stem: entry.numbers['map'] for sheet in found
-            for entry in sheet.entries}
-    if not any(number.values for number in rows.values()):
-        return
-    yield from ('On the 100 rooms of preset `tiny_test`, which nothing else reads (`tools/test.py … --out RUN/test_unseen '
-                '--cfg-options test_dataset.folder=rooms/tiny_test`), class-agnostic AP25, pair by pair of a seed:', '')
-    yield from pipes(('row', 'class-agnostic AP25'), [[row, number.ours] for row, number in rows.items()])
+    """Rows and claims by class-agnostic AP25 on rooms that only score, with intervals, as `tables.py` keeps them."""
+    rows, verdicts = {}, []
+    for table in map(_by_agnostic_ap25, load_tables(LOOSELY)):
+        entries = [_entry(table, row, partial(_kept_again, table.id)) for row in _native(table)]
+        for entry in entries:
+            rows[again.LENGTHS[table.id], Path(next(iter(entry.row.configs.values()))).stem] = entry.numbers['map']
+        verdicts += _verdicts(sheets(entries))
+    yield from pipes(('iterations', 'row', 'class-agnostic AP25'), [
+        [str(length), row, number.ours] for (length, row), number in sorted(rows.items()) if number.values])
     yield ''
-    yield from pipes(('table', 'claim of the paper', 'here', 'numbers'), _verdicts(found))
+    yield from pipes(('table', 'claim of the paper', 'here', 'numbers'), verdicts)
+    yield from again.open_lines(RESULTS)
     yield ''
+
+
+def _kept_again(table: int, config: str) -> Iterator[tuple[int, Run, Path, dict]]:
+    for seed, folder in again.kept_runs(table, config, RESULTS):
+        one = Run(folder)
+        yield seed, one, folder / TEST, one.tests[TEST]
 
 
 def _verdicts(found: list[Sheet]) -> list[list[str]]:
@@ -393,17 +403,23 @@ def _by_agnostic_ap25(table: Table) -> Table:
     return replace(table, columns=columns)
 
 
-def _entries(table: Table, test: str | None = None) -> list[Entry]:
-    """Return the rows that a config of ours fills, with what was run; of `test`, by default the table's own."""
-    own = f'test_table{table.id}' if table.id in SCORING else 'test'
-    return [_entry(table, row, test or own) for row in table.rows if row.kind != 'external']
+def _native(table: Table) -> list[Row]:
+    """Return the rows that a config of ours fills."""
+    return [row for row in table.rows if row.kind != 'external']
 
 
-def _entry(table: Table, row: Row, test: str) -> Entry:
+def _entries(table: Table) -> list[Entry]:
+    """Return the rows that a config of ours fills, with what the table's own tests of runs say."""
+    test = f'test_table{table.id}' if table.id in SCORING else 'test'
+    return [_entry(table, row, partial(_results, test)) for row in _native(table)]
+
+
+def _entry(table: Table, row: Row, results: Results) -> Entry:
+    """Return a row with what the results of its configs say."""
     numbers = {column.name: Number(column, row.paper.get(column.name)) for column in table.columns}
     entry, hours = Entry(table, row, PROFILE, numbers), []
     for benchmark, config in row.configs.items():
-        for seed, one, folder, result in _results(test, Path(config).stem):
+        for seed, one, folder, result in results(config):
             for column in table.columns:
                 value = result['metrics'].get(column.measure.key)
                 if column.benchmark == benchmark and value is not None:
@@ -421,10 +437,11 @@ def _entry(table: Table, row: Row, test: str) -> Entry:
 
 def _results(test: str, config: str) -> Iterator[tuple[int, Run, Path, dict]]:
     """Yield seed, run, folder and result of the tests of that name, of runs at the profile's own length."""
+    stem = Path(config).stem
     for one in runs('*_rooms_seed[0-9]'):
         for name, result in one.tests.items():
             facts = result['facts']
-            if Path(facts['config']).stem == config and name in (test, f'{test}_{config}'):
+            if Path(facts['config']).stem == stem and name in (test, f'{test}_{stem}'):
                 yield facts['seed'], one, one.folder / name, result
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rooms import where_fada_pays  # noqa: E402
 from benchmarks.rooms.publish import RESULTS  # noqa: E402
-from benchmarks.rooms.study import Job, add_options, check_names, kept_of, open_line, run_all, said, verdict  # noqa: E402
+from benchmarks.rooms.study import ATTENTION, Job, add_options, check_names, kept_of, open_line, run_all, said, verdict  # noqa: E402
 from jrs.cli import run  # noqa: E402
 from jrs.report.render import pipes  # noqa: E402
 
@@ -78,7 +78,7 @@ CHANGES = {
 def job(change: str, seed: int) -> Job:
     """Return a change with a seed."""
     one = CHANGES[change]
-    return Job(change, 'all24_no_fada', seed, one.training, pace=one.pace)
+    return Job(OUT.name, change, 'configs/segvggt/all24_no_fada.py', seed, one.training, test=ATTENTION, pace=one.pace)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument('--only', nargs='+', metavar='CHANGE', default=[*CHANGES][1:], help=', '.join(
         f'{name}: {one.says}' for name, one in CHANGES.items()))
-    add_options(options, OUT)
+    add_options(options)
     return options
 
 
@@ -109,7 +109,7 @@ def table_lines(out: Path = OUT, base: Path = where_fada_pays.OUT) -> Iterator[s
                          '–' if own is without else verdict(gains['AP25'])])
     yield from pipes(('change', 'seeds', 'CPU-min', 'AP25', 'AP50', 'AP25 − as the profile', 'AP50 − as the profile', 'it'),
                      rows)
-    yield from open_line((('changes', name, job(name, seed)) for seed in SEEDS for name in [*CHANGES][1:]), out)
+    yield from open_line((('changes', name, job(name, seed)) for seed in SEEDS for name in [*CHANGES][1:]), out.parent)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Trainings on the rooms that are compared with each other: what is open is run, scored and kept, and read again.
 
 A study names its jobs; each is a run folder of tools/train.py of the profile `rooms`, scored on the 100 rooms of preset
-`tiny_test`, class-agnostically, with where the queries of the true instances look. What is kept of a scored one goes at once
-to the folder of the study, as `benchmarks/rooms/publish.py` does it. A study that was stopped goes on.
+`tiny_test`, class-agnostically. What is kept of a scored one goes at once to the folder of its study, as
+`benchmarks/rooms/publish.py` does it. A study that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from typing import Any
 
 from benchmarks.commands import ROOT, Commands, StageError, ended_by_sigterm
 from benchmarks.record import spread
-from benchmarks.rooms.publish import publish
+from benchmarks.rooms.publish import RESULTS, publish
 from jrs.errors import ConfigError, did_you_mean
 from jrs.report.intervals import Draws, PairedDifference, difference, resampled_of
 from jrs.report.pairs import Scored
 
 TEST, AVERAGED = 'test_unseen', 'test_averaged'         # folders in a run
+ATTENTION = {'metrics.attention': {'type': 'AttentionMetric'}}      # of a test: where the queries of the true instances look
 HOOKS = {'hooks.pictures': None, 'hooks.averaged': {'type': 'AveragedWeights'}}
 ITERATIONS, MINUTES = 400, 13                   # of the profile, and of a core for them and their test
 
@@ -34,8 +35,9 @@ class Job:
     """A training and its test.
 
     Attributes:
+        study: in whose folder it is run and kept.
         stem: of its run folder, before the seed.
-        config: its name in configs/segvggt.
+        config: its file.
         seed: of its weights and batches.
         training: what it overrides in the profile: dotted path -> value.
         views: of a room in the test.
@@ -43,6 +45,7 @@ class Job:
         pace: time of an iteration, in those of the profile; a forecast.
     """
 
+    study: str
     stem: str
     config: str
     seed: int
@@ -56,6 +59,10 @@ class Job:
         """Of its run folder."""
         return f'{self.stem}_seed{self.seed}'
 
+    def in_(self, root: Path) -> Path:
+        """Return its folder, of what is run or of what is kept."""
+        return root / self.study / self.name
+
     @property
     def minutes(self) -> float:
         """Forecast of a core's time."""
@@ -63,13 +70,13 @@ class Job:
 
     def training_words(self, folder: Path, options: Sequence[str]) -> list[str]:
         """Return the words of tools/train.py."""
-        return [f'configs/segvggt/{self.config}.py', '--profile', 'rooms', '--work-dir', str(folder), '--cfg-options',
+        return [self.config, '--profile', 'rooms', '--work-dir', str(folder), '--cfg-options',
                 *options, *_given({**self.training, 'seed': self.seed, **HOOKS})]
 
     def test_words(self, folder: Path, options: Sequence[str]) -> list[str]:
         """Return the words of tools/test.py."""
         changes = {'seed': self.seed, 'test_dataset.folder': 'rooms/tiny_test', 'test_dataset.max_views': self.views,
-                   'metrics.attention': {'type': 'AttentionMetric'}, **self.test}
+                   **self.test}
         return [str(folder / 'config.py'), str(folder / 'weights.safetensors'), '--out', str(folder / TEST),
                 '--cfg-options', *options, *_given(changes)]
 
@@ -78,14 +85,16 @@ def _given(changes: Mapping[str, Any]) -> list[str]:
     return [f'{path}={value}' for path, value in changes.items()]
 
 
-def add_options(options: argparse.ArgumentParser, out: Path) -> None:
-    """Add how the jobs of a study are run; what is kept goes to `out`."""
+def add_options(options: argparse.ArgumentParser) -> None:
+    """Add how the jobs of a study are run."""
     options.add_argument('--seeds', type=int, nargs='+', help='default: those that are planned')
     options.add_argument('--jobs', type=int, default=1, help='runs side by side, one thread each')
     options.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of every run, such as '
                          'data_root=/data')
-    options.add_argument('--work-dirs', type=Path, default=Path('work_dirs') / out.name, help='root of the run folders')
-    options.add_argument('--out', type=Path, default=out, help='where what is kept goes; default %(default)s')
+    options.add_argument('--work-dirs', type=Path, default=Path('work_dirs'), help='root of the studies, whose folders '
+                         'hold the run folders; default %(default)s')
+    options.add_argument('--out', type=Path, default=RESULTS, help='root of the studies with what is kept of runs; default '
+                         '%(default)s')
     options.add_argument('--dry-run', action='store_true', help='say what is there and what is open; run nothing')
 
 
@@ -110,7 +119,7 @@ def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
 
 def _finish(jobs: Sequence[Job], args: argparse.Namespace, commands: Commands) -> int:
     def one(job: Job) -> bool:
-        folder = args.work_dirs / job.name
+        folder = job.in_(args.work_dirs)
         try:
             commands.train(job.training_words(folder, args.cfg_options), folder)
             words = job.test_words(folder, args.cfg_options)
@@ -119,7 +128,7 @@ def _finish(jobs: Sequence[Job], args: argparse.Namespace, commands: Commands) -
         except StageError as error:
             print(f'{job.name}: {error}', file=sys.stderr, flush=True)
             return False
-        publish(folder, args.out / job.name)
+        publish(folder, job.in_(args.out))
         print(f'{job.name}: done', flush=True)
         return True
 
@@ -143,7 +152,7 @@ def check_views(job: Job, results: Path) -> None:
 
 def is_kept(job: Job, out: Path) -> bool:
     """Return whether a job has been scored and kept."""
-    return (out / job.name / TEST / 'results.json').is_file()
+    return (job.in_(out) / TEST / 'results.json').is_file()
 
 
 @dataclass
@@ -168,13 +177,13 @@ class Kept:
         return {ap: difference(scored, without.scored[ap]) for ap, scored in self.scored.items()}
 
 
-def kept_of(out: Path, stem: str) -> Kept:
-    """Return what is kept of the jobs with a stem."""
+def kept_of(folder: Path, stem: str) -> Kept:
+    """Return what the folder of a study keeps of the jobs with a stem."""
     kept = Kept()
-    for folder in sorted(out.glob(f'{stem}_seed[0-9]*')):
-        seed, drawn = int(folder.name.rpartition('_seed')[2]), resampled_of(folder / TEST)
-        kept.metrics[seed] = read_json(folder / TEST / 'results.json')['metrics']
-        kept.minutes[seed] = 60 * read_json(folder / 'run.json')['cpu_hours']
+    for run in sorted(folder.glob(f'{stem}_seed[0-9]*')):
+        seed, drawn = int(run.name.rpartition('_seed')[2]), resampled_of(run / TEST)
+        kept.metrics[seed] = read_json(run / TEST / 'results.json')['metrics']
+        kept.minutes[seed] = 60 * read_json(run / 'run.json')['cpu_hours']
         for ap, scored in kept.scored.items():
             draws = drawn[f'instance/agnostic_{ap}']
             scored.values[seed] = 100 * kept.metrics[seed][f'instance/agnostic_{ap}']

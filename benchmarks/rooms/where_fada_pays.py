@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rooms.publish import RESULTS  # noqa: E402
 from benchmarks.rooms.study import (  # noqa: E402
+    ATTENTION,
     AVERAGED,
     TEST,
     Job,
@@ -97,8 +98,8 @@ SAYS = {'none': 'no FADA', 'mean': 'as built: mean over pairs, divided by the vi
 def job(setting: str, row: str, seed: int) -> Job:
     """Return a row in a setting with a seed."""
     (config, changes), chosen = ROWS[row], SETTINGS[setting]
-    return Job(f'{setting}_{row}', config, seed, chosen.training | changes, chosen.views,
-               {} if row == 'none' else {'model.matcher.costs.fada': None})
+    return Job(OUT.name, f'{setting}_{row}', f'configs/segvggt/{config}.py', seed, chosen.training | changes, chosen.views,
+               ATTENTION if row == 'none' else ATTENTION | {'model.matcher.costs.fada': None})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--rows', nargs='+', metavar='ROW', default=[*FIRST_ROWS],
                          help=f'{", ".join(f"{name}: {says}" for name, says in SAYS.items())}; default: '
                          f'{" ".join(FIRST_ROWS)}')
-    add_options(options, OUT)
+    add_options(options)
     return options
 
 
@@ -143,7 +144,7 @@ def table_lines(out: Path = OUT) -> Iterator[str]:
                 f'{own.mean("attention/entropy/last"):.2f}', f'{own.mean("attention/entropy/slope"):+.3f}'])
     yield from pipes(heads, rows) if rows else ()
     yield from open_line(((name, row, job(name, row, seed)) for name, setting in SETTINGS.items()
-                          for seed in range(setting.seeds) for row in FIRST_ROWS), out)
+                          for seed in range(setting.seeds) for row in FIRST_ROWS), out.parent)
 
 
 def averaged_lines(out: Path = OUT) -> Iterator[str]:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rooms import stronger, study
+from benchmarks.rooms import stronger, study, tables
 from benchmarks.rooms import where_fada_pays as where
 from benchmarks.rooms.settings import flat
 from jrs.cli import run
 from jrs.cli.train import config_from, parser
+from jrs.config import load_config
 
 OF_FADA = ('model.alignment', 'model.matcher.costs.fada', 'model.losses.fada', 'model.weights.fada')
 
@@ -55,6 +56,17 @@ def test_a_change_of_the_small_model_differs_in_what_it_names(change, plain, tmp
     assert all(any(path.startswith(name) for path in paths) for name in named)
 
 
+@pytest.mark.parametrize('table', tables.LENGTHS)
+def test_rows_of_a_table_are_of_its_length_and_differ_in_their_config_alone(table, plain, tmp_path):
+    jobs = tables.planned(table, [0])
+    for config, one in zip(tables.configs(table), jobs, strict=True):
+        values, own = trained_with(one, tmp_path), load_config(config, profile='rooms')._cfg_dict
+        assert values['train']['iterations'] == tables.LENGTHS[table] and 'seed=0' in one.training_words(tmp_path, [])
+        paths = {path for path in changed(own, values) if not path.startswith('hooks.')}
+        assert paths <= {'train.iterations', 'experiment.config', 'plugins'}, paths
+    assert len({one.name for one in jobs}) == len(jobs)
+
+
 def leave_views(folder, views):
     """Leave what a test says of its views."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,13 +89,14 @@ def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, 
             if 'seed=1' in words:
                 raise study.StageError('no room')
             if script.stem == 'train':
-                (tmp_path / 'runs' / 'far_sum_seed0').mkdir(parents=True)
-                (tmp_path / 'runs' / 'far_sum_seed0' / 'weights.safetensors').touch()
+                folder = tmp_path / 'runs' / 'where_fada_pays' / 'far_sum_seed0'
+                folder.mkdir(parents=True)
+                (folder / 'weights.safetensors').touch()
             else:
                 leave_views(Path(words[words.index('--out') + 1]), '12-12, mean 12.0')
     monkeypatch.setattr(study, 'Commands', Recorded)
     monkeypatch.setattr(study, 'publish', lambda folder, out: out.mkdir(parents=True))
-    kept = tmp_path / 'kept' / 'far_none_seed0' / study.TEST
+    kept = tmp_path / 'kept' / 'where_fada_pays' / 'far_none_seed0' / study.TEST
     kept.mkdir(parents=True)
     (kept / 'results.json').write_text('{}')
     words = ['--only', 'far', '--rows', 'none', 'sum', '--seeds', '0', '1', '--work-dirs', str(tmp_path / 'runs'), '--out',

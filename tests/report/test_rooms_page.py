@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.rooms import gradients, page, publish
+from benchmarks.rooms import gradients, page, publish, tables
 from jrs.config import load_config
 from jrs.errors import DataError
 from jrs.io.weights import read_metadata, read_state, save_weights
@@ -78,25 +78,25 @@ def test_what_is_published_of_a_test_with_matches_is_enough_for_intervals(finish
 
 
 def test_claims_on_unseen_rooms_are_judged_by_intervals(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(page, 'RESULTS', tmp_path)
-    assert not list(page.unseen())
+    monkeypatch.setattr(page, 'RESULTS', tmp_path / 'kept')
+    assert any(line.startswith('| 3 | FADA as a loss') and 'cannot be judged' in line for line in page.unseen())
     for config, share in (('all24_no_fada', 0.2), ('all24_fada_loss_only', 0.3), ('all24_fada', 0.301)):
         for seed in (0, 1):
-            out = tmp_path / f'{config}_rooms_seed{seed}'
+            out = tables.job(f'configs/segvggt/{config}.py', 400, seed).in_(tmp_path / 'kept')
             publish.publish(finished, out)
             (out / 'test_unseen').mkdir()
             score = share + 0.02 * seed * (config == 'all24_fada')
-            results = dict(facts=dict(config=f'configs/segvggt/{config}.py', seed=seed), scenes=['a', 'b'],
-                           metrics={'instance/agnostic_AP25': score})
+            results = dict(facts=dict(seed=seed), scenes=['a', 'b'], metrics={'instance/agnostic_AP25': score})
             (out / 'test_unseen' / 'results.json').write_text(json.dumps(results))
             noise = np.random.default_rng(len(config)).normal(score, 0.003, size=100)
             draws = {'instance/agnostic_AP25': Draws(('a', 'b'), noise)}
             (out / 'test_unseen' / 'resampled.csv').write_text(table_of(draws))
     text = '\n'.join(page.unseen())
-    assert '| all24_fada | 31.1 [30.1..32.1] (n=2) |' in text and '| early12_fada | – |' in text
+    assert '| 400 | all24_fada | 31.1 [30.1..32.1] (n=2) |' in text and 'early12_fada_800 0' in text
     loss, cost = (line for line in text.splitlines() if line.startswith('| 3 |'))
     assert '| holds | paper +4.4; ours +10.0 [' in loss and '(95%, 2 rooms; by seed +10.0, +10.0)' in loss
     assert '| undecided | paper +0.8; ours +1.1 [' in cost and 'by seed +0.1, +2.1' in cost
+    assert '`Table 7`: all24_frozen_400 0, all24_frozen_400 1' in text and 'rooms_mean 2' in text
 
 
 def test_a_table_takes_the_test_that_is_its_own(finished, tmp_path, monkeypatch):
