@@ -67,6 +67,9 @@ CHANGES = {
     'weights': Change('classes and masks count five times as much, cameras and depth as before', {
         'model.weights.classification': 2.5, 'model.weights.mask_bce': 5.0, 'model.weights.mask_dice': 5.0}),
     'views': Change('6 to 12 views of a room in the place of 3 to 8, as many images', {'batches.views': [6, 12]}),
+    'few_views': Change('2 to 4 views of a room in the place of 3 to 8, as many images', {'batches.views': [2, 4]}),
+    'half_batches': Change('half the images in an update, twice the updates', {
+        'batches.max_images': 12, 'train.iterations': 800}, 0.6),
     'view_term': Change('a further term of the mask logits for each query and view (plugin `view_term`)', {
         'plugins': ['view_term'], 'model.feature_head.type': 'ViewTermFeatureHead'}),
     'whole': Change('all of the backbone learns, no LoRA', {'model.backbone.lora': None}),
