@@ -18,6 +18,7 @@ from jrs.layers.kernels import choose_kernels, kernel_words
 from jrs.schema import device_settings
 
 COMPILED = (Block, CrossBlock, ResidualConvUnit)
+KINDS_OF_CALLS = 128                            # of one forward: widths, rotation or none, gradients or none, precisions
 
 
 def prepare_device(cfg: Mapping[str, Any], model: nn.Module) -> None:
@@ -62,6 +63,8 @@ def compile_blocks(model: nn.Module, backend: str = 'inductor') -> int:
         model: with blocks in it (`COMPILED`).
         backend: of ``torch.compile``.
     """
+    dynamo = torch._dynamo.config                               # torch takes 8 kinds by default, and fails at the ninth: a
+    dynamo.recompile_limit = max(dynamo.recompile_limit, KINDS_OF_CALLS)                # model with a teacher has 9 of Block
     found = [module for module in model.modules() if isinstance(module, COMPILED)]
     for module in found:
         module.forward = torch.compile(module.forward, backend=backend, fullgraph=True, dynamic=True)

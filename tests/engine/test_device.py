@@ -122,6 +122,17 @@ def test_blocks_are_captured_whole_and_give_the_same_numbers(train):
         torch.testing.assert_close(found, wanted)
 
 
+def test_a_part_may_be_called_in_more_ways_than_torch_compiles_by_default():
+    """All blocks share one forward, of which torch compiles 8 kinds of calls by default and fails at the ninth: those of the
+    encoder, the backbone, the queries and the camera head, each with gradients and, in the teacher, without, are more."""
+    units = torch.nn.ModuleList([ResidualConvUnit(width) for width in range(1, 11)])
+    maps = [torch.rand(1, width, 2, 3) for width in range(1, 11)]
+    plain = [unit(given) for unit, given in zip(units, maps, strict=True)]
+    assert compile_blocks(units, 'eager') == 10
+    for unit, given, wanted in zip(units, maps, plain, strict=True):
+        torch.testing.assert_close(unit(given), wanted)
+
+
 def test_compiled_blocks_are_computed_again_like_others():
     """Beside the outputs of attention, which are kept."""
     torch.manual_seed(0)
