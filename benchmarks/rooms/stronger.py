@@ -55,12 +55,14 @@ def _wide(features: int, embedding: int) -> dict[str, Any]:
             **{f'model.{part}.embedding_dim': embedding for part in ('feature_head', 'queries', 'class_head')}}
 
 
+INPUT = {'train_dataset.width': 168, 'test_dataset.width': 168}
+RATE = {'parameter_groups.new.lr': 1e-3, 'parameter_groups.pretrained.lr': 5e-4}
 WEIGHTS = {'model.weights.classification': 2.5, 'model.weights.mask_bce': 5.0, 'model.weights.mask_dice': 5.0}
 FEW_VIEWS = {'batches.views': [2, 4]}
 CHANGES = {
     'as_built': Change('as the profile', {}),
     'masks': Change('masks at full resolution of the input', {'model.feature_head.down_ratio': 1}, 1.3),
-    'input': Change('input of 168 x 126', {'train_dataset.width': 168, 'test_dataset.width': 168}, 2.3),
+    'input': Change('input of 168 x 126', INPUT, 1.5),
     'features': Change('features twice as wide, 64 in the place of 32', _wide(32, 64), 1.4),
     'deep': Change('classes and masks are supervised after layers 3, 5 and 7, too', {
         'model.queries.supervised_layers': [2, 4, 6]}, 1.3),
@@ -74,7 +76,10 @@ CHANGES = {
     'view_term': Change('a further term of the mask logits for each query and view (plugin `view_term`)', {
         'plugins': ['view_term'], 'model.feature_head.type': 'ViewTermFeatureHead'}),
     'whole': Change('all of the backbone learns, no LoRA', {'model.backbone.lora': None}),
-    'rate': Change('half the learning rate', {'parameter_groups.new.lr': 1e-3, 'parameter_groups.pretrained.lr': 5e-4}),
+    'rate': Change('half the learning rate', RATE),
+    'quarter_rate': Change('a quarter of the learning rate', {
+        'parameter_groups.new.lr': 5e-4, 'parameter_groups.pretrained.lr': 2.5e-4}),
+    'input_rate': Change('input of 168 x 126 and half the learning rate', INPUT | RATE, 1.5),
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85),

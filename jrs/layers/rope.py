@@ -52,7 +52,7 @@ class _Turn(torch.autograd.Function):
 def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return (u cos - v sin, v cos + u sin) of pairs u, v; `sin` is that of -angle for u, and of the angle for v."""
     pairs = heads.unflatten(-1, (2, 2, -1))                                     # (B, heads, N, 2, 2, m/2)
-    return pairs.flip(-2).mul_(sin).add_(pairs * cos).flatten(-3)
+    return pairs.flip(-2).mul_(sin).addcmul_(pairs, cos).flatten(-3)            # one new tensor: hundreds of views are large
 
 
 class HalfRotation:

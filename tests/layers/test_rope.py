@@ -1,6 +1,8 @@
 """Rotary positions: turned by the grid, nothing else."""
 
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jrs.layers.rope import GridRotation, patch_positions
 
@@ -52,3 +54,21 @@ def test_the_gradient_of_a_rotation_turns_back():
     torch.testing.assert_close(rotation(back), pull)
     with torch.no_grad():
         assert torch.equal(rotation(heads), turned)
+
+
+@pytest.mark.parametrize('train', [False, True])
+def test_a_rotation_makes_one_tensor_of_the_size_of_the_heads(train):
+    """At 200 views each more is 0.9 GB, of queries and of keys."""
+    made = {}
+
+    class New(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            made[result.untyped_storage().data_ptr()] = result
+            return result
+    heads = torch.randn(2, 7, 3, 16).transpose(1, 2).requires_grad_(train)                 # a view, as attention has it
+    rotation = GridRotation(patch_positions((2, 3), 1, torch.device('cpu')), 16)
+    with New(), torch.set_grad_enabled(train):
+        turned = rotation(heads)
+    made.pop(heads.untyped_storage().data_ptr(), None)
+    assert [one.untyped_storage().nbytes() for one in made.values() if one.numel() >= heads.numel()] == [4 * turned.numel()]
