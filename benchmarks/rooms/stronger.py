@@ -5,7 +5,8 @@
     python benchmarks/rooms/stronger.py --only deep masked --seeds 0 1
     python benchmarks/rooms/page.py                                           # writes docs/rooms.md of what is there
 
-Each change is compared, seed by seed, with the row that `where_fada_pays.py` keeps without FADA under the profile as it is.
+Each change is compared, seed by seed, with the row that `where_fada_pays.py` keeps without FADA under the profile as it is,
+of 400 iterations or, for what is trained long, of 2400.
 Prepare the rooms as that says. Scores are those of benchmarks/rooms/study.py.
 """
 
@@ -30,7 +31,7 @@ from jrs.cli import run  # noqa: E402
 from jrs.report.render import pipes  # noqa: E402
 
 OUT = RESULTS / 'stronger'
-BASE = 'rooms_none'                             # in the folder of where_fada_pays.py
+BASE, LONG_BASE = 'rooms_none', 'long_none'     # in the folder of where_fada_pays.py: 400 iterations, and 2400
 SEEDS = (0, 1)                                  # that are planned, of each change
 
 
@@ -42,11 +43,13 @@ class Change:
         says: it in words.
         training: overrides of the config: dotted path -> value.
         pace: time of an iteration, in those of the profile; a forecast.
+        base: what it is compared with.
     """
 
     says: str
     training: Mapping[str, Any]
     pace: float = 1.0
+    base: str = BASE
 
 
 def _wide(features: int, embedding: int) -> dict[str, Any]:
@@ -82,7 +85,7 @@ CHANGES = {
     'input_rate': Change('input of 168 x 126 and half the learning rate', INPUT | RATE, 1.5),
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
-                       WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85),
+                       WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
 }
 
 
@@ -111,15 +114,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def table_lines(out: Path = OUT, base: Path = where_fada_pays.OUT) -> Iterator[str]:
     """Yield the table of what is kept as Markdown: each change, and by how much its scores differ from those without it."""
-    without, rows = kept_of(base, BASE), []
+    bases = {BASE: kept_of(base, BASE), LONG_BASE: kept_of(base, LONG_BASE)}
+    rows = [[says, *bases[name].cells(), '–', '–', '–'] for name, says in (
+        (BASE, 'as the profile'), (LONG_BASE, 'as the profile, 2400 iterations')) if bases[name].metrics]
     for name, change in CHANGES.items():
-        own = without if name == 'as_built' else kept_of(out, name)
+        own = kept_of(out, name)
         if own.metrics:
-            gains = dict.fromkeys(own.scored) if own is without else own.gains(without)
-            rows.append([change.says, *own.cells(), *map(said, gains.values()),
-                         '–' if own is without else verdict(gains['AP25'])])
-    yield from pipes(('change', 'seeds', 'CPU-min', 'AP25', 'AP50', 'AP25 − as the profile', 'AP50 − as the profile', 'it'),
-                     rows)
+            gains = own.gains(bases[change.base])
+            rows.append([change.says, *own.cells(), *map(said, gains.values()), verdict(gains['AP25'])])
+    yield from pipes(('change', 'seeds', 'CPU-min', 'AP25', 'AP50', 'AP25 − without', 'AP50 − without', 'it'), rows)
     yield from open_line((('changes', name, job(name, seed)) for seed in SEEDS for name in [*CHANGES][1:]), out.parent)
 
 
