@@ -4,8 +4,8 @@
     python benchmarks/training_steps.py /tmp/before --data-root data --pairs 15      # rooms/tiny, prepared
 
 Two processes, one per checkout, run in turns, one thread each. Both start from the same weights and get the same batches,
-which this checkout draws from the data: loading is not measured. A step is forward pass, teacher, matching, losses,
-backward pass, clipping and update. `--json FILE` appends the record to a list.
+both of which this checkout draws: initialisation differs between checkouts, and loading is not measured. A step is forward
+pass, teacher, matching, losses, backward pass, clipping and update. `--json FILE` appends the record to a list.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/segvggt/all24_fada.py'
 
 
-def write_batches(path: Path, data_root: str, folder: str, profile: str, count: int) -> None:
-    """Write the first `count` batches of a training on the data as plain tensors."""
+def write_inputs(path: Path, data_root: str, folder: str, profile: str, count: int) -> None:
+    """Write the initial weights and the first `count` batches of a training on the data as plain tensors."""
     import torch
 
     from jrs.config import load_config
-    from jrs.engine.build import build_dataset, training_loader
+    from jrs.engine.build import build_dataset, build_model, training_loader
     cfg = load_config(CONFIG, profile=profile, overrides={'data_root': data_root, 'train_dataset.folder': folder})
     loader = iter(training_loader(cfg, build_dataset(cfg, 'train_dataset')))
     batches = [next(loader).unpacked() for _ in range(count)]
-    torch.save([dict(images=batch.images, ids=batch.instance_ids, scenes=batch.scene_names, views=batch.view_names,
-                     tables=[(table.ids, table.labels) for table in batch.instances]) for batch in batches], path)
+    plain = [dict(images=batch.images, ids=batch.instance_ids, scenes=batch.scene_names, views=batch.view_names,
+                  tables=[(table.ids, table.labels) for table in batch.instances]) for batch in batches]
+    torch.manual_seed(0)
+    torch.save(dict(weights=build_model(cfg).state_dict(), batches=plain), path)
 
 
-def child(batches: Path, profile: str) -> None:
+def child(inputs: Path, profile: str) -> None:
     """Answer lines of standard input: each with the CPU seconds and the loss of the next step."""
     import torch
     from mmengine.logging import MessageHub
@@ -47,15 +49,16 @@ def child(batches: Path, profile: str) -> None:
     from jrs.structures import InstanceTable, SceneBatch
     getattr(memory, 'kept_allocations', bool)()                                 # as tools/train.py does, if it does
     cfg = load_config(CONFIG, profile=profile)
-    torch.manual_seed(0)
+    inputs = torch.load(inputs, weights_only=True)
     model = build_model(cfg).train()
+    model.load_state_dict(inputs['weights'])
     settings = cfg.train
     options = {} if 'slots' in cfg.batches else dict(accumulate=1)              # older checkouts count batches there
     wrapper = build_optimizer(model, cfg.optimizer, cfg.parameter_groups, settings.clip_norm, **options)
     MessageHub.get_current_instance()
     given = [SceneBatch(one['images'], one['scenes'], one['views'], instance_ids=one['ids'],
                         instances=[InstanceTable(*table) for table in one['tables']])
-             for one in torch.load(batches, weights_only=True)]
+             for one in inputs['batches']]
     for step, _ in enumerate(sys.stdin):
         start = time.process_time()
         total, terms = model.parse_losses(model(batch=given[step % len(given)], mode='loss'))
@@ -67,8 +70,8 @@ def child(batches: Path, profile: str) -> None:
 class Checkout:
     """A child process of a checkout."""
 
-    def __init__(self, folder: Path, batches: Path, profile: str) -> None:
-        command = [sys.executable, __file__, '--child', str(batches), '--profile', profile]
+    def __init__(self, folder: Path, inputs: Path, profile: str) -> None:
+        command = [sys.executable, __file__, '--child', str(inputs), '--profile', profile]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder,
                                         env={'PYTHONPATH': str(folder), 'OMP_NUM_THREADS': '1', 'PATH': ''})
 
@@ -82,9 +85,9 @@ class Checkout:
         raise SystemExit(f'{self.process.args} ended')
 
 
-def compare(before: Path, batches: Path, profile: str, pairs: int, warmup: int) -> dict:
+def compare(before: Path, inputs: Path, profile: str, pairs: int, warmup: int) -> dict:
     """Return CPU seconds of both by pairs after `warmup` ones, the median ratio of rates, and how far losses are apart."""
-    sides = [Checkout(folder, batches, profile) for folder in (before, ROOT)]
+    sides = [Checkout(folder, inputs, profile) for folder in (before, ROOT)]
     found = []
     for pair in range(warmup + pairs):
         order = sides if pair % 2 == 0 else sides[::-1]
@@ -118,9 +121,9 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from benchmarks.record import publish
     with tempfile.TemporaryDirectory() as folder:
-        batches = Path(folder) / 'batches.pt'
-        write_batches(batches, args.data_root, args.folder, args.profile, args.pairs + args.warmup)
-        publish(compare(args.before.resolve(), batches, args.profile, args.pairs, args.warmup), args.json)
+        inputs = Path(folder) / 'inputs.pt'
+        write_inputs(inputs, args.data_root, args.folder, args.profile, args.pairs + args.warmup)
+        publish(compare(args.before.resolve(), inputs, args.profile, args.pairs, args.warmup), args.json)
 
 
 if __name__ == '__main__':
