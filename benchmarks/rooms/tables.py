@@ -55,8 +55,10 @@ def planned(table: int, seeds: Sequence[int] | None = None) -> list[Job]:
 
 
 def kept_runs(table: int, config: str, out: Path = RESULTS) -> Iterator[tuple[int, Path]]:
-    """Yield seed and folder of what is kept of a row of a table."""
-    for seed in range(SEEDS[table]):
+    """Yield seed and folder of what is kept of a row of a table, seeds beyond those that are planned included."""
+    first = job(config, LENGTHS[table], 0)
+    folders = first.in_(out).parent.glob(f'{first.stem}_seed[0-9]*')
+    for seed in sorted(int(folder.name.rpartition('_seed')[2]) for folder in folders):
         one = job(config, LENGTHS[table], seed)
         if is_kept(one, out):
             yield seed, one.in_(out)
