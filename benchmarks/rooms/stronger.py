@@ -26,7 +26,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rooms import where_fada_pays  # noqa: E402
 from benchmarks.rooms.publish import RESULTS  # noqa: E402
-from benchmarks.rooms.study import ATTENTION, Job, add_options, check_names, kept_of, open_line, run_all, said, verdict  # noqa: E402
+from benchmarks.rooms.study import (  # noqa: E402
+    ATTENTION,
+    WITHOUT_COST,
+    Job,
+    add_options,
+    check_names,
+    kept_of,
+    open_line,
+    run_all,
+    said,
+    verdict,
+)
 from jrs.cli import run  # noqa: E402
 from jrs.report.render import pipes  # noqa: E402
 
@@ -44,12 +55,14 @@ class Change:
         training: overrides of the config: dotted path -> value.
         pace: time of an iteration, in those of the profile; a forecast.
         base: what it is compared with.
+        config: its file, in configs/segvggt/.
     """
 
     says: str
     training: Mapping[str, Any]
     pace: float = 1.0
     base: str = BASE
+    config: str = 'all24_no_fada'
 
 
 def _wide(features: int, embedding: int) -> dict[str, Any]:
@@ -86,13 +99,17 @@ CHANGES = {
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
+    'best': Change('all of the instances counts five times as much, 2 to 4 views, input of 168 x 126, 3500 iterations, FADA '
+                   'as built', WEIGHTS | {'model.weights.fada': 2.5} | FEW_VIEWS | INPUT | {'train.iterations': 3500}, 1.3,
+                   LONG_BASE, 'all24_fada'),
 }
 
 
 def job(change: str, seed: int) -> Job:
     """Return a change with a seed."""
     one = CHANGES[change]
-    return Job(OUT.name, change, 'configs/segvggt/all24_no_fada.py', seed, one.training, test=ATTENTION, pace=one.pace)
+    return Job(OUT.name, change, f'configs/segvggt/{one.config}.py', seed, one.training, pace=one.pace,
+               test=ATTENTION if one.config == 'all24_no_fada' else WITHOUT_COST)
 
 
 def parser() -> argparse.ArgumentParser:

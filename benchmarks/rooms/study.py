@@ -26,6 +26,7 @@ from jrs.report.pairs import Scored
 
 TEST, AVERAGED = 'test_unseen', 'test_averaged'         # folders in a run
 ATTENTION = {'metrics.attention': {'type': 'AttentionMetric'}}      # of a test: where the queries of the true instances look
+WITHOUT_COST = ATTENTION | {'model.matcher.costs.fada': None}       # of a row with FADA: its cost chooses who is looked at
 HOOKS = {'hooks.pictures': None, 'hooks.averaged': {'type': 'AveragedWeights'}}
 ITERATIONS, MINUTES = 400, 13                   # of the profile, and of a core for them and their test
 

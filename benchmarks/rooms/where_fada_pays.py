@@ -32,6 +32,7 @@ from benchmarks.rooms.study import (  # noqa: E402
     ATTENTION,
     AVERAGED,
     TEST,
+    WITHOUT_COST,
     Job,
     add_options,
     check_names,
@@ -99,7 +100,7 @@ def job(setting: str, row: str, seed: int) -> Job:
     """Return a row in a setting with a seed."""
     (config, changes), chosen = ROWS[row], SETTINGS[setting]
     return Job(OUT.name, f'{setting}_{row}', f'configs/segvggt/{config}.py', seed, chosen.training | changes, chosen.views,
-               ATTENTION if row == 'none' else ATTENTION | {'model.matcher.costs.fada': None})
+               ATTENTION if row == 'none' else WITHOUT_COST)
 
 
 def parser() -> argparse.ArgumentParser:
