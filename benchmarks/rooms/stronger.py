@@ -91,6 +91,8 @@ CHANGES = {
         'batches.max_images': 12, 'train.iterations': 800}, 0.6),
     'view_term': Change('a further term of the mask logits for each query and view (plugin `view_term`)', {
         'plugins': ['view_term'], 'model.feature_head.type': 'ViewTermFeatureHead'}),
+    'mask_quality': Change('classes are learned as probable as the IoU of their masks (plugin `mask_quality`)', {
+        'plugins': ['mask_quality'], 'model.losses.classification.type': 'QualityClassLoss'}),
     'whole': Change('all of the backbone learns, no LoRA', {'model.backbone.lora': None}),
     'rate': Change('half the learning rate', RATE),
     'quarter_rate': Change('a quarter of the learning rate', {
