@@ -83,8 +83,8 @@ TINY = {
     'costs': dict(ClassCost={}, FocalCost={}, MaskBCECost={}, MaskDiceCost={}, ViewAttentionCost={}),
     'matchers': dict.fromkeys(('HungarianMatcher', 'SparseMatcher'), dict(costs=dict(
         class_=dict(type='ClassCost', weight=1.0), dice=dict(type='MaskDiceCost', weight=1.0)))),
-    'losses': dict(ClassLoss={}, QualityClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={},
-                   DepthLoss={}, PointLoss={}, LocalPointLoss={}, MetricScaleLoss={}, PullPushLoss={}, FocalLoss={},
+    'losses': dict(ClassLoss={}, MaskBCELoss={}, MaskDiceLoss={}, ViewAttentionLoss={}, CameraLoss={}, DepthLoss={},
+                   PointLoss={}, LocalPointLoss={}, MetricScaleLoss={}, PullPushLoss={}, FocalLoss={},
                    Criterion=dict(losses=dict(a=dict(type='ClassLoss')), weights=dict(a=2.0))),
     'pretexts': dict(Correspondence=dict(matching_layers=[0], displacement_layers=[1])),
     'teachers': dict(GroundTruthTeacher={}, PretrainedTeacher=dict(model=GEOMETRY, autocast=None)),

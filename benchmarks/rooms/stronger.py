@@ -91,8 +91,6 @@ CHANGES = {
         'batches.max_images': 12, 'train.iterations': 800}, 0.6),
     'view_term': Change('a further term of the mask logits for each query and view (plugin `view_term`)', {
         'plugins': ['view_term'], 'model.feature_head.type': 'ViewTermFeatureHead'}),
-    'mask_quality': Change('classes are learned as probable as the IoU of their masks (plugin `mask_quality`)', {
-        'plugins': ['mask_quality'], 'model.losses.classification.type': 'QualityClassLoss'}),
     'whole': Change('all of the backbone learns, no LoRA', {'model.backbone.lora': None}),
     'rate': Change('half the learning rate', RATE),
     'quarter_rate': Change('a quarter of the learning rate', {
@@ -103,6 +101,8 @@ CHANGES = {
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
+    'twice': Change('that twice as long, 5800 iterations, with FADA as built: the committed weights', {
+        **WEIGHTS, 'model.weights.fada': 2.5, **FEW_VIEWS, 'train.iterations': 5800}, 0.85, LONG_BASE, 'all24_fada'),
 }
 
 

@@ -51,16 +51,18 @@ class ClassLoss(InstanceTerm):
 
     def pooled(self, scenes: Sequence[SceneOfQueries]) -> Tensor:
         """Return a scalar: the weighted mean over the queries of all scenes; errors as of a call."""
-        check_softmax(scenes[0][0], self)
+        if (classes := scenes[0][0].classes) != 'softmax':
+            raise ConfigError(f'ClassLoss is cross-entropy over K classes and "no object", and the class head gives classes '
+                              f'{classes!r}: take a loss for these, or a head with softmax.')
         with torch.autocast(scenes[0][0].class_logits.device.type, enabled=False):
             logits = torch.cat([pred.class_logits for pred, _, _ in scenes]).float()                # (n, K + 1)
-            wanted = torch.cat([wanted_classes(*scene, self.ignored_label) for scene in scenes])           # (n,)
+            wanted = torch.cat([_wanted(*scene, self.ignored_label) for scene in scenes])           # (n,)
             weight = torch.ones(logits.shape[1], device=logits.device)
             weight[-1] = self.no_object_weight
             some_count = any(len(match.queries) < len(pred.class_logits) for pred, _, match in scenes)
             if some_count and all(match.weights is None for _, _, match in scenes):
                 return F.cross_entropy(logits, wanted, weight, ignore_index=NO_WORD)
-            counts = torch.cat([query_weights(pred, match) for pred, _, match in scenes]) * (wanted != NO_WORD)       # (n,)
+            counts = torch.cat([_counts(pred, match) for pred, _, match in scenes]) * (wanted != NO_WORD)       # (n,)
             losses = F.cross_entropy(logits, wanted, weight, reduction='none', ignore_index=NO_WORD)            # (n,)
             return (counts * losses).sum() / (counts * weight[wanted.clamp_min(0)]).sum().clamp_min(TINY)
 
@@ -99,15 +101,7 @@ class MaskDiceLoss(InstanceTerm):
         return match.mean(matched_dice(*_matched(pred, target, match), smooth=self.smooth, valid=target.flat_valid))
 
 
-def check_softmax(pred: QueryPredictions, loss: ClassLoss) -> None:
-    """Raise a ConfigError where the class head has no "no object"."""
-    if pred.classes != 'softmax':
-        raise ConfigError(f'{type(loss).__name__} is cross-entropy over K classes and "no object", and the class head gives '
-                          f'classes {pred.classes!r}: take a loss for these, or a head with softmax.')
-
-
-def wanted_classes(pred: QueryPredictions, target: InstanceTargets, match: Match,
-                   ignored_label: int | None = None) -> Tensor:
+def _wanted(pred: QueryPredictions, target: InstanceTargets, match: Match, ignored_label: int | None = None) -> Tensor:
     """Return the class index that each query should say, (Q,) int64; `NO_WORD` where nobody knows it."""
     logits = pred.class_logits
     wanted = torch.full((logits.shape[0],), logits.shape[1] - 1, dtype=torch.int64, device=logits.device)
@@ -115,7 +109,7 @@ def wanted_classes(pred: QueryPredictions, target: InstanceTargets, match: Match
     return wanted
 
 
-def query_weights(pred: QueryPredictions, match: Match) -> Tensor:
+def _counts(pred: QueryPredictions, match: Match) -> Tensor:
     """Return how much each query counts, (Q,) float32."""
     counts = torch.ones_like(pred.class_logits[:, 0], dtype=torch.float32)
     if match.weights is not None:
