@@ -75,6 +75,7 @@ INPUT = {'train_dataset.width': 168, 'test_dataset.width': 168}
 RATE = {'parameter_groups.new.lr': 1e-3, 'parameter_groups.pretrained.lr': 5e-4}
 WEIGHTS = {'model.weights.classification': 2.5, 'model.weights.mask_bce': 5.0, 'model.weights.mask_dice': 5.0}
 FEW_VIEWS = {'batches.views': [2, 4]}
+BETAS = {'optimizer.betas': [0.9, 0.95]}
 CHANGES = {
     'as_built': Change('as the profile', {}),
     'masks': Change('masks at full resolution of the input', {'model.feature_head.down_ratio': 1}, 1.3),
@@ -95,14 +96,13 @@ CHANGES = {
     'rate': Change('half the learning rate', RATE),
     'quarter_rate': Change('a quarter of the learning rate', {
         'parameter_groups.new.lr': 5e-4, 'parameter_groups.pretrained.lr': 2.5e-4}),
-    'betas': Change('the optimizer forgets squared gradients sooner (0.95 in the place of 0.999)', {
-        'optimizer.betas': [0.9, 0.95]}),
+    'betas': Change('the optimizer forgets squared gradients sooner (0.95 in the place of 0.999)', BETAS),
     'input_rate': Change('input of 168 x 126 and half the learning rate', INPUT | RATE, 1.5),
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
-    'twice': Change('that twice as long, 5800 iterations, with FADA as built: the committed weights', {
-        **WEIGHTS, 'model.weights.fada': 2.5, **FEW_VIEWS, 'train.iterations': 5800}, 0.85, LONG_BASE, 'all24_fada'),
+    'best': Change('these two and squared gradients that are forgotten sooner, 5800 iterations, with FADA as built', {
+        **WEIGHTS, 'model.weights.fada': 2.5, **FEW_VIEWS, **BETAS, 'train.iterations': 5800}, 0.85, LONG_BASE, 'all24_fada'),
 }
 
 
