@@ -97,12 +97,14 @@ CHANGES = {
     'quarter_rate': Change('a quarter of the learning rate', {
         'parameter_groups.new.lr': 5e-4, 'parameter_groups.pretrained.lr': 2.5e-4}),
     'betas': Change('the optimizer forgets squared gradients sooner (0.95 in the place of 0.999)', BETAS),
+    'weights_betas': Change('five times the weights, and squared gradients that are forgotten sooner', WEIGHTS | BETAS),
     'input_rate': Change('input of 168 x 126 and half the learning rate', INPUT | RATE, 1.5),
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
-    'best': Change('these two and squared gradients that are forgotten sooner, 5800 iterations, with FADA as built', {
-        **WEIGHTS, 'model.weights.fada': 2.5, **FEW_VIEWS, **BETAS, 'train.iterations': 5800}, 0.85, LONG_BASE, 'all24_fada'),
+    'best': Change('these two and squared gradients that are forgotten sooner, 5800 iterations, with FADA as built',
+                   WEIGHTS | {'model.weights.fada': 2.5} | FEW_VIEWS | BETAS | {'train.iterations': 5800}, 0.85, LONG_BASE,
+                   'all24_fada'),
 }
 
 
