@@ -102,8 +102,8 @@ CHANGES = {
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
-    'best': Change('these two and squared gradients that are forgotten sooner, 5800 iterations, with FADA as built',
-                   WEIGHTS | {'model.weights.fada': 2.5} | FEW_VIEWS | BETAS | {'train.iterations': 5800}, 0.85, LONG_BASE,
+    'best': Change('these two and squared gradients that are forgotten sooner, 5000 iterations, with FADA as built',
+                   WEIGHTS | {'model.weights.fada': 2.5} | FEW_VIEWS | BETAS | {'train.iterations': 5000}, 0.85, LONG_BASE,
                    'all24_fada'),
 }
 
