@@ -85,8 +85,6 @@ def newcomer(folder: Path, real: bool) -> int:
             (home / 'photos').mkdir()
             for photo in sorted((room / 'color').iterdir())[:4]:
                 shutil.copy(photo, home / 'photos')
-        if line == 'jrs demo' and with_photos:                         # the rooms of `jrs prepare`: not made twice
-            shutil.copytree(home / 'data/rooms/tiny', home / 'outputs/demo/data/rooms')
         failed += report(line, *run(as_typed(line), home, environment))
     project = home / 'my_idea'                                         # what `jrs init` wrote has a README of its own
     own = commands((project / 'README.md').read_text(encoding='utf-8')) if project.is_dir() else []

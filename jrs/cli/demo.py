@@ -1,4 +1,5 @@
-"""``make demo``: built-in rooms, fine-tuning of SegVGGT on them, scores beside an untrained model's, a report to look at."""
+"""``make demo``: built-in rooms, fine-tuning of SegVGGT on them, scores beside those of an untrained model and of the
+weights that come with the project, a report to look at."""
 
 from __future__ import annotations
 
@@ -8,8 +9,11 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 
@@ -20,12 +24,19 @@ from jrs.errors import JrsError
 from jrs.io.progress import clock, memory_gb
 from jrs.places import command_words, own_config, project
 
+if TYPE_CHECKING:
+    from jrs.datasets.dataset import SceneDataset
+    from jrs.models.segvggt import SegVGGT
+
 CONFIG = 'segvggt/all24_fada'
 SCRATCH_CONFIG = 'segvggt/all24_fada_true_geometry'
+PRESET = 'tiny_demo'                                         # rooms that no weights of the project have seen
 SLOTS = 2                                                    # of an update: one per process, or one after the other
 LEARNING_RATES = {'new': 2.8e-3, 'pretrained': 1.4e-3}      # the profile's, times the root of two: twice the batch
 SCRATCH = {'weights': None, 'model.backbone.lora': None}    # with the ground truth as teacher
+OF_DATA = ('data_root', 'train_dataset.folder', 'test_dataset.folder', 'val_dataset.folder')
 SHARES = dict(rooms=0.2, training=0.71, scoring=0.07, report=0.02)             # of the time, as measured
+PROJECTS = 'with the weights that come with the project'
 HEADLINES = {'instance/agnostic_AP25': 'class-agnostic AP25', 'instance/agnostic_AP50': 'class-agnostic AP50',
              'instance/AP25': 'class-aware AP25', 'instance/AP50': 'class-aware AP50',
              'instance/oracle_agnostic_AP50': 'oracle (true masks), class-agnostic AP50',
@@ -67,7 +78,7 @@ def run_steps(args: argparse.Namespace) -> None:
     run_dir = args.out / 'run'
     steps = {'rooms': lambda: make_rooms(args.out / 'data' / 'rooms', args.rooms),
              'training': lambda: train(config, run_dir, overrides),
-             'scoring': lambda: score_both(config, args.out, run_dir, overrides),
+             'scoring': lambda: score_all(config, args.out, run_dir, overrides),
              'report': lambda: write_demo_report(args.out, run_dir, load_config(config, 'rooms', overrides),
                                                  SCRATCH_NOTICE if args.scratch else NOTICE)}
     for number, (name, step) in enumerate(steps.items(), start=1):
@@ -82,7 +93,7 @@ def run_steps(args: argparse.Namespace) -> None:
 
 def make_rooms(folder: Path, rooms: int) -> None:
     """Generate rooms as scene folders; those that are there already are kept."""
-    _tool('prepare', 'rooms', '--preset', 'tiny', '--rooms', str(rooms), '--out', str(folder), '--jobs', str(processes()))
+    _tool('prepare', 'rooms', '--preset', PRESET, '--rooms', str(rooms), '--out', str(folder), '--jobs', str(processes()))
 
 
 def train(config: Path, run_dir: Path, overrides: dict) -> None:
@@ -97,23 +108,28 @@ def train(config: Path, run_dir: Path, overrides: dict) -> None:
     _run(command)
 
 
-def score_both(config: Path, out: Path, run_dir: Path, overrides: dict) -> None:
-    """Score the trained and an untrained model on the held-out rooms, side by side in two processes."""
-    scoring = [_tool_command('test', str(config), weights, '--profile', 'rooms', '--out', str(folder), '--cfg-options',
-                             *_options(overrides))
-               for folder, weights in zip(score_folders(out, run_dir).values(),
-                                          ('untrained', str(run_dir / 'weights.safetensors')), strict=True)]
-    outputs = (subprocess.DEVNULL, None)                               # one of the two says how far they are
-    started = [subprocess.Popen(command, env=_environment(), stdout=output)
-               for command, output in zip(scoring, outputs, strict=True)]
-    for command, process in zip(scoring, started, strict=True):
-        if process.wait() != 0:
-            raise JrsError(f'scoring failed with exit code {process.returncode}: {" ".join(command)}')
+def score_all(config: Path, out: Path, run_dir: Path, overrides: dict) -> None:
+    """Score an untrained model, the trained one and the weights of the project on the held-out rooms, side by side."""
+    from jrs.engine.inference import default_weights
+    folders, own = score_folders(out, run_dir), {name: overrides[name] for name in OF_DATA}
+    scored = {'untrained': (config, 'untrained', overrides), 'trained': (config, run_dir / 'weights.safetensors', overrides),
+              'committed': (own_config(CONFIG), default_weights(), own)}
+    with ThreadPoolExecutor(processes()) as pool:
+        for done in [pool.submit(_score, *what, folders[name], quiet=name != 'trained') for name, what in scored.items()]:
+            done.result()
+
+
+def _score(config: Path, weights: Path | str, overrides: dict, folder: Path, quiet: bool) -> None:
+    command = _tool_command('test', str(config), str(weights), '--profile', 'rooms', '--out', str(folder), '--cfg-options',
+                            *_options(overrides))
+    _run(command, subprocess.DEVNULL if quiet else None)              # one of them says how far they are
 
 
 def write_demo_report(out: Path, run_dir: Path, cfg: Config, notice: str) -> None:
     """Write `report.html`: numbers, loss curves, and two held-out rooms in pictures."""
+    from jrs.engine.build import build_dataset
     from jrs.engine.hooks import change_percent
+    from jrs.engine.inference import default_weights, load_model
     from jrs.report.compare import default_window, weighted_terms
     from jrs.report.runs import read_runs
     from jrs.visualization.html import table
@@ -129,31 +145,32 @@ def write_demo_report(out: Path, run_dir: Path, cfg: Config, notice: str) -> Non
                f'<h2>Training</h2>{table(["term", "mean of first 20", "mean of last 20", "change in %"], terms)}'
                f'{weighted_terms(runs, default_window(runs))}</section>')
     facts = json.loads((run_dir / 'test' / 'results.json').read_text(encoding='utf-8-sig'))['facts']
-    sections = [numbers, *room_sections(run_dir, cfg, count=2)]
+    models = {'after these minutes': load_model(cfg, run_dir / 'weights.safetensors'),
+              PROJECTS: load_model(load_config(own_config(CONFIG), 'rooms'), default_weights())}
+    sections = [numbers, *room_sections(models, build_dataset(cfg, 'test_dataset'), count=2)]
     write_report(out / 'report.html', 'jrs demo: SegVGGT on built-in rooms', sections, facts, notice,
-                 subtitle='all24_fada, profile rooms; every number is of held-out rooms')
+                 subtitle='all24_fada, profile rooms; every number is of held-out rooms, which no training has seen')
 
 
-def room_sections(run_dir: Path, cfg: Config, count: int) -> list[str]:
-    """Return report sections of the first held-out rooms, with the true objects and the view attention."""
-    from jrs.benchmarks import get_benchmark
+def room_sections(models: dict[str, SegVGGT], rooms: SceneDataset, count: int) -> list[str]:
+    """Return report sections of the first held-out rooms as each of the models, by title, sees them.
+
+    Each has the true objects and the view attention.
+    """
     from jrs.datasets.dataset import collate_scenes
-    from jrs.engine.build import build_dataset
-    from jrs.engine.inference import load_model
     from jrs.models.targets import instance_targets
     from jrs.postprocess.distinct import distinct_instances
     from jrs.visualization.report import scene_section
-    model = load_model(cfg, run_dir / 'weights.safetensors')
-    rooms, sections = build_dataset(cfg, 'test_dataset'), []
-    for index in range(min(count, len(rooms))):
+    sections = []
+    for index, (title, model) in product(range(min(count, len(rooms))), models.items()):
         batch = collate_scenes([rooms[index]]).unpacked()
         scene = model.reconstruct(batch, track_views=True)[0]
         scene = replace(scene, instances=distinct_instances(scene.instances, min_score=0.05))
         on_true_geometry = replace(scene, depth=batch.depth_m[0], intrinsics=batch.intrinsics[0],
                                    cam_from_world=batch.cam_from_world[0])
         truth = instance_targets(batch, tuple(scene.features.shape[-2:]))[0]
-        sections.append(scene_section(scene, get_benchmark(cfg.train_dataset.benchmark).class_names, truth,
-                                      true_geometry=on_true_geometry, title=f'Held-out room {batch.scene_names[0]}'))
+        sections.append(scene_section(scene, rooms.benchmark.class_names, truth, true_geometry=on_true_geometry,
+                                      title=f'Held-out room {batch.scene_names[0]}, {title}'))
     return sections
 
 
@@ -161,16 +178,16 @@ def print_summary(out: Path, run_dir: Path) -> None:
     """Print the terms, first against last, and the scores, untrained against trained."""
     from jrs.engine.hooks import format_summary
     print('\n' + format_summary(json.loads((run_dir / 'terms_summary.json').read_text(encoding='utf-8-sig'))))
-    untrained, trained = map(read_scores, score_folders(out, run_dir).values())
-    print(f'\n{"held-out rooms":44} {"untrained":>10} {"trained":>10}')
+    found = {name: read_scores(folder) for name, folder in score_folders(out, run_dir).items()}
+    print(f'\n{"held-out rooms":44} ' + ' '.join(f'{name:>10}' for name in found))
     for key, words in HEADLINES.items():
-        values = [scores.get(key) for scores in (untrained, trained)]
+        values = [scores.get(key) for scores in found.values()]
         print(f'{words:44} ' + ' '.join(f'{"-" if value is None else f"{value:.4f}":>10}' for value in values))
 
 
 def score_folders(out: Path, run_dir: Path) -> dict[str, Path]:
-    """Return where the scores of the untrained and of the trained model lie."""
-    return {'untrained': out / 'untrained', 'trained': run_dir / 'test'}
+    """Return where the scores of the untrained and the trained model and of the weights of the project lie."""
+    return {'untrained': out / 'untrained', 'trained': run_dir / 'test', 'committed': out / 'committed'}
 
 
 def read_scores(folder: Path) -> dict:
@@ -195,8 +212,8 @@ def _tool(name: str, *words: str) -> None:
     _run(_tool_command(name, *words))
 
 
-def _run(command: list[str]) -> None:
-    code = subprocess.run(command, env=_environment()).returncode
+def _run(command: list[str], output: int | None = None) -> None:
+    code = subprocess.run(command, env=_environment(), stdout=output).returncode
     if code == READER_LEFT:
         raise BrokenPipeError
     if code != 0:

@@ -54,6 +54,8 @@ PRESETS = {preset.name: preset for preset in (
     Preset('tiny_shifted', 8, 32, 48, (84, 112), seed=1, style='shifted'),
     # Rooms to score on that no training or choice has seen, made as those of `tiny`.
     Preset('tiny_test', 0, 100, 48, (84, 112), seed=2),
+    # Rooms of a demo: those that it holds out must not be among those of `tiny` that its start was trained on.
+    Preset('tiny_demo', 160, 32, 48, (84, 112), seed=3),
 )}
 
 
