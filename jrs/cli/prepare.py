@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jrs.datasets.prepare.driver import Summary
 
 _say = Bar()
+OF_WEIGHTS = 'tiny'                              # rooms that the weights of the project were trained on
 EXAMPLES = """examples:
   python tools/prepare.py rooms --preset tiny --out data/rooms/tiny --jobs 2 --verify
   python tools/prepare.py rooms --preset tiny --depth sensor --poses drift --out data/rooms/tiny_sensor
@@ -146,8 +147,19 @@ def _rooms(options: argparse.Namespace) -> None:
         write_mark(options.out, _wanted_rooms(options), complete=True)
         if not options.keep_raw:
             shutil.rmtree(raw)
+    _remark_on_held_out(options)
     if options.verify:
         _verify(options)
+
+
+def _remark_on_held_out(options: argparse.Namespace) -> None:
+    """Say where rooms that are held out are among those that the weights of the project were trained on."""
+    from jrs.synth import PRESETS
+    tiny = PRESETS[OF_WEIGHTS]
+    fewer = options.rooms is not None and options.rooms < tiny.train + tiny.val
+    if fewer and options.preset == OF_WEIGHTS and options.style is None:
+        _say(f'The rooms held out here are among the first {tiny.train} of {OF_WEIGHTS!r}, on which the weights of the '
+             'project were trained. To score what starts from those, take all rooms, or --preset tiny_demo.')
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -59,6 +59,15 @@ def test_rooms_are_not_made_twice(rooms, capsys):
     assert (rooms / 'train.txt').stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize('words, said', [
+    (['tiny', '--rooms', '90'], True), (['tiny'], False), (['tiny', '--rooms', '192'], False),
+    (['tiny_demo', '--rooms', '60'], False), (['tiny', '--rooms', '90', '--style', 'shifted'], False)])
+def test_rooms_held_out_that_the_weights_have_seen_are_named(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('jrs.cli.prepare._same_rooms', lambda options: True)            # they are there
+    assert run(main, ['rooms', '--preset', *words, '--out', str(tmp_path)]) == 0
+    assert ("among the first 160 of 'tiny'" in capsys.readouterr().err) == said
+
+
 def test_rooms_are_the_frozen_ones(rooms, capsys):
     """To the byte with the versions that the fingerprints name, else within the tolerance: anything else is a fault."""
     assert run(main, ['rooms', '--preset', 'debug', '--rooms', '2', '--out', str(rooms), '--verify']) == 0
