@@ -36,6 +36,7 @@ from jrs.report.transfer_rules import LEGEND, own_rules, rule_table  # noqa: E40
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
+COMMITTED = 'all24_fada_rooms_committed'          # the run that made the weights of the project
 OF_POINTS = 'none: points'                      # what a test of points says of its views
 LOOSELY = (3, 4, 7, 8)                          # also judged by the score that says most at this size
 BY_LENGTH = ('all24_fada', 'all24_no_fada')
@@ -158,17 +159,17 @@ def command(words: list[str]) -> str:
 
 def main_numbers() -> Iterator[str]:
     """What the committed weights reach."""
-    trivial, full, rows = load('trivial.json'), run('all24_fada_rooms_full'), []
+    trivial, own, rows = load('trivial.json'), run(COMMITTED), []
     if trivial:
         rows.append(_geometry_row('mean depth map, cameras that never turn', '–', '–', trivial['metrics'], trivial))
-    for name, stages in (('pretrain_rooms', STAGES), ('all24_fada_rooms_full', ('all24_fada_rooms_full',))):
+    for name, stages in (('pretrain_rooms', STAGES), *((one, (one,)) for one in ('all24_fada_rooms_full', COMMITTED))):
         made = [one for one in map(run, stages) if one]
         if run(name):
             minutes, iterations = sum(one.cpu_minutes for one in made), sum(one.iterations for one in made)
             words = f'{name} (all {len(made)} stages)' if len(made) > 1 else name
             rows.append(_geometry_row(words, f'{minutes:.0f}', str(iterations), run(name).tests['test']['metrics'], trivial))
-    if shifted := full and full.tests.get('test_shifted'):
-        rows.append(_geometry_row(f'{full.name}, on rooms of the shifted style', '–', '–', shifted['metrics'], None))
+    if shifted := own and own.tests.get('test_shifted'):
+        rows.append(_geometry_row(f'{own.name}, on rooms of the shifted style', '–', '–', shifted['metrics'], None))
     yield from pipes(('32 held-out rooms, 12 views each', 'CPU-min', 'iterations', 'Abs Rel', '× mean map',
                       'rotation error (median, degrees)', '× identity', 'agnostic AP25 / AP50',
                       'class-aware AP25 / AP50'), rows)
@@ -260,7 +261,7 @@ def names() -> Iterator[str]:
 
 def transfer() -> Iterator[str]:
     """The committed weights by every rule of transfer, the oracle beside each."""
-    found = run('all24_fada_rooms_full')
+    found = run(COMMITTED)
     result = found and found.tests.get('test_rules')
     if result:
         yield from pipes(*rule_table(result['transfer_rules']))

@@ -24,6 +24,7 @@ from jrs.errors import ConfigError, did_you_mean
 from jrs.report.intervals import Draws, PairedDifference, difference, resampled_of
 from jrs.report.pairs import Scored
 
+UNSEEN = 'rooms/tiny_test'                       # in the data root: what all are scored on
 TEST, AVERAGED = 'test_unseen', 'test_averaged'         # folders in a run
 ATTENTION = {'metrics.attention': {'type': 'AttentionMetric'}}      # of a test: where the queries of the true instances look
 WITHOUT_COST = ATTENTION | {'model.matcher.costs.fada': None}       # of a row with FADA: its cost chooses who is looked at
@@ -76,7 +77,7 @@ class Job:
 
     def test_words(self, folder: Path, options: Sequence[str]) -> list[str]:
         """Return the words of tools/test.py."""
-        changes = {'seed': self.seed, 'test_dataset.folder': 'rooms/tiny_test', 'test_dataset.max_views': self.views,
+        changes = {'seed': self.seed, 'test_dataset.folder': UNSEEN, 'test_dataset.max_views': self.views,
                    **self.test}
         return [str(folder / 'config.py'), str(folder / 'weights.safetensors'), '--out', str(folder / TEST),
                 '--cfg-options', *options, *_given(changes)]
@@ -115,7 +116,11 @@ def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
         print(f'{job.name}: {"open" if job in missing else "done"}')
     print(f'to train and score: {len(missing)} of {len(jobs)}, about {sum(job.minutes for job in missing):.0f} CPU-minutes, '
           f'{args.jobs} at a time', flush=True)
-    return 0 if args.dry_run else _finish(missing, args, Commands())
+    if args.dry_run:
+        return 0
+    for job in missing[:1]:
+        check_rooms(job, args.cfg_options)
+    return _finish(missing, args, Commands())
 
 
 def _finish(jobs: Sequence[Job], args: argparse.Namespace, commands: Commands) -> int:
@@ -141,6 +146,14 @@ def _finish(jobs: Sequence[Job], args: argparse.Namespace, commands: Commands) -
             pool.shutdown(wait=False, cancel_futures=True)
             commands.stop()
             raise
+
+
+def check_rooms(job: Job, options: Sequence[str]) -> None:
+    """Raise a DataError where the rooms that score are not there or not finished: tests come hours after a study began."""
+    from jrs.cli.train import config_from, parser  # with torch, which a dry run does without
+    from jrs.engine.build import check_ready
+    words = [job.config, '--profile', 'rooms', '--cfg-options', *options, f'test_dataset.folder={UNSEEN}']
+    check_ready(config_from(parser().parse_args(words)), 'test_dataset')
 
 
 def check_views(job: Job, results: Path) -> None:

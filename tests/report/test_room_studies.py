@@ -1,6 +1,7 @@
 """Studies on the rooms: rows differ in what they name and in nothing else; what is done is not done again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,9 @@ def test_a_setting_differs_in_what_it_names(setting, plain, tmp_path):
 
 @pytest.mark.parametrize('change', stronger.CHANGES)
 def test_a_change_of_the_small_model_differs_in_what_it_names(change, plain, tmp_path):
-    base = trained_with(stronger.job('as_built', 0), tmp_path)
-    assert changed(base, plain['none']) == []                                  # the row that it is compared with
+    assert changed(trained_with(stronger.job('as_built', 0), tmp_path), plain['none']) == []     # the row compared with
+    base = trained_with(replace(stronger.job(change, 0), training={}), tmp_path)
+    assert all(path.startswith(OF_FADA) for path in changed(base, plain['none']))
     named = stronger.CHANGES[change].training
     paths = changed(base, trained_with(stronger.job(change, 0), tmp_path))
     assert all(any(path.startswith(name) for name in named) for path in paths)
@@ -95,6 +97,7 @@ def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, 
             else:
                 leave_views(Path(words[words.index('--out') + 1]), '12-12, mean 12.0')
     monkeypatch.setattr(study, 'Commands', Recorded)
+    monkeypatch.setattr(study, 'check_rooms', lambda job, options: None)
     monkeypatch.setattr(study, 'publish', lambda folder, out: out.mkdir(parents=True))
     kept = tmp_path / 'kept' / 'where_fada_pays' / 'far_none_seed0' / study.TEST
     kept.mkdir(parents=True)
@@ -109,6 +112,17 @@ def test_what_is_kept_is_done_and_the_rest_is_run_with_what_was_given(tmp_path, 
     assert all('data_root=there' in words for _, words in ran)
     assert 'far_none_seed1: no room' in capsys.readouterr().err
     assert 'model.matcher.costs.fada=None' in ran[1][1] and 'test_dataset.folder=rooms/tiny_test' in ran[1][1]
+
+
+def test_rooms_that_score_are_asked_for_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, 'Commands', lambda: pytest.fail('something is run'))
+    words = ['--only', 'far', '--rows', 'none', '--out', str(tmp_path), '--cfg-options', f'data_root={tmp_path}']
+    assert run(where.main, words) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / 'rooms' / 'tiny_test') in said and '--preset tiny_test' in said
+    unfinished = tmp_path / 'rooms' / 'tiny_test'                               # rooms without their lists
+    (unfinished / 'scene0000_00').mkdir(parents=True)
+    assert run(where.main, words) == 2 and 'val.txt' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('wrong, words', [(['--only', 'viewz24'], "Did you mean 'views24'"), (['--rows', 'summ'], "'sum'"),
