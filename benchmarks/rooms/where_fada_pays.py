@@ -80,8 +80,9 @@ SETTINGS = {
     'tokens': Setting('images of 168 x 126: 108 tokens per view in the place of 48',
                       {'train_dataset.width': 168, 'test_dataset.width': 168}),
     'true_cameras': Setting('true cameras teach', {'model.teacher.truth': 'cameras'}),
-    'continued': Setting('24 views again, going on from the committed weights',
-                         _views(24, (1, 2)) | {'weights': 'weights/rooms_tiny_all24_fada/weights.safetensors'}, 24, 6),
+    'continued': Setting('24 views again, going on from the committed weights at a quarter of the rate', _views(24, (1, 2)) |
+                         {'weights': 'weights/rooms_tiny_all24_fada/weights.safetensors',
+                          'parameter_groups.new.lr': 5e-4, 'parameter_groups.pretrained.lr': 2.5e-4}, 24, 6),
     'long': Setting('2400 iterations, as the committed weights', {'train.iterations': 2400}),
 }
 ROWS = {                                        # name -> (config, overrides)
