@@ -83,7 +83,7 @@ SETTINGS = {
     'continued': Setting('24 views again, going on from the committed weights at a quarter of the rate', _views(24, (1, 2)) |
                          {'weights': 'weights/rooms_tiny_all24_fada/weights.safetensors',
                           'parameter_groups.new.lr': 5e-4, 'parameter_groups.pretrained.lr': 2.5e-4}, 24, 6),
-    'long': Setting('2400 iterations, as the committed weights', {'train.iterations': 2400}),
+    'long': Setting('2400 iterations', {'train.iterations': 2400}),
 }
 ROWS = {                                        # name -> (config, overrides)
     'none': ('all24_no_fada', {}),

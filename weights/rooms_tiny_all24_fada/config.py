@@ -4,17 +4,25 @@ batches = dict(
         0.75,
     ),
     max_images=24,
+    slots=1,
     type='ViewBatchSampler',
-    views=(
-        3,
-        8,
-    ))
+    views=[
+        2,
+        4,
+    ])
 data_root = 'data'
+device = dict(
+    attention_kernels=[
+        'cudnn',
+        'flash',
+        'efficient',
+    ],
+    compile=False,
+    precision=dict(convolution='tf32', matmul='ieee'),
+    recomputation='fitting')
 experiment = dict(
-    benchmark='scannet200',
-    trained_on='built-in rooms (preset tiny)',
-    weights_licence='Apache-2.0')
-hooks = dict(pictures=dict(interval=200, type='SceneImages'))
+    trained_on='built-in rooms (preset tiny)', weights_licence='Apache-2.0')
+hooks = dict(averaged=dict(type='AveragedWeights'), pictures=None)
 metrics = dict(
     cameras=dict(type='CameraMetric'),
     depth=dict(type='DepthMetric'),
@@ -84,6 +92,7 @@ model = dict(
             mask_bce=dict(type='MaskBCECost'),
             mask_dice=dict(smooth=1.0, type='MaskDiceCost')),
         type='HungarianMatcher'),
+    min_target_pixels=1,
     num_classes=198,
     postprocessor=dict(
         mask_threshold=0.4,
@@ -136,16 +145,22 @@ model = dict(
                 type='DepthHead',
                 views_per_chunk=24),
             type='SegVGGT'),
-        type='PretrainedTeacher'),
+        rescale=True,
+        type='PretrainedTeacher',
+        weigh=False),
     type='SegVGGT',
     weights=dict(
         camera=5.0,
-        classification=0.5,
+        classification=2.5,
         depth=1.0,
-        fada=0.5,
-        mask_bce=1.0,
-        mask_dice=1.0))
-optimizer = dict(fused=True, type='AdamW', weight_decay=0.05)
+        fada=2.5,
+        mask_bce=5.0,
+        mask_dice=5.0))
+optimizer = dict(
+    betas=[
+        0.9,
+        0.95,
+    ], fused=True, type='AdamW', weight_decay=0.05)
 parameter_groups = dict(
     new=dict(
         lr=0.002,
@@ -169,14 +184,19 @@ test_dataset = dict(
     folder='rooms/tiny',
     max_views=12,
     mode='test',
+    resize='lanczos',
     split='val',
     type='SceneDataset',
+    view_step=None,
     width=112)
+trackers = dict(tensorboard=dict(type='TensorboardVisBackend'))
 train = dict(
-    accumulate=1,
+    accumulate=None,
+    clip_by='all',
     clip_norm=1.0,
+    decay_vectors=True,
     final_lr_factor=0.001,
-    iterations=2400,
+    iterations=5000,
     log_every=50,
     save_every=200,
     sharding=None,
@@ -189,6 +209,7 @@ train_dataset = dict(
     benchmark='scannet200',
     folder='rooms/tiny',
     mode='train',
+    resize='area',
     split='train',
     transform=None,
     type='SceneDataset',
