@@ -114,16 +114,15 @@ def test_patches_of_chosen_taps_become_a_memory_and_masks_of_half_the_size(confi
 def test_views_in_chunks_and_recomputed_give_the_same_maps_and_gradients(config):
     whole = head(config, dino=DINO, views_per_chunk=3).train()
     chunked = head(config, dino=DINO, views_per_chunk=1, activation_checkpointing=True).train()
-    for part in (whole, chunked):
+    torch.testing.assert_close(whole(taps()), chunked(taps()), atol=1e-5, rtol=1e-4)
+    for part in (whole.double(), chunked.double()):        # some gradients are 0 but for the rounding of large terms
         given = taps()
         found = [part(given), given.maps['mask_memory']]
         sum((value * torch.linspace(-1, 1, value.numel()).view_as(value)).sum() for value in found).backward()
-    torch.testing.assert_close(whole(taps()), chunked(taps()), atol=1e-5, rtol=1e-4)
     for (name, value), other in zip(whole.named_parameters(), chunked.parameters(), strict=True):
         assert value.requires_grad != name.startswith('dino.')                  # DINOv2 is frozen
-        if value.requires_grad:                                                 # sums of many terms: rounded by their size
-            atol = max(1e-4, 1e-5 * float(value.grad.abs().max()))
-            torch.testing.assert_close(value.grad, other.grad, atol=atol, rtol=1e-3, msg=name)
+        if value.requires_grad:
+            torch.testing.assert_close(value.grad, other.grad, atol=1e-9, rtol=1e-9, msg=name)
 
 
 def test_patches_of_fourteen_pixels_make_masks_with_eight_pixels_to_a_patch():
