@@ -71,7 +71,8 @@ def run_steps(args: argparse.Namespace) -> None:
     """Run what is not done yet."""
     start = time.monotonic()
     overrides = {'data_root': str(args.out / 'data'), 'train_dataset.folder': 'rooms', 'test_dataset.folder': 'rooms',
-                 'val_dataset.folder': 'rooms', 'train.iterations': args.iterations, 'batches.slots': SLOTS,
+                 'val_dataset.folder': 'rooms', 'experiment.trained_on': f'built-in rooms (preset {PRESET})',
+                 'train.iterations': args.iterations, 'batches.slots': SLOTS,
                  **{f'parameter_groups.{name}.lr': rate for name, rate in LEARNING_RATES.items()},
                  **(SCRATCH if args.scratch else {})}
     config = own_config(SCRATCH_CONFIG if args.scratch else CONFIG)
@@ -110,12 +111,13 @@ def train(config: Path, run_dir: Path, overrides: dict) -> None:
 
 def score_all(config: Path, out: Path, run_dir: Path, overrides: dict) -> None:
     """Score an untrained model, the trained one and the weights of the project on the held-out rooms, side by side."""
-    from jrs.engine.inference import default_weights
-    folders, own = score_folders(out, run_dir), {name: overrides[name] for name in OF_DATA}
-    scored = {'untrained': (config, 'untrained', overrides), 'trained': (config, run_dir / 'weights.safetensors', overrides),
-              'committed': (own_config(CONFIG), default_weights(), own)}
+    from jrs.engine.inference import DEFAULT_WEIGHTS
+    data = {name: overrides[name] for name in OF_DATA}
+    what = {'untrained': (config, 'untrained', overrides), 'committed': (own_config(CONFIG), DEFAULT_WEIGHTS, data),
+            'trained': (config, run_dir / 'weights.safetensors', overrides)}
     with ThreadPoolExecutor(processes()) as pool:
-        for done in [pool.submit(_score, *what, folders[name], quiet=name != 'trained') for name, what in scored.items()]:
+        for done in [pool.submit(_score, *what[name], folder, quiet=name != 'trained')
+                     for name, folder in score_folders(out, run_dir).items()]:
             done.result()
 
 
@@ -129,7 +131,7 @@ def write_demo_report(out: Path, run_dir: Path, cfg: Config, notice: str) -> Non
     """Write `report.html`: numbers, loss curves, and two held-out rooms in pictures."""
     from jrs.engine.build import build_dataset
     from jrs.engine.hooks import change_percent
-    from jrs.engine.inference import default_weights, load_model
+    from jrs.engine.inference import DEFAULT_WEIGHTS, load_model
     from jrs.report.compare import default_window, weighted_terms
     from jrs.report.runs import read_runs
     from jrs.visualization.html import table
@@ -145,8 +147,9 @@ def write_demo_report(out: Path, run_dir: Path, cfg: Config, notice: str) -> Non
                f'<h2>Training</h2>{table(["term", "mean of first 20", "mean of last 20", "change in %"], terms)}'
                f'{weighted_terms(runs, default_window(runs))}</section>')
     facts = json.loads((run_dir / 'test' / 'results.json').read_text(encoding='utf-8-sig'))['facts']
-    models = {'after these minutes': load_model(cfg, run_dir / 'weights.safetensors'),
-              PROJECTS: load_model(load_config(own_config(CONFIG), 'rooms'), default_weights())}
+    models = {'after these minutes': load_model(cfg, run_dir / 'weights.safetensors')}
+    if 'committed' in scores:
+        models[PROJECTS] = load_model(load_config(own_config(CONFIG), 'rooms'), DEFAULT_WEIGHTS)
     sections = [numbers, *room_sections(models, build_dataset(cfg, 'test_dataset'), count=2)]
     write_report(out / 'report.html', 'jrs demo: SegVGGT on built-in rooms', sections, facts, notice,
                  subtitle='all24_fada, profile rooms; every number is of held-out rooms, which no training has seen')
@@ -186,8 +189,10 @@ def print_summary(out: Path, run_dir: Path) -> None:
 
 
 def score_folders(out: Path, run_dir: Path) -> dict[str, Path]:
-    """Return where the scores of the untrained and the trained model and of the weights of the project lie."""
-    return {'untrained': out / 'untrained', 'trained': run_dir / 'test', 'committed': out / 'committed'}
+    """Return where the scores of the untrained and the trained model lie, and of the project's weights if they are there."""
+    from jrs.engine.inference import DEFAULT_WEIGHTS
+    beside = {'committed': out / 'committed'} if DEFAULT_WEIGHTS.is_file() else {}
+    return {'untrained': out / 'untrained', 'trained': run_dir / 'test', **beside}
 
 
 def read_scores(folder: Path) -> dict:
