@@ -37,6 +37,7 @@ from jrs.report.transfer_rules import LEGEND, own_rules, rule_table  # noqa: E40
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
 TABLES = (3, 4, 7, 8, 9, 2)
 COMMITTED = 'all24_fada_rooms_committed'          # the run that made the weights of the project
+BESIDE = 'test_committed'                        # of the demo: the committed weights on its rooms
 OF_POINTS = 'none: points'                      # what a test of points says of its views
 LOOSELY = (3, 4, 7, 8)                          # also judged by the score that says most at this size
 BY_LENGTH = ('all24_fada', 'all24_no_fada')
@@ -92,9 +93,9 @@ class Run:
         """Those that were trained."""
         return int(self.curve[-1]['iteration'])
 
-    def score(self, key: str) -> float:
-        """Return a number of the run's own test."""
-        return self.tests['test']['metrics'][key]
+    def score(self, key: str, test: str = 'test') -> float:
+        """Return a number of the run's own test, or of another."""
+        return self.tests[test]['metrics'][key]
 
 
 Results = Callable[[str], Iterator[tuple[int, Run, Path, dict]]]     # config -> seed, run, folder and result of its tests
@@ -274,7 +275,10 @@ def demo() -> Iterator[str]:
     heads = ('run', 'iterations', 'training, minutes', 'agnostic AP25 / AP50', 'class-aware AP25 / AP50', 'Abs Rel')
     yield from pipes(heads, [
         [one.name, str(one.iterations), f'{60 * one.record["hours"]:.1f}', _pair(one, 'instance/agnostic_'),
-         _pair(one, 'instance/'), f'{one.score("depth/abs_rel"):.3f}'] for one in found])
+         _pair(one, 'instance/'), f'{one.score("depth/abs_rel"):.3f}'] for one in found] + [
+        [f'{one.name}: the committed weights', '–', '–', _pair(one, 'instance/agnostic_', BESIDE),
+         _pair(one, 'instance/', BESIDE), f'{one.score("depth/abs_rel", BESIDE):.3f}']
+        for one in found if BESIDE in one.tests])
     for one in found:
         yield from ('', f'`{one.name}`, terms of training:', '')
         names = ('loss', 'loss_classification', 'loss_mask_bce', 'loss_mask_dice', 'loss_fada', 'loss_camera', 'loss_depth')
@@ -538,8 +542,8 @@ def _over_seeds(found: list[Run], key: str) -> str:
     return spread([100 * one.score(key) for one in found])
 
 
-def _pair(one: Run, kind: str) -> str:
-    return ' / '.join(f'{100 * one.score(f"{kind}{ap}"):.1f}' for ap in ('AP25', 'AP50'))
+def _pair(one: Run, kind: str, test: str = 'test') -> str:
+    return ' / '.join(f'{100 * one.score(f"{kind}{ap}", test):.1f}' for ap in ('AP25', 'AP50'))
 
 
 def _every(lines: list, count: int) -> list:

@@ -6,7 +6,7 @@
     python benchmarks/rooms/page.py                                           # writes docs/rooms.md of what is there
 
 Each change is compared, seed by seed, with the row that `where_fada_pays.py` keeps without FADA under the profile as it is,
-of 400 iterations or, for what is trained long, of 2400.
+of 400 iterations or, for what is trained long, of 2400; `best` is trained with FADA.
 Prepare the rooms as that says. Scores are those of benchmarks/rooms/study.py.
 """
 

@@ -118,8 +118,8 @@ def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
           f'{args.jobs} at a time', flush=True)
     if args.dry_run:
         return 0
-    for job in missing[:1]:
-        check_rooms(job, args.cfg_options)
+    if missing:
+        check_rooms(missing[0], args.cfg_options)
     return _finish(missing, args, Commands())
 
 
