@@ -25,34 +25,11 @@ class GridRotation:
         half = head_width // 2
         exponents = torch.arange(0, half, 2, device=positions.device, dtype=torch.float32) / half
         angles = (positions[..., None].float() * base ** -exponents).unsqueeze(-4)             # (..., 1, N, 2, m/2)
-        cos, sin = angles.cos(), angles.sin()
-        self.cos = torch.stack([cos, cos], dim=-2)                              # (..., 1, N, 2, 2, m/2): half, u or v
-        self.sin = torch.stack([-sin, sin], dim=-2)
+        self.cos, self.sin = _of_pairs(angles)                                  # (..., 1, N, 2, 2, m/2): half, u or v
 
     def __call__(self, heads: Tensor) -> Tensor:
         """Return `heads` (B, heads, N, head width) turned, in their own dtype."""
-        cos, sin = self.cos.to(heads.dtype), self.sin.to(heads.dtype)
-        return _Turn.apply(heads, cos, sin) if torch.is_grad_enabled() else _turned(heads, cos, sin)
-
-
-class _Turn(torch.autograd.Function):
-    """A rotation of heads (B, heads, N, head width); its gradient is turned back, so that nothing of them is kept for it."""
-
-    @staticmethod
-    def forward(ctx, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turned(heads, cos, sin)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _turned(gradient, cos, -sin), None, None
-
-
-def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return (u cos - v sin, v cos + u sin) of pairs u, v; `sin` is that of -angle for u, and of the angle for v."""
-    pairs = heads.unflatten(-1, (2, 2, -1))                                     # (B, heads, N, 2, 2, m/2)
-    return pairs.flip(-2).mul_(sin).addcmul_(pairs, cos).flatten(-3)            # one new tensor: hundreds of views are large
+        return _turned(heads, self.cos.to(heads.dtype), self.sin.to(heads.dtype))
 
 
 class HalfRotation:
@@ -66,14 +43,46 @@ class HalfRotation:
     """
 
     def __init__(self, angles: Tensor, num_special: int = 0) -> None:
-        angles = F.pad(torch.cat([angles, angles], dim=-1), (0, 0, num_special, 0))         # (N, head width)
-        self.cos = angles.cos()
-        self.sin = angles.sin()
+        self.cos, self.sin = _of_pairs(F.pad(angles, (0, 0, num_special, 0))[:, None])      # (N, 1, 2, head width / 2)
 
     def __call__(self, heads: Tensor) -> Tensor:
         """Return `heads` (B, heads, N, head width) turned."""
-        u, v = heads.chunk(2, dim=-1)                                           # (B, heads, N, head width / 2) each
-        return heads * self.cos + torch.cat([-v, u], dim=-1) * self.sin
+        return _turned(heads.to(self.cos.dtype), self.cos, self.sin)
+
+
+def _of_pairs(angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_turned` wants of `angles` (..., N, k, m), (..., N, k, 2, m) each."""
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([cos, cos], dim=-2), torch.stack([-sin, sin], dim=-2)
+
+
+def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return `heads` (B, heads, N, head width) with the pairs (u, v) in each of their k parts turned.
+
+    Args:
+        cos: (..., N, k, 2, m), the cosine for u and for v, of the m pairs of a part; k * 2 * m is the head's width.
+        sin: the same, the sine of -angle for u, and of the angle for v.
+    """
+    return _Turn.apply(heads, cos, sin) if torch.is_grad_enabled() else _turn(heads, cos, sin)
+
+
+class _Turn(torch.autograd.Function):
+    """A rotation of heads; its gradient is turned back, so that nothing of them is kept for it."""
+
+    @staticmethod
+    def forward(ctx, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(heads, cos, sin)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(gradient, cos, -sin), None, None
+
+
+def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    pairs = heads.unflatten(-1, cos.shape[-3:])                                 # (B, heads, N, k, 2, m)
+    return pairs.flip(-2).mul_(sin).addcmul_(pairs, cos).flatten(-3)            # one new tensor: hundreds of views are large
 
 
 class GridPeriods(nn.Module):

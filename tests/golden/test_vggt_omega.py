@@ -74,9 +74,10 @@ def test_layers_cameras_depth_and_words_equal_the_released_definition(path):
     encoding, size = found.pose_encodings[0], images.shape[-2:]
     cam_from_world, intrinsics = decode_cameras(encoding, size)
     rotation = backbone.rope_embed(features.patch_grid)
+    cos, sin = (one.expand(-1, -1, 2, -1).flatten(1) for one in (rotation.cos[..., :1, :], rotation.sin[..., 1:, :]))
     outputs |= dict(layers=torch.stack(features.taps), pose_enc=encoding, fov=encoding[..., 7:], intrinsics=intrinsics,
                     cam_from_world=cam_from_world, z_depth=found.depth, depth=found.depth[..., None],
-                    depth_conf=found.depth_conf, rope_sin=rotation.sin, rope_cos=rotation.cos, **found.extras)
+                    depth_conf=found.depth_conf, rope_sin=sin, rope_cos=cos, **found.extras)
     stored = {name.removesuffix(STATISTICS) for name in arrays} - UNRECORDED
     assert set(outputs) == stored
     is_patch = states[-1].is_patch.view(images.shape[1], -1)[0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jrs.layers.rope import GridRotation, patch_positions
+from jrs.layers.rope import GridPeriods, GridRotation, HalfRotation, patch_positions
 
 
 def test_scores_depend_only_on_the_distance_between_positions():
@@ -44,10 +44,24 @@ def test_half_precision_heads_stay_half_precision():
     assert GridRotation(torch.ones(3, 2), 8)(heads).dtype == torch.bfloat16
 
 
-def test_the_gradient_of_a_rotation_turns_back():
+def test_pairs_of_a_half_rotation_are_half_a_head_apart_and_special_tokens_stay():
+    heads = torch.zeros(1, 1, 3, 8, dtype=torch.bfloat16)
+    heads[..., 1] = 1                                           # elements 1 and 5
+    turned = HalfRotation(torch.tensor([[9.0, 0.5, 9.0, 9.0], [9.0, -2.0, 9.0, 9.0]]), num_special=1)(heads)
+    expected = torch.zeros(1, 1, 3, 8)
+    expected[..., 1], expected[..., 5] = torch.tensor([0, 0.5, -2]).cos(), torch.tensor([0, 0.5, -2]).sin()
+    torch.testing.assert_close(turned, expected)                                            # of float32, too
+
+
+ROTATIONS = {'grid': lambda: GridRotation(patch_positions((2, 3), 1, torch.device('cpu')), 16),
+             'half': lambda: GridPeriods(16)((2, 3), 1)}
+
+
+@pytest.mark.parametrize('rotation', ROTATIONS)
+def test_the_gradient_of_a_rotation_turns_back(rotation):
     torch.manual_seed(0)
-    rotation = GridRotation(torch.randint(0, 9, (5, 2)), 8)
-    heads, pull = torch.randn(2, 3, 5, 8, requires_grad=True), torch.randn(2, 3, 5, 8)
+    rotation = ROTATIONS[rotation]()
+    heads, pull = torch.randn(2, 3, 7, 16, requires_grad=True), torch.randn(2, 3, 7, 16)
     turned = rotation(heads)
     back, = torch.autograd.grad(turned, heads, pull)
     torch.testing.assert_close((turned * pull).sum(), (heads * back).sum())
@@ -57,7 +71,8 @@ def test_the_gradient_of_a_rotation_turns_back():
 
 
 @pytest.mark.parametrize('train', [False, True])
-def test_a_rotation_makes_one_tensor_of_the_size_of_the_heads(train):
+@pytest.mark.parametrize('rotation', ROTATIONS)
+def test_a_rotation_makes_one_tensor_of_the_size_of_the_heads(rotation, train):
     """At 200 views each more is 0.9 GB, of queries and of keys."""
     made = {}
 
@@ -67,7 +82,7 @@ def test_a_rotation_makes_one_tensor_of_the_size_of_the_heads(train):
             made[result.untyped_storage().data_ptr()] = result
             return result
     heads = torch.randn(2, 7, 3, 16).transpose(1, 2).requires_grad_(train)                 # a view, as attention has it
-    rotation = GridRotation(patch_positions((2, 3), 1, torch.device('cpu')), 16)
+    rotation = ROTATIONS[rotation]()
     with New(), torch.set_grad_enabled(train):
         turned = rotation(heads)
     made.pop(heads.untyped_storage().data_ptr(), None)
