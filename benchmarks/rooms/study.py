@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,8 +173,8 @@ def is_kept(job: Job, out: Path) -> bool:
 class Kept:
     """What is kept of jobs that differ in the seed: the numbers of a test, CPU-minutes, and AP with their draws, by seed."""
 
-    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
-    minutes: dict[int, float] = field(default_factory=dict)
+    metrics: dict[Hashable, dict[str, float]] = field(default_factory=dict)
+    minutes: dict[Hashable, float] = field(default_factory=dict)
     scored: dict[str, Scored] = field(default_factory=lambda: {ap: Scored() for ap in ('AP25', 'AP50')})
 
     def mean(self, name: str) -> float:
@@ -203,6 +203,21 @@ def kept_of(folder: Path, stem: str) -> Kept:
             scored.values[seed] = 100 * kept.metrics[seed][f'instance/agnostic_{ap}']
             scored.draws[seed] = Draws(draws.scenes, 100 * draws.values)
     return kept
+
+
+def together(settings: Mapping[str, Kept]) -> Kept:
+    """Return what is kept in several settings, on the same rooms, as one: each seed of each is a seed of it.
+
+    A seed has the same initial weights in all of them, and other batches.
+    """
+    merged = Kept()
+    for name, kept in settings.items():
+        for seed in kept.metrics:
+            key = name, seed
+            merged.metrics[key], merged.minutes[key] = kept.metrics[seed], kept.minutes[seed]
+            for ap, scored in kept.scored.items():
+                merged.scored[ap].values[key], merged.scored[ap].draws[key] = scored.values[seed], scored.draws[seed]
+    return merged
 
 
 def said(found: PairedDifference | None) -> str:

@@ -41,6 +41,7 @@ from benchmarks.rooms.study import (  # noqa: E402
     read_json,
     run_all,
     said,
+    together,
     verdict,
 )
 from jrs.cli import run  # noqa: E402
@@ -76,7 +77,7 @@ SETTINGS = {
     'views24': Setting('24 views of a walk, one or two steps apart', _views(24, (1, 2)), 24, 6),
     'views16': Setting('16 views of a walk, one to three steps apart', _views(16, (1, 3)), 16),
     'near': Setting('8 neighbouring views: an object is in most of them', _views(8, (1, 1))),
-    'far': Setting('8 views all around the room: an object is in few of them', _views(8, (5, 6))),
+    'far': Setting('8 views all around the room: an object is in few of them', _views(8, (5, 6)), seeds=6),
     'tokens': Setting('images of 168 x 126: 108 tokens per view in the place of 48',
                       {'train_dataset.width': 168, 'test_dataset.width': 168}),
     'true_cameras': Setting('true cameras teach', {'model.teacher.truth': 'cameras'}),
@@ -146,9 +147,22 @@ def table_lines(out: Path = OUT) -> Iterator[str]:
                 f'{own.mean("attention/view_mass/last"):.2f} (even: {own.mean("attention/uniform_view_mass"):.2f})',
                 f'{own.mean("attention/view_mass/slope"):+.3f}',
                 f'{own.mean("attention/entropy/last"):.2f}', f'{own.mean("attention/entropy/slope"):+.3f}'])
+    rows += pooled_rows(out, len(heads))
     yield from pipes(heads, rows) if rows else ()
     yield from open_line(((name, row, job(name, row, seed)) for name, setting in SETTINGS.items()
                           for seed in range(setting.seeds) for row in FIRST_ROWS), out.parent)
+
+
+def pooled_rows(out: Path, columns: int) -> Iterator[list[str]]:
+    """Yield what a row is worth over all pairs of the settings that are of the profile's length and start."""
+    settings = [name for name, one in SETTINGS.items() if not {'weights', 'train.iterations'} & set(one.training)]
+    without = together({name: kept_of(out, f'{name}_none') for name in settings})
+    for row in [*ROWS][1:]:
+        gains = together({name: kept_of(out, f'{name}_{row}') for name in settings}).gains(without)
+        if found := gains['AP25']:
+            yield ['all of these together that have 400 iterations from the geometry', SAYS[row],
+                   f'{len(found.by_seed)} pairs', *['–'] * 3, *map(said, gains.values()), verdict(found),
+                   *['–'] * (columns - 9)]
 
 
 def averaged_lines(out: Path = OUT) -> Iterator[str]:

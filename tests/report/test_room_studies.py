@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.rooms import stronger, study, tables
@@ -12,6 +13,7 @@ from benchmarks.rooms.settings import flat
 from jrs.cli import run
 from jrs.cli.train import config_from, parser
 from jrs.config import load_config
+from jrs.report.intervals import Draws
 
 OF_FADA = ('model.alignment', 'model.matcher.costs.fada', 'model.losses.fada', 'model.weights.fada')
 
@@ -123,6 +125,33 @@ def test_rooms_that_score_are_asked_for_before_anything_is_trained(tmp_path, mon
     unfinished = tmp_path / 'rooms' / 'tiny_test'                               # rooms without their lists
     (unfinished / 'scene0000_00').mkdir(parents=True)
     assert run(where.main, words) == 2 and 'val.txt' in capsys.readouterr().err
+
+
+def kept(values, rooms=('a', 'b')):
+    """What is kept of seeds with these AP25; each draw of the rooms gives what they give."""
+    found = study.Kept(metrics={seed: {} for seed in values}, minutes=dict.fromkeys(values, 1.0))
+    for scored in found.scored.values():
+        scored.values = dict(values)
+        scored.draws = {seed: Draws(rooms, np.full(3, value)) for seed, value in values.items()}
+    return found
+
+
+def test_pairs_of_all_settings_count_together_where_both_of_a_pair_are_there():
+    without = study.together({'rooms': kept({0: 10.0, 1: 20.0}), 'far': kept({0: 30.0, 2: 40.0})})
+    with_it = study.together({'rooms': kept({0: 12.0}), 'far': kept({0: 31.0, 1: 99.0, 2: 43.0}), 'near': kept({0: 99.0})})
+    found = with_it.gains(without)['AP25']
+    assert sorted(found.by_seed) == [1, 2, 3] and found.value == 2
+    assert found.low == pytest.approx(2 - 4.303 / 3 ** 0.5, abs=1e-3)                       # t of 2 degrees; s is 1
+
+
+def test_pooled_are_the_settings_of_the_profile_s_length_and_start(monkeypatch):
+    asked = []
+    monkeypatch.setattr(where, 'kept_of', lambda out, stem: asked.append(stem) or kept({0: 1.0, 1: 2.0}))
+    rows = [*where.pooled_rows(Path(), 13)]
+    settings = {*where.SETTINGS} - {'continued', 'long'}
+    assert {*asked} == {f'{name}_{row}' for name in settings for row in where.ROWS}
+    assert [row[1] for row in rows] == [where.SAYS[row] for row in [*where.ROWS][1:]] and {len(row) for row in rows} == {13}
+    assert rows[0][2] == f'{2 * len(settings)} pairs'
 
 
 @pytest.mark.parametrize('wrong, words', [(['--only', 'viewz24'], "Did you mean 'views24'"), (['--rows', 'summ'], "'sum'"),
