@@ -105,6 +105,9 @@ CHANGES = {
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
     'all_around': Change('five times the weights and 8 views all around the room, 3000 iterations',
                          WEIGHTS | ALL_AROUND | {'train.iterations': 3000}, 1.0, LONG_BASE),
+    'more_rooms': Change('five times the weights and 2 to 4 views, 3000 iterations on 400 other rooms (`tiny_more`) in '
+                         'the place of 160', WEIGHTS | FEW_VIEWS | {
+                             'train.iterations': 3000, 'train_dataset.folder': 'rooms/tiny_more'}, 0.85, LONG_BASE),
     'best': Change('five times the weights, 2 to 4 views, and squared gradients that are forgotten sooner, 5000 iterations, '
                    'with FADA as built', WEIGHTS | {'model.weights.fada': 2.5} | FEW_VIEWS | BETAS | {
                        'train.iterations': 5000}, 0.85, LONG_BASE, 'all24_fada'),
