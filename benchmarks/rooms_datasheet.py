@@ -256,6 +256,10 @@ NOTES = (
     'and other patterns, and eight categories in shapes that the usual style does not have. The classes are the same.',
     '- Preset `tiny_test` (`jrs/synth/hashes/tiny_test.json`) only scores: 100 rooms of another seed that no training, '
     'choice or demo reads, made as those of `tiny`.',
+    '- Preset `tiny_demo` is for `make demo`: rooms of a third seed, made as those of `tiny`. The committed weights were '
+    'trained on rooms 0 to 159 of `tiny`, so that a smaller `tiny` (`--rooms`) holds out rooms that they have seen.',
+    '- Preset `tiny_more` (`jrs/synth/hashes/tiny_more.json`) only trains: 400 rooms of a fourth seed, made as those of '
+    '`tiny`.',
     '- Objects are annotated by superpoints, as in ScanNet: with a small probability (0.06 per pair of touching, coplanar '
     'superpoints) a superpoint of one object belongs to its neighbour, on the mesh and in the masks alike.',
     '- Only what some view sees is on the mesh.')

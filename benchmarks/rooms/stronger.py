@@ -7,7 +7,7 @@
 
 Each change is compared, seed by seed, with the row that `where_fada_pays.py` keeps without FADA under the profile as it is,
 of 400 iterations or, for what is trained long, of 2400; `best` is trained with FADA.
-Prepare the rooms as that says. Scores are those of benchmarks/rooms/study.py.
+Prepare the rooms as that says, for `more_rooms` the preset `tiny_more`, too. Scores are those of benchmarks/rooms/study.py.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from benchmarks.rooms.study import (  # noqa: E402
     open_line,
     run_all,
     said,
+    together,
     verdict,
 )
 from jrs.cli import run  # noqa: E402
@@ -44,6 +45,7 @@ from jrs.report.render import pipes  # noqa: E402
 OUT = RESULTS / 'stronger'
 BASE, LONG_BASE = 'rooms_none', 'long_none'     # in the folder of where_fada_pays.py: 400 iterations, and 2400
 SEEDS = (0, 1)                                  # that are planned, of each change
+LOWER = 'test_threshold'                        # of some runs: a test with masks from a probability of 0.2 on
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,12 @@ def table_lines(out: Path = OUT, base: Path = where_fada_pays.OUT) -> Iterator[s
         if own.metrics:
             gains = own.gains(bases[change.base])
             rows.append([change.says, *own.cells(), *map(said, gains.values()), verdict(gains['AP25'])])
+    scored = {name: kept_of(out, name, LOWER) for name in CHANGES}
+    if any(one.metrics for one in scored.values()):
+        gains = together(scored).gains(together({name: kept_of(out, name) for name in CHANGES}))
+        rows.append(['masks from a probability of 0.2 on in the place of 0.4: '
+                     + ', '.join(f'`{name}` {", ".join(own.cells()[2:])}' for name, own in scored.items() if own.metrics),
+                     f'{len(gains["AP25"].by_seed)} pairs', *['–'] * 3, *map(said, gains.values()), verdict(gains['AP25'])])
     yield from pipes(('change', 'seeds', 'CPU-min', 'AP25', 'AP50', 'AP25 − without', 'AP50 − without', 'it'), rows)
     yield from open_line((('changes', name, job(name, seed)) for seed in SEEDS for name in [*CHANGES][1:]), out.parent)
 

@@ -191,12 +191,12 @@ class Kept:
         return {ap: difference(scored, without.scored[ap]) for ap, scored in self.scored.items()}
 
 
-def kept_of(folder: Path, stem: str) -> Kept:
-    """Return what the folder of a study keeps of the jobs with a stem."""
+def kept_of(folder: Path, stem: str, test: str = TEST) -> Kept:
+    """Return what the folder of a study keeps of the jobs with a stem that have a test."""
     kept = Kept()
-    for run in sorted(folder.glob(f'{stem}_seed[0-9]*')):
-        seed, drawn = int(run.name.rpartition('_seed')[2]), resampled_of(run / TEST)
-        kept.metrics[seed] = read_json(run / TEST / 'results.json')['metrics']
+    for run in sorted(path for path in folder.glob(f'{stem}_seed[0-9]*') if (path / test).is_dir()):
+        seed, drawn = int(run.name.rpartition('_seed')[2]), resampled_of(run / test)
+        kept.metrics[seed] = read_json(run / test / 'results.json')['metrics']
         kept.minutes[seed] = 60 * read_json(run / 'run.json')['cpu_hours']
         for ap, scored in kept.scored.items():
             draws = drawn[f'instance/agnostic_{ap}']

@@ -144,6 +144,14 @@ def test_pairs_of_all_settings_count_together_where_both_of_a_pair_are_there():
     assert found.low == pytest.approx(2 - 4.303 / 3 ** 0.5, abs=1e-3)                       # t of 2 degrees; s is 1
 
 
+def test_a_lower_threshold_is_compared_with_the_same_weights_at_the_paper_s(monkeypatch, tmp_path):
+    scored = {('best', study.TEST): {0: 30.0}, ('best', stronger.LOWER): {0: 34.0},
+              ('deep', study.TEST): {0: 20.0, 1: 10.0}, ('deep', stronger.LOWER): {1: 12.0}}
+    monkeypatch.setattr(stronger, 'kept_of', lambda out, stem, test=study.TEST: kept(scored.get((stem, test), {})))
+    line, = (line for line in stronger.table_lines(tmp_path, tmp_path) if '0.2' in line)
+    assert '`deep` 12.0' in line and '`best` 34.0' in line and '2 pairs' in line and '+3.0' in line
+
+
 def test_pooled_are_the_settings_of_the_profile_s_length_and_start(monkeypatch):
     asked = []
     monkeypatch.setattr(where, 'kept_of', lambda out, stem: asked.append(stem) or kept({0: 1.0, 1: 2.0}))

@@ -105,6 +105,7 @@ def test_split_lists_name_all_rooms_once(raw):
     assert len(val) == 1
     assert split_sizes(PRESETS['tiny'], None) == (160, 32) and split_sizes(PRESETS['tiny'], 12) == (10, 2)
     assert split_sizes(PRESETS['tiny_test'], None) == (0, 100) and split_sizes(PRESETS['tiny_test'], 4) == (0, 4)
+    assert split_sizes(PRESETS['tiny_more'], None) == (400, 0)
 
 
 def test_segments_objects_and_labels_agree(raw, scan):
