@@ -77,7 +77,6 @@ INPUT = {'train_dataset.width': 168, 'test_dataset.width': 168}
 RATE = {'parameter_groups.new.lr': 1e-3, 'parameter_groups.pretrained.lr': 5e-4}
 WEIGHTS = {'model.weights.classification': 2.5, 'model.weights.mask_bce': 5.0, 'model.weights.mask_dice': 5.0}
 FEW_VIEWS = {'batches.views': [2, 4]}
-ALL_AROUND = {'batches.views': [8, 8], 'train_dataset.view_spacing': [5, 6]}    # as setting `far` of where_fada_pays.py
 BETAS = {'optimizer.betas': [0.9, 0.95]}
 CHANGES = {
     'as_built': Change('as the profile', {}),
@@ -106,10 +105,11 @@ CHANGES = {
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
     'all_around': Change('five times the weights and 8 views all around the room, 3000 iterations',
-                         WEIGHTS | ALL_AROUND | {'train.iterations': 3000}, 1.0, LONG_BASE),
+                         {**WEIGHTS, **where_fada_pays.SETTINGS['far'].training, 'train.iterations': 3000}, base=LONG_BASE),
     'more_rooms': Change('five times the weights and 2 to 4 views, 3000 iterations on 400 other rooms (`tiny_more`) in '
                          'the place of 160', WEIGHTS | FEW_VIEWS | {
-                             'train.iterations': 3000, 'train_dataset.folder': 'rooms/tiny_more'}, 0.85, LONG_BASE),
+                             'train.iterations': 3000, 'train_dataset.folder': 'rooms/tiny_more',
+                             'experiment.trained_on': 'built-in rooms (preset tiny_more)'}, 0.85, LONG_BASE),
     'best': Change('five times the weights, 2 to 4 views, and squared gradients that are forgotten sooner, 5000 iterations, '
                    'with FADA as built', WEIGHTS | {'model.weights.fada': 2.5} | FEW_VIEWS | BETAS | {
                        'train.iterations': 5000}, 0.85, LONG_BASE, 'all24_fada'),
