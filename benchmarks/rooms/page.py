@@ -26,12 +26,11 @@ from benchmarks.rooms.publish import RESULTS  # noqa: E402
 from benchmarks.rooms.study import TEST  # noqa: E402
 from jrs.evaluation.attention import depth_slope  # noqa: E402
 from jrs.io.atomic import atomic_write  # noqa: E402
-from jrs.report.claims import judge  # noqa: E402
 from jrs.report.intervals import resampled_of  # noqa: E402
 from jrs.report.plan import Variant  # noqa: E402
 from jrs.report.render import Sheet, pipes, sheets, table_lines  # noqa: E402
 from jrs.report.results import Entry, Number, take_draws  # noqa: E402
-from jrs.report.tables import AGNOSTIC, SCORING, Row, Table, load_tables  # noqa: E402
+from jrs.report.tables import AGNOSTIC, SCORING, UNTRAINED, Row, Table, load_tables  # noqa: E402
 from jrs.report.transfer_rules import LEGEND, own_rules, rule_table  # noqa: E402
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'rooms.md'
@@ -121,8 +120,8 @@ def page_lines() -> Iterator[str]:
     for name, numbers in (('overview', main_numbers), ('geometry', geometry), ('metres', metres), ('instances', instances),
                           ('names', names), ('transfer', transfer), ('demo', demo), ('again', unseen), ('tables', tables),
                           ('images', images), ('points', points), ('fada', fada), ('where', where_fada_pays.table_lines),
-                          ('averaged', where_fada_pays.averaged_lines), ('stronger', stronger.table_lines),
-                          ('small', lambda: ())):
+                          ('attention', where_fada_pays.attention_lines), ('averaged', where_fada_pays.averaged_lines),
+                          ('stronger', stronger.table_lines), ('small', lambda: ())):
         if name == 'images' and not runs(f'*{ONE_START}[0-9]'):
             continue
         yield from (PARTS / f'{name}.md').read_text(encoding='utf-8').splitlines()
@@ -429,6 +428,7 @@ def _entry(table: Table, row: Row, results: Results) -> Entry:
                 value = result['metrics'].get(column.measure.key)
                 if column.benchmark == benchmark and value is not None:
                     numbers[column.name].values[seed] = value * column.measure.scale
+                    numbers[column.name].fixed = Path(config).stem in UNTRAINED
             take_draws(entry, benchmark, seed, resampled_of(folder))
             entry.commits += [one.record['commit']] if one.record['commit'] not in entry.commits else []
             words = f'{one.name}: {command(one.record["command"])}'
@@ -523,12 +523,8 @@ def depth_lines(by_name: dict[str, list[dict]]) -> Iterator[str]:
     verdicts = []
     for pair in BY_DEPTH.items():
         if all(name in slopes for name in pair):
-            table = load_tables(['A3'])[0]
-            entries = [Entry(table, row, PROFILE, {
-                column.name: Number(column, None, {0: slopes[name][column.name.removesuffix('_slope')]})
-                for column in table.columns}) for name, row in zip(pair, table.rows, strict=True)]
             verdicts += [[f'{" and ".join(pair)}: {verdict.text}', verdict.status, verdict.numbers]
-                         for verdict in judge(entries)]
+                         for verdict in where_fada_pays.depth_claims(*({0: slopes[name]} for name in pair))]
     yield from ('', *pipes(('claim of the paper', 'here', 'numbers'), verdicts), '') if verdicts else ('',)
 
 

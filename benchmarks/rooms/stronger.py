@@ -104,8 +104,6 @@ CHANGES = {
     'longer': Change('1600 iterations', {'train.iterations': 1600}),
     'together': Change('five times the weights and 2 to 4 views, 3000 iterations: as many minutes as 2400 of the profile',
                        WEIGHTS | FEW_VIEWS | {'train.iterations': 3000}, 0.85, LONG_BASE),
-    'input_together': Change('five times the weights, 2 to 4 views and an input of 168 x 126, 3000 iterations', {
-        **WEIGHTS, **FEW_VIEWS, **INPUT, 'train.iterations': 3000}, 1.3, LONG_BASE),
     'all_around': Change('five times the weights and 8 views all around the room, 3000 iterations',
                          {**WEIGHTS, **where_fada_pays.SETTINGS['far'].training, 'train.iterations': 3000}, base=LONG_BASE),
     'more_rooms': Change('five times the weights and 2 to 4 views, 3000 iterations on 400 other rooms (`tiny_more`) in '

@@ -21,8 +21,8 @@ from benchmarks.commands import ROOT, Commands, StageError, ended_by_sigterm
 from benchmarks.record import spread
 from benchmarks.rooms.publish import RESULTS, publish
 from jrs.errors import ConfigError, did_you_mean
-from jrs.report.intervals import Draws, PairedDifference, difference, resampled_of
-from jrs.report.pairs import Scored
+from jrs.report.intervals import Draws, Estimate, PairedDifference, difference, of_means, resampled_of
+from jrs.report.pairs import LESS, MORE, OPEN, Scored
 
 UNSEEN = 'rooms/tiny_test'                       # in the data root: what all are scored on
 TEST, AVERAGED = 'test_unseen', 'test_averaged'         # folders in a run
@@ -190,6 +190,12 @@ class Kept:
         """Return by how much AP25 and AP50 differ from those of others, pair by pair; None where no seed is in both."""
         return {ap: difference(scored, without.scored[ap]) for ap, scored in self.scored.items()}
 
+    def over_seeds(self, name: str, without: Kept | None = None) -> Estimate | None:
+        """Return a number with its interval over seeds, or its difference to others, pair by pair; None of no seed."""
+        seeds = self.metrics if without is None else self.metrics.keys() & without.metrics.keys()
+        values = {seed: self.metrics[seed][name] - (without.metrics[seed][name] if without else 0.0) for seed in seeds}
+        return of_means((1.0, Scored(values))) if values else None
+
 
 def kept_of(folder: Path, stem: str, test: str = TEST) -> Kept:
     """Return what the folder of a study keeps of the jobs with a stem that have a test."""
@@ -223,6 +229,14 @@ def together(settings: Mapping[str, Kept]) -> Kept:
 def said(found: PairedDifference | None) -> str:
     """Return a difference and its interval in words."""
     return '–' if found is None else f'{found.value:+.1f} [{found.low:+.1f}..{found.high:+.1f}]'
+
+
+def said_over_seeds(found: Estimate) -> str:
+    """Return an estimate in words, and whether it is more or less than 0."""
+    words = f'{found.value:+.3f}'
+    if not found.decides:
+        return f'{words}, {OPEN}: one seed'
+    return f'{words} [{found.low:+.3f}..{found.high:+.3f}], { {1: MORE, -1: LESS, 0: OPEN}[found.sign]}'
 
 
 def verdict(found: PairedDifference | None) -> str:

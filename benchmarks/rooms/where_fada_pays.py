@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from benchmarks.rooms.study import (  # noqa: E402
     TEST,
     WITHOUT_COST,
     Job,
+    Kept,
     add_options,
     check_names,
     kept_of,
@@ -41,11 +42,16 @@ from benchmarks.rooms.study import (  # noqa: E402
     read_json,
     run_all,
     said,
+    said_over_seeds,
     together,
     verdict,
 )
 from jrs.cli import run  # noqa: E402
+from jrs.report.claims import Verdict, judge  # noqa: E402
+from jrs.report.plan import Variant  # noqa: E402
 from jrs.report.render import pipes  # noqa: E402
+from jrs.report.results import Entry, Number  # noqa: E402
+from jrs.report.tables import load_tables  # noqa: E402
 
 OUT = RESULTS / 'where_fada_pays'
 FIRST_ROWS = ('none', 'sum', 'mean')            # these rows, which the others explain
@@ -163,6 +169,44 @@ def pooled_rows(out: Path, columns: int) -> Iterator[list[str]]:
             yield ['all of these together that have 400 iterations from the geometry', SAYS[row],
                    f'{len(found.by_seed)} pairs', *['–'] * 3, *map(said, gains.values()), verdict(found),
                    *['–'] * (columns - 9)]
+
+
+def attention_lines(out: Path = OUT) -> Iterator[str]:
+    """Yield what FADA does to where queries look, and what the paper says of attention and depth (0.A.3), by setting."""
+    names = {'view_mass/last': 'mass on the right views, last layer', 'view_mass/slope': 'slope of the mass over layers',
+             'entropy/last': 'entropy, last layer', 'entropy/slope': 'slope of the entropy over layers'}
+    moved, claims = [], {}
+    for setting, one in SETTINGS.items():
+        without = kept_of(out, f'{setting}_none')
+        for row in [*ROWS][1:]:
+            own = kept_of(out, f'{setting}_{row}')
+            if both := own.metrics.keys() & without.metrics.keys():
+                moved.append([one.says, SAYS[row], str(len(both)), *(
+                    said_over_seeds(own.over_seeds(f'attention/{name}', without)) for name in names)])
+                verdicts = depth_claims(slopes_of(without), slopes_of(own))
+                claims |= {(one.says, SAYS[name], *_cells(verdict)): None
+                           for name, verdict in zip(('none', row), verdicts, strict=True)}
+    if moved:
+        yield from pipes(('setting', 'row', 'pairs', *(f'{says} − no FADA' for says in names.values())), moved)
+        yield from ('', *pipes(('setting', 'row', 'claim of the paper', 'here', 'numbers'), claims))
+
+
+def slopes_of(kept: Kept) -> dict[Hashable, dict[str, float]]:
+    """Return how attention changes with depth: seed -> name of the quantity -> slope."""
+    return {seed: {name: one[f'attention/{name}/slope'] for name in ('entropy', 'view_mass', 'js')}
+            for seed, one in kept.metrics.items()}
+
+
+def depth_claims(*rows: Mapping[Hashable, Mapping[str, float]]) -> list[Verdict]:
+    """Return the claims of 0.A.3, of slopes (`slopes_of`) without FADA and with it."""
+    table = load_tables(['A3'])[0]
+    return judge(Entry(table, row, Variant('rooms', (), ''), {
+        column.name: Number(column, None, {seed: one[column.name.removesuffix('_slope')] for seed, one in slopes.items()})
+        for column in table.columns}) for row, slopes in zip(table.rows, rows, strict=True))
+
+
+def _cells(verdict: Verdict) -> tuple[str, str, str]:
+    return verdict.text, verdict.status, verdict.numbers
 
 
 def averaged_lines(out: Path = OUT) -> Iterator[str]:

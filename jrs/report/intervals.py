@@ -1,10 +1,10 @@
-"""How sure a difference between two rows is: over draws of the rooms that both were scored on, and over seeds.
+"""How sure a number and a difference between two rows are: over draws of the rooms that were scored, and over seeds.
 
 Tables of measured average precision are of few scenes and few seeds. AP of a set of scenes is no mean over scenes, so that
 it is computed again for draws of them (with replacement), from the matches that `tools/test.py` keeps. Rows that were scored
 on the same scenes have the same draws: scenes which are hard for both do not widen the interval of their difference. Seeds
 are too few to be drawn: where there is nothing, two differences have one sign as often as not. Their mean is as sure as
-Student's t of so many says.
+Student's t of so many says, and where rows have no draws or no seeds in common, as Welch's t of their means says.
 """
 
 from __future__ import annotations
@@ -51,35 +51,61 @@ class Score(Protocol):
     draws: Mapping[int, Draws]
 
 
+class Measured(Protocol):
+    """A number: seed -> its value, and whether it is `fixed`, of no training here, so that one value says all."""
+
+    values: Mapping[int, float]
+    fixed: bool
+
+
 @dataclass(frozen=True)
-class PairedDifference:
-    """Of the means of two rows over the n seeds that both have.
+class Estimate:
+    """A number with its interval of SHARE.
 
     Attributes:
-        value: left − right, as scored.
-        low, high: ends of the interval of SHARE, over scenes and, with several, over seeds (`interval`).
-        by_seed: left − right of each seed.
-        scenes: how many were drawn from.
+        value: as scored.
+        low, high: ends of the interval; infinite where there is one seed alone, which says nothing of others.
     """
 
     value: float
     low: float
     high: float
+
+    @property
+    def decides(self) -> bool:
+        """Whether the interval is one over several seeds, or needs none."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval decides and lies above or below 0; 0 = undecided."""
+        return int(self.low > 0) - int(self.high < 0) if self.decides else 0
+
+    def inside(self, bound: float) -> bool:
+        """Return whether the interval decides and holds only numbers of at most `bound`, of either sign."""
+        return self.decides and -bound <= self.low and self.high <= bound
+
+    def beyond(self, bound: float) -> bool:
+        """Return whether the interval decides and holds only numbers of more than `bound`, all of one sign."""
+        return self.decides and (self.low > bound or self.high < -bound)
+
+
+@dataclass(frozen=True)
+class PairedDifference(Estimate):
+    """Of the means of two rows over the n seeds that both have; the interval is over scenes and seeds (`interval`).
+
+    Attributes:
+        by_seed: left − right of each seed.
+        scenes: how many were drawn from.
+    """
+
     by_seed: tuple[float, ...]
     scenes: int
 
     @property
-    def sign(self) -> int:
-        """1 or -1 where the interval, of at least two seeds, lies above or below 0; 0 = undecided."""
-        return 0 if len(self.by_seed) < 2 else int(self.low > 0) - int(self.high < 0)
-
-    def inside(self, bound: float) -> bool:
-        """Return whether the interval, of at least two seeds, holds only differences of at most `bound`."""
-        return len(self.by_seed) > 1 and -bound <= self.low and self.high <= bound
-
-    def beyond(self, bound: float) -> bool:
-        """Return whether the interval, of at least two seeds, holds only differences of more than `bound`."""
-        return len(self.by_seed) > 1 and (self.low > bound or self.high < -bound)
+    def decides(self) -> bool:
+        """Whether there are several seeds: the interval of one is over scenes alone."""
+        return len(self.by_seed) > 1
 
 
 def draws_of(scenes: Sequence[str]) -> np.ndarray:
@@ -163,3 +189,23 @@ def interval(by_seed: Sequence[float], drawn: np.ndarray) -> tuple[float, float]
     low, high = np.nanquantile(drawn.mean(axis=0), ((1 - SHARE) / 2, (1 + SHARE) / 2))
     seeds = stdtrit(count - 1, (1 + SHARE) / 2) * stdev(by_seed) / math.sqrt(count) if count > 1 else 0.0
     return value - math.hypot(value - float(low), seeds), value + math.hypot(float(high) - value, seeds)
+
+
+def of_means(*terms: tuple[float, Measured], plus: float = 0.0) -> Estimate:
+    """Return `plus` and the sum of factor * mean over seeds of the terms, with the interval by Welch's t.
+
+    Its half is t(v) * sqrt(sum e), with e = (factor * s)^2 / n of a mean of n values with the sample standard deviation s,
+    and v = (sum e)^2 / sum(e^2 / (n - 1)) degrees of freedom. A single value adds nothing where it is fixed; where it is of
+    one seed, the interval is infinite.
+    """
+    value = plus + sum(factor * mean(number.values.values()) for factor, number in terms)
+    if any(len(number.values) < 2 and not number.fixed for _, number in terms):
+        return Estimate(value, -math.inf, math.inf)
+    errors = [((factor * stdev(found)) ** 2 / len(found), len(found) - 1)
+              for factor, found in ((factor, [*number.values.values()]) for factor, number in terms) if len(found) > 1]
+    total = sum(error for error, _ in errors)
+    if not total:
+        return Estimate(value, value, value)
+    degrees = total ** 2 / sum(error ** 2 / free for error, free in errors)
+    half = float(stdtrit(degrees, (1 + SHARE) / 2)) * math.sqrt(total)
+    return Estimate(value, value - half, value + half)

@@ -24,6 +24,7 @@ class Scored:
 
     values: dict[int, float] = field(default_factory=dict)
     draws: dict[int, Draws] = field(default_factory=dict)
+    fixed: bool = False                        # of no training: see `jrs.report.intervals.Measured`
 
 
 def rows_of(runs: Sequence[Path], test: str) -> dict[str, dict[str, Scored]]:

@@ -29,12 +29,16 @@ from jrs.report.work import (
 
 @dataclass
 class Number:
-    """A cell: our value of each seed, the paper's, and of each seed the draws where a test keeps them (`intervals`)."""
+    """A cell: our value of each seed, the paper's, and of each seed the draws where a test keeps them (`intervals`).
+
+    `fixed` is one that no training here made: a time, or of published weights or predictions.
+    """
 
     column: Column
     paper: float | None
     values: dict[int, float] = field(default_factory=dict)
     draws: dict[int, Draws] = field(default_factory=dict)
+    fixed: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -153,6 +157,7 @@ def _fill(entry: Entry, cell: Cell, failures: Mapping[int, str], any_code: bool)
             for column in cell.table.columns:
                 if column.benchmark == cell.benchmark and values.get(column.measure.key) is not None:
                     entry.numbers[column.name].values[seed] = values[column.measure.key] * column.measure.scale
+                    entry.numbers[column.name].fixed = getattr(work, 'training', None) is None
             if isinstance(work, Scoring) and cell.table.claims:
                 take_draws(entry, cell.benchmark, seed, resampled_of(work.folder))
             if cell.table.id is not None and not any(value is not None for value in values.values()):

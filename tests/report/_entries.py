@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from jrs.report.plan import Variant
 from jrs.report.results import Entry, Number
-from jrs.report.tables import load_tables
+from jrs.report.tables import TIMING_TABLES, load_tables
 
 
 def entries(number: int | str, *values: Mapping[str, Sequence[float]]) -> list[Entry]:
@@ -14,8 +14,8 @@ def entries(number: int | str, *values: Mapping[str, Sequence[float]]) -> list[E
     table = load_tables([number])[0]
     filled = []
     for row, own in zip(table.rows, [*values, *[{}] * len(table.rows)], strict=False):
-        numbers = {column.name: Number(column, row.paper[column.name], dict(enumerate(own.get(column.name, ()))))
-                   for column in table.columns}
+        numbers = {column.name: Number(column, row.paper[column.name], dict(enumerate(own.get(column.name, ()))),
+                                       fixed=number in TIMING_TABLES) for column in table.columns}
         filled.append(Entry(table, row, Variant('paper', (), ''), numbers))
     return filled
 

@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from jrs.benchmarks import get_benchmark
 from jrs.errors import DataError
 from jrs.evaluation.instance_ap import assign, evaluate
 from jrs.evaluation.kept import AGNOSTIC, AWARE, keep_matches, write_matches
 from jrs.report.claims import FAILS, HOLDS, OPEN, Cells, claim_from
-from jrs.report.intervals import DRAWS, Draws, difference, draws_of, interval, resampled_of, table_of
+from jrs.report.intervals import DRAWS, Draws, difference, draws_of, interval, of_means, resampled_of, table_of
 from jrs.report.tables import load_tables
 from tests.evaluation.test_instance_ap import random_scene
 from tests.report._entries import entries
@@ -65,6 +66,19 @@ def test_where_there_is_nothing_five_of_a_hundred_intervals_say_otherwise(seeds)
     rng = np.random.default_rng(seeds)
     ends = [interval(values, np.tile(values[:, None], (1, 2))) for values in rng.normal(size=(1000, seeds))]
     assert np.mean([low > 0 or high < 0 for low, high in ends]) == pytest.approx(0.05, abs=0.02)
+
+
+def test_means_of_other_seeds_have_the_interval_of_welch():
+    left, right, single = cell([20.0, 23.0, 21.0]), cell([19.0, 18.0]), cell([15.0])
+    found = of_means((1.0, left), (-1.0, right))
+    told = stats.ttest_ind([*left.values.values()], [*right.values.values()], equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((told.low, told.high)) and found.value == pytest.approx(17 / 6)
+    told = stats.ttest_1samp([*left.values.values()], 15.0).confidence_interval(0.95)
+    assert not of_means((1.0, left), (-1.0, single)).decides and of_means((1.0, left), (-1.0, single)).sign == 0
+    single.fixed = True
+    found = of_means((1.0, left), (-1.0, single))
+    assert (found.low + 15, found.high + 15) == pytest.approx((told.low, told.high))
+    assert of_means((2.0, single), plus=1.0).low == of_means((2.0, single), plus=1.0).high == 31.0
 
 
 def leave_test(folder, seeds=range(5)):

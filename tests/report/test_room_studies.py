@@ -144,6 +144,31 @@ def test_pairs_of_all_settings_count_together_where_both_of_a_pair_are_there():
     assert found.low == pytest.approx(2 - 4.303 / 3 ** 0.5, abs=1e-3)                       # t of 2 degrees; s is 1
 
 
+def looked(values, slope):
+    """What is kept of seeds that look at the right views with these masses, and whose entropy has this slope over layers."""
+    found = study.Kept()
+    for seed, value in values.items():
+        names = 'view_mass/last', 'view_mass/slope', 'entropy/last', 'js/slope'
+        found.metrics[seed] = {f'attention/{name}': value for name in names} | {'attention/entropy/slope': slope(seed)}
+    return found
+
+
+def test_attention_is_compared_pair_by_pair_of_a_seed_and_its_claims_have_intervals(monkeypatch, tmp_path):
+    rows = {'far_none': looked({0: 0.2, 1: 0.3, 2: 0.1}, lambda seed: 0.1 + 0.01 * seed),
+            'far_sum': looked({0: 0.4, 1: 0.52}, lambda seed: -0.1 - 0.01 * seed),
+            'near_none': looked({0: 0.2}, lambda seed: 0.1), 'near_mean': looked({0: 0.4}, lambda seed: 0.1)}
+    monkeypatch.setattr(where, 'kept_of', lambda out, stem: rows.get(stem, study.Kept()))
+    lines = [*where.attention_lines(tmp_path)]
+    far, = (line for line in lines if line.startswith('| 8 views all around') and '| 2 |' in line)
+    assert f'| {where.SAYS["sum"]} | 2 | +0.210 [+0.083..+0.337], more |' in far
+    assert '| -0.210 [-0.337..-0.083], less |' in far
+    near, = (line for line in lines if line.startswith('| 8 neighbouring') and '| 1 |' in line)
+    assert '| +0.200, undecided: one seed |' in near
+    assert [line.split(' | ')[3] for line in lines if '(Sec. 0.A.3)' in line and 'all around' in line] == ['holds', 'holds']
+    assert [line.split(' | ')[3] for line in lines if '(Sec. 0.A.3)' in line and 'neighb' in line] == ['undecided'] * 2
+    assert any('widens' in line and '(95%, n = 3)' in line for line in lines)            # all seeds without FADA count
+
+
 def test_a_lower_threshold_is_compared_with_the_same_weights_at_the_paper_s(monkeypatch, tmp_path):
     scored = {('best', study.TEST): {0: 30.0}, ('best', stronger.LOWER): {0: 34.0},
               ('deep', study.TEST): {0: 20.0, 1: 10.0}, ('deep', stronger.LOWER): {1: 12.0}}
