@@ -269,22 +269,23 @@ class First(Better):
         return [((row, column), (self.first, column)) for row in self.among for column in self.columns]
 
     def shown(self, cells: Cells, steps: Mapping[tuple[Place, Place], Estimate]) -> str:
-        """See `Better`; pairs that are not so, or else how many are undecided, and of these the one that is least so."""
-        gains = {pair: _gain(step, cells.get(pair[1])) for pair, step in steps.items()}
-        wrong, even = ([pair for pair, gain in gains.items() if gain == sign] for sign in (-1, 0))
-        if wrong:
-            return f'not so: {"; ".join(self._pair(cells, *pair) for pair in wrong)}'
-        if not even:
+        """See `Better`; all pairs that are not so, or else the one that is nearest to it."""
+        if not steps:
             return ''
-        least = min(even, key=lambda pair: _sign(cells.get(pair[1])) * steps[pair].value)
-        both = cells.get(least[1]), cells.get(least[0])
-        return (f'{len(even)} of {len(steps)} comparisons undecided, as {self._pair(cells, *least)}: '
-                f'{_in_words(steps[least], *both)}')
+        gains = {pair: _gain(step, cells.get(pair[1])) for pair, step in steps.items()}
+        if wrong := [pair for pair, gain in gains.items() if gain < 0]:
+            return f'not so: {"; ".join(self._pair(cells, pair, steps[pair]) for pair in wrong)}'
+        count, least = [*gains.values()].count(0), min(steps, key=lambda pair: (
+            gains[pair], _sign(cells.get(pair[1])) * steps[pair].value))
+        of = f'{count} of {len(steps)} comparisons undecided, as' if count else f'the least of {len(steps)} comparisons:'
+        return f'{of} {self._pair(cells, least, steps[least])}'
 
     @staticmethod
-    def _pair(cells: Cells, worse: Place, better: Place) -> str:
-        left, right = cells.get(worse), cells.get(better)
-        return f'{cells.name(worse)} {left.text(left.mean)} against {right.text(right.mean)} in {worse[1].replace("_", " ")}'
+    def _pair(cells: Cells, pair: tuple[Place, Place], step: Estimate) -> str:
+        worse, better = map(cells.get, pair)
+        of, column = cells.name(pair[0]), pair[0][1].replace('_', ' ')
+        return (f'{of} {worse.text(worse.mean)} against {better.text(better.mean)} in {column}: '
+                f'{_in_words(step, better, worse)}')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,9 +155,12 @@ def ap(value, **changed):
 
 
 def test_first_means_in_every_column():
-    assert verdict_on(2, 'first of the joint', ap(20), ap(30), ap(31)).status == HOLDS
+    found = verdict_on(2, 'first of the joint', ap(20), ap(30), ap(31))
+    assert found.status == HOLDS and found.numbers == (
+        'the least of 18 comparisons: IGGT 30.0 against 31.0 in scannetv2 map: +1.0 [+0.9..+1.1] (95%, n = 2 and 2)')
     refuted = verdict_on(2, 'first of the joint', ap(20), ap(30), ap(31, scannetpp_map25=29.0))
-    assert refuted.status == FAILS and refuted.numbers.startswith('not so: IGGT 30.0 against 29.0 in scannetpp map25')
+    assert refuted.status == FAILS
+    assert refuted.numbers.startswith('not so: IGGT 30.0 against 29.0 in scannetpp map25: -1.0 [')
     even = verdict_on(2, 'first of the joint', ap(31, scannetv2_map=30.995), ap(30), ap(31))
     assert even.status == OPEN and even.numbers.startswith('9 of 18 comparisons undecided, as PanSt3R 31.0 against 31.0 in ')
     single = verdict_on(2, 'first of the joint', ap(20), {column: (30.0,) for column in AP}, ap(31))
