@@ -190,11 +190,10 @@ class Kept:
         """Return by how much AP25 and AP50 differ from those of others, pair by pair; None where no seed is in both."""
         return {ap: difference(scored, without.scored[ap]) for ap, scored in self.scored.items()}
 
-    def over_seeds(self, name: str, without: Kept | None = None) -> Estimate | None:
-        """Return a number with its interval over seeds, or its difference to others, pair by pair; None of no seed."""
-        seeds = self.metrics if without is None else self.metrics.keys() & without.metrics.keys()
-        values = {seed: self.metrics[seed][name] - (without.metrics[seed][name] if without else 0.0) for seed in seeds}
-        return of_means((1.0, Scored(values))) if values else None
+    def moved(self, without: Kept, name: str) -> Estimate:
+        """Return by how much a number differs from that of others, pair by pair, with its interval over seeds."""
+        both = self.metrics.keys() & without.metrics.keys()
+        return of_means((1.0, Scored({seed: self.metrics[seed][name] - without.metrics[seed][name] for seed in both})))
 
 
 def kept_of(folder: Path, stem: str, test: str = TEST) -> Kept:
@@ -241,7 +240,7 @@ def said_over_seeds(found: Estimate) -> str:
 
 def verdict(found: PairedDifference | None) -> str:
     """Return whether a change pays, by the interval of the difference that it makes."""
-    if found is None or len(found.by_seed) < 2:
+    if found is None or not found.decides:
         return 'undecided: no seed in common' if found is None else 'undecided: one seed'
     return {1: 'pays', -1: 'costs', 0: 'undecided'}[found.sign]
 

@@ -182,7 +182,7 @@ def attention_lines(out: Path = OUT) -> Iterator[str]:
             own = kept_of(out, f'{setting}_{row}')
             if both := own.metrics.keys() & without.metrics.keys():
                 moved.append([one.says, SAYS[row], str(len(both)), *(
-                    said_over_seeds(own.over_seeds(f'attention/{name}', without)) for name in names)])
+                    said_over_seeds(own.moved(without, f'attention/{name}')) for name in names)])
                 verdicts = depth_claims(slopes_of(without), slopes_of(own))
                 claims |= {(one.says, SAYS[name], *_cells(verdict)): None
                            for name, verdict in zip(('none', row), verdicts, strict=True)}

@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
                       'without --table a table of their own')
     what.add_argument('--plugins', nargs='+', default=[], metavar='NAME', help='plugins that add rows or configs')
     what.add_argument('--profile', nargs='+', default=['paper'], help='scale: paper, rooms, debug; several are compared')
-    what.add_argument('--seeds', type=int, nargs='+', default=[0], help='each row is trained once per seed (default: 0)')
+    what.add_argument('--seeds', type=int, nargs='+', default=[0], help='each row is trained once per seed '
+                      '(default: 0); claims of the paper are undecided with fewer than two')
     what.add_argument('--cfg-options', nargs='+', default=[], metavar='a.b=c', help='overrides of every run')
     what.add_argument('--weights', nargs='+', action='extend', default=[], metavar='ROW=FILE', help='published weights that '
                       'fill a row, beside what is trained here: ROW is the name of its config, or (part of) its own')

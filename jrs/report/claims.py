@@ -1,10 +1,10 @@
 """What the paper's text says of its tables, each a small declared claim, and what our numbers say of it.
 
 An entry under `claims` of `paper_tables.yaml` is of the kind whose key it has (`KINDS`); a cell is [row, column], and rows
-count from 1. A claim is judged by an interval of 95 % (`jrs.report.intervals`): it holds or does not where that lies on one
-side, and is undecided else. Where the tests of two cells keep their matches, it is that of their difference, pair by pair of
-a seed and over draws of the scenes; else that of means over seeds. One seed of a training decides nothing; what no training
-here made, as a time or a number of published weights, is taken as it is.
+count from 1. A claim about them is judged by an interval of 95 % (`jrs.report.intervals`): it holds or does not where that
+lies on one side, and is undecided else. Where the tests of two cells keep their matches, it is that of their difference,
+pair by pair of a seed and over draws of the scenes; else that of means, over seeds alone. One seed of a training decides
+nothing; what no training of a row made, as a time or a number of published weights, needs none.
 """
 
 from __future__ import annotations
@@ -112,14 +112,14 @@ class Difference(Claim):
     def decide(self, *cells: Number) -> tuple[str, str]:
         """See `Claim`."""
         found = _minus(*cells)
-        return _by_sign(found.sign * self.difference), f'ours {_minus_in_words(found, *cells)}'
+        return _by_sign(_side(found, self.difference, *cells)), f'ours {_minus_in_words(found, *cells)}'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio(Claim):
     """lhs / rhs lies on the side of `bound` on which the paper's `ratio` does; a bound other than 1 is ours.
 
-    Judged by lhs − bound * rhs, whose means have an interval: no cell is below 0.
+    Judged by lhs − bound * rhs: no cell is below 0.
     """
 
     lhs: Place
@@ -139,11 +139,11 @@ class Ratio(Claim):
         """See `Claim`."""
         left, right = cells
         ours, side = left.mean / right.mean if right.mean else math.inf, 1 if self.ratio > self.bound else -1
-        found = of_means((1.0, left), (-self.bound, right))
+        found = _minus(left, right, self.bound)
         text = (f'ours {left.text(left.mean)} / {right.text(right.mean)} = {ours:.3g}, '
                 f'{"more" if side > 0 else "less"} than {self.bound:g} is asked')
         behind = f'; {left.text(left.mean)} − {self.bound:g} * {right.text(right.mean)} = {_in_words(found, *cells)}'
-        return _by_sign(found.sign * side), text + ('' if _all_fixed(*cells) else behind)
+        return _by_sign(_side(found, side, *cells)), text + ('' if _given(*cells) else behind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class Value(Claim):
         sign = _sign(cell)
         bound = self.value * (1 - sign * self.within)
         found, over = of_means((1.0, cell)), of_means((1.0, cell), plus=-bound)
-        status = _holds(over.value * sign >= 0) if over.low == over.high else _by_sign(over.sign * sign)
+        status = _holds(over.value * sign >= 0) if _given(cell) else _by_sign(over.sign * sign)
         return status, f'ours {_in_words(found, cell)}, {"at least" if sign > 0 else "at most"} {cell.text(bound)} is asked'
 
 
@@ -230,7 +230,7 @@ class Better(Claim):
         """See `Claim`."""
         found = {pair: tuple(map(cells.get, pair)) for pair in self.pairs()}
         steps = {pair: _minus(better, worse) for pair, (worse, better) in found.items() if None not in (worse, better)}
-        signs = [_gain(step, cells.get(better)) for (_, better), step in steps.items()]
+        signs = [_gain(step, *found[pair]) for pair, step in steps.items()]
         missing = cells.missing(self.places())
         status = FAILS if -1 in signs else UNKNOWN if missing else OPEN if 0 in signs else HOLDS
         return status, '; '.join(filter(None, [self.shown(cells, steps), missing]))
@@ -252,8 +252,7 @@ class Order(Better):
         if not found:
             return ''
         order = f'ours {(" > " if _sign(found[0]) < 0 else " < ").join(cell.text(cell.mean) for cell in found)} is claimed'
-        return '; '.join([order, *(f'step {_in_words(step, cells.get(better), cells.get(worse))}'
-                                   for (worse, better), step in steps.items())])
+        return '; '.join([order, *(f'step {_in_words(step, *map(cells.get, pair))}' for pair, step in steps.items())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,10 +268,10 @@ class First(Better):
         return [((row, column), (self.first, column)) for row in self.among for column in self.columns]
 
     def shown(self, cells: Cells, steps: Mapping[tuple[Place, Place], Estimate]) -> str:
-        """See `Better`; all pairs that are not so, or else the one that is nearest to it."""
+        """See `Better`; all pairs that are not so, or else the smallest step of those that are least decided."""
         if not steps:
             return ''
-        gains = {pair: _gain(step, cells.get(pair[1])) for pair, step in steps.items()}
+        gains = {pair: _gain(step, *map(cells.get, pair)) for pair, step in steps.items()}
         if wrong := [pair for pair, gain in gains.items() if gain < 0]:
             return f'not so: {"; ".join(self._pair(cells, pair, steps[pair]) for pair in wrong)}'
         count, least = [*gains.values()].count(0), min(steps, key=lambda pair: (
@@ -285,12 +284,12 @@ class First(Better):
         worse, better = map(cells.get, pair)
         of, column = cells.name(pair[0]), pair[0][1].replace('_', ' ')
         return (f'{of} {worse.text(worse.mean)} against {better.text(better.mean)} in {column}: '
-                f'{_in_words(step, better, worse)}')
+                f'{_in_words(step, worse, better)}')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sums(Claim):
-    """Parts add up to their sums in every row that was measured."""
+    """Parts add up to their sums in every row that was measured; no interval is asked."""
 
     check: str
     PARTS: ClassVar = (('aggregator_s', 'heads_s', 'inference_s'), ('inference_s', 'postprocess_s', 'total_s'))
@@ -331,7 +330,7 @@ def claim_from(entry: Mapping[str, Any]) -> Claim:
 
 
 def judge(entries: Iterable[Entry]) -> list[Verdict]:
-    """Return the claims about one table, in one variant, judged on the means."""
+    """Return the claims about one table, in one variant, with where they stand."""
     cells = Cells(entries)
     entries = next(iter(cells.rows.values())).table.claims if cells.rows else []
     return [Verdict(f'{claim.text} ({claim.source})', *_on_one_machine(claim, cells, *claim.judge(cells)))
@@ -355,10 +354,10 @@ def _by_sign(sign: float) -> str:
     return HOLDS if sign > 0 else FAILS if sign < 0 else OPEN
 
 
-def _minus(left: Number, right: Number) -> Estimate:
-    """Return left − right, pair by pair of a seed where both have draws and are trained, else of their means."""
-    paired = None if left.fixed or right.fixed else difference(left, right)
-    return paired or of_means((1.0, left), (-1.0, right))
+def _minus(left: Number, right: Number, factor: float = 1.0) -> Estimate:
+    """Return left − factor * right: pair by pair where both have draws of several seeds in common, else of their means."""
+    paired, apart = difference(left, right, factor), of_means((1.0, left), (-factor, right))
+    return paired if paired is not None and (paired.decides or not apart.decides) else apart
 
 
 def _minus_in_words(found: Estimate, left: Number, right: Number) -> str:
@@ -373,20 +372,28 @@ def _in_words(found: Estimate, *cells: Number) -> str:
     one = 'one seed decides nothing'
     if isinstance(found, PairedDifference):
         seeds = f'by seed {", ".join(f"{number:+.{digits}f}" for number in found.by_seed)}' if found.decides else one
-        return f'{value} [{low}..{high}] ({SHARE:.0%}, {found.scenes} rooms; {seeds})'
-    if _all_fixed(*cells):
+        return f'{value} [{low}..{high}] ({SHARE:.0%}, {found.scenes} rooms; {"given" if _given(*cells) else seeds})'
+    if _given(*cells):
         return value
-    seeds = f'n = {" and ".join(str(len(cell.values)) for cell in cells)}'
-    return f'{value} [{low}..{high}] ({SHARE:.0%}, {seeds})' if found.decides else f'{value} ({seeds}: {one})'
+    seeds = f'n = {" and ".join("given" if _given(cell) else str(len(cell.values)) for cell in cells)}'
+    if found.decides:
+        return f'{value} [{low}..{high}] ({SHARE:.0%} over seeds alone, {seeds})'
+    least = min(len(cell.values) for cell in cells if not _given(cell))
+    return f'{value} ({seeds}: {one if least < 2 else "seeds that do not differ decide nothing"})'
 
 
-def _all_fixed(*cells: Number) -> bool:
+def _given(*cells: Number) -> bool:
     return all(cell.fixed and len(cell.values) == 1 for cell in cells)
 
 
-def _gain(step: Estimate, better: Number) -> int:
-    """Return 1 where a step to a cell is one to the better, -1 where it is one to the worse, 0 where that is undecided."""
-    return step.sign * _sign(better)
+def _side(found: Estimate, side: float, *cells: Number) -> int:
+    """Return 1 where a number lies on the side of 0 with this sign, -1 where not (as 0 of what is given), 0 = undecided."""
+    return -1 if _given(*cells) and found.value == 0 else found.sign * (1 if side > 0 else -1)
+
+
+def _gain(step: Estimate, worse: Number, better: Number) -> int:
+    """Return 1 where a step to a cell is one to the better, -1 where it is not, 0 where that is undecided."""
+    return _side(step, _sign(better), worse, better)
 
 
 def _sign(cell: Number) -> int:

@@ -4,7 +4,7 @@ Tables of measured average precision are of few scenes and few seeds. AP of a se
 it is computed again for draws of them (with replacement), from the matches that `tools/test.py` keeps. Rows that were scored
 on the same scenes have the same draws: scenes which are hard for both do not widen the interval of their difference. Seeds
 are too few to be drawn: where there is nothing, two differences have one sign as often as not. Their mean is as sure as
-Student's t of so many says, and where rows have no draws or no seeds in common, as Welch's t of their means says.
+Student's t of so many says. Where rows have no draws, or too few seeds in common, that of their means is over seeds alone.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Draws:
 
 
 class Score(Protocol):
-    """A score of one row: seed -> its value, and where they are kept its draws, in the same unit."""
+    """A score of one row.
+
+    Attributes:
+        values: seed -> its value.
+        draws: seed -> where they are kept its draws, in the same unit.
+        fixed: whether it is given, and of no seed: a time, of published weights, of a start that all rows share.
+    """
 
     values: Mapping[int, float]
     draws: Mapping[int, Draws]
-
-
-class Measured(Protocol):
-    """A number: seed -> its value, and whether it is `fixed`, of no training here, so that one value says all."""
-
-    values: Mapping[int, float]
     fixed: bool
 
 
@@ -64,17 +64,14 @@ class Estimate:
 
     Attributes:
         value: as scored.
-        low, high: ends of the interval; infinite where there is one seed alone, which says nothing of others.
+        low, high: ends of the interval; infinite where seeds say nothing of others.
+        decides: whether the interval is over several seeds, or of what needs none.
     """
 
     value: float
     low: float
     high: float
-
-    @property
-    def decides(self) -> bool:
-        """Whether the interval is one over several seeds, or needs none."""
-        return math.isfinite(self.low) and math.isfinite(self.high)
+    decides: bool
 
     @property
     def sign(self) -> int:
@@ -95,17 +92,12 @@ class PairedDifference(Estimate):
     """Of the means of two rows over the n seeds that both have; the interval is over scenes and seeds (`interval`).
 
     Attributes:
-        by_seed: left − right of each seed.
+        by_seed: the difference of each seed.
         scenes: how many were drawn from.
     """
 
     by_seed: tuple[float, ...]
     scenes: int
-
-    @property
-    def decides(self) -> bool:
-        """Whether there are several seeds: the interval of one is over scenes alone."""
-        return len(self.by_seed) > 1
 
 
 def draws_of(scenes: Sequence[str]) -> np.ndarray:
@@ -164,15 +156,26 @@ def _read_table(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(head.split(','), np.array(rows, dtype=np.float64).T, strict=True))
 
 
-def difference(left: Score, right: Score) -> PairedDifference | None:
-    """Return left − right over the seeds that both rows have; None where seeds, scenes or draws in common lack."""
-    seeds = sorted(set(left.values) & set(right.values) & set(left.draws) & set(right.draws))
-    sets = {score.draws[seed].scenes for seed in seeds for score in (left, right)}
+def difference(left: Score, right: Score, factor: float = 1.0) -> PairedDifference | None:
+    """Return left − factor * right over the seeds that both have; None where seeds, scenes or draws in common lack.
+
+    What is fixed goes with every seed of the other; of two that are, the interval is over scenes, and decides.
+    """
+    own = [sorted(set(score.values) & set(score.draws)) for score in (left, right)]
+    if not all(own):
+        return None
+    if left.fixed or right.fixed:
+        seeds = own[0] if right.fixed else own[1]
+        pairs = [(own[0][0] if left.fixed else seed, own[1][0] if right.fixed else seed) for seed in seeds]
+    else:
+        pairs = [(seed, seed) for seed in own[0] if seed in own[1]]
+    sets = {one.scenes for first, second in pairs for one in (left.draws[first], right.draws[second])}
     if len(sets) != 1:
         return None
-    by_seed = tuple(left.values[seed] - right.values[seed] for seed in seeds)
-    low, high = interval(by_seed, np.stack([left.draws[seed].values - right.draws[seed].values for seed in seeds]))
-    return PairedDifference(mean(by_seed), low, high, by_seed, len(*sets))
+    by_seed = tuple(left.values[first] - factor * right.values[second] for first, second in pairs)
+    low, high = interval(by_seed, np.stack([left.draws[first].values - factor * right.draws[second].values
+                                            for first, second in pairs]))
+    return PairedDifference(mean(by_seed), low, high, len(pairs) > 1 or (left.fixed and right.fixed), by_seed, len(*sets))
 
 
 def interval(by_seed: Sequence[float], drawn: np.ndarray) -> tuple[float, float]:
@@ -191,21 +194,20 @@ def interval(by_seed: Sequence[float], drawn: np.ndarray) -> tuple[float, float]
     return value - math.hypot(value - float(low), seeds), value + math.hypot(float(high) - value, seeds)
 
 
-def of_means(*terms: tuple[float, Measured], plus: float = 0.0) -> Estimate:
-    """Return `plus` and the sum of factor * mean over seeds of the terms, with the interval by Welch's t.
+def of_means(*terms: tuple[float, Score], plus: float = 0.0) -> Estimate:
+    """Return `plus` and the sum of factor * mean over seeds of the terms, with an interval over seeds alone.
 
-    Its half is t(v) * sqrt(sum e), with e = (factor * s)^2 / n of a mean of n values with the sample standard deviation s,
-    and v = (sum e)^2 / sum(e^2 / (n - 1)) degrees of freedom. A single value adds nothing where it is fixed; where it is of
-    one seed, the interval is infinite.
+    Its half is t(v) * sqrt(sum (factor * s)^2 / n), n and s being number and sample standard deviation of the values of a
+    term and v the smallest n - 1: Student's t that is never too sure, as Welch's is of few seeds. A single value of
+    what is fixed adds nothing. One seed, and seeds that do not differ at all, decide nothing.
     """
-    value = plus + sum(factor * mean(number.values.values()) for factor, number in terms)
-    if any(len(number.values) < 2 and not number.fixed for _, number in terms):
-        return Estimate(value, -math.inf, math.inf)
-    errors = [((factor * stdev(found)) ** 2 / len(found), len(found) - 1)
-              for factor, found in ((factor, [*number.values.values()]) for factor, number in terms) if len(found) > 1]
-    total = sum(error for error, _ in errors)
-    if not total:
-        return Estimate(value, value, value)
-    degrees = total ** 2 / sum(error ** 2 / free for error, free in errors)
-    half = float(stdtrit(degrees, (1 + SHARE) / 2)) * math.sqrt(total)
-    return Estimate(value, value - half, value + half)
+    value = plus + sum(factor * mean(score.values.values()) for factor, score in terms)
+    seeds = [(factor, [*score.values.values()]) for factor, score in terms if not score.fixed or len(score.values) > 1]
+    if not seeds:
+        return Estimate(value, value, value, True)
+    errors = sum((factor * stdev(found)) ** 2 / len(found) for factor, found in seeds if len(found) > 1)
+    least = min(len(found) for _, found in seeds)
+    if least < 2 or not errors:
+        return Estimate(value, -math.inf, math.inf, False)
+    half = float(stdtrit(least - 1, (1 + SHARE) / 2)) * math.sqrt(errors)
+    return Estimate(value, value - half, value + half, True)

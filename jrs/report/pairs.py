@@ -24,7 +24,7 @@ class Scored:
 
     values: dict[int, float] = field(default_factory=dict)
     draws: dict[int, Draws] = field(default_factory=dict)
-    fixed: bool = False                        # of no training: see `jrs.report.intervals.Measured`
+    fixed: bool = False                        # see `jrs.report.intervals.Score`
 
 
 def rows_of(runs: Sequence[Path], test: str) -> dict[str, dict[str, Scored]]:
@@ -80,6 +80,6 @@ def _against(found: PairedDifference | None) -> list[str]:
     """Return a difference, its interval, that of each seed, and what is decided."""
     if found is None:
         return ['–', '–', 'no seed or other scenes in common', OPEN]
-    status = {1: MORE, -1: LESS, 0: OPEN if len(found.by_seed) > 1 else f'{OPEN}: one seed'}[found.sign]
+    status = {1: MORE, -1: LESS, 0: OPEN if found.decides else f'{OPEN}: one seed'}[found.sign]
     return [f'{found.value:+.1f}', f'[{found.low:+.1f}..{found.high:+.1f}]',
             ', '.join(f'{number:+.1f}' for number in found.by_seed), status]

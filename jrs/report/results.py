@@ -31,7 +31,8 @@ from jrs.report.work import (
 class Number:
     """A cell: our value of each seed, the paper's, and of each seed the draws where a test keeps them (`intervals`).
 
-    `fixed` is one that no training here made: a time, or of published weights or predictions.
+    `fixed` is one that no training of this row made: a time, or of published weights or predictions, or of the start that
+    trained rows share.
     """
 
     column: Column

@@ -1,6 +1,7 @@
 """Intervals of differences: paired by room and by seed, and claims that are judged by them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,17 +69,57 @@ def test_where_there_is_nothing_five_of_a_hundred_intervals_say_otherwise(seeds)
     assert np.mean([low > 0 or high < 0 for low, high in ends]) == pytest.approx(0.05, abs=0.02)
 
 
-def test_means_of_other_seeds_have_the_interval_of_welch():
-    left, right, single = cell([20.0, 23.0, 21.0]), cell([19.0, 18.0]), cell([15.0])
-    found = of_means((1.0, left), (-1.0, right))
-    told = stats.ttest_ind([*left.values.values()], [*right.values.values()], equal_var=False).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((told.low, told.high)) and found.value == pytest.approx(17 / 6)
-    told = stats.ttest_1samp([*left.values.values()], 15.0).confidence_interval(0.95)
-    assert not of_means((1.0, left), (-1.0, single)).decides and of_means((1.0, left), (-1.0, single)).sign == 0
+def test_of_one_row_and_a_constant_the_interval_is_student_s():
+    row, single = cell([20.0, 23.0, 21.0]), cell([15.0])
+    told = stats.ttest_1samp([*row.values.values()], 15.0).confidence_interval(0.95)
+    assert not of_means((1.0, row), (-1.0, single)).decides and of_means((1.0, row), (-1.0, single)).sign == 0
     single.fixed = True
-    found = of_means((1.0, left), (-1.0, single))
-    assert (found.low + 15, found.high + 15) == pytest.approx((told.low, told.high))
+    for found in (of_means((1.0, row), (-1.0, single)), of_means((1.0, row), plus=-15.0)):
+        assert (found.low + 15, found.high + 15) == pytest.approx((told.low, told.high))
     assert of_means((2.0, single), plus=1.0).low == of_means((2.0, single), plus=1.0).high == 31.0
+    assert not of_means((1.0, cell([0.0, 0.0])), (-1.0, cell([0.1, 0.1]))).decides
+
+
+@pytest.mark.parametrize(('seeds', 'scales'), [((2, 2), (1, 1)), ((3, 3), (1, 1)), ((2, 3), (3, 1)), ((2, 6), (3, 1))])
+def test_means_of_other_seeds_are_told_apart_by_chance_in_five_of_a_hundred_at_most(seeds, scales):
+    """Welch's t says so in seven and eleven of a hundred of the latter two."""
+    rng, row = np.random.default_rng(0), cell([0.0])
+    found = []
+    for _ in range(2000):
+        both = [replace(row, values=dict(enumerate(rng.normal(scale=scale, size=count))))
+                for count, scale in zip(seeds, scales, strict=True)]
+        found.append(of_means((1.0, both[0]), (-1.0, both[1])).sign != 0)
+    assert np.mean(found) < 0.06
+
+
+def test_what_is_given_goes_with_every_seed_and_has_the_interval_of_the_rooms():
+    given, row = cell([20.0], spread=3.0), cell([23.0, 24.0], spread=3.0)
+    given.fixed = True
+    found = difference(row, given)
+    assert found.by_seed == (3.0, 4.0) and found.decides and found.low < -1 and found.scenes == 5
+    assert difference(given, row).by_seed == (-3.0, -4.0)
+    other = cell([23.0], spread=3.0)
+    assert not difference(other, replace(given, fixed=False)).decides
+    other.fixed = True
+    found = difference(other, given)
+    assert found.decides and found.value == 3.0 and found.sign == 0
+    assert found.low == pytest.approx(3 - 1.96 * 18 ** 0.5, rel=0.1)
+
+
+def test_a_ratio_is_paired_with_its_factor():
+    left, right = cell([10.0, 20.0]), cell([24.0, 44.0])
+    found = difference(left, right, 0.5)
+    assert found.by_seed == (-2.0, -2.0) and found.high < 10
+
+
+def test_one_pair_with_draws_does_not_hide_seeds_that_have_none():
+    rows = entries(3)
+    for row, values in ((0, [20.0, 20.1, 20.2]), (1, [30.0, 30.1, 30.2])):
+        rows[row].numbers['map'] = cell(values)
+        rows[row].numbers['map'].draws = {2: rows[row].numbers['map'].draws[2]}
+    claim = claim_from(dict(text='', source='', lhs=[2, 'map'], rhs=[1, 'map'], difference=4.4))
+    status, words = claim.judge(Cells(rows))
+    assert status == HOLDS and 'over seeds alone, n = 3 and 3' in words
 
 
 def leave_test(folder, seeds=range(5)):

@@ -4,13 +4,18 @@ import csv
 import dataclasses
 import io
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from jrs.report import results
 from jrs.report.claims import FAILS, HOLDS
-from jrs.report.plan import Variant
+from jrs.report.plan import Cell, Variant
 from jrs.report.render import Sheet, comma_separated, latex, markdown, sheets, web_page, write_report
-from jrs.report.results import Number
+from jrs.report.results import Number, collect
+from jrs.report.tables import load_tables
+from jrs.report.work import Given, Scoring, Submission
 from tests.report._entries import entries
 
 
@@ -87,3 +92,20 @@ def test_claims_are_judged_with_published_weights_in_the_place_of_trained_ones()
     assert verdicts == [('', FAILS), ('with released weights', HOLDS)]
     assert [name for name, verdict in sheets(filled)[0].verdicts if 'over no FADA' in verdict.text] == ['']
     assert '| 3 (released weights: w.pt, sha256 0123) | yes | yes |' in markdown(sheets(filled), {}, '')
+
+
+@pytest.mark.parametrize(('kind', 'own', 'fixed'), [
+    (Scoring, dict(training=object()), False), (Scoring, dict(training=None), True), (Submission, {}, True),
+    (Given, {}, True)])
+def test_numbers_that_no_training_of_the_row_made_are_fixed(kind, own, fixed, monkeypatch):
+    """They need no further seed for a claim: times, published weights, other methods' files."""
+    work = object.__new__(kind)
+    vars(work).update(own, folder=Path(), state=lambda any_code: ('', []))
+    table = load_tables([3])[0]
+    cell = Cell(table, table.rows[0], '', Variant('paper', (), ''), work={0: work})
+    for name, value in dict(_why_not='', _values={'instance/AP': 0.5}, resampled_of={}, read_json={}, _add_costs=None,
+                            _add_commands=None, _hours=0.0).items():
+        monkeypatch.setattr(results, name, lambda *given, value=value: value)
+    entry, = collect(SimpleNamespace(cells=[cell]), {}, True)
+    assert entry.numbers['map'].values == {0: 50.0} and entry.numbers['map'].fixed is fixed
+    assert not entry.numbers['map50'].fixed                                               # nothing was measured
