@@ -184,7 +184,7 @@ def attention_lines(out: Path = OUT) -> Iterator[str]:
                 moved.append([one.says, SAYS[row], str(len(both)), *(
                     said_over_seeds(own.moved(without, f'attention/{name}')) for name in names)])
                 verdicts = depth_claims(slopes_of(without), slopes_of(own))
-                claims |= {(one.says, SAYS[name], *_cells(verdict)): None
+                claims |= {(one.says, SAYS[name], verdict.text, verdict.status, verdict.numbers): None
                            for name, verdict in zip(('none', row), verdicts, strict=True)}
     if moved:
         yield from pipes(('setting', 'row', 'pairs', *(f'{says} − no FADA' for says in names.values())), moved)
@@ -203,10 +203,6 @@ def depth_claims(*rows: Mapping[Hashable, Mapping[str, float]]) -> list[Verdict]
     return judge(Entry(table, row, Variant('rooms', (), ''), {
         column.name: Number(column, None, {seed: one[column.name.removesuffix('_slope')] for seed, one in slopes.items()})
         for column in table.columns}) for row, slopes in zip(table.rows, rows, strict=True))
-
-
-def _cells(verdict: Verdict) -> tuple[str, str, str]:
-    return verdict.text, verdict.status, verdict.numbers
 
 
 def averaged_lines(out: Path = OUT) -> Iterator[str]:

@@ -112,7 +112,7 @@ class Difference(Claim):
     def decide(self, *cells: Number) -> tuple[str, str]:
         """See `Claim`."""
         found = _minus(*cells)
-        return _by_sign(_side(found, self.difference, *cells)), f'ours {_minus_in_words(found, *cells)}'
+        return _by_sign(_side(found, self.difference)), f'ours {_minus_in_words(found, *cells)}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class Ratio(Claim):
         text = (f'ours {left.text(left.mean)} / {right.text(right.mean)} = {ours:.3g}, '
                 f'{"more" if side > 0 else "less"} than {self.bound:g} is asked')
         behind = f'; {left.text(left.mean)} − {self.bound:g} * {right.text(right.mean)} = {_in_words(found, *cells)}'
-        return _by_sign(_side(found, side, *cells)), text + ('' if _given(*cells) else behind)
+        return _by_sign(_side(found, side)), text + ('' if found.exact else behind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class Value(Claim):
         sign = _sign(cell)
         bound = self.value * (1 - sign * self.within)
         found, over = of_means((1.0, cell)), of_means((1.0, cell), plus=-bound)
-        status = _holds(over.value * sign >= 0) if _given(cell) else _by_sign(over.sign * sign)
+        status = _holds(over.value * sign >= 0) if over.exact else _by_sign(over.sign * sign)
         return status, f'ours {_in_words(found, cell)}, {"at least" if sign > 0 else "at most"} {cell.text(bound)} is asked'
 
 
@@ -230,7 +230,7 @@ class Better(Claim):
         """See `Claim`."""
         found = {pair: tuple(map(cells.get, pair)) for pair in self.pairs()}
         steps = {pair: _minus(better, worse) for pair, (worse, better) in found.items() if None not in (worse, better)}
-        signs = [_gain(step, *found[pair]) for pair, step in steps.items()]
+        signs = [_gain(step, cells.get(better)) for (_, better), step in steps.items()]
         missing = cells.missing(self.places())
         status = FAILS if -1 in signs else UNKNOWN if missing else OPEN if 0 in signs else HOLDS
         return status, '; '.join(filter(None, [self.shown(cells, steps), missing]))
@@ -271,7 +271,7 @@ class First(Better):
         """See `Better`; all pairs that are not so, or else the smallest step of those that are least decided."""
         if not steps:
             return ''
-        gains = {pair: _gain(step, *map(cells.get, pair)) for pair, step in steps.items()}
+        gains = {pair: _gain(step, cells.get(pair[1])) for pair, step in steps.items()}
         if wrong := [pair for pair, gain in gains.items() if gain < 0]:
             return f'not so: {"; ".join(self._pair(cells, pair, steps[pair]) for pair in wrong)}'
         count, least = [*gains.values()].count(0), min(steps, key=lambda pair: (
@@ -373,7 +373,7 @@ def _in_words(found: Estimate, *cells: Number) -> str:
     if isinstance(found, PairedDifference):
         seeds = f'by seed {", ".join(f"{number:+.{digits}f}" for number in found.by_seed)}' if found.decides else one
         return f'{value} [{low}..{high}] ({SHARE:.0%}, {found.scenes} rooms; {"given" if _given(*cells) else seeds})'
-    if _given(*cells):
+    if found.exact:
         return value
     seeds = f'n = {" and ".join("given" if _given(cell) else str(len(cell.values)) for cell in cells)}'
     if found.decides:
@@ -386,17 +386,16 @@ def _given(*cells: Number) -> bool:
     return all(cell.fixed and len(cell.values) == 1 for cell in cells)
 
 
-def _side(found: Estimate, side: float, *cells: Number) -> int:
-    """Return 1 where a number lies on the side of 0 with this sign, -1 where not (as 0 of what is given), 0 = undecided."""
-    return -1 if _given(*cells) and found.value == 0 else found.sign * (1 if side > 0 else -1)
+def _side(found: Estimate, side: float) -> int:
+    """Return 1 where a number lies on the side of 0 with this sign, -1 where not (as an exact 0), 0 = undecided."""
+    return -1 if found.exact and found.value == 0 else found.sign * (1 if side > 0 else -1)
 
 
-def _gain(step: Estimate, worse: Number, better: Number) -> int:
+def _gain(step: Estimate, better: Number) -> int:
     """Return 1 where a step to a cell is one to the better, -1 where it is not, 0 where that is undecided."""
-    return _side(step, _sign(better), worse, better)
+    return _side(step, _sign(better))
 
 
 def _sign(cell: Number) -> int:
     """Return 1 where more is better, -1 where less is."""
     return -1 if cell.column.measure.less_is_better else 1
-

@@ -74,6 +74,11 @@ class Estimate:
     decides: bool
 
     @property
+    def exact(self) -> bool:
+        """Whether the interval is the number itself: of what is given, and over no draws of scenes."""
+        return self.low == self.value == self.high
+
+    @property
     def sign(self) -> int:
         """1 or -1 where the interval decides and lies above or below 0; 0 = undecided."""
         return int(self.low > 0) - int(self.high < 0) if self.decides else 0
@@ -98,6 +103,11 @@ class PairedDifference(Estimate):
 
     by_seed: tuple[float, ...]
     scenes: int
+
+    @property
+    def exact(self) -> bool:
+        """No: other scenes would give other numbers."""
+        return False
 
 
 def draws_of(scenes: Sequence[str]) -> np.ndarray:

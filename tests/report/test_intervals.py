@@ -106,6 +106,18 @@ def test_what_is_given_goes_with_every_seed_and_has_the_interval_of_the_rooms():
     assert found.low == pytest.approx(3 - 1.96 * 18 ** 0.5, rel=0.1)
 
 
+def test_a_tie_of_what_is_given_is_undecided_over_rooms():
+    rows = entries(3)
+    for row in (0, 1):
+        rows[row].numbers['map'] = cell([20.0])
+        rows[row].numbers['map'].fixed = True
+    rng = np.random.default_rng(5)
+    rows[1].numbers['map'].draws = {0: Draws(ROOMS, 20.0 + 3 * rng.normal(size=DRAWS))}
+    for claim in (dict(order=[[1, 'map'], [2, 'map']]), dict(lhs=[1, 'map'], rhs=[2, 'map'], ratio=2.0)):
+        status, words = claim_from(dict(text='', source='', **claim)).judge(Cells(rows))
+        assert status == OPEN and '(95%, 5 rooms; given)' in words
+
+
 def test_a_ratio_is_paired_with_its_factor():
     left, right = cell([10.0, 20.0]), cell([24.0, 44.0])
     found = difference(left, right, 0.5)
